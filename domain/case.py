@@ -1,0 +1,340 @@
+"""The cases of one account, and the fold of a partition of cases.inbox: what a record leads to, what is then true."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final, TypeAlias, assert_never
+
+from domain.currencies import DECIMALS
+from domain.events import (
+    CaseEscalated,
+    CaseEvent,
+    CaseOpened,
+    ClockTicked,
+    CommandRejected,
+    EscalateCase,
+    InboxRecord,
+    RiskEvent,
+    RiskFlagged,
+    RiskLinked,
+    RiskRestated,
+    RiskRevised,
+    SequencedCaseEvent,
+    case_id,
+)
+from domain.payment import Refusal
+
+ESCALATE_AT_SCORE: Final = 900
+ESCALATE_AT_FLAGS: Final = 5
+ESCALATE_AT_VALUE_MAJOR: Final = 10_000
+"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
+SLA_MS: Final = 4 * 3_600_000
+"""A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
+MAX_LINKED: Final = 1_000
+"""Flags whose scores a case remembers; of more, the earliest are forgotten and a restatement links them anew."""
+
+
+class BrokenLog(Exception):
+    """An event that cannot follow what came before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What decisions need to know of an open case; everything to be read is in the view."""
+
+    case_id: str
+    typology: str
+    sequence: int
+    opened_at_ms: int
+    escalated: bool
+    flags: int
+    value_minor: dict[str, int]
+    linked: dict[str, int]
+    """Scores by flag id, oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountCases:
+    """The open cases of an account by typology, and how far its flags and commands have been read."""
+
+    account_id: str
+    risk_sequence: int = 0
+    cases: dict[str, Case] = field(default_factory=dict)
+    answered: tuple[str, ...] = ()
+    """The last commands that were answered, so that a redelivered one is answered once."""
+
+
+AccountRecord: TypeAlias = RiskFlagged | RiskRestated | EscalateCase
+MAX_ANSWERED: Final = 100
+
+
+def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
+    """What a record leads to. A redelivered record leads to nothing; one after a gap is refused."""
+    match record:
+        case RiskFlagged() | RiskRestated():
+            if record.sequence <= state.risk_sequence:
+                return []
+            if record.sequence > state.risk_sequence + 1:
+                return Refusal(
+                    "sequence_gap",
+                    f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
+                    f"{state.risk_sequence}; it waits for those between",
+                )
+            return _on_risk(state, record)
+        case EscalateCase():
+            return _on_escalate(state, record)
+        case _:
+            assert_never(record)
+
+
+def _on_risk(state: AccountCases, record: RiskEvent) -> list[CaseEvent]:
+    holder = next((case for case in state.cases.values() if record.flag_id in case.linked), None)
+    if isinstance(record, RiskRestated) and holder is not None:
+        return [
+            RiskRevised(
+                account_id=state.account_id,
+                case_id=holder.case_id,
+                sequence=holder.sequence + 1,
+                flag_id=record.flag_id,
+                transaction_id=record.transaction_id,
+                score_before=record.score_before,
+                score=record.score,
+                rules=_rules(record),
+                cause_transaction_id=record.cause_transaction_id,
+            )
+        ]
+    if not record.reasons:
+        return []
+    event = _open_or_link(state, record)
+    case = _evolve_case(state.cases.get(record.typology), event)
+    return [event, *_escalation(state.account_id, case, record)]
+
+
+def _rules(record: RiskEvent) -> tuple[str, ...]:
+    return tuple(reason.rule for reason in record.reasons)
+
+
+def _open_or_link(state: AccountCases, record: RiskEvent) -> CaseOpened | RiskLinked:
+    case = state.cases.get(record.typology)
+    if case is None:
+        return CaseOpened(
+            account_id=state.account_id,
+            case_id=case_id(record.typology, record.flag_id),
+            sequence=1,
+            typology=record.typology,
+            flag_id=record.flag_id,
+            transaction_id=record.transaction_id,
+            event_time=record.event_time,
+            amount_minor=record.amount_minor,
+            currency=record.currency,
+            score=record.score,
+            rules=_rules(record),
+            opened_at_ms=record.event_time,
+        )
+    return RiskLinked(
+        account_id=state.account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        flag_id=record.flag_id,
+        transaction_id=record.transaction_id,
+        event_time=record.event_time,
+        amount_minor=record.amount_minor,
+        currency=record.currency,
+        score=record.score,
+        rules=_rules(record),
+    )
+
+
+def _escalation(account_id: str, case: Case, record: RiskEvent) -> list[CaseEvent]:
+    if case.escalated:
+        return []
+    value = case.value_minor[record.currency] // 10 ** DECIMALS[record.currency]
+    if record.score >= ESCALATE_AT_SCORE:
+        trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
+    elif case.flags >= ESCALATE_AT_FLAGS:
+        trigger, detail = "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
+    elif value >= ESCALATE_AT_VALUE_MAJOR:
+        trigger, detail = "value", f"{value} {record.currency} flagged, from {ESCALATE_AT_VALUE_MAJOR}"
+    else:
+        return []
+    return [_escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
+
+
+def _escalated(
+    account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
+) -> CaseEscalated:
+    return CaseEscalated(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        trigger=trigger,
+        detail=detail,
+        cause_id=cause_id,
+        actor=actor,
+        escalated_at_ms=at_ms,
+    )
+
+
+def _on_escalate(state: AccountCases, command: EscalateCase) -> list[CaseEvent]:
+    if command.command_id in state.answered:
+        return []
+    case = next((case for case in state.cases.values() if case.case_id == command.case_id), None)
+    if case is None:
+        return [_rejected(command, "the account has no open case of this id")]
+    if command.seen_sequence != case.sequence:
+        return [_rejected(command, f"the case has moved on: seen at {command.seen_sequence}, now at {case.sequence}")]
+    if case.escalated:
+        return [_rejected(command, "the case is escalated already")]
+    at_ms = command.requested_at_ms
+    return [_escalated(state.account_id, case, "analyst", command.reason, command.command_id, at_ms, command.actor)]
+
+
+def _rejected(command: EscalateCase, reason: str) -> CommandRejected:
+    return CommandRejected(
+        account_id=command.account_id,
+        case_id=command.case_id,
+        command_id=command.command_id,
+        actor=command.actor,
+        reason=reason,
+        rejected_at_ms=command.requested_at_ms,
+    )
+
+
+def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
+    """The cases whose time is up at this tick."""
+    return [
+        _escalated(state.account_id, case, "sla", f"open for {SLA_MS // 3_600_000} h", tick.tick_id, tick.now_ms)
+        for case in state.cases.values()
+        if not case.escalated and tick.now_ms >= case.opened_at_ms + SLA_MS
+    ]
+
+
+def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
+    """What is true after an event. Raises BrokenLog where it cannot follow."""
+    if isinstance(event, CommandRejected):
+        return replace(state, answered=(*state.answered, event.command_id)[-MAX_ANSWERED:])
+    typology = event.typology if isinstance(event, CaseOpened) else _typology_of(state, event.case_id)
+    case = _evolve_case(state.cases.get(typology), event)
+    answered = state.answered
+    if isinstance(event, CaseEscalated) and event.actor is not None:
+        answered = (*answered, event.cause_id)[-MAX_ANSWERED:]
+    return replace(state, cases={**state.cases, typology: case}, answered=answered)
+
+
+def _typology_of(state: AccountCases, wanted: str) -> str:
+    for typology, case in state.cases.items():
+        if case.case_id == wanted:
+            return typology
+    raise BrokenLog(f"account {state.account_id} has no open case {wanted}")
+
+
+def _evolve_case(case: Case | None, event: SequencedCaseEvent) -> Case:
+    if isinstance(event, CaseOpened):
+        if case is not None:
+            raise BrokenLog(f"case {event.case_id} opens while {case.case_id} is open")
+        return Case(
+            case_id=event.case_id,
+            typology=event.typology,
+            sequence=1,
+            opened_at_ms=event.opened_at_ms,
+            escalated=False,
+            flags=1,
+            value_minor={event.currency: event.amount_minor},
+            linked={event.flag_id: event.score},
+        )
+    if case is None or event.sequence != case.sequence + 1:
+        raise BrokenLog(f"{type(event).__name__} {event.sequence} cannot follow {case}")
+    case = replace(case, sequence=event.sequence)
+    match event:
+        case RiskLinked():
+            return replace(
+                case,
+                flags=case.flags + 1,
+                value_minor={
+                    **case.value_minor,
+                    event.currency: case.value_minor.get(event.currency, 0) + event.amount_minor,
+                },
+                linked=_latest({**case.linked, event.flag_id: event.score}),
+            )
+        case RiskRevised():
+            stood, stands = case.linked.get(event.flag_id, 0) > 0, bool(event.rules)
+            return replace(case, flags=case.flags + stands - stood, linked={**case.linked, event.flag_id: event.score})
+        case CaseEscalated():
+            return replace(case, escalated=True)
+        case _:
+            assert_never(event)
+
+
+def _latest(linked: dict[str, int]) -> dict[str, int]:
+    return dict(list(linked.items())[-MAX_LINKED:]) if len(linked) > MAX_LINKED else linked
+
+
+class CaseFold:
+    """The state of one partition of cases.inbox: its accounts with open cases, all in memory, and its clock.
+
+    `load` reads a state entry by key and `keys` lists them; both are asked once, on start.
+    """
+
+    _CLOCK: Final = "\x1fclock"
+
+    def __init__(
+        self, load: Callable[[str], bytes | None] = lambda _: None, keys: Callable[[], Iterator[str]] = lambda: iter(())
+    ) -> None:
+        self._accounts: dict[str, AccountCases] = {}
+        self._dirty: set[str] = set()
+        for key in sorted(keys()):
+            packed = load(key)
+            if packed is not None and key != self._CLOCK:
+                self._accounts[key] = _unpack(packed)
+        self._now_ms = int(load(self._CLOCK) or -1)
+        self._clock_dirty = False
+
+    def step(self, record: InboxRecord) -> list[CaseEvent] | Refusal:
+        """The events that a record leads to, already applied; or why it cannot be read yet."""
+        if isinstance(record, ClockTicked):
+            return self._tick(record)
+        state = self._accounts.get(record.account_id) or AccountCases(account_id=record.account_id)
+        decided = decide(state, record)
+        if isinstance(decided, Refusal):
+            return decided
+        if isinstance(record, RiskFlagged | RiskRestated):
+            state = replace(state, risk_sequence=max(state.risk_sequence, record.sequence))
+        self._keep(state, decided)
+        return decided
+
+    def _tick(self, tick: ClockTicked) -> list[CaseEvent]:
+        if tick.now_ms <= self._now_ms:
+            return []
+        self._now_ms, self._clock_dirty = tick.now_ms, True
+        events: list[CaseEvent] = []
+        for account_id in sorted(self._accounts):
+            state = self._accounts[account_id]
+            due = on_tick(state, tick)
+            if due:
+                self._keep(state, due)
+                events += due
+        return events
+
+    def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
+        for event in events:
+            state = evolve(state, event)
+        self._accounts[state.account_id] = state
+        self._dirty.add(state.account_id)
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call, by key."""
+        writes: dict[str, bytes | None] = {key: _pack(self._accounts[key]) for key in sorted(self._dirty)}
+        if self._clock_dirty:
+            writes[self._CLOCK] = str(self._now_ms).encode()
+        self._dirty, self._clock_dirty = set(), False
+        return writes
+
+
+def _pack(state: AccountCases) -> bytes:
+    return json.dumps(asdict(state), separators=(",", ":")).encode()
+
+
+def _unpack(packed: bytes) -> AccountCases:
+    data = json.loads(packed)
+    cases = {typology: Case(**case) for typology, case in data.pop("cases").items()}
+    return AccountCases(**{**data, "answered": tuple(data["answered"]), "cases": cases})

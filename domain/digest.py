@@ -1,0 +1,91 @@
+"""Canonical bytes of events, and one digest over a whole history."""
+
+import hashlib
+import json
+from typing import Any
+
+from domain.events import Event, to_fields
+
+
+def canonical(event: Event) -> bytes:
+    """The one encoding of an event that is hashed and compared: JSON after RFC 8785, with its type, bytes as hex.
+
+    Our events hold texts, integers, lists and records of them, and no floats: for these, sorted keys and no
+    spaces are all that the RFC asks for.
+    """
+    return canonical_json({"type": type(event).__name__, **to_fields(event)})
+
+
+def canonical_json(document: dict[str, Any]) -> bytes:
+    """A document of texts, integers, lists and objects after RFC 8785; bytes are written as hexadecimal text."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_hex)
+    return text.encode()
+
+
+def _hex(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"{type(value).__name__} has no canonical form here")
+
+
+class HistoryDigest:
+    """SHA-256 over the canonical bytes of every distinct event, account by account in sequence order.
+
+    Of each account, in order: its name, one digest of its payments (chained in log order, duplicates left out), its
+    flags and restatements by sequence, its case events by case and sequence, its answers by command. Each piece is
+    preceded by its length. So it depends on neither partitions, offsets, arrival times, batches nor redelivery.
+    """
+
+    def __init__(self) -> None:
+        self._payments: dict[str, bytes] = {}
+        self._events: dict[str, dict[tuple[Any, ...], bytes]] = {}
+
+    def add_payment(self, account_id: str, transaction_id: str, content_digest: bytes) -> None:
+        """Count a decided payment; the caller leaves duplicates out."""
+        chain = self._payments.get(account_id, b"")
+        link = chain + content_digest + transaction_id.encode()
+        self._payments[account_id] = hashlib.sha256(link).digest()
+
+    def add_event(self, event: Event) -> bool:
+        """Count an event; False if the very same event was counted before. Another one in its place is an error."""
+        account_id, place = place_of(event)
+        encoded = canonical(event)
+        events = self._events.setdefault(account_id, {})
+        known = events.setdefault(place, encoded)
+        if known != encoded:
+            raise ValueError(f"two different events at {place} of account {account_id}")
+        return known is encoded
+
+    @property
+    def events(self) -> int:
+        """How many distinct events were counted."""
+        return sum(len(events) for events in self._events.values())
+
+    def items(self) -> dict[tuple[str, tuple[Any, ...]], bytes]:
+        """The canonical bytes by account and place, to find where two histories differ."""
+        return {(account, place): b for account, events in self._events.items() for place, b in events.items()}
+
+    def hexdigest(self) -> str:
+        """The digest of all that was counted."""
+        total = hashlib.sha256()
+        for account_id in sorted({*self._payments, *self._events}):
+            events = self._events.get(account_id, {})
+            pieces = [
+                account_id.encode(),
+                self._payments.get(account_id, b""),
+                *(events[key] for key in sorted(events)),
+            ]
+            for piece in pieces:
+                total.update(len(piece).to_bytes(8, "big"))
+                total.update(piece)
+        return total.hexdigest()
+
+
+def place_of(event: Event) -> tuple[str, tuple[Any, ...]]:
+    """The account of an event and its place there; two events at one place are the same event, delivered twice."""
+    data = to_fields(event)
+    if "flag_id" in data and "case_id" not in data:
+        return data["account_id"], ("1-risk", "", data["sequence"])
+    if "sequence" in data:
+        return data["account_id"], ("2-case", data["case_id"], data["sequence"])
+    return data["account_id"], ("3-answer", data["command_id"], 0)

@@ -1,0 +1,318 @@
+"""Everything that can stand in one of our logs, except a payment: facts in the past tense, and what is asked of a fold.
+
+Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge.
+"""
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID, uuid5
+
+FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
+CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why one rule fired: what it measured, what it allows, and the payments that it counted.
+
+    `value` and `threshold` are integers in the unit that `measure` names.
+    """
+
+    rule: str
+    measure: str
+    value: int
+    threshold: int
+    points: int
+    contributing: tuple[str, ...]
+
+
+# -- payments.inbound, beside the payments --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesActivated:
+    """From here on this partition is decided by this rule pack (its canonical JSON)."""
+
+    pack_id: str
+    pack: str
+    activated_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeRefused:
+    """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
+
+    reason: str
+    detail: str
+    source: str
+    size: int
+    sha256: str
+    body: bytes | None
+
+
+# -- risk.scored ----------------------------------------------------------------------------------
+
+
+class RiskScored(NamedTuple):
+    """The decision on one payment, on arrival. A tuple because there is one for every payment."""
+
+    account_id: str
+    transaction_id: str
+    content_digest: bytes
+    event_time: int
+    amount_minor: int
+    currency: str
+    merchant_id: str
+    payment_method: str
+    channel: str
+    country: str | None
+    score: int
+    rules: list[str]
+    pack_id: str
+    partition: int
+    offset: int
+
+
+class DuplicateSeen(NamedTuple):
+    """The same content came again and added nothing: the accounting of the intake stays exact."""
+
+    account_id: str
+    transaction_id: str
+    content_digest: bytes
+    partition: int
+    offset: int
+
+
+# -- cases.inbox ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskFlagged:
+    """A payment fired at least one rule when it arrived. `sequence` is gapless per account, with RiskRestated."""
+
+    account_id: str
+    sequence: int
+    flag_id: str
+    transaction_id: str
+    content_digest: str
+    event_time: int
+    amount_minor: int
+    currency: str
+    merchant_id: str
+    card_id: str | None
+    payment_method: str
+    channel: str
+    country: str | None
+    latitude: int | None
+    longitude: int | None
+    typology: str
+    score: int
+    reasons: tuple[Reason, ...]
+    pack_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskRestated:
+    """A payment that arrived late changed the decision on this one; nothing is rewritten, this is said instead."""
+
+    account_id: str
+    sequence: int
+    flag_id: str
+    transaction_id: str
+    content_digest: str
+    event_time: int
+    amount_minor: int
+    currency: str
+    merchant_id: str
+    card_id: str | None
+    payment_method: str
+    channel: str
+    country: str | None
+    latitude: int | None
+    longitude: int | None
+    typology: str
+    score_before: int
+    rules_before: tuple[str, ...]
+    score: int
+    reasons: tuple[Reason, ...]
+    pack_id: str
+    cause_transaction_id: str
+    cause_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockTicked:
+    """Time as far as cases are concerned: written once into each partition, so that deadlines replay."""
+
+    tick_id: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalateCase:
+    """An analyst asks for more eyes on a case, with the version of the case on their screen."""
+
+    account_id: str
+    case_id: str
+    command_id: str
+    actor: str
+    seen_sequence: int
+    reason: str
+    requested_at_ms: int
+
+
+# -- cases.events ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseOpened:
+    """The first flag of a typology on an account without an open case of it."""
+
+    account_id: str
+    case_id: str
+    sequence: int
+    typology: str
+    flag_id: str
+    transaction_id: str
+    event_time: int
+    amount_minor: int
+    currency: str
+    score: int
+    rules: tuple[str, ...]
+    opened_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskLinked:
+    """A further flag on the open case."""
+
+    account_id: str
+    case_id: str
+    sequence: int
+    flag_id: str
+    transaction_id: str
+    event_time: int
+    amount_minor: int
+    currency: str
+    score: int
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskRevised:
+    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands."""
+
+    account_id: str
+    case_id: str
+    sequence: int
+    flag_id: str
+    transaction_id: str
+    score_before: int
+    score: int
+    rules: tuple[str, ...]
+    cause_transaction_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseEscalated:
+    """More eyes are needed: `trigger` is score, flags, value, sla or analyst."""
+
+    account_id: str
+    case_id: str
+    sequence: int
+    trigger: str
+    detail: str
+    cause_id: str
+    actor: str | None
+    escalated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRejected:
+    """The answer to a command that could not be carried out; it changes no case, so it takes no sequence of one."""
+
+    account_id: str
+    case_id: str
+    command_id: str
+    actor: str
+    reason: str
+    rejected_at_ms: int
+
+
+# -- quarantine -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A record that could not be decided on, whole, with why and where it stands.
+
+    With `decided` the record *was* decided and this is a report only (a conflict). A body above the limit is not
+    repeated: `stored_at` says where it lies, and `size` and `sha256` prove it.
+    """
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    size: int
+    sha256: str
+    body: bytes | None
+    stored_at: str | None
+    decided: bool
+
+
+RiskEvent: TypeAlias = RiskFlagged | RiskRestated
+RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated
+InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | EscalateCase
+CaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CommandRejected
+SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated
+Event: TypeAlias = RulesActivated | IntakeRefused | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
+
+TYPES: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        RulesActivated, IntakeRefused, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated, ClockTicked,
+        EscalateCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CommandRejected, Quarantined,
+    )
+}  # fmt: skip
+"""Every event by the name that its schema bears."""
+
+
+def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
+    """The id of the flag on a payment: equal in every replay, because it derives from its cause."""
+    return str(uuid5(FLAGS, f"{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
+
+
+def case_id(typology: str, first_flag_id: str) -> str:
+    """The id of the case that a flag opens."""
+    return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}"))
+
+
+def to_fields(event: Event) -> dict[str, Any]:
+    """The event as plain data, field by field, as its schema wants it."""
+    if isinstance(event, RiskScored | DuplicateSeen):
+        return event._asdict()
+    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def from_fields(name: str, data: dict[str, Any]) -> Event:
+    """The event that `to_fields` made these of. KeyError names a type that no fold knows."""
+    kind = TYPES[name]
+    known = dict(data)
+    if "reasons" in known:
+        known["reasons"] = tuple(
+            Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
+        )
+    for key in ("rules", "rules_before"):
+        if key in known and kind is not RiskScored:
+            known[key] = tuple(known[key])
+    return kind(**known)

@@ -1,0 +1,25 @@
+"""Distances on the earth, in whole metres, from integer microdegrees."""
+
+from math import asin, cos, radians, sin, sqrt
+from typing import Final
+
+EARTH_RADIUS_M: Final = 6_371_000
+"""Mean radius of the earth (IUGG R1, rounded to kilometres)."""
+
+
+def microdegrees(degrees: float) -> int:
+    """A WGS 84 angle as an integer: equal inputs give equal decisions, whatever a later sum does to floats."""
+    return round(degrees * 1_000_000)
+
+
+def distance_m(latitude_a: int, longitude_a: int, latitude_b: int, longitude_b: int) -> int:
+    """The great-circle distance between two points given in microdegrees, rounded to metres.
+
+    The haversine formula (R. W. Sinnott, "Virtues of the Haversine", Sky and Telescope 68, 1984). Only the
+    rounded result may decide: the last bits of a sine differ between mathematical libraries.
+    """
+    phi_a, phi_b = radians(latitude_a / 1_000_000), radians(latitude_b / 1_000_000)
+    half_phi = (phi_b - phi_a) / 2
+    half_lambda = radians((longitude_b - longitude_a) / 1_000_000) / 2
+    h = sin(half_phi) ** 2 + cos(phi_a) * cos(phi_b) * sin(half_lambda) ** 2
+    return round(2 * EARTH_RADIUS_M * asin(sqrt(min(1.0, h))))

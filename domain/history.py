@@ -1,0 +1,218 @@
+"""What an account's payments were, in event-time order: the state that the risk fold decides on.
+
+Bounded in time and in count. It packs itself into small chunks, so that a payment costs one small write however
+long the history is.
+"""
+
+import pickle
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from io import BytesIO
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+from domain.events import Reason
+from domain.payment import Payment
+
+HORIZON_MS: Final = 35 * 86_400_000
+"""How late a payment may be, against the latest event time of its account, and still be decided."""
+MAX_PAYMENTS: Final = 2_000
+"""Payments kept per account: past it the oldest leave, and what is older than they were is refused."""
+CHUNK: Final = 16
+
+
+class Decision(NamedTuple):
+    """What the rules say of a payment: a score from 0 to 1000, and why. Without reasons it is not flagged."""
+
+    score: int
+    reasons: tuple[Reason, ...]
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The names of the rules that fired."""
+        return tuple(reason.rule for reason in self.reasons)
+
+
+NOTHING: Final = Decision(0, ())
+Order = tuple[int, str, bytes]
+
+
+class History:
+    """The payments of one account, sorted by event time, with what makes windows over them cheap.
+
+    `sums[i]` and `squares[i]` are the sum of the amounts, and of their squares, before payment i, from a common start.
+    """
+
+    __slots__ = (
+        "account_id", "chunk", "chunk_number", "dirty_chunks", "floor", "ids", "latest_ms", "old_chunks", "packs",
+        "payments", "removed_chunks", "sequence", "squares", "standing", "sums", "times",
+    )  # fmt: skip
+
+    def __init__(self, account_id: str) -> None:
+        self.account_id = account_id
+        self.payments: list[Payment] = []
+        self.packs: list[int] = []
+        self.times: list[int] = []
+        self.sums: list[int] = [0]
+        self.squares: list[int] = [0]
+        self.ids: dict[str, int] = {}
+        self.standing: dict[Order, Decision] = {}
+        self.sequence = 0
+        self.latest_ms = -1
+        self.floor: Order | None = None
+        self.chunk: list[bytes] = []
+        self.chunk_number = 0
+        self.old_chunks: list[tuple[int, int]] = []
+        self.dirty_chunks: dict[int, list[bytes]] = {}
+        self.removed_chunks: list[int] = []
+
+    def is_beyond_horizon(self, payment: Payment) -> bool:
+        """Whether a payment is too late to be decided, by this account's own history alone."""
+        return payment.event_time_ms < self.latest_ms - HORIZON_MS
+
+    def is_beyond_bound(self, payment: Payment) -> bool:
+        """Whether a payment belongs to a part of the history that has left."""
+        return self.floor is not None and payment.order <= self.floor
+
+    def holds(self, payment: Payment) -> bool:
+        """Whether the very same content is there: it would have the same event time, so only that is searched."""
+        if payment.transaction_id not in self.ids:
+            return False
+        first = bisect_left(self.times, payment.event_time_ms)
+        last = bisect_right(self.times, payment.event_time_ms, first)
+        return any(other.digest == payment.digest for other in self.payments[first:last])
+
+    def insert(self, payment: Payment, pack: int) -> int:
+        """Put a payment in its place; returns its index."""
+        time = payment.event_time_ms
+        if time > self.latest_ms:
+            index = len(self.payments)
+            self.latest_ms = time
+            amount = payment.amount_minor
+            self.payments.append(payment)
+            self.packs.append(pack)
+            self.times.append(time)
+            self.sums.append(self.sums[-1] + amount)
+            self.squares.append(self.squares[-1] + amount * amount)
+        else:
+            index = self._insert_late(payment, pack)
+        self.ids[payment.transaction_id] = self.ids.get(payment.transaction_id, 0) + 1
+        self._pack(payment, pack)
+        return index
+
+    def _insert_late(self, payment: Payment, pack: int) -> int:
+        index = bisect_left(self.payments, payment.order, key=_order)
+        self.payments.insert(index, payment)
+        self.packs.insert(index, pack)
+        insort(self.times, payment.event_time_ms)
+        self._sum_from(index)
+        return index
+
+    def _sum_from(self, index: int) -> None:
+        amounts = [payment.amount_minor for payment in self.payments[index:]]
+        self.sums[index:] = accumulate(amounts, initial=self.sums[index])
+        self.squares[index:] = accumulate((a * a for a in amounts), initial=self.squares[index])
+
+    def prune(self, window_ms: int, rows: int) -> None:
+        """Let go of what no decision within the horizon can look back to, and of what is past the bound.
+
+        `window_ms` and `rows` are how far the rules look back. Runs now and then; when, only the history decides, so
+        that a history that was read back from its chunks prunes alike.
+        """
+        count = len(self.payments)
+        if count % CHUNK:
+            return
+        horizon = self.latest_ms - HORIZON_MS
+        drop = 0
+        if self.times[0] < horizon - window_ms:
+            drop = max(0, min(bisect_left(self.times, horizon - window_ms), bisect_left(self.times, horizon) - rows))
+        drop = max(drop, count - MAX_PAYMENTS)
+        if drop <= 0:
+            return
+        self.floor = self.payments[drop - 1].order
+        for payment in self.payments[:drop]:
+            self.standing.pop(payment.order, None)
+            left = self.ids[payment.transaction_id] - 1
+            if left:
+                self.ids[payment.transaction_id] = left
+            else:
+                del self.ids[payment.transaction_id]
+        for column in (self.payments, self.packs, self.times, self.sums, self.squares):
+            del column[:drop]
+        self._forget_chunks()
+
+    def _forget_chunks(self) -> None:
+        floor_ms = self.times[0] if self.times else self.latest_ms
+        gone = [number for number, newest_ms in self.old_chunks if newest_ms < floor_ms]
+        if gone:
+            self.old_chunks = [pair for pair in self.old_chunks if pair[1] >= floor_ms]
+            self.removed_chunks.extend(gone)
+            for number in gone:
+                self.dirty_chunks.pop(number, None)
+
+    # -- packing: chunks in order of arrival, each written again only while it grows ----------------
+
+    def _pack(self, payment: Payment, pack: int) -> None:
+        self.chunk.append(pickle.dumps((pack, *payment), 5))
+        self.dirty_chunks[self.chunk_number] = self.chunk
+        if len(self.chunk) == CHUNK:
+            newest_ms = max(entry[6] for entry in map(pickle.loads, self.chunk))
+            self.old_chunks.append((self.chunk_number, newest_ms))
+            self.chunk_number += 1
+            self.chunk = []
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call, by key; None removes one."""
+        writes: dict[str, bytes | None] = {self._key(number): None for number in self.removed_chunks}
+        for number, chunk in self.dirty_chunks.items():
+            writes[self._key(number)] = b"".join(chunk)
+        head = (self.sequence, self.latest_ms, self.floor, self.chunk_number, self.old_chunks, self.standing)
+        writes[self.account_id] = pickle.dumps(head, 5)
+        self.dirty_chunks, self.removed_chunks = {}, []
+        return writes
+
+    def _key(self, chunk_number: int) -> str:
+        return f"{self.account_id}\x1f{chunk_number}"
+
+    @classmethod
+    def read(cls, account_id: str, load: Callable[[str], bytes | None]) -> "History":
+        """The history of an account from its state entries; a new one where there are none."""
+        history = cls(account_id)
+        head = load(account_id)
+        if head is None:
+            return history
+        (
+            history.sequence, history.latest_ms, history.floor, history.chunk_number, history.old_chunks,
+            history.standing,
+        ) = pickle.loads(head)  # noqa: S301 - our own bytes  # fmt: skip
+        entries: list[tuple[int, Payment]] = []
+        for number in [number for number, _ in history.old_chunks] + [history.chunk_number]:
+            packed = _split(load(history._key(number)))
+            if number == history.chunk_number:
+                history.chunk = [pickle.dumps(entry, 5) for entry in packed]
+            entries += [(entry[0], Payment(*entry[1:])) for entry in packed]
+        history._fill(entries)
+        return history
+
+    def _fill(self, entries: list[tuple[int, Payment]]) -> None:
+        kept = [(pack, payment) for pack, payment in entries if self.floor is None or payment.order > self.floor]
+        kept.sort(key=lambda entry: entry[1].order)
+        self.packs = [pack for pack, _ in kept]
+        self.payments = [payment for _, payment in kept]
+        self.times = [payment.event_time_ms for payment in self.payments]
+        for payment in self.payments:
+            self.ids[payment.transaction_id] = self.ids.get(payment.transaction_id, 0) + 1
+        self._sum_from(0)
+
+
+def _order(payment: Payment) -> Order:
+    return payment.order
+
+
+def _split(packed: bytes | None) -> list[tuple[Any, ...]]:
+    entries: list[tuple[Any, ...]] = []
+    stream = BytesIO(packed or b"")
+    end = len(packed or b"")
+    while stream.tell() < end:
+        entries.append(pickle.load(stream))  # noqa: S301 - our own bytes
+    return entries

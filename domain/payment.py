@@ -1,0 +1,213 @@
+"""A payment, and the door that every payment passes: what may be decided on, and what is refused with a reason."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from math import isfinite
+from typing import Any, Final, NamedTuple
+
+from domain.currencies import DECIMALS
+from domain.geo import microdegrees
+
+CARD_PRESENT_CHANNELS: Final = frozenset({"POS", "ATM"})
+"""Channels in which the card itself was where the coordinates say."""
+
+MAX_TEXT: Final = 512
+MAX_ATTRIBUTES: Final = 64
+FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
+"""How far past its arrival a payment may be dated: clocks differ, but not by more than this."""
+LAST_EVENT_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999, the last that timestamps can show
+MAX_AMOUNT_MINOR: Final = 10**15
+"""A bound that keeps 2,000 squared amounts far inside a 128-bit sum in any engine that checks our figures."""
+
+_SEPARATOR: Final = "\x1f"  # ASCII unit separator: refused inside the fields, so that joined fields stay distinct
+_COUNTRY: Final = re.compile(r"[A-Z]{2}")
+_MCC: Final = re.compile(r"[0-9]{4}")
+_DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+
+
+class Payment(NamedTuple):
+    """One admitted payment. A tuple: millions are made, and a frozen dataclass would cost three times as much.
+
+    Amounts are in minor units of `currency`, times in UTC milliseconds, coordinates in microdegrees of WGS 84.
+    """
+
+    transaction_id: str
+    account_id: str
+    card_id: str | None
+    amount_minor: int
+    currency: str
+    event_time_ms: int
+    merchant_id: str
+    merchant_category: str | None
+    terminal_id: str | None
+    payment_method: str
+    channel: str
+    country: str | None
+    latitude: int | None
+    longitude: int | None
+    home_latitude: int | None
+    home_longitude: int | None
+    device_id: str | None
+    counterparty_id: str | None
+    digest: bytes
+    """The first 16 bytes of the SHA-256 of the content: identity is (account_id, transaction_id, digest)."""
+
+    @property
+    def order(self) -> tuple[int, str, bytes]:
+        """The place of a payment in its account's history, whatever order payments arrive in."""
+        return self.event_time_ms, self.transaction_id, self.digest
+
+
+class Refusal(NamedTuple):
+    """Why a record cannot be decided on; it goes to quarantine with this."""
+
+    reason: str
+    detail: str
+
+
+class _Refused(Exception):
+    """Carries a refusal out of the checks."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.refusal = Refusal(reason, detail)
+
+
+def admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment | Refusal:
+    """The payment in a decoded Transaction record, or why it is refused.
+
+    `received_ms` is the Kafka timestamp of the record; without one (a file) nothing can be dated past it.
+    """
+    try:
+        return _admit(raw, received_ms)
+    except _Refused as refused:
+        return refused.refusal
+
+
+def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
+    amount, currency, event_time = raw["amount_minor"], raw["currency"], raw["event_time"]
+    if not 0 <= amount <= MAX_AMOUNT_MINOR:
+        raise _bad_amount(amount)
+    if currency not in DECIMALS:
+        raise _Refused("unknown_currency", f"currency {currency[:8]!r} is no ISO 4217 code with a minor unit")
+    if not 0 <= event_time <= LAST_EVENT_TIME_MS:
+        raise _Refused("bad_event_time", f"event_time {event_time} ms is outside the years 1970 to 9999")
+    if received_ms is not None and event_time > received_ms + FUTURE_TOLERANCE_MS:
+        ahead_s = (event_time - received_ms) // 1000
+        raise _Refused("future_dated", f"dated {ahead_s} s past its arrival, {FUTURE_TOLERANCE_MS // 1000} are allowed")
+    latitude, longitude = _place(raw.get("latitude"), raw.get("longitude"), "")
+    home_latitude, home_longitude = _place(raw.get("home_latitude"), raw.get("home_longitude"), "home_")
+    text = (
+        raw["transaction_id"],
+        raw["account_id"],
+        raw.get("card_id") or "",
+        currency,
+        raw["merchant_id"],
+        raw.get("merchant_category") or "",
+        raw.get("terminal_id") or "",
+        raw["payment_method"],
+        raw["channel"],
+        raw.get("country") or "",
+        raw.get("device_id") or "",
+        raw.get("counterparty_id") or "",
+    )
+    (
+        transaction_id,
+        account_id,
+        card_id,
+        _,
+        merchant_id,
+        category,
+        terminal_id,
+        method,
+        channel,
+        country,
+        device_id,
+        other,
+    ) = text
+    if not (transaction_id and account_id and merchant_id and method and channel):
+        raise _blank(raw)
+    if len(max(text, key=len)) > MAX_TEXT:
+        raise _Refused("text_too_long", f"a field is longer than {MAX_TEXT} characters")
+    if country and not _COUNTRY.fullmatch(country):
+        raise _Refused("bad_country", "country is not two capital letters (ISO 3166-1 alpha-2)")
+    if category and not _MCC.fullmatch(category):
+        raise _Refused("bad_merchant_category", "merchant_category is not four digits (MCC)")
+    for token, field in (
+        (account_id, "account_id"),
+        (card_id, "card_id"),
+        (device_id, "device_id"),
+        (other, "counterparty_id"),
+    ):
+        if len(token) >= 13 and holds_card_number(token):
+            raise _Refused("card_number", f"{field} holds a card number: send a token")
+    joined = _SEPARATOR.join(text)
+    if joined.count(_SEPARATOR) != len(text) - 1:
+        raise _Refused("control_character", "a field holds the unit separator, U+001F")
+    numbers = f"{amount},{event_time},{latitude},{longitude},{home_latitude},{home_longitude}"
+    attributes = raw.get("attributes")
+    content = f"{joined}{_SEPARATOR}{numbers}{_attributes(attributes) if attributes else ''}"
+    return Payment(
+        transaction_id,
+        account_id,
+        card_id or None,
+        amount,
+        currency,
+        event_time,
+        merchant_id,
+        category or None,
+        terminal_id or None,
+        method,
+        channel,
+        country or None,
+        latitude,
+        longitude,
+        home_latitude,
+        home_longitude,
+        device_id or None,
+        other or None,
+        hashlib.sha256(content.encode()).digest()[:16],
+    )
+
+
+def _bad_amount(amount: int) -> _Refused:
+    if amount < 0:
+        return _Refused("negative_amount", f"amount_minor {amount} is below zero")
+    return _Refused("amount_too_large", f"amount_minor {amount} is above {MAX_AMOUNT_MINOR}")
+
+
+def _blank(raw: Mapping[str, Any]) -> _Refused:
+    names = ("transaction_id", "account_id", "merchant_id", "payment_method", "channel")
+    return _Refused("blank_field", f"{', '.join(name for name in names if not raw[name])} must not be empty")
+
+
+def _place(latitude: float | None, longitude: float | None, prefix: str) -> tuple[int | None, int | None]:
+    if latitude is None and longitude is None:
+        return None, None
+    if latitude is None or longitude is None:
+        raise _Refused("bad_coordinates", f"{prefix}latitude and {prefix}longitude come together or not at all")
+    if not (isfinite(latitude) and isfinite(longitude) and -90 <= latitude <= 90 and -180 <= longitude <= 180):
+        raise _Refused("bad_coordinates", f"{prefix}latitude, {prefix}longitude are no WGS 84 degrees")
+    return microdegrees(latitude), microdegrees(longitude)
+
+
+def _attributes(attributes: Mapping[str, str]) -> str:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise _Refused("too_many_attributes", f"{len(attributes)} attributes, {MAX_ATTRIBUTES} are allowed")
+    parts = [part for pair in sorted(attributes.items()) for part in pair]
+    if any(_SEPARATOR in part for part in parts):
+        raise _Refused("control_character", "an attribute holds the unit separator, U+001F")
+    return _SEPARATOR + _SEPARATOR.join(parts)
+
+
+@lru_cache(maxsize=65_536)  # a pure function of the token, asked again for every payment of an account
+def holds_card_number(text: str) -> bool:
+    """Whether the text holds a run of 13 to 19 digits, spaced or not, with a valid Luhn check digit (ISO 7812-1)."""
+    return any(_luhn([int(digit) for digit in run.group() if digit.isdecimal()]) for run in _DIGITS.finditer(text))
+
+
+def _luhn(digits: list[int]) -> bool:
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

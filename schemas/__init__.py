@@ -1,0 +1,1 @@
+"""Avro schemas by record and version, and how records become bytes."""

@@ -1,0 +1,66 @@
+"""The Avro schemas of every record type, by name and version: files beside this module, `<record>.v<version>.avsc`."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fastavro import parse_schema
+
+NAMESPACE = "fraudcase"
+_FILE = re.compile(r"(?P<stem>[a-z_]+)\.v(?P<version>[0-9]+)\.avsc")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One version of one record type: `subject` is its full name, as the registry's RECORD strategy has it."""
+
+    name: str
+    version: int
+    text: str
+
+    @property
+    def subject(self) -> str:
+        """The registry subject."""
+        return f"{NAMESPACE}.{self.name}"
+
+
+@cache
+def all_schemas() -> tuple[Schema, ...]:
+    """Every schema, each record's versions in ascending order."""
+    found = []
+    for file in files("schemas").iterdir():
+        matched = _FILE.fullmatch(file.name)
+        if matched:
+            text = file.read_text(encoding="utf-8")
+            found.append(Schema(json.loads(text)["name"], int(matched["version"]), text))
+    return tuple(sorted(found, key=lambda schema: (schema.name, schema.version)))
+
+
+@cache
+def latest(name: str) -> Schema:
+    """The newest version of a record type; KeyError if there is none."""
+    versions = [schema for schema in all_schemas() if schema.name == name]
+    if not versions:
+        raise KeyError(f"no schema is called {name}")
+    return versions[-1]
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The record's name without namespace, and the parsed schema, ready for fastavro.
+
+    Logical types are left out: the bytes are the same, and times stay the integers that they are.
+    """
+    document = json.loads(text)
+    parsed: dict[str, Any] = parse_schema(_without_logical_types(document))
+    return str(document["name"]).rpartition(".")[2], parsed
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_logical_types(value) for key, value in node.items() if key != "logicalType"}
+    if isinstance(node, list):
+        return [_without_logical_types(item) for item in node]
+    return node

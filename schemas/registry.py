@@ -1,0 +1,51 @@
+"""The schema registry: our schemas registered on start, writer schemas looked up by id."""
+
+from confluent_kafka.schema_registry import Schema as RegistrySchema
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from schemas.catalog import all_schemas, latest
+
+COMPATIBILITY = "FULL_TRANSITIVE"
+"""Replay reads every version ever written, with every reader: only a transitive mode in both directions protects it."""
+_NOT_FOUND = 404
+
+
+class Registry:
+    """A registry that speaks Confluent's protocol, at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._client = SchemaRegistryClient({"url": url})
+        self._unknown: set[int] = set()
+
+    def register_all(self) -> None:
+        """Register every version of every schema, oldest first; what is registered already stays as it is."""
+        for schema in all_schemas():
+            self._client.register_schema(schema.subject, RegistrySchema(schema.text, "AVRO"))
+            self._client.set_compatibility(schema.subject, COMPATIBILITY)
+
+    def ids(self) -> dict[str, int]:
+        """The ids of the newest schemas by record name. Raises SchemaRegistryError where one is not registered."""
+        names = {schema.name for schema in all_schemas()}
+        return {name: self._id(name) for name in sorted(names)}
+
+    def _id(self, name: str) -> int:
+        schema = latest(name)
+        registered_id: int | None = self._client.lookup_schema(
+            schema.subject, RegistrySchema(schema.text, "AVRO")
+        ).schema_id
+        assert registered_id is not None
+        return registered_id
+
+    def schema_text(self, schema_id: int) -> str | None:
+        """The text of a schema by id, or None; that an id is unknown is asked once. Raises if the registry is away."""
+        if schema_id in self._unknown:
+            return None
+        try:
+            text: str | None = self._client.get_schema(schema_id).schema_str
+        except SchemaRegistryError as error:
+            if error.http_status_code != _NOT_FOUND:
+                raise
+            self._unknown.add(schema_id)
+            return None
+        return text
