@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 from domain.currencies import DECIMALS
 from domain.events import (
@@ -21,6 +21,7 @@ from domain.events import (
     RiskRevised,
     SequencedCaseEvent,
     case_id,
+    from_fields,
 )
 from domain.payment import Refusal
 
@@ -64,6 +65,7 @@ class AccountCases:
     """The last commands that were answered, so that a redelivered one is answered once."""
 
 
+_INBOX: Final = frozenset({"RiskFlagged", "RiskRestated", "ClockTicked", "EscalateCase"})
 AccountRecord: TypeAlias = RiskFlagged | RiskRestated | EscalateCase
 MAX_ANSWERED: Final = 100
 
@@ -288,6 +290,17 @@ class CaseFold:
                 self._accounts[key] = _unpack(packed)
         self._now_ms = int(load(self._CLOCK) or -1)
         self._clock_dirty = False
+
+    def read(self, name: str, data: dict[str, Any]) -> list[CaseEvent] | Refusal:
+        """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by."""
+        if name not in _INBOX:
+            return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
+        try:
+            record = from_fields(name, data)
+        except (KeyError, TypeError) as error:
+            return Refusal("bad_fields", f"not the fields of a {name}: {error!r}")
+        assert isinstance(record, RiskFlagged | RiskRestated | ClockTicked | EscalateCase)
+        return self.step(record)
 
     def step(self, record: InboxRecord) -> list[CaseEvent] | Refusal:
         """The events that a record leads to, already applied; or why it cannot be read yet."""

@@ -2,10 +2,10 @@
 
 import pickle
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from math import isqrt
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from domain.events import (
     DuplicateSeen,
@@ -19,8 +19,8 @@ from domain.events import (
 )
 from domain.geo import distance_m
 from domain.history import HORIZON_MS, NOTHING, Decision, History
-from domain.payment import CARD_PRESENT_CHANNELS, Payment, Refusal
-from domain.rules import AmountSpike, ImpossibleTravel, Rule, RulePack, Velocity, parse_pack
+from domain.payment import CARD_PRESENT_CHANNELS, Payment, Refusal, admit
+from domain.rules import AmountSpike, BadRulePack, ImpossibleTravel, Rule, RulePack, Velocity, parse_pack
 
 MAX_CONTRIBUTING: Final = 100
 """Payments named as the ground of one reason; the value counts them all."""
@@ -67,6 +67,32 @@ class RiskFold:
         canonical: list[str] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
         self._packs = [activate(text) for text in canonical]
         self._packs_changed = False
+
+    def read(
+        self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None
+    ) -> list[RiskOutput | Conflict] | Refusal:
+        """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by.
+
+        `received_ms` is the record's Kafka timestamp, None where there is none (a file).
+        """
+        if name == "Transaction":
+            try:
+                admitted = admit(data, received_ms)
+            except (KeyError, TypeError) as error:
+                return Refusal("bad_fields", f"not the fields of a Transaction: {error!r}")
+            return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset)
+        if name == "RulesActivated":
+            return self._activated(data)
+        if name == "IntakeRefused":
+            return Refusal(str(data["reason"]), f"{data['source']}: {data['detail']}")
+        return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
+
+    def _activated(self, data: Mapping[str, Any]) -> list[RiskOutput | Conflict] | Refusal:
+        try:
+            self.activate(RulesActivated(**data))
+        except (BadRulePack, TypeError) as error:
+            return Refusal("bad_rule_pack", str(error))
+        return []
 
     def activate(self, record: RulesActivated) -> None:
         """Decide by this pack from here on; a pack that is in force already changes nothing. Raises BadRulePack."""

@@ -49,13 +49,13 @@ def latest(name: str) -> Schema:
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """The record's name without namespace, and the parsed schema, ready for fastavro.
+    """The record's name, without the namespace if that is ours, and the parsed schema, ready for fastavro.
 
     Logical types are left out: the bytes are the same, and times stay the integers that they are.
     """
     document = json.loads(text)
     parsed: dict[str, Any] = parse_schema(_without_logical_types(document))
-    return str(document["name"]).rpartition(".")[2], parsed
+    return str(parsed["name"]).removeprefix(f"{NAMESPACE}."), parsed
 
 
 def _without_logical_types(node: Any) -> Any:

@@ -5,9 +5,14 @@ from io import BytesIO
 from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
+from fastavro.schema import SchemaParseException
 
 from schemas.catalog import latest, parse
 
+MAX_RECORD = 1 << 20
+"""Bytes of a record that may be decided on; a larger one is refused unread."""
+MAX_BODY = 1 << 19
+"""Bytes of a record that other records may carry along; of a larger one they name where the archive keeps it."""
 _MAGIC = 0
 _HEADER = 5
 
@@ -52,6 +57,8 @@ class Decoder:
         """The record's name and fields. Raises Unreadable."""
         if not value:
             raise Unreadable("empty", "the record has no value")
+        if len(value) > MAX_RECORD:
+            raise Unreadable("too_large", f"{len(value)} bytes, {MAX_RECORD} are allowed")
         reader = self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER])
         stream = BytesIO(value)
         stream.seek(_HEADER)
@@ -70,5 +77,8 @@ class Decoder:
         text = self._lookup(schema_id)
         if text is None:
             raise Unreadable("unknown_schema", f"the registry knows no schema {schema_id}")
-        self._readers[header] = parse(text)
+        try:
+            self._readers[header] = parse(text)
+        except (SchemaParseException, ValueError, TypeError, KeyError) as error:
+            raise Unreadable("unknown_schema", f"schema {schema_id} is no Avro record: {error}") from error
         return self._readers[header]
