@@ -6,6 +6,9 @@ from typing import Final
 EARTH_RADIUS_M: Final = 6_371_000
 """Mean radius of the earth (IUGG R1, rounded to kilometres)."""
 
+METRES_PER_MICRODEGREE: Final = 0.1112
+"""No two points are farther apart than this times the sum of their differences in latitude and longitude."""
+
 
 def microdegrees(degrees: float) -> int:
     """A WGS 84 angle as an integer: equal inputs give equal decisions, whatever a later sum does to floats."""

@@ -44,8 +44,24 @@ class History:
     """
 
     __slots__ = (
-        "account_id", "chunk", "chunk_number", "dirty_chunks", "floor", "ids", "latest_ms", "old_chunks", "packs",
-        "payments", "removed_chunks", "sequence", "squares", "standing", "sums", "times",
+        "account_id",
+        "chunk",
+        "chunk_number",
+        "dirty_chunks",
+        "floor",
+        "ids",
+        "latest_ms",
+        "newest_ms",
+        "old_chunks",
+        "packs",
+        "payments",
+        "removed_chunks",
+        "sequence",
+        "squares",
+        "standing",
+        "sums",
+        "times",
+        "unpacked",
     )  # fmt: skip
 
     def __init__(self, account_id: str) -> None:
@@ -60,8 +76,10 @@ class History:
         self.sequence = 0
         self.latest_ms = -1
         self.floor: Order | None = None
+        self.unpacked: list[tuple[int, Payment]] = []
         self.chunk: list[bytes] = []
         self.chunk_number = 0
+        self.newest_ms = -1
         self.old_chunks: list[tuple[int, int]] = []
         self.dirty_chunks: dict[int, list[bytes]] = {}
         self.removed_chunks: list[int] = []
@@ -97,7 +115,7 @@ class History:
         else:
             index = self._insert_late(payment, pack)
         self.ids[payment.transaction_id] = self.ids.get(payment.transaction_id, 0) + 1
-        self._pack(payment, pack)
+        self.unpacked.append((pack, payment))
         return index
 
     def _insert_late(self, payment: Payment, pack: int) -> int:
@@ -139,30 +157,33 @@ class History:
                 del self.ids[payment.transaction_id]
         for column in (self.payments, self.packs, self.times, self.sums, self.squares):
             del column[:drop]
-        self._forget_chunks()
 
     def _forget_chunks(self) -> None:
-        floor_ms = self.times[0] if self.times else self.latest_ms
-        gone = [number for number, newest_ms in self.old_chunks if newest_ms < floor_ms]
-        if gone:
-            self.old_chunks = [pair for pair in self.old_chunks if pair[1] >= floor_ms]
-            self.removed_chunks.extend(gone)
-            for number in gone:
-                self.dirty_chunks.pop(number, None)
+        """Chunks of which every payment has left."""
+        if self.floor is None:
+            return
+        floor_ms = self.floor[0]
+        for number in [number for number, newest_ms in self.old_chunks if newest_ms < floor_ms]:
+            self.removed_chunks.append(number)
+            self.dirty_chunks.pop(number, None)
+        self.old_chunks = [pair for pair in self.old_chunks if pair[1] >= floor_ms]
 
     # -- packing: chunks in order of arrival, each written again only while it grows ----------------
 
-    def _pack(self, payment: Payment, pack: int) -> None:
-        self.chunk.append(pickle.dumps((pack, *payment), 5))
-        self.dirty_chunks[self.chunk_number] = self.chunk
-        if len(self.chunk) == CHUNK:
-            newest_ms = max(entry[6] for entry in map(pickle.loads, self.chunk))
-            self.old_chunks.append((self.chunk_number, newest_ms))
-            self.chunk_number += 1
-            self.chunk = []
+    def _pack(self) -> None:
+        for pack, payment in self.unpacked:
+            self.chunk.append(pickle.dumps((pack, *payment), 5))
+            self.newest_ms = max(self.newest_ms, payment.event_time_ms)
+            self.dirty_chunks[self.chunk_number] = self.chunk
+            if len(self.chunk) == CHUNK:
+                self.old_chunks.append((self.chunk_number, self.newest_ms))
+                self.chunk_number, self.chunk, self.newest_ms = self.chunk_number + 1, [], -1
+        self.unpacked = []
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call, by key; None removes one."""
+        self._pack()
+        self._forget_chunks()
         writes: dict[str, bytes | None] = {self._key(number): None for number in self.removed_chunks}
         for number, chunk in self.dirty_chunks.items():
             writes[self._key(number)] = b"".join(chunk)
@@ -190,6 +211,7 @@ class History:
             packed = _split(load(history._key(number)))
             if number == history.chunk_number:
                 history.chunk = [pickle.dumps(entry, 5) for entry in packed]
+                history.newest_ms = max((entry[6] for entry in packed), default=-1)
             entries += [(entry[0], Payment(*entry[1:])) for entry in packed]
         history._fill(entries)
         return history

@@ -129,8 +129,6 @@ def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
     ) = text
     if not (transaction_id and account_id and merchant_id and method and channel):
         raise _blank(raw)
-    if len(max(text, key=len)) > MAX_TEXT:
-        raise _Refused("text_too_long", f"a field is longer than {MAX_TEXT} characters")
     if country and not _COUNTRY.fullmatch(country):
         raise _Refused("bad_country", "country is not two capital letters (ISO 3166-1 alpha-2)")
     if category and not _MCC.fullmatch(category):
@@ -144,6 +142,8 @@ def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
         if len(token) >= 13 and holds_card_number(token):
             raise _Refused("card_number", f"{field} holds a card number: send a token")
     joined = _SEPARATOR.join(text)
+    if len(joined) > MAX_TEXT and len(max(text, key=len)) > MAX_TEXT:
+        raise _Refused("text_too_long", f"a field is longer than {MAX_TEXT} characters")
     if joined.count(_SEPARATOR) != len(text) - 1:
         raise _Refused("control_character", "a field holds the unit separator, U+001F")
     numbers = f"{amount},{event_time},{latitude},{longitude},{home_latitude},{home_longitude}"

@@ -17,7 +17,7 @@ from domain.events import (
     RulesActivated,
     flag_id,
 )
-from domain.geo import distance_m
+from domain.geo import METRES_PER_MICRODEGREE, distance_m
 from domain.history import HORIZON_MS, NOTHING, Decision, History
 from domain.payment import CARD_PRESENT_CHANNELS, Payment, Refusal, admit
 from domain.rules import AmountSpike, BadRulePack, ImpossibleTravel, Rule, RulePack, Velocity, parse_pack
@@ -105,20 +105,21 @@ class RiskFold:
         """Decide on a payment: its score, a flag where rules fired, and what it changes about later ones."""
         if not self._packs:
             return Refusal("no_rules_active", "no rule pack has been activated in this partition: run fraudcase up")
-        history = self._history(payment.account_id)
-        if history.is_beyond_horizon(payment):
-            late_days = (history.latest_ms - payment.event_time_ms) // 86_400_000
-            return Refusal("beyond_horizon", f"{late_days} days late, {HORIZON_MS // 86_400_000} are allowed")
-        if history.is_beyond_bound(payment):
-            return Refusal("beyond_bound", "older than all payments that are kept of this account")
+        account_id = payment.account_id
+        history = self._histories.get(account_id) or self._read(account_id)
         known = payment.transaction_id in history.ids
-        if known and history.holds(payment):
-            return [DuplicateSeen(payment.account_id, payment.transaction_id, payment.digest, self._partition, offset)]
+        if payment.event_time_ms <= history.latest_ms:  # otherwise it is neither late nor a duplicate
+            if history.is_beyond_horizon(payment):
+                return _beyond_horizon(history, payment)
+            if history.is_beyond_bound(payment):
+                return Refusal("beyond_bound", "older than all payments that are kept of this account")
+            if known and history.holds(payment):
+                return [DuplicateSeen(account_id, payment.transaction_id, payment.digest, self._partition, offset)]
         number = len(self._packs) - 1
         active = self._packs[number]
         index = history.insert(payment, number)
         if self._hot_accounts is not None:
-            self._dirty[payment.account_id] = history
+            self._dirty[account_id] = history
         decision = decide(history, index, active)
         outputs: list[RiskOutput | Conflict] = [self._scored(payment, decision, active, offset)]
         if known:
@@ -133,13 +134,15 @@ class RiskFold:
 
     def decision(self, payment: Payment) -> Decision:
         """What stands for a payment now, after all that arrived later."""
-        return self._history(payment.account_id).standing.get(payment.order, NOTHING)
+        history = self._histories.get(payment.account_id) or self._read(payment.account_id)
+        return history.standing.get(payment.order, NOTHING)
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call; None removes one. Forgets what is too much to keep."""
         writes: dict[str, bytes | None] = {}
-        for history in self._dirty.values():
+        for account_id, history in self._dirty.items():
             writes.update(history.take_writes())
+            self._histories[account_id] = self._histories.pop(account_id)  # to the end: recently used
         self._dirty = {}
         if self._packs_changed:
             writes[PACKS_KEY] = pickle.dumps([active.pack.canonical for active in self._packs], 5)
@@ -149,9 +152,8 @@ class RiskFold:
                 del self._histories[account_id]
         return writes
 
-    def _history(self, account_id: str) -> History:
-        history = self._histories.pop(account_id, None) or History.read(account_id, self._load)
-        self._histories[account_id] = history  # at the end: the first ones are the least recently used
+    def _read(self, account_id: str) -> History:
+        history = self._histories[account_id] = History.read(account_id, self._load)
         return history
 
     def _scored(self, payment: Payment, decision: Decision, active: ActivePack, offset: int) -> RiskScored:
@@ -188,6 +190,11 @@ class RiskFold:
             if after != before:
                 restated.append(_restated(history, payment, before, after, pack, cause))
         return restated
+
+
+def _beyond_horizon(history: History, payment: Payment) -> Refusal:
+    late_days = (history.latest_ms - payment.event_time_ms) // 86_400_000
+    return Refusal("beyond_horizon", f"{late_days} days late, {HORIZON_MS // 86_400_000} are allowed")
 
 
 def activate(canonical: str) -> ActivePack:
@@ -312,6 +319,9 @@ def _impossible_travel(rule: ImpossibleTravel) -> Evaluator:
             return None
         assert before.latitude is not None
         assert before.longitude is not None
+        apart = abs(before.latitude - here.latitude) + abs(before.longitude - here.longitude)
+        if apart * METRES_PER_MICRODEGREE < minimum_m:
+            return None
         distance = distance_m(before.latitude, before.longitude, here.latitude, here.longitude)
         elapsed_ms = here.event_time_ms - before.event_time_ms
         if distance < minimum_m or distance * 3600 <= speed_kmh * elapsed_ms:
