@@ -51,13 +51,13 @@ def _fired(history: list[Mapping[str, Any]]) -> set[str]:
 
 
 def _is_fast(history: list[Mapping[str, Any]]) -> bool:
-    now = history[-1]["event_time"]
+    now: int = history[-1]["event_time"]
     return sum(now - payment["event_time"] <= VELOCITY_WINDOW_MS for payment in history) >= VELOCITY_AT_LEAST
 
 
 def _is_spike(payment: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> bool:
     amounts = [Fraction(other["amount_minor"]) for other in earlier[-SPIKE_HISTORY:]]
-    amount = payment["amount_minor"]
+    amount: int = payment["amount_minor"]
     if len(amounts) < SPIKE_MINIMUM_HISTORY or amount < SPIKE_MINIMUM_MINOR:
         return False
     mean = sum(amounts) / len(amounts)
@@ -67,7 +67,7 @@ def _is_spike(payment: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> b
 
 def _is_impossible(payment: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> bool:
     def present(other: Mapping[str, Any]) -> bool:
-        return other["channel"] in {"POS", "ATM"} and other.get("latitude") is not None
+        return bool(other["channel"] in {"POS", "ATM"} and other.get("latitude") is not None)
 
     if not present(payment) or payment.get("card_id") is None:
         return False

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.payment import Payment, Refusal, admit
 from domain.risk import Conflict, RiskFold
 from domain.rules import DEFAULT
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.oracle import standing_flags
 
 ACTIVATED = RulesActivated(pack_id=DEFAULT.pack_id, pack=DEFAULT.canonical, activated_by="test")
