@@ -52,7 +52,8 @@ def _fired(history: list[Mapping[str, Any]]) -> set[str]:
 
 def _is_fast(history: list[Mapping[str, Any]]) -> bool:
     now: int = history[-1]["event_time"]
-    return sum(now - payment["event_time"] <= VELOCITY_WINDOW_MS for payment in history) >= VELOCITY_AT_LEAST
+    near = [payment for payment in history if now - payment["event_time"] <= VELOCITY_WINDOW_MS]
+    return len(near) >= VELOCITY_AT_LEAST
 
 
 def _is_spike(payment: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> bool:

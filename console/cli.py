@@ -1,0 +1,19 @@
+"""The command line: `fraudcase COMMAND`. Each area registers its own commands; this module only puts them together."""
+
+import typer
+
+from console import demo_commands, intake_commands, projection_commands, stack_commands
+
+app = typer.Typer(
+    name="fraudcase",
+    help="Watches payments, opens and escalates fraud cases, and replays its history to the same bytes.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals can hold personal data
+)
+for area in (stack_commands, intake_commands, projection_commands, demo_commands):
+    area.register(app)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    app()
