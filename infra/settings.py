@@ -1,0 +1,73 @@
+"""Where things are on this machine: read from `FRAUDCASE_…` variables or from `fraudcase.env` in the working folder."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """One system's addresses, folders and sizes. Ports are on loopback, below the range that Linux hands out itself."""
+
+    model_config = SettingsConfigDict(env_prefix="FRAUDCASE_", env_file="fraudcase.env", frozen=True, extra="ignore")
+
+    home: Path = CHECKOUT / ".fraudcase"
+    jars: Path | None = None
+    """Where jars lie; `home/jars` unless several homes share them."""
+    host: str = "127.0.0.1"
+    kafka_port: int = 19092
+    kafka_controller_port: int = 19093
+    registry_port: int = 18081
+    dynamodb_port: int = 18000
+    s3_port: int = 19090
+    flink_port: int = 18082
+    """The web page of the risk job; that of the case job is on the next port."""
+    metrics_port: int = 19400
+    """The first of the ports on which services tell Prometheus how they are."""
+
+    partitions: int = 8
+    """Of the decision logs, fixed when they are made: account histories cannot move to another partition."""
+    prefix: str = ""
+    """Before the name of every topic and table, and every key in the bucket: systems side by side on one stack."""
+    bucket: str = "fraudcase"
+    aws_region: str = "eu-central-1"
+    aws_access_key_id: str = "local"
+    aws_secret_access_key: SecretStr = SecretStr("local")
+    """The local stores take any key; real ones come from the environment."""
+
+    flink_mode: str = "thread"
+    flink_parallelism: int = 1
+    flink_window_ms: int = 20
+    flink_heap: str = "1g"
+
+    @property
+    def jar_folder(self) -> Path:
+        """Where downloaded jars are kept."""
+        return self.jars or self.home / "jars"
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """The broker's address."""
+        return f"{self.host}:{self.kafka_port}"
+
+    @property
+    def registry_url(self) -> str:
+        """The schema registry, where it speaks Confluent's protocol."""
+        return f"http://{self.host}:{self.registry_port}/apis/ccompat/v7"
+
+    @property
+    def dynamodb_url(self) -> str:
+        """The document store."""
+        return f"http://{self.host}:{self.dynamodb_port}"
+
+    @property
+    def s3_url(self) -> str:
+        """The object store."""
+        return f"http://{self.host}:{self.s3_port}"
+
+    @property
+    def table(self) -> str:
+        """The table of the case views."""
+        return f"{self.prefix}cases"

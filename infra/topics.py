@@ -1,0 +1,60 @@
+"""The logs of a system, and the bucket: made once, checked ever after."""
+
+from collections.abc import Iterable
+
+import boto3
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from infra.errors import StackError
+from infra.settings import Settings
+
+DECISION_LOGS = ("payments.inbound", "risk.scored", "cases.inbox", "cases.events")
+QUARANTINE = "quarantine"
+_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(16 << 20)}
+
+
+def wanted_topics(settings: Settings) -> dict[str, int]:
+    """The number of partitions of each log by name; quarantine is read as a whole, so it has one."""
+    logs = {f"{settings.prefix}{name}": settings.partitions for name in DECISION_LOGS}
+    return {**logs, f"{settings.prefix}{QUARANTINE}": 1}
+
+
+def ensure_topics(settings: Settings) -> None:
+    """Make the logs that are missing. Raises StackError where one has another number of partitions than it must."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    wanted = wanted_topics(settings)
+    there = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=10).topics.items()}
+    for name, partitions in wanted.items():
+        if name in there and there[name] != partitions:
+            raise StackError(
+                f"topic {name} has {there[name]} partitions, the settings say {partitions}. A decision log keeps the "
+                f"number it was made with. Cure: FRAUDCASE_PARTITIONS={there[name]}, or another FRAUDCASE_PREFIX"
+            )
+    new = [NewTopic(name, wanted[name], 1, config=_CONFIG) for name in wanted if name not in there]
+    for name, made in (admin.create_topics(new) if new else {}).items():
+        try:
+            made.result(30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise StackError(f"topic {name} could not be made: {error}. Look: fraudcase status") from error
+
+
+def delete_topics(settings: Settings, names: Iterable[str]) -> None:
+    """Remove logs: for tests and benchmarks, which have a prefix of their own."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    for removed in admin.delete_topics(list(names)).values():
+        removed.result(30)
+
+
+def ensure_bucket(settings: Settings) -> None:
+    """Make the bucket if it is missing."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=settings.s3_url,
+        region_name=settings.aws_region,
+        aws_access_key_id=settings.aws_access_key_id,
+        aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
+    )
+    if settings.bucket not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=settings.bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
