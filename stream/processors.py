@@ -67,7 +67,7 @@ class RiskProcessor:
         """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
         emissions: list[Emission] = []
         encode, decode, read = self._encoder.encode, self._decoder.decode, self._fold.read
-        scored = self._topics.risk_scored
+        scored, inbox = self._topics.risk_scored.encode(), self._topics.cases_inbox.encode()
         for record in records:
             try:
                 name, data = decode(record.value)
@@ -86,7 +86,7 @@ class RiskProcessor:
                     emissions.append(self._quarantine(record, Refusal("conflict", output.detail), decided=True))
                 else:
                     kind = type(output).__name__
-                    topic = scored if kind == "DuplicateSeen" else self._topics.cases_inbox
+                    topic = scored if kind == "DuplicateSeen" else inbox
                     emissions.append(Emission(topic, output.account_id.encode(), encode(kind, to_fields(output))))
         return emissions
 
@@ -124,7 +124,7 @@ class CaseProcessor:
                 continue
             emissions += [
                 Emission(
-                    self._topics.cases_events,
+                    self._topics.cases_events.encode(),
                     event.account_id.encode(),
                     self._encoder.encode(type(event).__name__, to_fields(event)),
                 )
@@ -165,7 +165,7 @@ def quarantine(
         decided=decided,
     )
     key = f"{topic}/{partition}/{record.offset}".encode()
-    return Emission(to, key, encoder.encode("Quarantined", to_fields(report)))
+    return Emission(to.encode(), key, encoder.encode("Quarantined", to_fields(report)))
 
 
 @dataclass(frozen=True, slots=True)

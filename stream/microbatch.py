@@ -1,0 +1,91 @@
+"""Micro-batches: many records of one Kafka partition cross from the JVM to Python at once, and are folded in order.
+
+A Python operator pays for every crossing, not for every record. So the JVM packs what arrived within a few milliseconds
+into one row, one call folds it, and one row goes back. How records are packed never decides anything: each batch is
+sorted by offset, and the fold sees one record after another.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from pyflink.common import Row, Types
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import MapState, MapStateDescriptor
+
+
+class Record(NamedTuple):
+    """One record of a Kafka partition."""
+
+    offset: int
+    timestamp_ms: int
+    value: bytes | None
+
+
+class Emission(NamedTuple):
+    """One record to be written; the topic's name in UTF-8, so that all three cross alike."""
+
+    topic: bytes
+    key: bytes
+    value: bytes
+
+
+class StateReader(Protocol):
+    """What Flink keeps for one Kafka partition: read when an account is cold, or after a restart."""
+
+    def get(self, key: str) -> bytes | None:
+        """The entry under a key."""
+
+    def keys(self) -> Iterable[str]:
+        """Every key there is."""
+
+
+class Processor(Protocol):
+    """The fold of one Kafka partition; lives in the operator's memory, beside the state that it writes through to."""
+
+    def process(self, records: Sequence[Record]) -> list[Emission]:
+        """What these records lead to, in offset order."""
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call; None removes one."""
+
+
+ProcessorFactory = Callable[[int, StateReader], Processor]
+"""Makes the processor of a partition when its first batch comes: so after a restore too, with all state still cold."""
+
+
+class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
+    """The one Python operator of a job. Keyed by Kafka partition; an element is a batch of it."""
+
+    def __init__(self, factory: ProcessorFactory) -> None:
+        self._factory = factory
+        self._processors: dict[int, Processor] = {}
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Called by Flink before the first batch, and after every restore."""
+        descriptor = MapStateDescriptor("entries", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        self._state: MapState = runtime_context.get_map_state(descriptor)
+        self._processors = {}
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:  # noqa: ARG002
+        """Fold a batch: (partition, offsets, timestamps, values) to one row with all emissions."""
+        partition, offsets, timestamps, values = value
+        processor = self._processors.get(partition)
+        if processor is None:
+            processor = self._processors[partition] = self._factory(partition, self._state)
+        emissions = processor.process(in_order(offsets, timestamps, values))
+        self._write(processor.take_writes())
+        if emissions:
+            yield Row(emissions)
+
+    def _write(self, writes: dict[str, bytes | None]) -> None:
+        kept = {key: entry for key, entry in writes.items() if entry is not None}
+        if kept:
+            self._state.put_all(kept)
+        for key, entry in writes.items():
+            if entry is None:
+                self._state.remove(key)
+
+
+def in_order(offsets: Sequence[int], timestamps: Sequence[int], values: Sequence[Any]) -> list[Record]:
+    """A batch as records by offset: the JVM's aggregate promises no order. Columns, because rows cross as one."""
+    return sorted(map(Record._make, zip(offsets, timestamps, values, strict=True)))

@@ -1,0 +1,18 @@
+"""payments.inbound to risk.scored, cases.inbox and quarantine."""
+
+from stream.job import JobSpec, parse_options, run
+from stream.processors import Topics, risk_factory
+
+
+def spec(topics: Topics, registry_url: str) -> JobSpec:
+    """The risk job on these logs."""
+    return JobSpec(
+        name="risk",
+        source=topics.payments_inbound,
+        sinks=(topics.risk_scored, topics.cases_inbox, topics.quarantine),
+        factory=risk_factory(topics, registry_url),
+    )
+
+
+if __name__ == "__main__":
+    run(spec, parse_options())
