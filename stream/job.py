@@ -106,7 +106,8 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     tables.create_temporary_view("folded", _as_table(tables, folded))
     statements = tables.create_statement_set()
     statements.add_insert_sql(
-        "INSERT INTO sink SELECT DECODE(e[1], 'UTF-8'), e[2], e[3] FROM folded CROSS JOIN UNNEST(emissions) AS unnested (e)"
+        "INSERT INTO sink SELECT DECODE(e[1], 'UTF-8'), e[2], e[3] "
+        "FROM folded CROSS JOIN UNNEST(emissions) AS unnested (e)"
     )
     return statements.execute()
 

@@ -1,0 +1,107 @@
+"""A log, record by record: from Kafka here, from the archive in `archive.py`."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+MAX_BATCH = 5_000
+
+
+class LogRecord(NamedTuple):
+    """One record as it stands in a log."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class KafkaLog:
+    """The logs of a broker, read without a consumer group: what was read is for the reader to remember."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The offset after the last record, by partition."""
+        consumer = self._consumer()
+        try:
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            marks = {number: TopicPartition(topic, number) for number in sorted(partitions)}
+            return {number: consumer.get_watermark_offsets(mark, timeout=10)[1] for number, mark in marks.items()}
+        finally:
+            consumer.close()
+
+    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
+        """The records of a partition from its start up to an offset."""
+        if until == 0:
+            return
+        consumer = self._consumer()
+        try:
+            consumer.assign([TopicPartition(topic, partition, 0)])
+            while True:
+                for message in consumer.consume(MAX_BATCH, timeout=1.0):
+                    record = as_record(message)
+                    if record.offset < until:
+                        yield record
+                    if record.offset >= until - 1:
+                        return
+        finally:
+            consumer.close()
+
+    def follow(self, starts: Mapping[tuple[str, int], int]) -> "Follower":
+        """The records of many partitions from these offsets on, as they come."""
+        return Follower(self._consumer(), starts)
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": "fraudcase-reader",  # required by the client, never committed to
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": 65_536,
+            }
+        )
+
+
+class Follower:
+    """A consumer at the tail of partitions."""
+
+    def __init__(self, consumer: Consumer, starts: Mapping[tuple[str, int], int]) -> None:
+        self._consumer = consumer
+        self._consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()])
+
+    def poll(self, wait_s: float) -> list[LogRecord]:
+        """What has come, at most MAX_BATCH records; an empty list after the wait."""
+        return [as_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=wait_s)]
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read a partition on from another offset."""
+        self._consumer.seek(TopicPartition(topic, partition, offset))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
+
+
+def as_record(message: Message) -> LogRecord:
+    """A message of the client library as ours; raises KafkaException where it carries an error."""
+    error = message.error()
+    if error is not None:
+        raise KafkaException(error)
+    headers = tuple((name, value or b"") for name, value in message.headers() or ())
+    return LogRecord(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        headers,
+    )

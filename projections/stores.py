@@ -1,0 +1,49 @@
+"""Clients of the object and the document store."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
+CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """Where a store is and how to get in; without an address it is AWS's own."""
+
+    url: str | None
+    region: str
+    access_key_id: str
+    secret_access_key: str
+
+
+def s3_client(options: StoreOptions) -> "S3Client":
+    """An S3 client that repeats what failed on the way."""
+    return boto3.client("s3", **_arguments(options))
+
+
+def dynamodb_client(options: StoreOptions) -> "DynamoDBClient":
+    """A DynamoDB client that repeats what failed on the way: every write of ours is idempotent."""
+    return boto3.client("dynamodb", **_arguments(options))
+
+
+def _arguments(options: StoreOptions) -> dict[str, Any]:
+    return {
+        "endpoint_url": options.url,
+        "region_name": options.region,
+        "aws_access_key_id": options.access_key_id,
+        "aws_secret_access_key": options.secret_access_key,
+        "config": Config(
+            max_pool_connections=CONNECTIONS,
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 5},
+            request_checksum_calculation="when_required",
+        ),
+    }
