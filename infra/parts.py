@@ -1,5 +1,6 @@
 """What the stack is made of: for each part, how it is started, where it listens, and how it shows that it is well."""
 
+import subprocess
 import sys
 import tarfile
 import urllib.request
@@ -63,7 +64,9 @@ def _jars(settings: Settings, part: str) -> str:
     return ":".join(str(target(settings.jar_folder, jar)) for jar in locked() if jar.part == part)
 
 
-def _answers(url: str) -> Callable[[], bool]:
+def answers(url: str) -> Callable[[], bool]:
+    """A health check: something answers there, and is content."""
+
     def is_ready() -> bool:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
             return bool(response.status == 200)
@@ -77,8 +80,6 @@ def _kafka(settings: Settings) -> Part:
     run = (*java("640m", f"-Dlog4j2.configurationFile={log4j}"), "-cp", _jars(settings, "kafka"))
 
     def prepare() -> None:
-        import subprocess
-
         folder.mkdir(parents=True, exist_ok=True)
         log4j.write_text(_LOG4J, encoding="utf-8")
         config.write_text(_kafka_properties(settings, folder), encoding="utf-8")
@@ -159,7 +160,7 @@ def _registry(settings: Settings) -> Part:
             "QUARKUS_LOG_LEVEL": "WARN",
         },
         prepare=prepare,
-        is_ready=_answers(f"{address}/apis/ccompat/v7/subjects"),
+        is_ready=answers(f"{address}/apis/ccompat/v7/subjects"),
     )
 
 
@@ -210,7 +211,7 @@ def _s3(settings: Settings) -> Part:
             "LOGGING_LEVEL_ROOT": "WARN",
         },
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
-        is_ready=_answers(f"{settings.s3_url}/favicon.ico"),
+        is_ready=answers(f"{settings.s3_url}/favicon.ico"),
     )
 
 

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     flink_parallelism: int = 1
     flink_window_ms: int = 20
     flink_heap: str = "1g"
+    checkpoint_every_ms: int = 10_000
+    clock_every_s: float = 60
+    """How often time itself becomes a record of cases.inbox; 0 for ticks from a file only (`fraudcase clock`)."""
 
     @property
     def jar_folder(self) -> Path:

@@ -215,6 +215,11 @@ def _stop(settings: Settings, name: str, within_s: float) -> bool:
     return process is not None
 
 
+def check_ports(settings: Settings, parts: Iterable[Part]) -> None:
+    """Raise StackError if a port of a part that does not run yet is taken by somebody else."""
+    _check_ports([part for part in parts if _process(settings, part.name) is None])
+
+
 def _check_ports(parts: Iterable[Part]) -> None:
     for part in parts:
         for variable, port in part.ports.items():

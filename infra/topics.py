@@ -8,16 +8,15 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.errors import StackError
 from infra.settings import Settings
+from schemas.topics import Topics
 
-DECISION_LOGS = ("payments.inbound", "risk.scored", "cases.inbox", "cases.events")
-QUARANTINE = "quarantine"
 _CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(16 << 20)}
 
 
 def wanted_topics(settings: Settings) -> dict[str, int]:
     """The number of partitions of each log by name; quarantine is read as a whole, so it has one."""
-    logs = {f"{settings.prefix}{name}": settings.partitions for name in DECISION_LOGS}
-    return {**logs, f"{settings.prefix}{QUARANTINE}": 1}
+    topics = Topics(prefix=settings.prefix)
+    return {**dict.fromkeys(topics.decision_logs, settings.partitions), topics.quarantine: 1}
 
 
 def ensure_topics(settings: Settings) -> None:

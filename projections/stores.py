@@ -15,12 +15,12 @@ CONNECTIONS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions:
-    """Where a store is and how to get in; without an address it is AWS's own."""
+    """Where a store is and how to get in; what is None comes from where AWS's own tools look for it."""
 
     url: str | None
-    region: str
-    access_key_id: str
-    secret_access_key: str
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
 
 
 def s3_client(options: StoreOptions) -> "S3Client":

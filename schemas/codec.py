@@ -70,6 +70,10 @@ class Decoder:
             raise Unreadable("trailing_bytes", f"{len(value) - stream.tell()} bytes after the end of a {reader[0]}")
         return reader[0], data
 
+    def name_of(self, value: bytes) -> str:
+        """The record's name by its schema alone. Raises Unreadable."""
+        return (self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER]))[0]
+
     def _reader(self, header: bytes) -> tuple[str, dict[str, Any]]:
         if len(header) < _HEADER or header[0] != _MAGIC:
             raise Unreadable("not_confluent_avro", "no zero byte and schema id at the start")

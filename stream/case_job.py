@@ -1,7 +1,8 @@
 """cases.inbox to cases.events and quarantine."""
 
+from schemas.topics import Topics
 from stream.job import JobSpec, parse_options, run
-from stream.processors import Topics, case_factory
+from stream.processors import case_factory
 
 
 def spec(topics: Topics, registry_url: str) -> JobSpec:

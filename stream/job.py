@@ -16,8 +16,8 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.find_flink_home import _find_flink_home
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, TableResult
 
+from schemas.topics import Topics
 from stream.microbatch import FoldPartition, ProcessorFactory
-from stream.processors import Topics
 
 MAX_PARALLELISM = 128
 """Of keyed state: fixed, so that a job can be restored with another parallelism."""

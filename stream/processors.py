@@ -12,6 +12,7 @@ from domain.payment import Refusal
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
+from schemas.topics import Topics
 from stream.microbatch import Emission, ProcessorFactory, Record, StateReader
 
 HOT_ACCOUNTS = 50_000
@@ -20,38 +21,6 @@ HOT_ACCOUNTS = 50_000
 
 class _Output(Protocol):
     def __call__(self, topic: str, key: str, event: Event) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topics:
-    """The logs of one system; `prefix` sets apart those of tests and benchmarks."""
-
-    prefix: str = ""
-
-    @property
-    def payments_inbound(self) -> str:
-        """What the risk job decides on."""
-        return f"{self.prefix}payments.inbound"
-
-    @property
-    def risk_scored(self) -> str:
-        """One decision for every payment."""
-        return f"{self.prefix}risk.scored"
-
-    @property
-    def cases_inbox(self) -> str:
-        """What the case job decides on."""
-        return f"{self.prefix}cases.inbox"
-
-    @property
-    def cases_events(self) -> str:
-        """What became of the cases."""
-        return f"{self.prefix}cases.events"
-
-    @property
-    def quarantine(self) -> str:
-        """What could not be decided on."""
-        return f"{self.prefix}quarantine"
 
 
 class RiskProcessor:

@@ -1,7 +1,8 @@
 """payments.inbound to risk.scored, cases.inbox and quarantine."""
 
+from schemas.topics import Topics
 from stream.job import JobSpec, parse_options, run
-from stream.processors import Topics, risk_factory
+from stream.processors import risk_factory
 
 
 def spec(topics: Topics, registry_url: str) -> JobSpec:

@@ -1,0 +1,219 @@
+"""Seeded traffic: normal payments, and five kinds of trouble whose truth is known.
+
+The same options give the same payments, byte for byte, on every machine.
+"""
+
+import heapq
+from bisect import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import accumulate
+from math import cos, radians
+from random import Random
+from typing import Any, NamedTuple
+
+START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+DAY_MS = 86_400_000
+CITIES = (
+    ("DE", 52.52, 13.405), ("FR", 48.857, 2.352), ("ES", 40.417, -3.703), ("IT", 41.903, 12.496),
+    ("PL", 52.23, 21.012), ("SE", 59.329, 18.069), ("US", 40.713, -74.006), ("BR", -23.551, -46.633),
+    ("JP", 35.677, 139.65), ("AU", -33.869, 151.209), ("ZA", -33.925, 18.424), ("IN", 19.076, 72.878),
+)  # fmt: skip
+CURRENCIES = {"DE": "EUR", "FR": "EUR", "ES": "EUR", "IT": "EUR", "PL": "PLN", "SE": "SEK", "US": "USD"}
+CURRENCIES |= {"BR": "BRL", "JP": "JPY", "AU": "AUD", "ZA": "ZAR", "IN": "INR"}
+CATEGORIES = ("5411", "5812", "5541", "5732", "5999", "4111", "5912", "7011")
+ONLINE_SHARE = 0.45
+HOME_RADIUS_DEGREES = 0.1
+"""About 11 km: normal card-present payments stay within it."""
+
+
+class Behaviour(StrEnum):
+    """What a payment was made as: the truth that rules do not see."""
+
+    NORMAL = "normal"
+    HIGH_VELOCITY = "high_velocity"
+    AMOUNT_SPIKE = "amount_spike"
+    GEOGRAPHIC_ANOMALY = "geographic_anomaly"
+    DELAYED = "delayed"
+    OUT_OF_ORDER = "out_of_order"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficOptions:
+    """What traffic to make. Shares are of the moments at which a payment is due; times in milliseconds.
+
+    `in_order` leaves out what arrives late and gives each account distinct, ascending event times.
+    """
+
+    seed: int = 1
+    accounts: int = 5_000
+    start_ms: int = START_MS
+    per_second: float = 10.0
+    """Payments per second of event time."""
+    velocity_share: float = 0.0004
+    spike_share: float = 0.0006
+    geographic_share: float = 0.0005
+    delayed_share: float = 0.002
+    out_of_order_share: float = 0.01
+    in_order: bool = False
+
+
+class Generated(NamedTuple):
+    """A payment as it leaves the generator: when it arrives, its fields (those of Transaction), and its truth."""
+
+    arrives_ms: int
+    transaction: dict[str, Any]
+    behaviour: Behaviour
+
+
+@dataclass(slots=True)
+class _Account:
+    number: int
+    country: str
+    latitude: float
+    longitude: float
+    mean_minor: int
+    payments: int = 0
+    last_ms: int = 0
+    last_present_ms: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"acct-{self.number:06d}"
+
+
+class Traffic:
+    """An endless stream of payments in order of arrival."""
+
+    def __init__(self, options: TrafficOptions) -> None:
+        self._options = options
+        self._random = Random(options.seed)
+        self._accounts = [self._account(number) for number in range(options.accounts)]
+        self._weights = list(accumulate(1 / (rank + 20) ** 0.7 for rank in range(options.accounts)))
+        self._waiting: list[tuple[int, int, Generated]] = []
+        self._made = 0
+
+    def __iter__(self) -> Iterator[Generated]:
+        step_ms = 1000 / self._options.per_second
+        due = 0
+        while True:
+            now_ms = self._options.start_ms + int(due * step_ms)
+            while self._waiting and self._waiting[0][0] <= now_ms:
+                yield heapq.heappop(self._waiting)[2]
+            yield from self._moment(now_ms)
+            due += 1
+
+    def _account(self, number: int) -> _Account:
+        country, latitude, longitude = self._random.choice(CITIES)
+        mean = int(self._random.lognormvariate(8.0, 0.6))
+        return _Account(number, country, latitude, longitude, mean * (100 if country == "JP" else 1))
+
+    def _pick(self) -> _Account:
+        return self._accounts[bisect(self._weights, self._random.random() * self._weights[-1])]
+
+    def _moment(self, now_ms: int) -> Iterator[Generated]:
+        options, lot = self._options, self._random.random()
+        account = self._pick()
+        for share, trouble in (
+            (options.velocity_share, self._burst),
+            (options.spike_share, self._spike),
+            (options.geographic_share, self._far_away),
+        ):
+            if lot < share:
+                yield from trouble(account, now_ms)
+                return
+            lot -= share
+        if not options.in_order:
+            if lot < options.delayed_share:
+                delay_ms = int(self._random.uniform(60_000, 7_200_000))
+                self._later(self._normal(account, now_ms, Behaviour.DELAYED), now_ms + delay_ms)
+                return
+            if lot < options.delayed_share + options.out_of_order_share:
+                delay_ms = int(self._random.uniform(200, 20_000))
+                self._later(self._normal(account, now_ms, Behaviour.OUT_OF_ORDER), now_ms + delay_ms)
+                return
+        yield self._normal(account, now_ms, Behaviour.NORMAL)
+
+    def _later(self, generated: Generated, arrives_ms: int) -> None:
+        self._made += 1
+        heapq.heappush(self._waiting, (arrives_ms, self._made, generated._replace(arrives_ms=arrives_ms)))
+
+    def _burst(self, account: _Account, now_ms: int) -> Iterator[Generated]:
+        """Six to fourteen small online payments within less than a minute."""
+        at_ms = now_ms
+        for _ in range(self._random.randint(6, 14)):
+            amount = max(1, int(account.mean_minor * self._random.uniform(0.05, 0.4)))
+            made = self._payment(account, at_ms, amount, Behaviour.HIGH_VELOCITY, present_at=None)
+            self._later(made, at_ms)
+            at_ms += self._random.randint(400, 4_000)
+        yield from ()
+
+    def _spike(self, account: _Account, now_ms: int) -> Iterator[Generated]:
+        """One payment of ten to forty times what the account usually pays."""
+        amount = max(20_000, int(account.mean_minor * self._random.uniform(10, 40)))
+        yield self._payment(account, now_ms, amount, Behaviour.AMOUNT_SPIKE, present_at=None)
+
+    def _far_away(self, account: _Account, now_ms: int) -> Iterator[Generated]:
+        """A payment at home, and minutes later the same card on another continent."""
+        yield self._payment(account, now_ms, self._amount(account), Behaviour.NORMAL, present_at=self._home(account))
+        far = self._random.choice([city for city in CITIES if abs(city[2] - account.longitude) > 40])
+        at_ms = now_ms + self._random.randint(120_000, 1_800_000)
+        made = self._payment(
+            account, at_ms, self._amount(account), Behaviour.GEOGRAPHIC_ANOMALY, present_at=(far[1], far[2]), at=far[0]
+        )
+        self._later(made, at_ms)
+
+    def _normal(self, account: _Account, now_ms: int, behaviour: Behaviour) -> Generated:
+        is_online = self._random.random() < ONLINE_SHARE
+        place = None if is_online else self._home(account)
+        return self._payment(account, now_ms, self._amount(account), behaviour, present_at=place)
+
+    def _amount(self, account: _Account) -> int:
+        return max(1, int(account.mean_minor * self._random.lognormvariate(-0.1, 0.4)))
+
+    def _home(self, account: _Account) -> tuple[float, float]:
+        wide = HOME_RADIUS_DEGREES / cos(radians(account.latitude))
+        return (
+            account.latitude + self._random.uniform(-HOME_RADIUS_DEGREES, HOME_RADIUS_DEGREES),
+            account.longitude + self._random.uniform(-wide, wide),
+        )
+
+    def _payment(
+        self,
+        account: _Account,
+        event_ms: int,
+        amount_minor: int,
+        behaviour: Behaviour,
+        *,
+        present_at: tuple[float, float] | None,
+        at: str | None = None,
+    ) -> Generated:
+        if self._options.in_order:
+            event_ms = max(event_ms, account.last_ms + 1)
+            account.last_ms = event_ms
+        account.payments += 1
+        merchant = self._random.randrange(2_000)
+        latitude, longitude = present_at or (None, None)
+        transaction = {
+            "transaction_id": f"{account.name}-{account.payments:06d}",
+            "account_id": account.name,
+            "card_id": f"card-{account.number:06d}",
+            "amount_minor": amount_minor,
+            "currency": CURRENCIES[account.country],
+            "event_time": event_ms,
+            "merchant_id": f"shop-{merchant:04d}",
+            "merchant_category": CATEGORIES[merchant % len(CATEGORIES)],
+            "terminal_id": f"term-{merchant:04d}" if present_at else None,
+            "payment_method": "CARD",
+            "channel": "POS" if present_at else "ECOM",
+            "country": at or account.country,
+            "latitude": None if latitude is None else round(latitude, 6),
+            "longitude": None if longitude is None else round(longitude, 6),
+            "home_latitude": account.latitude,
+            "home_longitude": account.longitude,
+            "device_id": None if present_at else f"dev-{account.number:06d}",
+            "counterparty_id": None,
+            "attributes": {},
+        }
+        return Generated(event_ms, transaction, behaviour)

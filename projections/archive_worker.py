@@ -1,0 +1,201 @@
+"""All logs to the archive, and risk.scored to the analytics table: one worker, a position per partition, kept in S3."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+from domain.events import CommandRejected
+from projections.analytics import AnalyticsWriter
+from projections.archive import (
+    Bucket,
+    Described,
+    next_offset,
+    partition_folder,
+    segments,
+    stored_identities,
+    write_segment,
+)
+from projections.log import KafkaLog, LogRecord
+from projections.stores import StoreOptions, s3_client
+from projections.worker import EVENTS, WRITTEN, Stop, parser, serve_metrics
+from schemas.codec import Decoder, Unreadable
+from schemas.registry import Registry
+from schemas.topics import Topics
+
+NAME = "archive"
+MAX_SEGMENT_RECORDS = 20_000
+MAX_SEGMENT_BYTES = 32 << 20
+IDLE_POLLS = 10
+MAX_WAITING_POLLS = 250
+"""A segment is written when it is full; or when its partition has been quiet, or it has waited, for so many polls."""
+POLL_S = 0.2
+
+
+class Sink(Protocol):
+    """What becomes of one partition's records."""
+
+    @property
+    def position(self) -> int:
+        """The offset of the first record that is not stored yet."""
+
+    def write(self, records: list[LogRecord]) -> None:
+        """Store the records; again after a failure, to the same effect."""
+
+
+class Describer:
+    """Reads of each record what the archive notes beside it, and keeps the writers' schemas there."""
+
+    def __init__(self, bucket: Bucket, schema_text: Callable[[int], str | None]) -> None:
+        self._bucket, self._schema_text = bucket, schema_text
+        self._decoder = Decoder(schema_text)
+        self._sha256: dict[int, str | None] = {}
+
+    def describe(self, record: LogRecord) -> Described:
+        """Its type, its schema, and for a case event its place on the case's timeline."""
+        value = record.value
+        if value is None or len(value) < 5 or value[0] != 0:
+            return Described()
+        schema_id = int.from_bytes(value[1:5], "big", signed=True)
+        sha256 = self._schema(schema_id)
+        if sha256 is None:
+            return Described(schema_id=schema_id)
+        name, identity = None, None
+        try:
+            name = self._decoder.name_of(value)
+            if record.topic.endswith("cases.events"):
+                identity = _identity(*self._decoder.decode(value))
+        except Unreadable:
+            pass  # the archive keeps what nobody can read; quarantine says why
+        return Described(name, schema_id, sha256, identity)
+
+    def _schema(self, schema_id: int) -> str | None:
+        if schema_id not in self._sha256:
+            text = self._schema_text(schema_id) if schema_id >= 0 else None
+            if text is None:
+                return None
+            sha256 = hashlib.sha256(text.encode()).hexdigest()
+            self._bucket.put_new(f"schemas/{sha256}.avsc", text.encode())
+            self._sha256[schema_id] = sha256
+        return self._sha256[schema_id]
+
+
+def _identity(name: str, data: dict[str, object]) -> str | None:
+    if name == CommandRejected.__name__:
+        return f"{data['case_id']}/answer/{data['command_id']}"
+    return f"{data['case_id']}/{data['sequence']}" if "sequence" in data else None
+
+
+class ArchiveWriter:
+    """One partition of a log."""
+
+    def __init__(self, bucket: Bucket, topic: str, partition: int, describer: Describer) -> None:
+        self._bucket, self._describer = bucket, describer
+        self._folder = partition_folder(topic, partition)
+        self._stored: dict[str, bytes] = {}
+        self._recall()
+
+    def _recall(self) -> None:
+        """What the archive has, from the archive: how far it reaches, and which case events are in it."""
+        self.position = next_offset(self._bucket, self._folder)
+        if "cases.events" in self._folder:
+            for segment in segments(self._bucket, self._folder):
+                self._stored.update(stored_identities(self._bucket, segment))
+
+    def write(self, records: list[LogRecord]) -> None:
+        """Store records as one segment, without the case events that are in the archive already."""
+        fresh = [record for record in records if record.offset >= self.position]
+        if not fresh:
+            return
+        kept = []
+        seen: dict[str, bytes] = {}
+        for record in fresh:
+            identity = self._describer.describe(record).identity
+            content = hashlib.sha256(record.value or b"").digest()
+            if identity is not None:
+                if content == seen.get(identity, self._stored.get(identity)):
+                    continue
+                seen[identity] = content
+            kept.append(record)
+        if not kept or write_segment(self._bucket, kept, fresh[-1].offset, self._describer.describe):
+            self._stored.update(seen)
+            self.position = fresh[-1].offset + 1
+        else:  # an earlier attempt came through after all, or another worker did it
+            self._recall()
+            self.write(fresh)
+
+
+class Buffer:
+    """Records of one partition on their way into a segment."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.records: list[LogRecord] = []
+        self._bytes = 0
+        self._quiet_polls = 0
+        self._waiting_polls = 0
+
+    def add(self, records: list[LogRecord]) -> None:
+        """Take in what a poll brought, perhaps nothing."""
+        self.records += records
+        self._bytes += sum(len(record.value or b"") for record in records)
+        self._quiet_polls = 0 if records else self._quiet_polls + 1
+        self._waiting_polls += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to write now."""
+        if not self.records:
+            return False
+        is_full = len(self.records) >= MAX_SEGMENT_RECORDS or self._bytes >= MAX_SEGMENT_BYTES
+        return is_full or self._quiet_polls >= IDLE_POLLS or self._waiting_polls >= MAX_WAITING_POLLS
+
+    def write(self) -> None:
+        """Store everything, in segments of at most MAX_SEGMENT_RECORDS."""
+        while self.records:
+            self.sink.write(self.records[:MAX_SEGMENT_RECORDS])
+            del self.records[:MAX_SEGMENT_RECORDS]
+        self._bytes = self._quiet_polls = self._waiting_polls = 0
+
+
+def buffers_of(bucket: Bucket, topics: Topics, log: KafkaLog, registry: Registry) -> dict[tuple[str, int], Buffer]:
+    """A buffer with its sink for every partition of every log."""
+    describer, decoder = Describer(bucket, registry.schema_text), Decoder(registry.schema_text)
+    archived = (topics.payments_inbound, topics.cases_inbox, topics.cases_events, topics.quarantine)
+    buffers: dict[tuple[str, int], Buffer] = {
+        (topic, number): Buffer(ArchiveWriter(bucket, topic, number, describer))
+        for topic in archived
+        for number in log.ends(topic)
+    }
+    for number in log.ends(topics.risk_scored):
+        buffers[topics.risk_scored, number] = Buffer(AnalyticsWriter(bucket, number, decoder))
+    return buffers
+
+
+def main() -> None:
+    """Run until told to stop; what is buffered then is written first."""
+    options = parser()
+    options.add_argument("--s3-url", help="default: AWS's own")
+    options.add_argument("--bucket", required=True)
+    known = options.parse_args()
+    stop = Stop()
+    bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, known.topics.prefix)
+    log = KafkaLog(known.bootstrap)
+    buffers = buffers_of(bucket, known.topics, log, Registry(known.registry))
+    follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()})
+    serve_metrics(known.metrics_port)
+    while not stop.is_set:
+        arrived: dict[tuple[str, int], list[LogRecord]] = {place: [] for place in buffers}
+        for record in follower.poll(POLL_S):
+            arrived[record.topic, record.partition].append(record)
+        for place, buffer in buffers.items():
+            buffer.add(arrived[place])
+            EVENTS.labels(NAME, place[0]).inc(len(arrived[place]))
+            if buffer.is_due and stop.persist(buffer.write):
+                WRITTEN.labels(NAME, "segments").inc()
+    for buffer in buffers.values():
+        buffer.write()
+    follower.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What every worker shares: its command line, a stop in order, and figures for Prometheus."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from threading import Event
+from types import FrameType
+
+from botocore.exceptions import BotoCoreError, ClientError
+from prometheus_client import Counter, Gauge, start_http_server
+
+from schemas.topics import Topics
+
+EVENTS = Counter("fraudcase_worker_records", "Records that a worker has read", ["worker", "topic"])
+WRITTEN = Counter("fraudcase_worker_written", "What a worker has stored", ["worker", "kind"])
+PARKED = Gauge("fraudcase_worker_parked_cases", "Cases whose view stands still because an event cannot follow")
+POLL_S = 0.02
+"""How long a worker waits for records to come together: the view's latency pays for it."""
+
+RETRY_S = 1.0
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT; a worker looks at it between batches, so that a batch is never cut."""
+
+    def __init__(self) -> None:
+        self._event = Event()
+        signal.signal(signal.SIGTERM, self._set)
+        signal.signal(signal.SIGINT, self._set)
+
+    def _set(self, _: int, __: FrameType | None) -> None:
+        self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        return self._event.is_set()
+
+    def persist(self, write: Callable[[], None]) -> bool:
+        """Repeat a write until the store takes it, or until told to stop; True if it was written.
+
+        A store that is away is waited for: what comes after the batch would only fail too.
+        """
+        while True:
+            try:
+                write()
+            except (BotoCoreError, ClientError) as error:
+                complain(f"not stored, trying again: {error}")
+                if self._event.wait(RETRY_S):
+                    return False
+            else:
+                return True
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options that all workers have."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--bootstrap", required=True, help="Kafka's address")
+    options.add_argument("--registry", required=True, help="the schema registry's address")
+    options.add_argument("--prefix", type=lambda prefix: Topics(prefix=prefix), default=Topics(), dest="topics")
+    options.add_argument("--metrics-port", type=int, required=True, help="where Prometheus finds the worker's figures")
+    return options
+
+
+def serve_metrics(port: int) -> None:
+    """Answer Prometheus, on loopback."""
+    start_http_server(port, addr="127.0.0.1")
+
+
+def complain(message: str) -> None:
+    """Say what is wrong where the stack keeps a worker's output."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,40 @@
+"""The names of the logs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """The logs of one system; `prefix` sets apart those of tests and benchmarks."""
+
+    prefix: str = ""
+
+    @property
+    def payments_inbound(self) -> str:
+        """What the risk job decides on."""
+        return f"{self.prefix}payments.inbound"
+
+    @property
+    def risk_scored(self) -> str:
+        """One decision for every payment."""
+        return f"{self.prefix}risk.scored"
+
+    @property
+    def cases_inbox(self) -> str:
+        """What the case job decides on."""
+        return f"{self.prefix}cases.inbox"
+
+    @property
+    def cases_events(self) -> str:
+        """What became of the cases."""
+        return f"{self.prefix}cases.events"
+
+    @property
+    def decision_logs(self) -> tuple[str, ...]:
+        """The logs with one partition for each of the system's; quarantine is read as a whole."""
+        return self.payments_inbound, self.risk_scored, self.cases_inbox, self.cases_events
+
+    @property
+    def quarantine(self) -> str:
+        """What could not be decided on."""
+        return f"{self.prefix}quarantine"
