@@ -7,6 +7,7 @@ from pathlib import Path
 
 from console.bootstrap import partitions_of, write_to_partitions
 from domain.events import ClockTicked, to_fields
+from projections.worker import Stop, parser, serve_metrics
 from schemas.codec import Encoder
 from schemas.registry import Registry
 
@@ -49,3 +50,18 @@ def write_ticks(bootstrap: str, registry_url: str, topic: str, ticks: Iterator[C
         write_to_partitions(bootstrap, topic, tick.tick_id.encode(), value, partitions)
         count += 1
     return count
+
+
+def main() -> None:
+    """Tick until told to stop: the clock service."""
+    options = parser()
+    options.add_argument("--every", type=float, required=True, help="seconds from one tick to the next")
+    known = options.parse_args()
+    stop = Stop()
+    serve_metrics(known.metrics_port)
+    ticks = live_ticks(known.every, lambda: stop.is_set)
+    write_ticks(known.bootstrap, known.registry, known.topics.cases_inbox, ticks)
+
+
+if __name__ == "__main__":
+    main()

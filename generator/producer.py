@@ -25,7 +25,13 @@ class Intake:
     """Writes payments, keyed by account, in order. `run` names one run of one door, `row` counts within it."""
 
     def __init__(
-        self, bootstrap: str, topic: str, encoder: Encoder, run: str, *, acknowledged: Callable[[Message], None] | None = None
+        self,
+        bootstrap: str,
+        topic: str,
+        encoder: Encoder,
+        run: str,
+        *,
+        acknowledged: Callable[[Message], None] | None = None,
     ) -> None:
         self._topic, self._encoder, self._run = topic, encoder, run.encode()
         self._acknowledged = acknowledged

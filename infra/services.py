@@ -107,7 +107,7 @@ def _worker(settings: Settings, name: str, module: str, *arguments: str) -> Part
         environment={
             "AWS_ACCESS_KEY_ID": settings.aws_access_key_id,
             "AWS_SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),
-            "AWS_REGION": settings.aws_region,
+            "AWS_DEFAULT_REGION": settings.aws_region,
         },
         is_ready=answers(f"http://{settings.host}:{port}/metrics"),
         stop_within_s=30,

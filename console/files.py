@@ -1,0 +1,250 @@
+"""Files of payments: Parquet, CSV and JSON lines with the columns of Transaction; and tables written back."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from domain.payment import Refusal
+from generator.traffic import Generated
+from schemas.catalog import latest
+
+_BATCH = 10_000
+_FIELDS: dict[str, Any] = {field["name"]: field for field in json.loads(latest("Transaction").text)["fields"]}
+REQUIRED = tuple(name for name, field in _FIELDS.items() if "default" not in field)
+_INTEGERS, _NUMBERS = {"amount_minor", "event_time"}, {"latitude", "longitude", "home_latitude", "home_longitude"}
+
+
+class BadFile(ValueError):
+    """A file that cannot be taken in at all; the message says why and what would do."""
+
+
+class Row(NamedTuple):
+    """A row as the intake wants it: the fields of Transaction, or why they cannot be that."""
+
+    fields: dict[str, Any]
+    refusal: Refusal | None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file, in order. Raises BadFile before the first row if it cannot be read or lacks a column."""
+    return map(_row, _raw_rows(path))
+
+
+def count_rows(path: Path) -> int | None:
+    """How many rows there are, where the file says so."""
+    return int(pq.ParquetFile(path).metadata.num_rows) if path.suffix == ".parquet" else None
+
+
+def _raw_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise BadFile(f"{path} is no file")
+    if path.suffix == ".parquet":
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise BadFile(f"{path} is no Parquet file: {error}") from error
+        _check_columns(path, file.schema_arrow.names)
+        return (row for batch in file.iter_batches(_BATCH) for row in _plain_times(batch).to_pylist())
+    if path.suffix == ".csv":
+        return _csv_rows(path)
+    if path.suffix in (".jsonl", ".ndjson", ".json"):
+        return _json_rows(path)
+    raise BadFile(f"{path}: the suffix must be .parquet, .csv or .jsonl")
+
+
+def _check_columns(path: Path, names: Iterable[str]) -> None:
+    missing = [name for name in REQUIRED if name not in set(names)]
+    if missing:
+        raise BadFile(f"{path} lacks {', '.join(missing)}; the columns are those of Transaction")
+
+
+def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:
+    table = pa.Table.from_batches([batch])
+    index = table.schema.get_field_index("event_time")
+    if pa.types.is_timestamp(table.schema.field(index).type):
+        times = table.column(index).cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
+        table = table.set_column(index, "event_time", times)
+    return table
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        _check_columns(path, reader.fieldnames or ())
+    return _csv_lines(path)
+
+
+def _csv_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {name: value for name, value in row.items() if name in _FIELDS and value not in ("", None)}
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            yield row if isinstance(row, dict) else {"unreadable": line.rstrip("\n")}
+
+
+def _row(raw: Mapping[str, Any]) -> Row:
+    fields: dict[str, Any] = {}
+    for name in _FIELDS:
+        value = raw.get(name)
+        try:
+            fields[name] = _value(name, value)
+        except (ValueError, TypeError, ArithmeticError):
+            return Row(dict(raw), Refusal("bad_fields", f"{name} cannot be {str(value)[:80]!r}"))
+    missing = [name for name in REQUIRED if fields[name] is None and name != "attributes"]
+    if missing:
+        return Row(dict(raw), Refusal("bad_fields", f"{', '.join(missing)} must not be empty"))
+    return Row(fields, None)
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "attributes":
+        pairs = json.loads(value) if isinstance(value, str) else value or {}
+        return {str(key): str(inner) for key, inner in dict(pairs).items() if inner is not None}
+    if value is None:
+        return None
+    if name == "event_time":
+        return _milliseconds(value)
+    if name in _INTEGERS:
+        return _whole(value)
+    if name in _NUMBERS:
+        return float(value)
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate is no text
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(name)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError("a truth value is no amount")
+    number = Decimal(str(value))
+    if number != number.to_integral_value() or abs(number) >= 2**63:
+        raise ValueError("not a whole number of minor units")
+    return int(number)
+
+
+def _milliseconds(value: Any) -> int:
+    if isinstance(value, str) and not value.lstrip("-").isdigit():
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
+        since = zoned - datetime(1970, 1, 1, tzinfo=UTC)
+        return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+    return _whole(value)
+
+
+DECISIONS = pa.schema(
+    [
+        ("transaction_id", pa.string()),
+        ("score", pa.int32()),
+        ("rules", pa.list_(pa.string())),
+        ("first_rules", pa.list_(pa.string())),
+        ("reasons", pa.list_(pa.string())),
+    ]
+)
+"""What `fraudcase backtest` and `fraudcase flags` write, one row for each payment."""
+
+PAYMENTS = pa.schema(
+    [
+        (name, pa.int64() if name in _INTEGERS else pa.float64() if name in _NUMBERS else pa.string())
+        for name in _FIELDS
+        if name != "attributes"
+    ]
+    + [("attributes", pa.map_(pa.string(), pa.string()))]
+)
+"""The columns of Transaction."""
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
+    """Write rows as the file's suffix says; lists are JSON text in CSV. Returns how many. Raises BadFile."""
+    count = 0
+    with _appearing(path) as partial:
+        if path.suffix == ".parquet":
+            with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+                for chunk in _chunks(rows):
+                    writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+                    count += len(chunk)
+        elif path.suffix == ".csv":
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                out = csv.DictWriter(file, schema.names)
+                out.writeheader()
+                for row in rows:
+                    out.writerow({name: _csv_cell(row[name]) for name in schema.names})
+                    count += 1
+        elif path.suffix in (".jsonl", ".ndjson", ".json"):
+            with partial.open("w", encoding="utf-8") as file:
+                for row in rows:
+                    file.write(json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n")
+                    count += 1
+        else:
+            raise BadFile(f"{path}: the suffix must be .parquet, .csv or .jsonl")
+    return count
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    for row in rows:
+        chunk.append(dict(row))
+        if len(chunk) == _BATCH:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def write_rows(path: Path, transactions: Iterable[Mapping[str, Any]]) -> int:
+    """Write payments to a file that `read_rows` reads. Raises BadFile."""
+    return write_table(path, ({**row, "attributes": list(row["attributes"].items())} for row in transactions), PAYMENTS)
+
+
+def truth_of(path: Path) -> Path:
+    """Where the truth of a file of payments lies: beside it."""
+    return path.with_name(f"{path.stem}.truth.jsonl")
+
+
+def truth_line(generated: Generated) -> dict[str, Any]:
+    """What a payment was made as."""
+    return {
+        "transaction_id": generated.transaction["transaction_id"],
+        "account_id": generated.transaction["account_id"],
+        "behaviour": generated.behaviour.value,
+    }
+
+
+def write_truth(path: Path, made: Iterable[Generated]) -> None:
+    """Write what payments were made as, one JSON object a line."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(truth_line(generated)) + "\n" for generated in made)

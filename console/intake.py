@@ -1,0 +1,158 @@
+"""Payments in, and the wait until each of them is answered."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka import Message
+
+from console import files
+from console.decisions import answered
+from console.progress import Stalled, end_offsets
+from console.work import progress, topics
+from domain.events import DuplicateSeen, Quarantined, RiskScored, from_fields
+from generator.producer import Intake
+from generator.traffic import Behaviour, Generated
+from infra.settings import Settings
+from projections.log import KafkaLog
+from schemas.codec import Decoder, Encoder
+from schemas.registry import Registry
+
+PATIENCE_S = 60.0
+Place = tuple[int, int]
+"""Partition and offset in payments.inbound."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """Follows what the risk job says, from the moment it is made."""
+
+    settings: Settings
+    places: set[Place] = field(default_factory=set)
+    """Which records of payments.inbound were answered."""
+    latencies_ms: dict[Place, int] = field(default_factory=dict)
+    """Kafka's timestamp of each answer."""
+
+    def __post_init__(self) -> None:
+        names = topics(self.settings)
+        starts = {
+            (topic, number): end
+            for topic in (names.risk_scored, names.quarantine)
+            for number, end in end_offsets(self.settings.kafka_bootstrap, topic).items()
+        }
+        self._inbound = names.payments_inbound
+        self._decoder = Decoder(Registry(self.settings.registry_url).schema_text)
+        self._follower = KafkaLog(self.settings.kafka_bootstrap).follow(starts)
+
+    def poll(self, wait_s: float = 0.2) -> int:
+        """Take in what has come; returns how many answers there are in all."""
+        for record in self._follower.poll(wait_s):
+            event = from_fields(*self._decoder.decode(record.value))
+            if isinstance(event, RiskScored | DuplicateSeen) or (
+                isinstance(event, Quarantined) and event.topic == self._inbound and not event.decided
+            ):
+                place = event.partition, event.offset
+                self.places.add(place)
+                self.latencies_ms.setdefault(place, record.timestamp_ms)
+        return len(self.places)
+
+    def wait_for(self, sent: set[Place], seen: Callable[[int], None] = lambda _: None) -> None:
+        """Wait until all of these are answered. Raises Stalled."""
+        before, moved = -1, time.monotonic()
+        while not sent <= self.places:
+            now = self.poll()
+            seen(now)
+            if now != before:
+                before, moved = now, time.monotonic()
+            elif time.monotonic() - moved > PATIENCE_S:
+                left = len(sent - self.places)
+                raise Stalled(
+                    f"{left} of {len(sent)} payments are not answered, and nothing came for {PATIENCE_S:.0f} s. "
+                    "All of them are in the log. Look: fraudcase status"
+                )
+        self._follower.close()
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one run wrote, as Kafka acknowledged it."""
+
+    run: str
+    places: set[Place] = field(default_factory=set)
+    sent_ms: dict[Place, int] = field(default_factory=dict)
+
+    def acknowledged(self, message: Message) -> None:
+        """Told of each record that is in the log."""
+        place = message.partition(), message.offset()
+        self.places.add(place)
+        self.sent_ms[place] = message.timestamp()[1]
+
+
+def open_intake(settings: Settings) -> tuple[Intake, Sent]:
+    """A door for one run, and the account of what passed it."""
+    sent = Sent(uuid.uuid4().hex[:12])
+    encoder = Encoder(Registry(settings.registry_url).ids())
+    intake = Intake(
+        settings.kafka_bootstrap, topics(settings).payments_inbound, encoder, sent.run, acknowledged=sent.acknowledged
+    )
+    return intake, sent
+
+
+def ingest(settings: Settings, path: Path) -> dict[str, object]:
+    """Every row of a file into the log, and what became of each. Raises BadFile, NotWritten, Stalled."""
+    rows, total = files.read_rows(path), files.count_rows(path)
+    answers = Answers(settings)
+    intake, sent = open_intake(settings)
+    begun = time.monotonic()
+    with progress("rows sent", total) as seen:
+        for row in rows:
+            if row.refusal is None:
+                intake.send(row.fields, path.name)
+            else:
+                intake.refuse(row.fields, row.refusal, path.name)
+            if intake.rows % 1000 == 0:
+                seen(intake.rows)
+    intake.flush()
+    with progress("rows answered", intake.rows) as seen:
+        answers.wait_for(sent.places, seen)
+    seconds = time.monotonic() - begun
+    return {**account_for(settings, sent.run, intake.rows), "seconds": round(seconds, 1),
+            "rows_per_s": round(intake.rows / seconds)}  # fmt: skip
+
+
+def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
+    """How the rows of a run ended; their sum is the number of rows, or something is wrong."""
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    lines = answered(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)
+    quarantined = sum(line.is_quarantined for line in lines)
+    flagged = sum(bool(line.line["rules"]) for line in lines)
+    passed = len(lines) - quarantined - flagged
+    if len(lines) != rows:
+        raise Stalled(f"{rows} rows went in and {len(lines)} are accounted for")
+    return {
+        "run": run,
+        "rows": rows,
+        "flagged": flagged,
+        "passed": passed,
+        "quarantined": quarantined,
+        "duplicates": sum(line.is_duplicate for line in lines),
+    }
+
+
+def send_generated(
+    intake: Intake, traffic: Iterable[Generated], rate: float | None, truth: Callable[[Generated], None]
+) -> dict[Behaviour, int]:
+    """Write traffic, at most so many a second; returns how many of each behaviour."""
+    counts = dict.fromkeys(Behaviour, 0)
+    begun = time.monotonic()
+    for number, generated in enumerate(traffic):
+        if rate is not None:
+            ahead = number / rate - (time.monotonic() - begun)
+            if ahead > 0.002:
+                time.sleep(ahead)
+        intake.send(generated.transaction, "generator")
+        truth(generated)
+        counts[generated.behaviour] += 1
+    return counts

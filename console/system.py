@@ -1,0 +1,112 @@
+"""The whole system on this machine, up and down: stores, then what they must hold, then the services."""
+
+import shutil
+import sys
+
+from confluent_kafka.admin import AdminClient
+
+from console.bootstrap import activate_first_rules, register_schemas
+from console.work import case_table, messages, progress, topics
+from infra import jars, stack
+from infra.errors import StackError
+from infra.parts import Part, parts
+from infra.services import services
+from infra.settings import Settings
+from infra.topics import ensure_bucket, ensure_topics
+
+NEEDED_BYTES = 2 << 30
+
+
+def everything(settings: Settings) -> tuple[Part, ...]:
+    """Stores and services; a service waits for the stores."""
+    return (*parts(settings), *services(settings))
+
+
+def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -> list[str]:
+    """Bring up what does not run; returns what was started. Raises StackError before anything is half done."""
+    check_machine(settings)
+    fetch_jars(settings)
+    wanted = parts(settings) if only_stores else everything(settings)
+    stack.check_ports(settings, wanted)
+    started = stack.up(settings, parts(settings), report)
+    prepare(settings)
+    if not only_stores:
+        started += stack.up(settings, services(settings), report)
+    return started
+
+
+def prepare(settings: Settings) -> None:
+    """Schemas, logs, bucket, table, and rules where there are none yet; doing it again changes nothing."""
+    register_schemas(settings.registry_url)
+    ensure_topics(settings)
+    ensure_bucket(settings)
+    case_table(settings).ensure()
+    activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topics(settings).payments_inbound)
+
+
+def down(settings: Settings, report: stack.Report) -> list[str]:
+    """Stop what was started here: the services before the stores that they use."""
+    return [*stack.down(settings, services(settings), report), *stack.down(settings, parts(settings), report)]
+
+
+def check_machine(settings: Settings) -> None:
+    """Raise StackError for a Python or a disk that cannot carry the system."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+        raise StackError(
+            f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}. Cure: make install PYTHON=…"
+        )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.home).free
+    if free < NEEDED_BYTES:
+        raise StackError(
+            f"{NEEDED_BYTES >> 20} MB of disk are needed at {settings.home}, {free >> 20} MB are free. Cure: free some, "
+            "or name another folder in FRAUDCASE_HOME"
+        )
+
+
+def fetch_jars(settings: Settings) -> None:
+    """Download the jars that are missing."""
+    wanted = jars.missing(settings.jar_folder)
+    if not wanted:
+        return
+    total, arrived = sum(jar.size for jar in wanted), 0
+    messages.print(f"{len(wanted)} jars to download, {total >> 20} MB: this once", highlight=False)
+    with progress("MB", total >> 20) as seen:
+
+        def count(size: int) -> None:
+            nonlocal arrived
+            arrived += size
+            seen(arrived >> 20)
+
+        jars.fetch(settings.jar_folder, wanted, count)
+
+
+def diagnose(settings: Settings) -> list[str]:
+    """What is wrong, each with its cure; an empty list if all is well."""
+    problems: list[str] = []
+    for check in (lambda: check_machine(settings), lambda: stack.check_ports(settings, everything(settings))):
+        try:
+            check()
+        except StackError as error:
+            problems.append(str(error))
+    problems += [
+        f"{jar.name} is not what was locked. Cure: delete {jars.target(settings.jar_folder, jar)}; fraudcase up"
+        for jar in jars.altered(settings.jar_folder)
+    ]
+    for status in stack.status(settings, everything(settings)):
+        if status.pid is None:
+            problems.append(f"{status.name} does not run. Cure: fraudcase up. The end of its log: {status.log}")
+        elif not status.is_ready:
+            problems.append(f"{status.name} runs (process {status.pid}) but does not answer. Look: {status.log}")
+    return problems
+
+
+def remove_system(settings: Settings) -> None:
+    """Remove the logs of a system with a prefix of its own: what benchmarks and tests leave behind."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    names = [
+        name for name in admin.list_topics(timeout=10).topics if settings.prefix and name.startswith(settings.prefix)
+    ]
+    if names:
+        for removed in admin.delete_topics(names).values():
+            removed.result(30)

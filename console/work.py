@@ -1,0 +1,99 @@
+"""What commands share: settings, a place to print, progress that fits where it is printed, errors that end well."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from console.progress import Stalled
+from generator.producer import NotWritten
+from infra.errors import StackError
+from infra.settings import Settings
+from projections.archive import Bucket
+from projections.case_table import DynamoCaseTable
+from projections.stores import StoreOptions, dynamodb_client, s3_client
+from schemas.topics import Topics
+
+LINE_EVERY_S = 5.0
+messages = Console(stderr=True)
+"""For people; what programs read goes to standard output."""
+
+
+def fail(message: str, code: int = 1) -> typer.Exit:
+    """Say what happened, and the exit to raise."""
+    messages.print(f"[bold red]{message}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
+    return typer.Exit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors that people can cure end a command with a message instead of a traceback."""
+    try:
+        yield
+    except (StackError, Stalled, NotWritten) as error:
+        raise fail(str(error)) from error
+
+
+def report(document: dict[str, Any], *, as_json: bool) -> None:
+    """The result of a command: JSON, or one figure a line."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    width = max(len(name) for name in document)
+    for name, value in document.items():
+        text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {text}\n")
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
+    if messages.is_terminal:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=messages, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    begun = last = time.monotonic()
+
+    def plain(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last, rate = now, done / (now - begun)
+            left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total and rate else ""
+            messages.print(f"{what}: {done:,}{left}, {rate:,.0f}/s", highlight=False)
+
+    yield plain
+
+
+def topics(settings: Settings) -> Topics:
+    """The names of the logs."""
+    return Topics(prefix=settings.prefix)
+
+
+def _options(settings: Settings, url: str) -> StoreOptions:
+    return StoreOptions(
+        url=url,
+        region=settings.aws_region,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=settings.aws_secret_access_key.get_secret_value(),
+    )
+
+
+def case_table(settings: Settings) -> DynamoCaseTable:
+    """The table of the case views."""
+    return DynamoCaseTable(dynamodb_client(_options(settings, settings.dynamodb_url)), settings.table)
+
+
+def bucket(settings: Settings) -> Bucket:
+    """The archive's objects."""
+    return Bucket(s3_client(_options(settings, settings.s3_url)), settings.bucket, settings.prefix)
