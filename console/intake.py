@@ -25,26 +25,24 @@ Place = tuple[int, int]
 """Partition and offset in payments.inbound."""
 
 
-@dataclass(slots=True)
 class Answers:
-    """Follows what the risk job says, from the moment it is made."""
+    """Follows what the risk job says, from the moment it is made.
 
-    settings: Settings
-    places: set[Place] = field(default_factory=set)
-    """Which records of payments.inbound were answered."""
-    latencies_ms: dict[Place, int] = field(default_factory=dict)
-    """Kafka's timestamp of each answer."""
+    `places` are the records of payments.inbound that were answered, `answered_ms` Kafka's timestamps of the answers.
+    """
 
-    def __post_init__(self) -> None:
-        names = topics(self.settings)
+    def __init__(self, settings: Settings) -> None:
+        self.places: set[Place] = set()
+        self.answered_ms: dict[Place, int] = {}
+        names = topics(settings)
         starts = {
             (topic, number): end
             for topic in (names.risk_scored, names.quarantine)
-            for number, end in end_offsets(self.settings.kafka_bootstrap, topic).items()
+            for number, end in end_offsets(settings.kafka_bootstrap, topic).items()
         }
         self._inbound = names.payments_inbound
-        self._decoder = Decoder(Registry(self.settings.registry_url).schema_text)
-        self._follower = KafkaLog(self.settings.kafka_bootstrap).follow(starts)
+        self._decoder = Decoder(Registry(settings.registry_url).schema_text)
+        self._follower = KafkaLog(settings.kafka_bootstrap).follow(starts)
 
     def poll(self, wait_s: float = 0.2) -> int:
         """Take in what has come; returns how many answers there are in all."""
@@ -55,7 +53,7 @@ class Answers:
             ):
                 place = event.partition, event.offset
                 self.places.add(place)
-                self.latencies_ms.setdefault(place, record.timestamp_ms)
+                self.answered_ms.setdefault(place, record.timestamp_ms)
         return len(self.places)
 
     def wait_for(self, sent: set[Place], seen: Callable[[int], None] = lambda _: None) -> None:

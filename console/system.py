@@ -12,7 +12,7 @@ from infra.errors import StackError
 from infra.parts import Part, parts
 from infra.services import services
 from infra.settings import Settings
-from infra.topics import ensure_bucket, ensure_topics
+from infra.topics import delete_topics, ensure_bucket, ensure_topics, wanted_topics
 
 NEEDED_BYTES = 2 << 30
 
@@ -59,8 +59,8 @@ def check_machine(settings: Settings) -> None:
     free = shutil.disk_usage(settings.home).free
     if free < NEEDED_BYTES:
         raise StackError(
-            f"{NEEDED_BYTES >> 20} MB of disk are needed at {settings.home}, {free >> 20} MB are free. Cure: free some, "
-            "or name another folder in FRAUDCASE_HOME"
+            f"{NEEDED_BYTES >> 20} MB of disk are needed at {settings.home}, {free >> 20} MB are free. Cure: free some, or "
+            "name another folder in FRAUDCASE_HOME"
         )
 
 
@@ -104,9 +104,5 @@ def diagnose(settings: Settings) -> list[str]:
 def remove_system(settings: Settings) -> None:
     """Remove the logs of a system with a prefix of its own: what benchmarks and tests leave behind."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    names = [
-        name for name in admin.list_topics(timeout=10).topics if settings.prefix and name.startswith(settings.prefix)
-    ]
-    if names:
-        for removed in admin.delete_topics(names).values():
-            removed.result(30)
+    there = admin.list_topics(timeout=10).topics
+    delete_topics(settings, [name for name in wanted_topics(settings) if name in there])
