@@ -1,0 +1,292 @@
+"""Derives everything again from the logs that decide, in fresh state, and compares it with what was recorded.
+
+What is derived comes from payments.inbound and cases.inbox alone, through the same folds that decided when it was live;
+the recorded flags and case events are read only to be compared.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from domain.case import CaseFold
+from domain.digest import HistoryDigest, canonical_json, place_of
+from domain.events import (
+    CaseEvent,
+    CaseOpened,
+    CommandRejected,
+    DuplicateSeen,
+    RiskFlagged,
+    RiskRestated,
+    RiskScored,
+    from_fields,
+)
+from domain.payment import Refusal
+from domain.risk import RiskFold
+from projections.archive import Bucket
+from projections.case_view import CaseView, Item, event_item, project, view_item
+from projections.log import LogRecord
+from schemas.codec import Decoder, Unreadable
+from schemas.topics import Topics
+
+Place = tuple[str, tuple[Any, ...]]
+"""Account, and place in its history."""
+Items = dict[tuple[str, str], Item]
+"""Items of the case table by their keys."""
+Progress = Callable[[int], None]
+
+
+class Log(Protocol):
+    """Where records are read from: Kafka, or the archive."""
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The offset after the last record, by partition."""
+
+    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
+        """The records of a partition from its start up to an offset."""
+
+
+class Gap(Exception):
+    """Records of a log that decides are missing: what follows cannot be derived. The message says where."""
+
+
+@dataclass(slots=True)
+class History:
+    """Everything that was decided, to be hashed and compared."""
+
+    digest: HistoryDigest = field(default_factory=HistoryDigest)
+    origins: dict[Place, str] = field(default_factory=dict)
+    """Where each recorded event stands; derived ones stand nowhere."""
+    contradictions: list[str] = field(default_factory=list)
+    payments: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    flags: int = 0
+    opened: int = 0
+    escalated: int = 0
+    case_events: int = 0
+
+    def add_decision(self, output: RiskScored | DuplicateSeen) -> None:
+        """Count the answer to a payment."""
+        if isinstance(output, DuplicateSeen):
+            self.duplicates += 1
+            return
+        self.payments += 1
+        self.digest.add_payment(output.account_id, output.transaction_id, output.content_digest)
+
+    def add_event(self, event: RiskFlagged | RiskRestated | CaseEvent, origin: str | None = None) -> None:
+        """Count an event; the same one again is no other."""
+        try:
+            is_new = self.digest.add_event(event)
+        except ValueError as error:
+            self.contradictions.append(f"{error}{f', the second at {origin}' if origin else ''}")
+            return
+        if not is_new:
+            return
+        if origin is not None:
+            self.origins[place_of(event)] = origin
+        self.flags += isinstance(event, RiskFlagged)
+        self.opened += isinstance(event, CaseOpened)
+        self.escalated += type(event).__name__ == "CaseEscalated"
+        self.case_events += isinstance(event, CaseEvent)
+
+
+@dataclass(slots=True)
+class Derived:
+    """What the folds say that the logs lead to."""
+
+    history: History = field(default_factory=History)
+    views: dict[str, CaseView] = field(default_factory=dict)
+    items: Items = field(default_factory=dict)
+
+    def add_case_event(self, event: CaseEvent) -> None:
+        """Take in a case event: into the history, and into the view of its case."""
+        self.history.add_event(event)
+        self._put(event_item(event))
+        if not isinstance(event, CommandRejected):
+            view = self.views[event.case_id] = project(self.views.get(event.case_id), event)
+            self._put(view_item(view))
+
+    def _put(self, item: Item) -> None:
+        self.items[item["pk"], item["sk"]] = item
+
+
+def derive(log: Log, topics: Topics, decoder: Decoder, seen: Progress = lambda _: None) -> Derived:
+    """Run the folds over the logs that decide. Raises Gap where records are missing."""
+    derived, done = Derived(), 0
+    for partition, end in log.ends(topics.payments_inbound).items():
+        fold = RiskFold(partition)
+        for record in _gapless(log, topics.payments_inbound, partition, end):
+            outputs = _read(record, decoder, fold)
+            if isinstance(outputs, Refusal):
+                derived.history.quarantined += 1
+            else:
+                for output in outputs:
+                    if isinstance(output, RiskScored | DuplicateSeen):
+                        derived.history.add_decision(output)
+                    elif isinstance(output, RiskFlagged | RiskRestated):
+                        derived.history.add_event(output)
+            done += 1
+            if done % 1000 == 0:
+                seen(done)
+    for partition, end in log.ends(topics.cases_inbox).items():
+        cases = CaseFold()
+        for record in _gapless(log, topics.cases_inbox, partition, end):
+            events = _read(record, decoder, cases)
+            for event in () if isinstance(events, Refusal) else events:
+                derived.add_case_event(event)
+            done += 1
+            seen(done)
+    return derived
+
+
+def _read(record: LogRecord, decoder: Decoder, fold: RiskFold | CaseFold) -> Any:
+    try:
+        name, data = decoder.decode(record.value)
+    except Unreadable as unreadable:
+        return Refusal(unreadable.reason, str(unreadable))
+    if isinstance(fold, RiskFold):
+        return fold.read(name, data, record.offset, record.timestamp_ms)
+    return fold.read(name, data)
+
+
+def _gapless(log: Log, topic: str, partition: int, end: int) -> Iterator[LogRecord]:
+    """The records, if none is missing: our producers are not transactional, so the offsets of these logs are dense."""
+    expected = 0
+    for record in log.read(topic, partition, end):
+        if record.offset != expected:
+            raise Gap(f"{topic} partition {partition}: offset {record.offset} follows {expected - 1}")
+        expected += 1
+        yield record
+    if expected != end:
+        raise Gap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
+
+
+def recorded(
+    log: Log, topics: Topics, decoder: Decoder, decisions: Iterator[RiskScored | DuplicateSeen], seen: Progress
+) -> History:
+    """What was decided when it was live, as it stands in the logs."""
+    history, done = History(), 0
+    for decision in decisions:
+        history.add_decision(decision)
+    for topic, kinds in ((topics.cases_inbox, RiskFlagged | RiskRestated), (topics.cases_events, CaseEvent)):
+        for partition, end in log.ends(topic).items():
+            for record in log.read(topic, partition, end):
+                origin = f"{topic} partition {partition} offset {record.offset}"
+                try:
+                    event = from_fields(*decoder.decode(record.value))
+                except (Unreadable, KeyError, TypeError) as error:
+                    if topic == topics.cases_events:
+                        history.contradictions.append(f"{origin} is no case event: {error}")
+                    continue
+                if isinstance(event, kinds):
+                    history.add_event(event, origin)
+                done += 1
+                seen(done)
+    return history
+
+
+def decisions_in(log: Log, topics: Topics, decoder: Decoder) -> Iterator[RiskScored | DuplicateSeen]:
+    """The answers in risk.scored, those that were delivered again left out."""
+    for partition, end in log.ends(topics.risk_scored).items():
+        answered: dict[int, int] = {}
+        for record in log.read(topics.risk_scored, partition, end):
+            answer = from_fields(*decoder.decode(record.value))
+            assert isinstance(answer, RiskScored | DuplicateSeen)
+            if answer.offset > answered.get(answer.partition, -1):
+                answered[answer.partition] = answer.offset
+                yield answer
+
+
+def decisions_of(table: pa.Table) -> Iterator[RiskScored | DuplicateSeen]:
+    """The answers in the analytics table."""
+    wanted = [name for name in RiskScored._fields if name != "event_time"]
+    plain = table.append_column("event_time_ms", table["event_time"].cast(pa.int64()))
+    for batch in plain.to_batches():
+        for row in batch.to_pylist():
+            if row["is_duplicate"]:
+                yield DuplicateSeen(**{name: row[name] for name in DuplicateSeen._fields})
+            else:
+                yield RiskScored(event_time=row["event_time_ms"], **{name: row[name] for name in wanted})
+
+
+def views_digest(items: Items) -> str:
+    """SHA-256 over all items of the case table by their keys, each as canonical JSON preceded by its length."""
+    digest = hashlib.sha256()
+    for key in sorted(items):
+        encoded = canonical_json(items[key])
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How what was recorded differs from what is derived; `missing` may only be on its way."""
+
+    differences: list[str]
+    missing: int
+
+    @property
+    def is_lag(self) -> bool:
+        """Nothing contradicts, something is not there yet."""
+        return not self.differences and self.missing > 0
+
+
+def compare(live: History, derived: History) -> Comparison:
+    """Event by event. What is only recorded, or recorded differently, is a difference; what is only derived, missing."""
+    recorded_items, derived_items = live.digest.items(), derived.digest.items()
+    differences = list(live.contradictions)
+    for place in sorted(recorded_items):
+        origin = live.origins.get(place, "?")
+        if place not in derived_items:
+            differences.append(f"{origin}: recorded, but the log does not lead to it: {_shown(recorded_items[place])}")
+        elif recorded_items[place] != derived_items[place]:
+            shown = f"recorded {_shown(recorded_items[place])}, derived {_shown(derived_items[place])}"
+            differences.append(f"{origin}: altered, or decided otherwise: {shown}")
+    if live.payments > derived.payments or live.duplicates > derived.duplicates:
+        differences.append(f"{live.payments} payments were decided on, the log leads to {derived.payments}")
+    missing = len(derived_items.keys() - recorded_items.keys())
+    missing += max(0, derived.payments - live.payments) + max(0, derived.duplicates - live.duplicates)
+    if not differences and not missing and live.digest.hexdigest() != derived.digest.hexdigest():
+        differences.append("the payments that were decided on are not those in the log")
+    return Comparison(differences, missing)
+
+
+def compare_views(stored: Items, derived: Items) -> Comparison:
+    """Item by item."""
+    differences = [
+        f"view item {' '.join(key)}: stored {_shown(canonical_json(stored[key]))}, "
+        f"derived {_shown(canonical_json(derived[key])) if key in derived else 'nothing'}"
+        for key in sorted(stored)
+        if key not in derived or (stored[key] != derived[key] and not _is_behind(stored[key], derived[key]))
+    ]
+    behind = sum(key not in stored or stored[key] != derived[key] for key in derived) - sum(
+        key in derived and stored[key] != derived[key] and not _is_behind(stored[key], derived[key]) for key in stored
+    )
+    return Comparison(differences, behind)
+
+
+def _is_behind(stored: Item, derived: Item) -> bool:
+    return int(stored.get("sequence", 0)) < int(derived.get("sequence", 0))
+
+
+def _shown(encoded: bytes) -> str:
+    text = encoded.decode()
+    return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+def stored_items(items: Iterator[Item]) -> Items:
+    """The items of a case table by their keys."""
+    return {(item["pk"], item["sk"]): item for item in items}
+
+
+def archived_schema_check(bucket: Bucket) -> list[str]:
+    """The writers' schemas in the archive that are not what they were stored as."""
+    altered = []
+    for key in bucket.keys("schemas/"):
+        name = key.removeprefix("schemas/").removesuffix(".avsc")
+        if hashlib.sha256(bucket.get(key) or b"").hexdigest() != name:
+            altered.append(f"{key} is not the schema that was stored there")
+    return altered
