@@ -18,6 +18,11 @@ from projections.replay import decisions_in, recorded
 from schemas.codec import Decoder
 from schemas.registry import Registry
 
+COUNTS = """
+    SELECT count(*) FILTER (NOT is_duplicate) AS payments, count(*) FILTER (len(rules) > 0) AS flagged,
+           count(*) FILTER (is_duplicate) AS duplicates
+    FROM risk_scored"""
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
@@ -31,7 +36,7 @@ def replay(
     live_views: Annotated[bool, typer.Option(help="compare the stored case views too")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Derive every flag, case event and view again, without Flink, and compare; exit 1 if anything differs, 3 if late."""
+    """Derive every flag, case event and view again, without Flink, and compare; exit 1 if it differs, 3 if late."""
     if source not in ("kafka", "s3"):
         raise fail(f"--from is kafka or s3, not {source}")
     with explained():
@@ -66,16 +71,16 @@ def digest(as_json: AsJson = False) -> None:
 
 
 def analytics(
-    query: Annotated[
-        str, typer.Option("--sql", help="any query of DuckDB on the table risk_scored")
-    ] = "SELECT is_duplicate, count(*) AS payments, count(*) FILTER (len(rules) > 0) AS flagged FROM risk_scored GROUP BY ALL",
+    query: Annotated[str, typer.Option("--sql", help="any query of DuckDB on the table risk_scored")] = COUNTS,
     as_json: AsJson = False,
 ) -> None:
     """Ask DuckDB about the decisions in S3."""
     connection = duckdb.connect()
     connection.register("risk_scored", read_table(bucket(Settings())))
     try:
-        rows = connection.sql(query).arrow().to_pylist()
+        result = connection.execute(query)
+        names = [column[0] for column in result.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     except duckdb.Error as error:
         raise fail(str(error)) from error
     for row in rows:

@@ -3,8 +3,6 @@
 import shutil
 import sys
 
-from confluent_kafka.admin import AdminClient
-
 from console.bootstrap import activate_first_rules, register_schemas
 from console.work import case_table, messages, progress, topics
 from infra import jars, stack
@@ -12,7 +10,7 @@ from infra.errors import StackError
 from infra.parts import Part, parts
 from infra.services import services
 from infra.settings import Settings
-from infra.topics import delete_topics, ensure_bucket, ensure_topics, wanted_topics
+from infra.topics import ensure_bucket, ensure_topics
 
 NEEDED_BYTES = 2 << 30
 
@@ -59,8 +57,8 @@ def check_machine(settings: Settings) -> None:
     free = shutil.disk_usage(settings.home).free
     if free < NEEDED_BYTES:
         raise StackError(
-            f"{NEEDED_BYTES >> 20} MB of disk are needed at {settings.home}, {free >> 20} MB are free. Cure: free some, or "
-            "name another folder in FRAUDCASE_HOME"
+            f"{NEEDED_BYTES >> 20} MB are needed at {settings.home}, {free >> 20} MB are free. Cure: free some, "
+            "or name another folder in FRAUDCASE_HOME"
         )
 
 
@@ -99,10 +97,3 @@ def diagnose(settings: Settings) -> list[str]:
         elif not status.is_ready:
             problems.append(f"{status.name} runs (process {status.pid}) but does not answer. Look: {status.log}")
     return problems
-
-
-def remove_system(settings: Settings) -> None:
-    """Remove the logs of a system with a prefix of its own: what benchmarks and tests leave behind."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    there = admin.list_topics(timeout=10).topics
-    delete_topics(settings, [name for name in wanted_topics(settings) if name in there])

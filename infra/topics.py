@@ -1,7 +1,5 @@
 """The logs of a system, and the bucket: made once, checked ever after."""
 
-from collections.abc import Iterable
-
 import boto3
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -37,15 +35,6 @@ def ensure_topics(settings: Settings) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise StackError(f"topic {name} could not be made: {error}. Look: fraudcase status") from error
-
-
-def delete_topics(settings: Settings, names: Iterable[str]) -> None:
-    """Remove logs: for tests and benchmarks, which have a prefix of their own."""
-    removed = list(names)
-    if removed:
-        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-        for result in admin.delete_topics(removed).values():
-            result.result(30)
 
 
 def ensure_bucket(settings: Settings) -> None:

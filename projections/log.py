@@ -44,7 +44,7 @@ class KafkaLog:
         try:
             consumer.assign([TopicPartition(topic, partition, 0)])
             while True:
-                for message in consumer.consume(MAX_BATCH, timeout=1.0):
+                for message in consumer.consume(MAX_BATCH, timeout=0.1):
                     record = as_record(message)
                     if record.offset < until:
                         yield record

@@ -235,7 +235,7 @@ class Comparison:
 
 
 def compare(live: History, derived: History) -> Comparison:
-    """Event by event. What is only recorded, or recorded differently, is a difference; what is only derived, missing."""
+    """Event by event. Only recorded, or recorded differently: a difference. Only derived: missing."""
     recorded_items, derived_items = live.digest.items(), derived.digest.items()
     differences = list(live.contradictions)
     for place in sorted(recorded_items):

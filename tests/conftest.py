@@ -1,0 +1,26 @@
+"""The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from console import system
+from infra.settings import CHECKOUT, Settings
+from infra.stack import reset
+
+PORTS = {
+    "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
+    "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def settings() -> Iterator[Settings]:
+    home = CHECKOUT / ".fraudcase"
+    chosen = Settings(
+        home=home / "test", jars=home / "jars", partitions=4, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
+    )
+    reset(chosen, system.everything(chosen))
+    system.up(chosen, report=lambda _, __: None)
+    yield chosen
+    system.down(chosen, lambda _, __: None)
