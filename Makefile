@@ -3,7 +3,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check clean
 
 help:            ## what there is
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,9 +29,6 @@ check: $(STAMP)  ## lint, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-
-bench: $(STAMP)  ## the streaming benchmark: this job, Flink SQL and textbook PyFlink side by side
-	$(VENV)/bin/fraudcase bench stream $(ARGS)
 
 clean:           ## stop the stack and remove everything that was generated
 	-$(VENV)/bin/fraudcase down

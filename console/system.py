@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 
 from console.bootstrap import activate_first_rules, register_schemas
 from console.work import case_table, messages, progress, topics
@@ -82,7 +83,11 @@ def fetch_jars(settings: Settings) -> None:
 def diagnose(settings: Settings) -> list[str]:
     """What is wrong, each with its cure; an empty list if all is well."""
     problems: list[str] = []
-    for check in (lambda: check_machine(settings), lambda: stack.check_ports(settings, everything(settings))):
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: check_machine(settings),
+        lambda: stack.check_ports(settings, everything(settings)),
+    )
+    for check in checks:
         try:
             check()
         except StackError as error:

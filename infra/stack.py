@@ -21,6 +21,8 @@ from infra.parts import Part
 from infra.settings import Settings
 
 TAIL_LINES = 15
+_children: list[subprocess.Popen[bytes]] = []
+"""Started by this process: they outlive it on purpose, and are reaped if they end before it does."""
 Report = Callable[[str, str], None]
 """Told a part's name and what has become of it."""
 
@@ -177,6 +179,7 @@ def _start(settings: Settings, part: Part) -> None:
             start_new_session=True,  # Ctrl-C in the terminal is not for the stack
             cwd=settings.home,
         )
+    _children.append(process)
     entry = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
     _run_file(settings, part.name).write_text(json.dumps(entry), encoding="utf-8")
 
@@ -211,6 +214,8 @@ def _stop(settings: Settings, name: str, within_s: float) -> bool:
         for survivor in alive:
             survivor.kill()
         psutil.wait_procs(alive, 5)
+    for child in _children:
+        child.poll()
     _run_file(settings, name).unlink(missing_ok=True)
     return process is not None
 

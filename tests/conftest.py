@@ -1,6 +1,7 @@
 """The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from console import system
 from infra.settings import CHECKOUT, Settings
 from infra.stack import reset
 
-PORTS = {
+PORTS: dict[str, Any] = {
     "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
     "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400,
 }  # fmt: skip

@@ -1,0 +1,183 @@
+"""The whole path on the real stack: what goes in is accounted for, survives kills, and replays to the same bytes."""
+
+import json
+import struct
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from typer.testing import CliRunner
+
+from console import system
+from console.cli import app
+from console.demo_commands import settle
+from console.files import write_rows
+from console.intake import Answers, open_intake, send_generated
+from console.replaying import replay
+from console.work import bucket, case_table, topics
+from domain.events import Quarantined, from_fields
+from generator.traffic import Traffic, TrafficOptions
+from infra import stack
+from infra.services import CASE_VIEWS, RISK_JOB
+from infra.settings import Settings
+from projections.log import KafkaLog
+from schemas.codec import Decoder, Encoder
+from schemas.registry import Registry
+
+pytestmark = pytest.mark.acceptance
+PAYMENTS = 20_000
+
+
+@pytest.fixture
+def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line, pointed at the stack of the tests."""
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
+        if value is not None:
+            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
+    return CliRunner()
+
+
+def good(**changed: object) -> dict[str, object]:
+    payment = next(iter(Traffic(TrafficOptions(seed=99, accounts=1)))).transaction
+    return {**payment, "account_id": "acct-bad-input", **changed}
+
+
+def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Settings) -> None:
+    encoder = Encoder(Registry(settings.registry_url).ids())
+    whole = encoder.encode("Transaction", good())
+    bad = {
+        "bad_avro": whole[:30],
+        "unknown_schema": b"\x00" + struct.pack(">I", 999_999) + whole[5:],
+        "negative_amount": encoder.encode("Transaction", good(amount_minor=-1)),
+        "unknown_currency": encoder.encode("Transaction", good(currency="XXQ")),
+        "bad_coordinates": encoder.encode("Transaction", good(latitude=float("nan"), longitude=1.0)),
+        "too_large": bytes(10_000_000),
+        "empty": b"",
+        "future_dated": encoder.encode("Transaction", good(event_time=4_000_000_000_000)),
+        "card_number": encoder.encode("Transaction", good(card_id="4111111111111111")),
+    }
+    names, answers = topics(settings), Answers(settings)
+    places: set[tuple[int, int]] = set()
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "message.max.bytes": 16 << 20})
+    for value in [*bad.values(), encoder.encode("Transaction", good(amount_minor=0))]:
+        producer.produce(
+            names.payments_inbound, value, b"acct-bad-input",
+            on_delivery=lambda _, message: places.add((message.partition(), message.offset())),
+        )  # fmt: skip
+    assert producer.flush(30) == 0
+    answers.wait_for(places)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    reports = [
+        from_fields(*decoder.decode(record.value))
+        for number, end in log.ends(names.quarantine).items()
+        for record in log.read(names.quarantine, number, end)
+    ]
+    found = {report.reason: report for report in reports if isinstance(report, Quarantined)}
+    assert set(found) == set(bad)
+    assert found["too_large"].size == 10_000_000
+    assert found["too_large"].body is None
+    assert found["card_number"].body is None
+    assert found["bad_avro"].body == bad["bad_avro"]
+    settle(settings)
+    stored_at = found["too_large"].stored_at
+    assert stored_at is not None
+    assert bucket(settings).get(stored_at) == bad["too_large"]
+
+
+def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
+    """A risk job (its TaskManager with it) and a projection worker die; all of it is there in the end, once."""
+    answers, (intake, sent) = Answers(settings), open_intake(settings)
+    traffic = iter(Traffic(TrafficOptions(seed=5, accounts=2_000)))
+    send_generated(intake, islice(traffic, PAYMENTS // 2), None, lambda _: None)
+    intake.flush()
+    stack.kill(settings, CASE_VIEWS)
+    stack.kill(settings, RISK_JOB)
+    send_generated(intake, islice(traffic, PAYMENTS // 2), None, lambda _: None)
+    intake.flush()
+    assert sorted(system.up(settings, report=lambda _, __: None)) == sorted([CASE_VIEWS, RISK_JOB])
+    answers.wait_for(sent.places)
+    result = settle(settings)
+    assert result.document["equal"]
+    assert result.document["live_views_digest"] == result.document["replay_views_digest"]
+    from_archive = replay(settings, "s3")
+    assert from_archive.problems == []
+    assert from_archive.document["live_digest"] == result.document["replay_digest"]
+    flags, opened = result.document["flags"], result.document["cases_opened"]
+    assert isinstance(flags, int)
+    assert isinstance(opened, int)
+    assert flags > 50
+    assert 10 < opened <= flags
+
+
+def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(command: CliRunner, tmp_path: Path) -> None:
+    made = [each.transaction for each in islice(Traffic(TrafficOptions(seed=77, accounts=300)), 8_000)]
+    rows = [{**row, "account_id": f"file-{row['account_id']}"} for row in made]
+    rows += [rows[7], {**rows[8], "amount_minor": -5}, {**rows[9], "amount_minor": rows[9]["amount_minor"] + 1}]
+    file = tmp_path / "payments.parquet"
+    write_rows(file, rows)
+    result = command.invoke(app, ["ingest", str(file), "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["rows"] == len(rows) == report["flagged"] + report["passed"] + report["quarantined"]
+    assert (report["quarantined"], report["duplicates"]) == (1, 1)
+    live, offline = tmp_path / "flags.jsonl", tmp_path / "backtest.jsonl"
+    assert command.invoke(app, ["flags", "--out", str(live), "--run", report["run"]]).exit_code == 0
+    assert command.invoke(app, ["backtest", "--transactions", str(file), "--out", str(offline)]).exit_code == 0
+    assert live.read_bytes() == offline.read_bytes()
+    assert sum(bool(json.loads(line)["rules"]) for line in live.read_text().splitlines()) == report["flagged"] > 20
+
+
+def test_every_answer_is_in_the_analytics_table(settings: Settings, command: CliRunner) -> None:
+    settled = settle(settings).document
+    counted = command.invoke(app, ["analytics", "--json"])
+    assert counted.exit_code == 0, counted.output
+    found = json.loads(counted.stdout)
+    assert (found["payments"], found["duplicates"]) == (settled["payments"], settled["duplicates"])
+
+
+def test_an_altered_view_is_named(settings: Settings, command: CliRunner) -> None:
+    settle(settings)
+    table = case_table(settings)
+    original = next(item for item in table.scan() if item["sk"] == "view")
+    table.put([{**original, "score_max": original["score_max"] - 1}])
+    try:
+        result = command.invoke(app, ["replay", "--json"])
+        assert result.exit_code == 1
+        assert original["pk"] in json.loads(result.stdout)["problems"][0]
+    finally:
+        table.put([original])
+    assert command.invoke(app, ["replay"]).exit_code == 0
+
+
+def test_an_altered_event_in_the_archive_is_named_and_changes_the_digest(
+    settings: Settings, command: CliRunner
+) -> None:
+    before = settle(settings).document
+    store = bucket(settings)
+    key = next(key for key in store.keys("log/cases.events/") if b"velocity" in (store.get(key) or b""))
+    original, metadata = store.get(key), store.metadata(key)
+    assert original is not None
+    place = {"Bucket": store._bucket, "Key": store._prefix + key, "Metadata": metadata}
+    store._client.put_object(**place, Body=original.replace(b"velocity", b"velocitz", 1))  # type: ignore[arg-type]
+    try:
+        result = command.invoke(app, ["replay", "--from", "s3", "--json"])
+        assert result.exit_code == 1
+        document = json.loads(result.stdout)
+        assert "cases.events partition" in document["problems"][0]
+        assert document["live_digest"] != before["live_digest"] == document["replay_digest"]
+    finally:
+        store._client.put_object(**place, Body=original)  # type: ignore[arg-type]
+
+
+def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> None:
+    assert system.up(settings, report=lambda _, __: None) == []
+    result = command.invoke(app, ["status", "--json"])
+    assert result.exit_code == 0, result.output
+    assert {each["name"]: each["is_ready"] for each in json.loads(result.stdout)} == dict.fromkeys(
+        ["kafka", "registry", "dynamodb", "s3", "risk-job", "case-job", "case-views", "archive"], True
+    )
+    assert command.invoke(app, ["doctor"]).exit_code == 0
+    assert "differs" not in command.invoke(app, ["digest"]).stdout
