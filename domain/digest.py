@@ -2,18 +2,32 @@
 
 import hashlib
 import json
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any
 
-from domain.events import Event, to_fields
+from domain.events import TYPES, Event, to_fields
 
 
 def canonical(event: Event) -> bytes:
     """The one encoding of an event that is hashed and compared: JSON after RFC 8785, with its type, bytes as hex.
 
     Our events hold texts, integers, lists and records of them, and no floats: for these, sorted keys and no
-    spaces are all that the RFC asks for.
+    spaces are all that the RFC asks for. A field that was added later is left out where it has its default: so an old
+    event keeps its bytes.
     """
-    return canonical_json({"type": type(event).__name__, **to_fields(event)})
+    later = _added_later(type(event).__name__)
+    data = {name: value for name, value in to_fields(event).items() if name not in later or value != later[name]}
+    return canonical_json({"type": type(event).__name__, **data})
+
+
+@cache
+def _added_later(name: str) -> dict[str, Any]:
+    """The fields of an event type that its first version lacked, with their defaults: only those have any."""
+    kind = TYPES[name]
+    if is_dataclass(kind):
+        return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    return kind._field_defaults
 
 
 def canonical_json(document: dict[str, Any]) -> bytes:

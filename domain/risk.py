@@ -371,6 +371,8 @@ def _flagged(history: History, payment: Payment, decision: Decision, active: Act
         score=decision.score,
         reasons=decision.reasons,
         pack_id=active.pack_id,
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
     )
 
 
@@ -406,4 +408,6 @@ def _restated(
         pack_id=active.pack_id,
         cause_transaction_id=cause.transaction_id,
         cause_digest=cause.digest.hex(),
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
     )
