@@ -285,7 +285,7 @@ def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
 
 def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
     """What is true after an event. Raises BrokenLog where it cannot follow."""
-    answers = _command_answered(event)
+    answers = command_answered(event)
     if answers is not None:
         state = replace(state, answered=(*state.answered, answers)[-MAX_ANSWERED:])
     if isinstance(event, CommandRejected):
@@ -300,7 +300,8 @@ def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
     return replace(state, cases={**state.cases, case.typology: case})
 
 
-def _command_answered(event: CaseEvent) -> str | None:
+def command_answered(event: CaseEvent) -> str | None:
+    """The command that an event answers; None for an event that no command asked for."""
     if isinstance(event, CommandRejected | CaseClosed):
         return event.command_id
     return event.cause_id if isinstance(event, CaseEscalated) and event.actor is not None else None
