@@ -38,11 +38,16 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesActivated:
-    """From here on this partition is decided by this rule pack (its canonical JSON)."""
+    """From here on this partition is decided by this rule pack (its canonical JSON).
+
+    `mode` is "active"; or "shadow": every payment is scored by it too, and that is only recorded; or
+    "retired-shadow": no longer.
+    """
 
     pack_id: str
     pack: str
     activated_by: str
+    mode: str = "active"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

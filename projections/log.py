@@ -36,13 +36,13 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """The records of a partition from its start up to an offset."""
-        if until == 0:
+    def read(self, topic: str, partition: int, until: int, start: int = 0) -> Iterator[LogRecord]:
+        """The records of a partition from its start, or another offset, up to an offset."""
+        if until <= start:
             return
         consumer = self._consumer()
         try:
-            consumer.assign([TopicPartition(topic, partition, 0)])
+            consumer.assign([TopicPartition(topic, partition, start)])
             while True:
                 for message in consumer.consume(MAX_BATCH, timeout=0.1):
                     record = as_record(message)
