@@ -3,8 +3,9 @@
 Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 from uuid import UUID, uuid5
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
@@ -15,7 +16,7 @@ CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
 class Reason:
     """Why one rule fired: what it measured, what it allows, and the payments that it counted.
 
-    `value` and `threshold` are integers in the unit that `measure` names.
+    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.
     """
 
     rule: str
@@ -24,6 +25,8 @@ class Reason:
     threshold: int
     points: int
     contributing: tuple[str, ...]
+    severity: str = "medium"
+    reason_code: str = ""
 
 
 # -- payments.inbound, beside the payments --------------------------------------------------------
@@ -31,11 +34,38 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesActivated:
-    """From here on this partition is decided by this rule pack (its canonical JSON)."""
+    """From here on this partition is decided by this rule pack (its canonical JSON).
+
+    `mode` is "active"; or "shadow": every payment is scored by it too, and that is only recorded; or
+    "retired-shadow": no longer.
+    """
 
     pack_id: str
     pack: str
     activated_by: str
+    mode: str = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FraudConfirmed:
+    """A payment is known to have been a fraud: from here on, what it touched is riskier.
+
+    `event_time` is the payment's, in milliseconds. `source` is "case" or "file", `cause_id` the event or the row that
+    says so, and `label_id` derives from the payment: the same one again adds nothing.
+    """
+
+    label_id: str
+    account_id: str
+    transaction_id: str
+    event_time: int
+    merchant_id: str
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+    source: str
+    cause_id: str
+    actor: str
+    confirmed_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +83,19 @@ class IntakeRefused:
 # -- risk.scored ----------------------------------------------------------------------------------
 
 
+class ShadowScore(TypedDict):
+    """What a pack says that only looks on: its score, and the rules that would have flagged."""
+
+    pack_id: str
+    score: int
+    rules: list[str]
+
+
 class RiskScored(NamedTuple):
-    """The decision on one payment, on arrival. A tuple because there is one for every payment."""
+    """The decision on one payment, on arrival. A tuple because there is one for every payment.
+
+    A score below the pack's `flag_at` has no rules.
+    """
 
     account_id: str
     transaction_id: str
@@ -71,6 +112,7 @@ class RiskScored(NamedTuple):
     pack_id: str
     partition: int
     offset: int
+    shadow: Sequence[ShadowScore] = ()
 
 
 class DuplicateSeen(NamedTuple):
@@ -267,13 +309,15 @@ RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated
 InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | EscalateCase
 CaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CommandRejected
 SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated
-Event: TypeAlias = RulesActivated | IntakeRefused | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
+Event: TypeAlias = (
+    RulesActivated | FraudConfirmed | IntakeRefused | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
+)
 
 TYPES: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RulesActivated, IntakeRefused, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated, ClockTicked,
-        EscalateCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CommandRejected, Quarantined,
+        RulesActivated, FraudConfirmed, IntakeRefused, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated,
+        ClockTicked, EscalateCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CommandRejected, Quarantined,
     )
 }  # fmt: skip
 """Every event by the name that its schema bears."""

@@ -29,6 +29,17 @@ TRANSACTION = {
 REASON = Reason(rule="velocity", measure="payments", value=5, threshold=5, points=600, contributing=("a", "b"))
 
 
+def to_fields_of(reason: Reason) -> dict[str, Any]:
+    return {name: getattr(reason, name) for name in Reason.__slots__}
+
+
+ITEMS: dict[str, list[Any]] = {
+    "string": ["x", "y"],
+    "Reason": [to_fields_of(REASON)],
+    "ShadowScore": [{"pack_id": "abc", "score": 5, "rules": ["velocity"]}],
+}
+
+
 def sample(name: str) -> Event:
     """An event of this type, each field filled by the type that its schema gives it."""
     values: dict[str, Any] = {"string": "text", "long": 2**40, "int": 7, "boolean": True, "bytes": b"\x00\x01"}
@@ -38,15 +49,10 @@ def sample(name: str) -> Event:
         if isinstance(kind, list):
             kind = kind[1]
         if isinstance(kind, dict) and kind["type"] == "array":
-            is_text = kind["items"] == "string"
-            data[field["name"]] = ["x", "y"] if is_text else [to_fields_of(REASON)]
+            data[field["name"]] = ITEMS[kind["items"] if isinstance(kind["items"], str) else kind["items"]["name"]]
         else:
             data[field["name"]] = values[kind["type"] if isinstance(kind, dict) else kind]
     return from_fields(name, data)
-
-
-def to_fields_of(reason: Reason) -> dict[str, Any]:
-    return {name: getattr(reason, name) for name in Reason.__slots__}
 
 
 def test_every_schema_but_the_payment_has_its_event() -> None:
