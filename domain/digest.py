@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from domain.events import TYPES, Event, to_fields
+from domain.events import TYPES, Event, Reason, to_fields
 
 
 def canonical(event: Event) -> bytes:
@@ -16,15 +16,20 @@ def canonical(event: Event) -> bytes:
     spaces are all that the RFC asks for. A field that was added later is left out where it has its default: so an old
     event keeps its bytes.
     """
-    later = _added_later(type(event).__name__)
-    data = {name: value for name, value in to_fields(event).items() if name not in later or value != later[name]}
+    data = _without_later(to_fields(event), TYPES[type(event).__name__])
+    if "reasons" in data:
+        data["reasons"] = [_without_later(reason, Reason) for reason in data["reasons"]]
     return canonical_json({"type": type(event).__name__, **data})
 
 
+def _without_later(data: dict[str, Any], kind: type[Event | Reason]) -> dict[str, Any]:
+    later = _added_later(kind)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
+    return {name: value for name, value in data.items() if name not in later or value != later[name]}
+
+
 @cache
-def _added_later(name: str) -> dict[str, Any]:
-    """The fields of an event type that its first version lacked, with their defaults: only those have any."""
-    kind = TYPES[name]
+def _added_later(kind: type[Event | Reason]) -> dict[str, Any]:
+    """The fields that the first version of a record lacked, with their defaults: only those have any."""
     if is_dataclass(kind):
         return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
     return kind._field_defaults

@@ -6,7 +6,7 @@ our upcasting.
 """
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 from uuid import UUID, uuid5
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
@@ -22,7 +22,7 @@ DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
 class Reason:
     """Why one rule fired: what it measured, what it allows, and the payments that it counted.
 
-    `value` and `threshold` are integers in the unit that `measure` names.
+    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.
     """
 
     rule: str
@@ -31,6 +31,8 @@ class Reason:
     threshold: int
     points: int
     contributing: tuple[str, ...]
+    severity: str = "medium"
+    reason_code: str = ""
 
 
 # -- payments.inbound, beside the payments --------------------------------------------------------
@@ -87,8 +89,23 @@ class FraudConfirmed:
 # -- risk.scored ----------------------------------------------------------------------------------
 
 
+class ShadowScore(TypedDict):
+    """What a pack says that only looks on: its score, and the rules that would have flagged."""
+
+    pack_id: str
+    score: int
+    rules: list[str]
+
+
+NO_SHADOW: Final[list[ShadowScore]] = []
+"""No pack looks on: one list for all payments, which nobody may change."""
+
+
 class RiskScored(NamedTuple):
-    """The decision on one payment, on arrival. A tuple because there is one for every payment."""
+    """The decision on one payment, on arrival. A tuple because there is one for every payment.
+
+    A score below the pack's `flag_at` has no rules.
+    """
 
     account_id: str
     transaction_id: str
@@ -105,6 +122,7 @@ class RiskScored(NamedTuple):
     pack_id: str
     partition: int
     offset: int
+    shadow: list[ShadowScore] = NO_SHADOW
 
 
 class DuplicateSeen(NamedTuple):

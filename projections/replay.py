@@ -202,7 +202,7 @@ def decisions_in(log: Log, topics: Topics, decoder: Decoder) -> Iterator[RiskSco
 
 def decisions_of(table: pa.Table) -> Iterator[RiskScored | DuplicateSeen]:
     """The answers in the analytics table."""
-    wanted = [name for name in RiskScored._fields if name != "event_time"]
+    wanted = [name for name in RiskScored._fields if name in table.column_names and name != "event_time"]
     plain = table.append_column("event_time_ms", table["event_time"].cast(pa.int64()))
     for batch in plain.to_batches():
         for row in batch.to_pylist():

@@ -29,8 +29,9 @@ TRANSACTION = {
 ITEMS: dict[str, dict[str, Any]] = {
     "Reason": {
         "rule": "velocity", "measure": "payments", "value": 5, "threshold": 5, "points": 600,
-        "contributing": ["a", "b"],
+        "contributing": ["a", "b"], "severity": "high", "reason_code": "R1",
     },
+    "ShadowScore": {"pack_id": "abc", "score": 5, "rules": ["velocity"]},
     "FlaggedPayment": {
         "transaction_id": "tx-1", "content_digest": "00", "event_time": 5, "merchant_id": "m", "terminal_id": None,
         "device_id": "d", "card_id": None,
