@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from domain.events import RulesActivated
+from domain.risk import MAX_SHADOWS
 from domain.rules import RulePack
 from migrations.models import RulePackLogRow, RulePackRow
 from migrations.store import writing
@@ -132,7 +133,7 @@ class Store:
     def activate(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
         """Put an approved pack in force; the one before retires. Returns into how many partitions it was written."""
 
-        def check(row: RulePackRow) -> None:
+        def check(_: Session, row: RulePackRow) -> None:
             if row.approver is None:
                 raise Refused(f"{_called(row)} is not approved. Cure: fraudcase rules approve, by another person")
             if row.state == "active":
@@ -151,11 +152,14 @@ class Store:
     def shadow(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
         """Let a pack score beside the active one, only recorded; nobody need approve that."""
 
-        def check(row: RulePackRow) -> None:
+        def check(session: Session, row: RulePackRow) -> None:
             if row.state == "active":
                 raise Refused(f"{_called(row)} is active: it decides, and has no need to score beside itself")
-            if row.shadow:
+            shadows = session.scalars(select(RulePackRow).where(RulePackRow.shadow)).all()
+            if row in shadows:
                 raise Refused(f"{_called(row)} is a shadow pack already")
+            if len(shadows) >= MAX_SHADOWS:
+                raise Refused(f"{', '.join(map(_called, shadows))} are shadow packs: retire one first")
 
         def finish(_: Session, row: RulePackRow, __: int) -> None:
             row.shadow = True
@@ -165,7 +169,7 @@ class Store:
     def retire(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
         """Take a pack out of use: a shadow pack no longer scores. The active one retires when another is activated."""
 
-        def check(row: RulePackRow) -> None:
+        def check(_: Session, row: RulePackRow) -> None:
             if row.state == "active":
                 raise Refused(f"{_called(row)} is active, and payments need a pack. Cure: activate another one")
             if row.state == "retired" and not row.shadow:
@@ -180,7 +184,7 @@ class Store:
         with self._writing() as session:
             row = _find(session, reference)
             _resumed(session, row, UNSHADOWING)  # nothing retires while its activation is under way
-            check(row)
+            check(session, row)
             finish(session, row, self._now_ms())
             self._log(session, row, "retired", actor)
             return row, 0
@@ -191,7 +195,7 @@ class Store:
         reference: str,
         actor: str,
         log: RulesLog,
-        check: Callable[[RulePackRow], None],
+        check: Callable[[Session, RulePackRow], None],
         finish: Callable[[Session, RulePackRow, int], None],
     ) -> tuple[RulePackRow, int]:
         """Begin in the store, write into the logs, end in the store."""
@@ -200,7 +204,7 @@ class Store:
             row = _find(session, reference)
             since = _resumed(session, row, change)
             if since is None:
-                check(row)
+                check(session, row)
                 since = ends
                 self._log(session, row, change.begin, actor, {"since": since})
         record = RulesActivated(pack_id=row.pack_id, pack=row.document, activated_by=actor, mode=change.mode)

@@ -13,10 +13,13 @@ from sqlalchemy.exc import DBAPIError
 
 from console.control import Offsets, Refused, Store
 from domain.events import RulesActivated
-from domain.rules import DEFAULT, RulePack, parse_pack
+from domain.risk import MAX_SHADOWS
+from domain.rules import THREE, RulePack, parse_pack
 from migrations.models import Base, RulePackLogRow, RulePackRow
 from migrations.store import connect, upgrade
 from tests.postgres import find_binaries, private_cluster
+
+FIRST = replace(THREE, name="first")
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +60,7 @@ class Clock:
 @pytest.fixture
 def store(engine: Engine) -> Store:
     made = Store(engine, Clock())
-    made.first(DEFAULT)
+    made.first(FIRST)
     return made
 
 
@@ -101,7 +104,7 @@ def logs() -> Logs:
 
 
 def pack(name: str = "strict", version: int = 1, points: int = 600) -> RulePack:
-    return replace(DEFAULT, name=name, version=version, rules=(replace(DEFAULT.rules[0], points=points),))
+    return replace(THREE, name=name, version=version, rules=(replace(THREE.rules[0], points=points),))
 
 
 def states(store: Store) -> dict[str, str]:
@@ -125,9 +128,9 @@ def test_the_tables_are_those_of_the_models(engine: Engine) -> None:
 
 
 def test_a_new_store_says_what_a_new_system_decides_by(store: Store) -> None:
-    assert states(store) == {"default@1": "active"}
-    assert store.first(pack()) == DEFAULT.canonical  # there is one in force
-    assert actions(store, "default") == [("activated", "system")]
+    assert states(store) == {"first@1": "active"}
+    assert store.first(pack()) == FIRST.canonical  # there is one in force
+    assert actions(store, "first") == [("activated", "system")]
 
 
 def test_a_pack_becomes_active_after_a_second_person_approved_it(store: Store, logs: Logs) -> None:
@@ -137,13 +140,13 @@ def test_a_pack_becomes_active_after_a_second_person_approved_it(store: Store, l
     assert store.approve("strict", "ben").approver == "ben"
     row, written = store.activate("strict", "carl", logs)
     assert (row.state, written) == ("active", 4)
-    assert states(store) == {"default@1": "retired", "strict@1": "active"}
+    assert states(store) == {"first@1": "retired", "strict@1": "active"}
     expected = RulesActivated(pack_id=made.pack_id, pack=made.canonical, activated_by="carl")
     assert list(logs.records.values()) == [[expected]] * 4
     assert actions(store, "strict") == [
         ("drafted", "ana"), ("approved", "ben"), ("activating", "carl"), ("activated", "carl"),
     ]  # fmt: skip
-    assert actions(store, "default")[-1] == ("retired", "carl")
+    assert actions(store, "first")[-1] == ("retired", "carl")
     times = [row.drafted_at_ms, row.approved_at_ms, row.activated_at_ms]
     assert times == sorted(times)  # type: ignore[type-var]
 
@@ -162,11 +165,11 @@ def test_what_may_not_be_done_says_why(store: Store, logs: Logs) -> None:
     assert "version 1 already" in refused(lambda: store.draft(pack(points=1), "ben"))
     store.approve("strict", "ben")
     assert "only a draft is approved" in refused(lambda: store.approve("strict", "carl"))
-    assert "activate another one" in refused(lambda: store.retire("default", "ben", logs))
-    assert "has no need to score beside itself" in refused(lambda: store.shadow("default", "ben", logs))
+    assert "activate another one" in refused(lambda: store.retire("first", "ben", logs))
+    assert "has no need to score beside itself" in refused(lambda: store.shadow("first", "ben", logs))
     store.activate("strict", "ben", logs)
     assert "active already" in refused(lambda: store.activate("strict", "ben", logs))
-    assert "retired already" in refused(lambda: store.retire("default", "ben", logs))
+    assert "retired already" in refused(lambda: store.retire("first", "ben", logs))
     assert logs.modes == [["active strict"]] * 4
 
 
@@ -193,6 +196,16 @@ def test_a_shadow_pack_scores_until_it_retires(store: Store, logs: Logs) -> None
     assert logs.modes == [["shadow strict", "retired-shadow strict"]] * 4
 
 
+def test_only_so_many_packs_look_on(store: Store, logs: Logs) -> None:
+    for version in range(1, MAX_SHADOWS + 2):
+        store.draft(pack(version=version), "ana")
+    for version in range(1, MAX_SHADOWS + 1):
+        store.shadow(f"strict@{version}", "ana", logs)
+    assert "retire one first" in refused(lambda: store.shadow("strict", "ana", logs))
+    store.retire("strict@1", "ana", logs)
+    store.shadow("strict", "ana", logs)
+
+
 def test_a_shadow_pack_that_becomes_active_is_no_shadow_any_more(store: Store, logs: Logs) -> None:
     approved(store, pack())
     store.shadow("strict", "ana", logs)
@@ -203,10 +216,10 @@ def test_a_shadow_pack_that_becomes_active_is_no_shadow_any_more(store: Store, l
 def test_a_former_pack_can_be_put_in_force_again(store: Store, logs: Logs) -> None:
     approved(store, pack())
     store.activate("strict", "ben", logs)
-    store.activate("default", "ben", logs)
+    store.activate("first", "ben", logs)
     store.activate("strict", "ben", logs)
-    assert states(store) == {"default@1": "retired", "strict@1": "active"}
-    assert logs.modes == [["active strict", "active default", "active strict"]] * 4
+    assert states(store) == {"first@1": "retired", "strict@1": "active"}
+    assert logs.modes == [["active strict", "active first", "active strict"]] * 4
 
 
 @pytest.mark.parametrize("written", [0, 1, 3])
@@ -229,7 +242,7 @@ def test_the_log_is_append_only(store: Store, engine: Engine) -> None:
     for change in (update(RulePackLogRow).values(actor="nobody"), delete(RulePackLogRow)):
         with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
             connection.execute(change)
-    assert actions(store, "default") == [("activated", "system")]
+    assert actions(store, "first") == [("activated", "system")]
 
 
 def test_the_database_itself_knows_one_active_pack_and_four_eyes(store: Store, engine: Engine) -> None:
