@@ -29,17 +29,6 @@ pytestmark = pytest.mark.acceptance
 PAYMENTS = 20_000
 
 
-@pytest.fixture
-def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """The command line, pointed at the stack of the tests."""
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
-        if value is not None:
-            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
-    return CliRunner()
-
-
 def good(**changed: object) -> dict[str, object]:
     payment = next(iter(Traffic(TrafficOptions(seed=99, accounts=1)))).transaction
     return {**payment, "account_id": "acct-bad-input", **changed}
