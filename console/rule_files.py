@@ -167,7 +167,7 @@ def _model() -> type[BaseModel]:
         version=(StrictInt, ...),
         flag_at=(Annotated[StrictInt, Field(ge=1, le=1000)], 1),
         lists=(dict[str, list[StrictStr]], {}),
-        rules=(list[rule], ...),  # type: ignore[valid-type]
+        rules=(list[rule], ...),
     )
 
 
