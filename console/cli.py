@@ -8,6 +8,7 @@ from console import (
     intake_commands,
     label_commands,
     projection_commands,
+    rules_commands,
     stack_commands,
 )
 
@@ -17,7 +18,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals can hold personal data
 )
-for area in (stack_commands, intake_commands, projection_commands, case_commands, label_commands, demo_commands):
+for area in (
+    stack_commands,
+    intake_commands,
+    projection_commands,
+    case_commands,
+    label_commands,
+    rules_commands,
+    demo_commands,
+):
     area.register(app)
 
 
