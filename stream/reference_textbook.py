@@ -5,8 +5,10 @@ duplicate and stops at a record that it cannot read.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from io import BytesIO
+from typing import Any
 
+from fastavro import schemaless_reader, schemaless_writer
 from pyflink.common import Row, Types, WatermarkStrategy
 from pyflink.common.serialization import ByteArraySchema
 from pyflink.datastream import KeyedProcessFunction, MapFunction, RuntimeContext
@@ -18,10 +20,10 @@ from pyflink.datastream.connectors.kafka import (
     KafkaSource,
     KafkaTopicPartition,
 )
-from pyflink.datastream.state import ValueState, ValueStateDescriptor
+from pyflink.datastream.state import ListState, ListStateDescriptor, MapState, MapStateDescriptor
 
 from domain.geo import distance_m, microdegrees
-from schemas.codec import Decoder, Encoder
+from schemas.catalog import latest, parse
 from schemas.registry import Registry
 from schemas.topics import Topics
 from stream.job import JobOptions, environment, option_parser, options_of, prepare_process, wait
@@ -40,84 +42,86 @@ _TYPES = Types.ROW(
 )  # fmt: skip
 
 
-class Account(NamedTuple):
-    """What the rules remember of an account."""
-
-    recent_ms: list[int]
-    amounts: list[int]
-    places: dict[str, tuple[int, float, float]]
+def _schema(registry: Registry, schema_id: int) -> Any:
+    text = registry.schema_text(schema_id)
+    assert text is not None
+    return parse(text)[1]
 
 
 class Decode(MapFunction):  # type: ignore[misc]  # PyFlink ships no types
-    """Avro to a row."""
+    """Avro to a row, by fastavro."""
 
     def __init__(self, registry_url: str) -> None:
         self._registry_url = registry_url
 
     def open(self, runtime_context: RuntimeContext) -> None:  # noqa: ARG002
         """Called by Flink before the first payment."""
-        self._decoder = Decoder(Registry(self._registry_url).schema_text)
+        self._registry = Registry(self._registry_url)
+        self._schemas: dict[int, Any] = {}
 
-    def map(self, value: bytes) -> Any:
+    def map(self, value: bytes) -> Row:
         """One payment."""
-        _, payment = self._decoder.decode(value)
-        return Row(*(payment[name] for name in _FIELDS))
+        schema_id = int.from_bytes(value[1:5], "big")
+        if schema_id not in self._schemas:
+            self._schemas[schema_id] = _schema(self._registry, schema_id)
+        stream = BytesIO(value)
+        stream.seek(5)
+        payment = schemaless_reader(stream, self._schemas[schema_id], None)
+        return Row(*[payment[name] for name in _FIELDS])
 
 
 class Score(KeyedProcessFunction):  # type: ignore[misc]
-    """The rules, on one payment after another of an account."""
-
-    def __init__(self, registry_url: str) -> None:
-        self._registry_url = registry_url
+    """The rules, on one payment after another of an account: one state for each."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink before the first payment."""
-        descriptor = ValueStateDescriptor("account", Types.PICKLED_BYTE_ARRAY())
-        self._state: ValueState = runtime_context.get_state(descriptor)
-        self._encoder = Encoder(Registry(self._registry_url).ids())
+        self._recent: ListState = runtime_context.get_list_state(ListStateDescriptor("recent", Types.LONG()))
+        self._amounts: ListState = runtime_context.get_list_state(ListStateDescriptor("amounts", Types.LONG()))
+        place = Types.TUPLE([Types.LONG(), Types.DOUBLE(), Types.DOUBLE()])
+        self._places: MapState = runtime_context.get_map_state(MapStateDescriptor("places", Types.STRING(), place))
+        decisions = parse(latest("DecisionsMade").text)[1]
+        self._schema = next(field for field in decisions["fields"] if field["name"] == "scored")["type"]["items"]
 
-    def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> Iterator[bytes]:  # noqa: ARG002
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[bytes]:  # noqa: ARG002
         """Decide on one payment."""
-        account = Account(*(self._state.value() or ([], [], {})))
         payment = dict(zip(_FIELDS, value, strict=True))
-        rules = [name for name, fired in _rules(account, payment) if fired]
-        self._state.update(tuple(account))
-        yield self._encoder.encode(
-            "RiskScored",
-            {**payment, "content_digest": b"", "score": 500 * bool(rules), "rules": rules, "pack_id": "",
-             "partition": 0, "offset": 0},
+        fired = {
+            "velocity": self._is_fast(payment),
+            "amount_spike": self._is_spike(payment["amount_minor"]),
+            "impossible_travel": self._has_flown(payment),
+        }
+        rules = [name for name, has_fired in fired.items() if has_fired]
+        stream = BytesIO()
+        answer = {"content_digest": b"", "score": 500 * bool(rules), "rules": rules, "pack_id": "", "offset": 0}
+        schemaless_writer(stream, self._schema, {**payment, **answer})
+        yield stream.getvalue()
+
+    def _is_fast(self, payment: dict[str, Any]) -> bool:
+        now = payment["event_time"]
+        recent = [at for at in self._recent if at >= now - 60_000] + [now]
+        self._recent.update(recent)
+        return len(recent) >= 5
+
+    def _is_spike(self, amount: int) -> bool:
+        amounts = list(self._amounts)
+        n, s, q = len(amounts), sum(amounts), sum(each * each for each in amounts)
+        self._amounts.update([*amounts, amount][-50:])
+        return (
+            n >= 5 and amount >= 10_000 and n * amount > s and 100 * n * amount >= 300 * s
+            and (n * amount - s) ** 2 > 25 * (n * q - s * s)
         )  # fmt: skip
 
-
-def _rules(account: Account, payment: dict[str, Any]) -> list[tuple[str, bool]]:
-    """Whether each rule fires, and the payment remembered."""
-    now, amount = payment["event_time"], payment["amount_minor"]
-    account.recent_ms[:] = [*(at for at in account.recent_ms if at >= now - 60_000), now]
-    n, s, q = len(account.amounts), sum(account.amounts), sum(each * each for each in account.amounts)
-    spike = (
-        n >= 5 and amount >= 10_000 and n * amount > s and 100 * n * amount >= 300 * s
-        and (n * amount - s) ** 2 > 25 * (n * q - s * s)
-    )  # fmt: skip
-    account.amounts.append(amount)
-    del account.amounts[:-50]
-    return [
-        ("velocity", len(account.recent_ms) >= 5),
-        ("amount_spike", spike),
-        ("impossible_travel", _has_flown(account, payment)),
-    ]
-
-
-def _has_flown(account: Account, payment: dict[str, Any]) -> bool:
-    card_id, latitude, longitude = payment["card_id"], payment["latitude"], payment["longitude"]
-    if card_id is None or latitude is None or payment["channel"] not in ("POS", "ATM"):
-        return False
-    before = account.places.get(card_id)
-    account.places[card_id] = payment["event_time"], latitude, longitude
-    if before is None:
-        return False
-    elapsed_ms = payment["event_time"] - before[0]
-    metres = distance_m(*map(microdegrees, (*before[1:], latitude, longitude)))
-    return elapsed_ms <= 86_400_000 and metres >= 300_000 and metres * 3600 > 900 * elapsed_ms
+    def _has_flown(self, payment: dict[str, Any]) -> bool:
+        card_id, latitude, longitude = payment["card_id"], payment["latitude"], payment["longitude"]
+        if card_id is None or latitude is None or payment["channel"] not in ("POS", "ATM"):
+            return False
+        before = self._places.get(card_id)
+        self._places.put(card_id, (payment["event_time"], latitude, longitude))
+        if before is None:
+            return False
+        elapsed_ms = payment["event_time"] - before[0]
+        metres = distance_m(*map(microdegrees, (*before[1:], latitude, longitude)))
+        return elapsed_ms <= 86_400_000 and metres >= 300_000 and metres * 3600 > 900 * elapsed_ms
 
 
 def submit(options: JobOptions, partitions: int) -> Any:
@@ -156,7 +160,7 @@ def submit(options: JobOptions, partitions: int) -> Any:
         .map(Decode(options.registry), _TYPES)
         .uid("decode")
         .key_by(lambda row: row[0], Types.STRING())
-        .process(Score(options.registry), Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        .process(Score(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
         .uid("score")
     )
     scored.sink_to(sink).uid("scored")
