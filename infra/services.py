@@ -9,8 +9,8 @@ from infra.parts import Part, answers, python
 from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
-PROCESS = "process"
-METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5}
+PROCESS, ENTITY_JOB = "process", "entity-job"
+METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5, ENTITY_JOB: 6}
 """Each service's port for Prometheus, counted from the first."""
 
 
@@ -20,6 +20,7 @@ def services(settings: Settings) -> tuple[Part, ...]:
     return (
         _job(settings, RISK_JOB, 0),
         _job(settings, CASE_JOB, 1),
+        _job(settings, ENTITY_JOB, 2),
         _case_views(settings),
         _archive(settings),
         _process(settings),
@@ -58,7 +59,7 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
 
 def _job(settings: Settings, name: str, number: int) -> Part:
     rest_port = settings.flink_port + number
-    module = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job"}[name]
+    module = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}[name]
     port = metrics_port(settings, name)
     return Part(
         name=service_name(settings, name),

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     dynamodb_port: int = 18000
     s3_port: int = 19090
     flink_port: int = 18082
-    """The web page of the risk job; that of the case job is on the next port."""
+    """The web page of the risk job; those of the case job and the entity job are on the next ports."""
     metrics_port: int = 19400
     """The first of the ports on which services tell Prometheus how they are."""
 
