@@ -8,6 +8,7 @@ from console.bootstrap import activate_first_rules, register_schemas
 from console.work import case_table, messages, progress, topics
 from infra import jars, stack
 from infra.errors import StackError
+from infra.flink_cluster import check_slots
 from infra.parts import Part, parts
 from infra.services import services
 from infra.settings import Settings
@@ -24,6 +25,7 @@ def everything(settings: Settings) -> tuple[Part, ...]:
 def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -> list[str]:
     """Bring up what does not run; returns what was started. Raises StackError before anything is half done."""
     check_machine(settings)
+    check_slots(settings)
     fetch_jars(settings)
     wanted = parts(settings) if only_stores else everything(settings)
     stack.check_ports(settings, wanted)
@@ -85,6 +87,7 @@ def diagnose(settings: Settings) -> list[str]:
     problems: list[str] = []
     checks: tuple[Callable[[], None], ...] = (
         lambda: check_machine(settings),
+        lambda: check_slots(settings),
         lambda: stack.check_ports(settings, everything(settings)),
     )
     for check in checks:

