@@ -81,6 +81,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
 
 def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
     """Run a job until it is told to stop (SIGTERM), or fails for good; to a cluster it is only sent."""
+    _check_mode(options)
     _prepare_process(options)
     spec = make_spec(Topics(prefix=options.prefix), options.registry)
     result = submit(spec, options)
@@ -245,6 +246,20 @@ def newest_checkpoint(folder: Path) -> Path | None:
         metadata for metadata in folder.glob("*/chk-*/_metadata") if re.fullmatch(r"chk-\d+", metadata.parent.name)
     ]
     return max(complete, key=lambda metadata: metadata.stat().st_mtime_ns).parent if complete else None
+
+
+def _check_mode(options: JobOptions) -> None:
+    """Exit if the job would start from a checkpoint of the other mode: PyFlink finds none of its state there, silently."""
+    note = options.checkpoint_dir / "mode"
+    written = note.read_text(encoding="utf-8") if note.exists() else "thread"
+    if options.mode != written and newest_checkpoint(options.checkpoint_dir) is not None:
+        sys.exit(
+            f"the checkpoints in {options.checkpoint_dir} were written in {written} mode, and {options.mode} mode cannot "
+            f"read them. Cure: FRAUDCASE_FLINK_MODE={written}; or move that folder away, and the job derives everything "
+            "again from the start of its log"
+        )
+    options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    note.write_text(options.mode, encoding="utf-8")
 
 
 def _prepare_process(options: JobOptions) -> None:

@@ -82,7 +82,7 @@ class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ship
         emissions = processor.process(in_order(offsets, timestamps, values))
         self._write(processor.take_writes())
         if emissions:
-            yield Row(emissions)
+            yield Row([list(emission) for emission in emissions])  # in process mode an array is a list, nothing else
 
     def _write(self, writes: dict[str, bytes | None]) -> None:
         kept = {key: entry for key, entry in writes.items() if entry is not None}
