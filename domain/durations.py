@@ -1,0 +1,21 @@
+"""Durations as people write them: "500ms", "60s", "5m", "24h", "28d"."""
+
+import re
+from typing import Final
+
+UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
+
+
+def duration_ms(text: str) -> int:
+    """The milliseconds that a duration stands for. Raises ValueError."""
+    matched = _DURATION.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"{text!r} is no duration: write a whole number and ms, s, m, h or d, as in 60s or 28d")
+    return int(matched[1]) * UNITS_MS[matched[2]]
+
+
+def duration(ms: int) -> str:
+    """The shortest way to write so many milliseconds: `duration_ms` reads it back."""
+    unit = next(unit for unit, size in reversed(UNITS_MS.items()) if ms % size == 0)
+    return f"{ms // UNITS_MS[unit]}{unit}"

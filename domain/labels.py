@@ -1,0 +1,152 @@
+"""What is known of confirmed frauds in one partition: how many a merchant, terminal, device, card or account has had.
+
+Every partition reads every label. The log of labels is bounded in count and in time, oldest first out, and what is kept
+is a function of what was read; so a restored state answers as the one that was never put away.
+"""
+
+import pickle
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from domain.history import HORIZON_MS, MAX_WINDOW_MS, Confirmed, Facts, Spec
+from domain.payment import Payment
+
+MAX_LABELS: Final = 50_000
+"""Labels kept in a partition: past it, the page that was read first leaves."""
+KEPT_MS: Final = HORIZON_MS + MAX_WINDOW_MS
+"""How long a label is kept behind the newest: nothing that may still be decided looks back farther."""
+MAX_NAMED: Final = 20
+"""Confirmed frauds named as the ground of one reason, the newest; the value counts them all."""
+PAGE: Final = 128
+HEAD_KEY: Final = "\x1flabels"
+"""The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
+
+
+class Label(NamedTuple):
+    """A payment that is known to have been a fraud, and what it may cast a shadow on."""
+
+    label_id: str
+    transaction_id: str
+    event_time_ms: int
+    merchant: str
+    terminal: str | None
+    device: str | None
+    card: str | None
+    account: str
+
+
+_KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], str | None]]]] = {
+    "merchant": (lambda label: label.merchant, lambda payment: payment.merchant_id),
+    "terminal": (lambda label: label.terminal, lambda payment: payment.terminal_id),
+    "device": (lambda label: label.device, lambda payment: payment.device_id),
+    "card": (lambda label: label.card, lambda payment: payment.card_id),
+    "account": (lambda label: label.account, lambda payment: payment.account_id),
+}
+
+
+class Labels:
+    """The labels of one partition, by what they name, each list in event-time order."""
+
+    def __init__(self, load: Callable[[str], bytes | None]) -> None:
+        self._by_key: dict[str, dict[str, list[tuple[int, str, str]]]] = {key: {} for key in _KEYS}
+        self._pages: dict[int, list[Label]] = {}
+        self.known: set[str] = set()
+        """The ids of the labels that are kept; nothing walks through it, so its order decides nothing."""
+        self._newest_ms = -1
+        self._dirty: dict[int, bool] = {}
+        head = load(HEAD_KEY)
+        if head is None:
+            return
+        numbers, newest_ms = pickle.loads(head)  # noqa: S301 - our own bytes
+        for number in numbers:
+            self._pages[number] = pickle.loads(load(_page_key(number)) or b"")  # noqa: S301
+            for label in self._pages[number]:
+                self._index(label)
+        self._newest_ms = newest_ms
+
+    def add(self, label: Label) -> bool:
+        """Know this label from here on; False if it was known."""
+        if label.label_id in self.known:
+            return False
+        number = max(self._pages, default=0)
+        if number not in self._pages or len(self._pages[number]) == PAGE:
+            number += 1
+            self._pages[number] = []
+        self._pages[number].append(label)
+        self._dirty[number] = True
+        self._index(label)
+        self._forget()
+        return True
+
+    def facts(self, payment: Payment, specs: Iterable[Spec]) -> Facts | None:
+        """What is known now of what a payment touches, for each spec; None if that is nothing.
+
+        A window is closed at both ends, and ends at the payment's event time.
+        """
+        found: Facts | None = None
+        for spec in specs:
+            key, window_ms = spec
+            name = _KEYS[key][1](payment)
+            labels = self._by_key[key].get(name) if name else None
+            if not labels:
+                continue
+            until = bisect_right(labels, payment.event_time_ms, key=_time)
+            first = bisect_left(labels, payment.event_time_ms - window_ms, 0, until, key=_time)
+            if first == until:
+                continue
+            named = tuple(transaction_id for _, transaction_id, _ in labels[max(first, until - MAX_NAMED) : until])
+            found = found or {}
+            found[spec] = Confirmed(until - first, labels[until - 1][0], named)
+        return found
+
+    def _index(self, label: Label) -> None:
+        self.known.add(label.label_id)
+        self._newest_ms = max(self._newest_ms, label.event_time_ms)
+        entry = label.event_time_ms, label.transaction_id, label.label_id
+        for key, (read, _) in _KEYS.items():
+            name = read(label)
+            if name:
+                insort(self._by_key[key].setdefault(name, []), entry)
+
+    def _forget(self) -> None:
+        """Let the oldest pages go while there are too many labels, or while a page's are all too old."""
+        while len(self._pages) > 1:
+            number = min(self._pages)
+            newest_ms = max(label.event_time_ms for label in self._pages[number])
+            if len(self.known) <= MAX_LABELS and newest_ms >= self._newest_ms - KEPT_MS:
+                return
+            for label in self._pages.pop(number):
+                self._unindex(label)
+            self._dirty[number] = False
+
+    def _unindex(self, label: Label) -> None:
+        self.known.discard(label.label_id)
+        entry = label.event_time_ms, label.transaction_id, label.label_id
+        for key, (read, _) in _KEYS.items():
+            name = read(label)
+            if name:
+                labels = self._by_key[key][name]
+                labels.remove(entry)
+                if not labels:
+                    del self._by_key[key][name]
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call; None removes one."""
+        if not self._dirty:
+            return {}
+        writes: dict[str, bytes | None] = {
+            _page_key(number): pickle.dumps(self._pages[number], 5) if is_kept else None
+            for number, is_kept in self._dirty.items()
+        }
+        writes[HEAD_KEY] = pickle.dumps((sorted(self._pages), self._newest_ms), 5)
+        self._dirty = {}
+        return writes
+
+
+def _time(entry: tuple[int, str, str]) -> int:
+    return entry[0]
+
+
+def _page_key(number: int) -> str:
+    return f"{HEAD_KEY}\x1f{number}"
