@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from console import system
 from infra.settings import CHECKOUT, Settings
@@ -25,3 +26,14 @@ def settings() -> Iterator[Settings]:
     system.up(chosen, report=lambda _, __: None)
     yield chosen
     system.down(chosen, lambda _, __: None)
+
+
+@pytest.fixture
+def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line, pointed at the stack of the tests."""
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
+        if value is not None:
+            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
+    return CliRunner()

@@ -29,17 +29,6 @@ pytestmark = pytest.mark.acceptance
 PAYMENTS = 20_000
 
 
-@pytest.fixture
-def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """The command line, pointed at the stack of the tests."""
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
-        if value is not None:
-            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
-    return CliRunner()
-
-
 def good(**changed: object) -> dict[str, object]:
     payment = next(iter(Traffic(TrafficOptions(seed=99, accounts=1)))).transaction
     return {**payment, "account_id": "acct-bad-input", **changed}
@@ -177,7 +166,7 @@ def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> Non
     result = command.invoke(app, ["status", "--json"])
     assert result.exit_code == 0, result.output
     assert {each["name"]: each["is_ready"] for each in json.loads(result.stdout)} == dict.fromkeys(
-        ["kafka", "registry", "dynamodb", "s3", "risk-job", "case-job", "case-views", "archive", "process"], True
+        [part.name for part in system.everything(settings)], True
     )
     assert command.invoke(app, ["doctor"]).exit_code == 0
     assert "differs" not in command.invoke(app, ["digest"]).stdout
