@@ -2,7 +2,15 @@
 
 import typer
 
-from console import demo_commands, intake_commands, projection_commands, score_commands, stack_commands
+from console import (
+    case_commands,
+    demo_commands,
+    intake_commands,
+    label_commands,
+    projection_commands,
+    score_commands,
+    stack_commands,
+)
 
 app = typer.Typer(
     name="fraudcase",
@@ -10,7 +18,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals can hold personal data
 )
-for area in (stack_commands, intake_commands, projection_commands, score_commands, demo_commands):
+AREAS = (
+    stack_commands,
+    intake_commands,
+    projection_commands,
+    case_commands,
+    label_commands,
+    score_commands,
+    demo_commands,
+)
+for area in AREAS:
     area.register(app)
 
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from console.bootstrap import partitions_of, write_to_partitions
 from domain.events import ClockTicked, to_fields
+from projections.every_partition import partitions_of, write_to_partitions
 from projections.worker import Stop, parser, serve_metrics
 from schemas.codec import Encoder
 from schemas.registry import Registry

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, TypeAlias
-from uuid import UUID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
 
 from console.files import Row
+from console.labels import confirmed
 from console.score_truth import Label, Truth
 from domain.events import (
     DuplicateSeen,
@@ -23,12 +23,12 @@ from domain.events import (
     RiskRestated,
     RiskScored,
     RulesActivated,
+    label_id,
 )
 from domain.payment import Payment, Refusal, admit
 from domain.risk import Conflict, RiskFold
 from domain.rules import RulePack
 
-LABELS: Final = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
 NEVER: Final = -1
 Integers: TypeAlias = NDArray[np.int64]
 Truths: TypeAlias = NDArray[np.bool_]
@@ -92,21 +92,8 @@ class Feedback:
         """The labels that have come by this time, oldest first; each comes once."""
         while self._coming and self._coming[0][0] <= clock_ms:
             due_ms, _, payment = heapq.heappop(self._coming)
-            identity = f"{payment.account_id}\x1f{payment.transaction_id}\x1f{payment.digest.hex()}"
-            yield FraudConfirmed(
-                label_id=str(uuid5(LABELS, identity)),
-                account_id=payment.account_id,
-                transaction_id=payment.transaction_id,
-                event_time=payment.event_time_ms,
-                merchant_id=payment.merchant_id,
-                terminal_id=payment.terminal_id,
-                device_id=payment.device_id,
-                card_id=payment.card_id,
-                source="file",
-                cause_id="score",
-                actor="score",
-                confirmed_at_ms=due_ms,
-            )
+            label = label_id(payment.account_id, payment.transaction_id, payment.digest.hex())
+            yield confirmed(label, payment, "score", "score", due_ms)
 
 
 def admitted(rows: Iterable[Row], truth: Truth) -> Iterator[Admitted]:

@@ -17,6 +17,7 @@ from infra.errors import StackError
 from infra.settings import Settings
 from projections.archive import Bucket
 from projections.case_table import DynamoCaseTable
+from projections.every_partition import NotAcknowledged
 from projections.stores import StoreOptions, dynamodb_client, s3_client
 from schemas.topics import Topics
 
@@ -36,7 +37,7 @@ def explained() -> Iterator[None]:
     """Errors that people can cure end a command with a message instead of a traceback."""
     try:
         yield
-    except (StackError, Stalled, NotWritten) as error:
+    except (StackError, Stalled, NotWritten, NotAcknowledged) as error:
         raise fail(str(error)) from error
 
 

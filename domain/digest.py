@@ -2,18 +2,37 @@
 
 import hashlib
 import json
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any
 
-from domain.events import Event, to_fields
+from domain.events import TYPES, Event, Reason, to_fields
 
 
 def canonical(event: Event) -> bytes:
     """The one encoding of an event that is hashed and compared: JSON after RFC 8785, with its type, bytes as hex.
 
     Our events hold texts, integers, lists and records of them, and no floats: for these, sorted keys and no
-    spaces are all that the RFC asks for.
+    spaces are all that the RFC asks for. A field that was added later is left out where it has its default: so an old
+    event keeps its bytes.
     """
-    return canonical_json({"type": type(event).__name__, **to_fields(event)})
+    data = _without_later(to_fields(event), TYPES[type(event).__name__])
+    if "reasons" in data:
+        data["reasons"] = [_without_later(reason, Reason) for reason in data["reasons"]]
+    return canonical_json({"type": type(event).__name__, **data})
+
+
+def _without_later(data: dict[str, Any], kind: type[Event | Reason]) -> dict[str, Any]:
+    later = _added_later(kind)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
+    return {name: value for name, value in data.items() if name not in later or value != later[name]}
+
+
+@cache
+def _added_later(kind: type[Event | Reason]) -> dict[str, Any]:
+    """The fields that the first version of a record lacked, with their defaults: only those have any."""
+    if is_dataclass(kind):
+        return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    return kind._field_defaults
 
 
 def canonical_json(document: dict[str, Any]) -> bytes:

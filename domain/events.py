@@ -1,15 +1,21 @@
 """Everything that can stand in one of our logs, except a payment: facts in the past tense, and what is asked of a fold.
 
-Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge.
+Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge. A
+field that a record lacks, because it was written before there was such a field, takes its default here: that is all
+our upcasting.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NamedTuple, TypeAlias, TypedDict
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
 from uuid import UUID, uuid5
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
 CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
+LABELS = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
+
+CONFIRMED_FRAUD: Final = "confirmed_fraud"
+DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
+"""What a case can turn out to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +53,23 @@ class RulesActivated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FraudConfirmed:
-    """A payment is known to have been a fraud: from here on, what it touched is riskier.
+class IntakeRefused:
+    """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
 
-    `event_time` is the payment's, in milliseconds. `source` is "case" or "file", `cause_id` the event or the row that
-    says so, and `label_id` derives from the payment: the same one again adds nothing.
+    reason: str
+    detail: str
+    source: str
+    size: int
+    sha256: str
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FraudConfirmed:
+    """A payment is known to be fraud, from a case or a file; written once into each partition.
+
+    From here on it raises the risk of the merchant, terminal, device and card that it was made with. `cause_id` is
+    the command that closed the case, or the SHA-256 of the file.
     """
 
     label_id: str
@@ -68,18 +86,6 @@ class FraudConfirmed:
     confirmed_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeRefused:
-    """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
-
-    reason: str
-    detail: str
-    source: str
-    size: int
-    sha256: str
-    body: bytes | None
-
-
 # -- risk.scored ----------------------------------------------------------------------------------
 
 
@@ -89,6 +95,10 @@ class ShadowScore(TypedDict):
     pack_id: str
     score: int
     rules: list[str]
+
+
+NO_SHADOW: Final[list[ShadowScore]] = []
+"""No pack looks on: one list for all payments, which nobody may change."""
 
 
 class RiskScored(NamedTuple):
@@ -112,7 +122,7 @@ class RiskScored(NamedTuple):
     pack_id: str
     partition: int
     offset: int
-    shadow: Sequence[ShadowScore] = ()
+    shadow: list[ShadowScore] = NO_SHADOW
 
 
 class DuplicateSeen(NamedTuple):
@@ -151,6 +161,8 @@ class RiskFlagged:
     score: int
     reasons: tuple[Reason, ...]
     pack_id: str
+    terminal_id: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +192,8 @@ class RiskRestated:
     pack_id: str
     cause_transaction_id: str
     cause_digest: str
+    terminal_id: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,12 +217,42 @@ class EscalateCase:
     requested_at_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseCase:
+    """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS."""
+
+    account_id: str
+    case_id: str
+    command_id: str
+    actor: str
+    seen_sequence: int
+    disposition: str
+    reason: str
+    requested_at_ms: int
+
+
 # -- cases.events ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlaggedPayment:
+    """A payment that a case is about, with all that a label on it needs."""
+
+    transaction_id: str
+    content_digest: str
+    event_time: int
+    merchant_id: str
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOpened:
-    """The first flag of a typology on an account without an open case of it."""
+    """The first flag of a typology on an account without an open case of it.
+
+    `previous_case_id` is the last case of the typology, now closed.
+    """
 
     account_id: str
     case_id: str
@@ -222,6 +266,12 @@ class CaseOpened:
     score: int
     rules: tuple[str, ...]
     opened_at_ms: int
+    content_digest: str | None = None
+    merchant_id: str | None = None
+    terminal_id: str | None = None
+    device_id: str | None = None
+    card_id: str | None = None
+    previous_case_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,11 +288,19 @@ class RiskLinked:
     currency: str
     score: int
     rules: tuple[str, ...]
+    content_digest: str | None = None
+    merchant_id: str | None = None
+    terminal_id: str | None = None
+    device_id: str | None = None
+    card_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskRevised:
-    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands."""
+    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
+
+    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
+    """
 
     account_id: str
     case_id: str
@@ -267,6 +325,21 @@ class CaseEscalated:
     cause_id: str
     actor: str | None
     escalated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseClosed:
+    """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label."""
+
+    account_id: str
+    case_id: str
+    sequence: int
+    disposition: str
+    actor: str
+    reason: str
+    command_id: str
+    payments: tuple[FlaggedPayment, ...]
+    closed_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,18 +379,19 @@ class Quarantined:
 
 RiskEvent: TypeAlias = RiskFlagged | RiskRestated
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated
-InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | EscalateCase
-CaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CommandRejected
-SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated
-Event: TypeAlias = (
-    RulesActivated | FraudConfirmed | IntakeRefused | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
-)
+Command: TypeAlias = EscalateCase | CloseCase
+InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | Command
+SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CaseClosed
+CaseEvent: TypeAlias = SequencedCaseEvent | CommandRejected
+InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
+Event: TypeAlias = InboundRecord | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RulesActivated, FraudConfirmed, IntakeRefused, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated,
-        ClockTicked, EscalateCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CommandRejected, Quarantined,
+        RulesActivated, IntakeRefused, FraudConfirmed, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated,
+        ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CaseClosed,
+        CommandRejected, Quarantined,
     )
 }  # fmt: skip
 """Every event by the name that its schema bears."""
@@ -328,9 +402,15 @@ def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
     return str(uuid5(FLAGS, f"{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
 
 
-def case_id(typology: str, first_flag_id: str) -> str:
-    """The id of the case that a flag opens."""
-    return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}"))
+def case_id(typology: str, first_flag_id: str, previous_case_id: str | None = None) -> str:
+    """The id of the case that a flag opens. A flag that has opened a case before (closed since) opens another one."""
+    after = f"\x1f{previous_case_id}" if previous_case_id else ""
+    return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}{after}"))
+
+
+def label_id(account_id: str, transaction_id: str, content_digest: str) -> str:
+    """The id of the label on a payment: whoever says that it is fraud, and however often, it is one label."""
+    return str(uuid5(LABELS, f"{account_id}\x1f{transaction_id}\x1f{content_digest}"))
 
 
 def to_fields(event: Event) -> dict[str, Any]:
@@ -356,6 +436,8 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
         known["reasons"] = tuple(
             Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
         )
+    if "payments" in known:
+        known["payments"] = tuple(FlaggedPayment(**payment) for payment in known["payments"])
     for key in ("rules", "rules_before"):
         if key in known and kind is not RiskScored:
             known[key] = tuple(known[key])

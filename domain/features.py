@@ -234,7 +234,7 @@ def _since_confirmed_s(spec: tuple[str, int], history: History, index: int) -> i
 def _key_in(node: Node, known: Mapping[str, Any] | tuple[str, ...], function: str) -> str:
     if isinstance(node, Name) and node.name in known:
         return node.name
-    raise BadExpression(node.column, f"{function} is by one of {', '.join(known)}")
+    raise BadExpression(node.column, f"{function} does not know this key", f"write one of {', '.join(known)}")
 
 
 def _window_in(node: Node, function: str, *, only_time: bool = False) -> Window:
@@ -243,22 +243,26 @@ def _window_in(node: Node, function: str, *, only_time: bool = False) -> Window:
         try:
             ms = duration_ms(value)
         except ValueError as error:
-            raise BadExpression(node.column, str(error)) from error
+            raise BadExpression(node.column, f"{value!r} is no duration", "write one as in 60s, 24h or 28d") from error
         if not 1 <= ms <= MAX_WINDOW_MS:
-            raise BadExpression(node.column, f"a window is from 1ms to {MAX_WINDOW_MS // DAY_MS}d, not {value}")
+            raise BadExpression(
+                node.column, f"{value} is too long or too short", f"from 1ms to {MAX_WINDOW_MS // DAY_MS}d"
+            )
         return Window(ms, 0)
     if only_time:
-        raise BadExpression(node.column, f'{function} needs a time, as in "28d"')
+        raise BadExpression(node.column, f"{function} needs a time", 'write one as in "28d"')
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadExpression(node.column, f'{function} needs a time, as in "24h", or a number of payments, as in 50')
+        raise BadExpression(node.column, f"{function} needs a window", 'write a time as in "24h", or payments as in 50')
     if not 1 <= value <= MAX_ROWS:
-        raise BadExpression(node.column, f"from 1 to {MAX_ROWS} payments, not {value}")
+        raise BadExpression(node.column, f"{value} payments are too many or too few", f"from 1 to {MAX_ROWS}")
     return Window(0, value)
 
 
 def _check_count(node: Call, count: int, example: str) -> None:
     if len(node.arguments) != count:
-        raise BadExpression(node.column, f"{node.name} takes {count} arguments, as in {example}")
+        raise BadExpression(
+            node.column, f"{len(node.arguments)} arguments for {node.name}", f"write it as in {example}"
+        )
 
 
 def _windowed(function: Callable[[str, Window, History, int], int], node: Call) -> Compiled:

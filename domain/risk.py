@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any, Final, NamedTuple
 
 from domain.events import (
+    NO_SHADOW,
     DuplicateSeen,
     FraudConfirmed,
     Reason,
@@ -30,7 +31,6 @@ MAX_PACKS: Final = 1_000
 """Distinct packs that a partition may ever have been decided by: old decisions are restated by their own."""
 PACKS_KEY: Final = "\x1fpacks"
 """The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
-_NO_SHADOW: Final[tuple[ShadowScore, ...]] = ()
 
 
 class Conflict(NamedTuple):
@@ -218,7 +218,7 @@ class RiskFold:
                 active.pack_id,
                 self._partition,
                 offset,
-                self._shadow_scores(history, index) if self._shadows else _NO_SHADOW,
+                self._shadow_scores(history, index) if self._shadows else NO_SHADOW,
             )
         ]
         if known:
@@ -387,6 +387,8 @@ def _flagged(history: History, payment: Payment, decision: Decision, active: Act
         score=decision.score,
         reasons=decision.reasons,
         pack_id=active.pack_id,
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
     )
 
 
@@ -422,4 +424,6 @@ def _restated(
         pack_id=active.pack_id,
         cause_transaction_id=cause.transaction_id,
         cause_digest=cause.digest.hex(),
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
     )

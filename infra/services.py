@@ -1,4 +1,4 @@
-"""The system's own programs, as parts that run beside the stores: the Flink jobs, the projection workers, the clock."""
+"""The system's own programs, as parts that run beside the stores: the Flink jobs, the workers, the clock."""
 
 import json
 import urllib.request
@@ -9,14 +9,22 @@ from infra.parts import Part, answers, python
 from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
-METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4}
+PROCESS = "process"
+METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5}
 """Each service's port for Prometheus, counted from the first."""
 
 
 def services(settings: Settings) -> tuple[Part, ...]:
     """Every program of one system; the clock only where it is to tick by itself."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
-    return (_job(settings, RISK_JOB, 0), _job(settings, CASE_JOB, 1), _case_views(settings), _archive(settings), *clock)
+    return (
+        _job(settings, RISK_JOB, 0),
+        _job(settings, CASE_JOB, 1),
+        _case_views(settings),
+        _archive(settings),
+        _process(settings),
+        *clock,
+    )
 
 
 def service_name(settings: Settings, name: str) -> str:
@@ -87,6 +95,10 @@ def _archive(settings: Settings) -> Part:
     return _worker(
         settings, ARCHIVE, "projections.archive_worker", *("--s3-url", settings.s3_url, "--bucket", settings.bucket)
     )
+
+
+def _process(settings: Settings) -> Part:
+    return _worker(settings, PROCESS, "projections.process_worker")
 
 
 def _clock(settings: Settings) -> Part:

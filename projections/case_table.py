@@ -30,6 +30,9 @@ class CaseTable(Protocol):
     def view(self, case_id: str) -> CaseView | None:
         """The stored view of a case."""
 
+    def items_of(self, case_id: str) -> list[Item]:
+        """All that is stored of a case: its view, and its events and answers in order."""
+
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
         """Store items, then each view if the stored sequence is the given one; returns the cases where it is not."""
 
@@ -80,6 +83,16 @@ class DynamoCaseTable:
         key = {"pk": {"S": f"case#{case_id}"}, "sk": {"S": "view"}}
         found = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
         return view_of(_from_dynamo(found)) if found else None
+
+    def items_of(self, case_id: str) -> list[Item]:
+        """Page by page, read consistently."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._name,
+            ConsistentRead=True,
+            KeyConditionExpression="pk = :case",
+            ExpressionAttributeValues={":case": {"S": f"case#{case_id}"}},
+        )
+        return [_from_dynamo(item) for page in pages for item in page["Items"]]
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
         """Events first, so that no view ever speaks of an event that is not there."""
@@ -135,6 +148,10 @@ class MemoryCaseTable:
         """The stored view of a case."""
         found = self.items.get((f"case#{case_id}", "view"))
         return view_of(found) if found else None
+
+    def items_of(self, case_id: str) -> list[Item]:
+        """By sort key, as the real table has them."""
+        return [self.items[key] for key in sorted(self.items) if key[0] == f"case#{case_id}"]
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
         """Items, then views on their condition."""

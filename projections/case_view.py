@@ -6,6 +6,7 @@ from typing import Any, assert_never
 from domain.case import BrokenLog
 from domain.digest import canonical
 from domain.events import (
+    CaseClosed,
     CaseEscalated,
     CaseEvent,
     CaseOpened,
@@ -40,6 +41,10 @@ class CaseView:
     score_max: int
     value_minor: dict[str, int] = field(default_factory=dict)
     transactions: list[str] = field(default_factory=list)
+    previous_case_id: str | None = None
+    disposition: str | None = None
+    closed_at_ms: int | None = None
+    closed_by: str | None = None
 
 
 def project(view: CaseView | None, event: SequencedCaseEvent) -> CaseView:
@@ -66,6 +71,15 @@ def project(view: CaseView | None, event: SequencedCaseEvent) -> CaseView:
                 escalation_trigger=event.trigger,
                 last_event_ms=max(view.last_event_ms, event.escalated_at_ms),
             )
+        case CaseClosed():
+            return replace(
+                view,
+                status="closed",
+                disposition=event.disposition,
+                closed_at_ms=event.closed_at_ms,
+                closed_by=event.actor,
+                last_event_ms=max(view.last_event_ms, event.closed_at_ms),
+            )
         case _:
             assert_never(event)
 
@@ -83,6 +97,7 @@ def _opened(event: CaseOpened) -> CaseView:
         score_max=event.score,
         value_minor={event.currency: event.amount_minor},
         transactions=[event.transaction_id],
+        previous_case_id=event.previous_case_id,
     )
 
 
@@ -114,7 +129,7 @@ Item = dict[str, Any]
 def view_item(view: CaseView) -> Item:
     """The view as an item of the table, with the keys of its indexes."""
     item: Item = {each.name: getattr(view, each.name) for each in fields(CaseView)}
-    queue = "escalated" if view.escalated else view.status
+    queue = "escalated" if view.escalated and view.status == "open" else view.status
     return {
         **{name: value for name, value in item.items() if value is not None},
         "pk": f"case#{view.case_id}",

@@ -7,13 +7,13 @@ from functools import partial
 from confluent_kafka import Consumer
 
 from domain.case import BrokenLog
-from domain.events import CaseEvent, CommandRejected, SequencedCaseEvent, from_fields
+from domain.events import CaseEvent, CommandRejected, SequencedCaseEvent
 from projections.case_table import CaseTable, DynamoCaseTable
 from projections.case_view import CaseView, event_item, project
-from projections.log import MAX_BATCH, LogRecord, as_record
+from projections.log import MAX_BATCH, as_record
 from projections.stores import StoreOptions, dynamodb_client
-from projections.worker import EVENTS, PARKED, POLL_S, WRITTEN, Stop, complain, parser, serve_metrics
-from schemas.codec import Decoder, Unreadable
+from projections.worker import EVENTS, PARKED, POLL_S, WRITTEN, Stop, complain, decoded, parser, serve_metrics
+from schemas.codec import Decoder
 from schemas.registry import Registry
 
 NAME = "case-views"
@@ -70,23 +70,6 @@ class Projector:
         self._views.move_to_end(view.case_id)
         if len(self._views) > HOT_CASES:
             self._views.popitem(last=False)
-
-
-def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[CaseEvent]:
-    """The case events in records; what cannot be read is complained about, and stays in the log."""
-    events: list[CaseEvent] = []
-    for record in records:
-        try:
-            name, data = decoder.decode(record.value)
-            event = from_fields(name, data)
-        except (Unreadable, KeyError, TypeError) as error:
-            complain(f"{record.topic} {record.partition} {record.offset} is no case event: {error}")
-            continue
-        if isinstance(event, CaseEvent):
-            events.append(event)
-        else:
-            complain(f"{record.topic} {record.partition} {record.offset} is no case event but a {name}")
-    return events
 
 
 def main() -> None:

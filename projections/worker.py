@@ -1,15 +1,19 @@
-"""What every worker shares: its command line, a stop in order, and figures for Prometheus."""
+"""What every worker shares: its command line, a stop in order, case events to read, and figures for Prometheus."""
 
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event
 from types import FrameType
 
 from botocore.exceptions import BotoCoreError, ClientError
 from prometheus_client import Counter, Gauge, start_http_server
 
+from domain.events import CaseEvent, from_fields
+from projections.every_partition import NotAcknowledged
+from projections.log import LogRecord
+from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 
 EVENTS = Counter("fraudcase_worker_records", "Records that a worker has read", ["worker", "topic"])
@@ -45,7 +49,7 @@ class Stop:
         while True:
             try:
                 write()
-            except (BotoCoreError, ClientError) as error:
+            except (BotoCoreError, ClientError, NotAcknowledged) as error:
                 complain(f"not stored, trying again: {error}")
                 if self._event.wait(RETRY_S):
                     return False
@@ -72,3 +76,20 @@ def complain(message: str) -> None:
     """Say what is wrong where the stack keeps a worker's output."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[CaseEvent]:
+    """The case events in records; what cannot be read is complained about, and stays in the log."""
+    events: list[CaseEvent] = []
+    for record in records:
+        try:
+            name, data = decoder.decode(record.value)
+            event = from_fields(name, data)
+        except (Unreadable, KeyError, TypeError) as error:
+            complain(f"{record.topic} {record.partition} {record.offset} is no case event: {error}")
+            continue
+        if isinstance(event, CaseEvent):
+            events.append(event)
+        else:
+            complain(f"{record.topic} {record.partition} {record.offset} is no case event but a {name}")
+    return events

@@ -177,7 +177,7 @@ def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> Non
     result = command.invoke(app, ["status", "--json"])
     assert result.exit_code == 0, result.output
     assert {each["name"]: each["is_ready"] for each in json.loads(result.stdout)} == dict.fromkeys(
-        ["kafka", "registry", "dynamodb", "s3", "risk-job", "case-job", "case-views", "archive"], True
+        ["kafka", "registry", "dynamodb", "s3", "risk-job", "case-job", "case-views", "archive", "process"], True
     )
     assert command.invoke(app, ["doctor"]).exit_code == 0
     assert "differs" not in command.invoke(app, ["digest"]).stdout

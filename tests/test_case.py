@@ -5,14 +5,17 @@ from functools import reduce
 
 import pytest
 
-from domain.case import SLA_MS, AccountCases, BrokenLog, CaseFold, decide, evolve
+from domain.case import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, CaseFold, decide, evolve
 from domain.events import (
+    CaseClosed,
     CaseEscalated,
     CaseEvent,
     CaseOpened,
     ClockTicked,
+    CloseCase,
     CommandRejected,
     EscalateCase,
+    FlaggedPayment,
     InboxRecord,
     Reason,
     RiskFlagged,
@@ -22,6 +25,7 @@ from domain.events import (
     to_fields,
 )
 from domain.payment import Refusal
+from projections.case_view import CaseView, project, view_item
 
 ACCOUNT = "acct-anna"
 CASE = "031ffdd4-21c4-5946-bfa2-808b6f5d4f2c"
@@ -210,6 +214,171 @@ def test_a_refused_command_says_why(changed: dict[str, object], reason: str) -> 
     assert [event.reason for event in rejected] == [reason]
 
 
+def close(**changed: object) -> CloseCase:
+    made = CloseCase(
+        account_id=ACCOUNT,
+        case_id=CASE,
+        command_id="cmd-close",
+        actor="ana",
+        seen_sequence=1,
+        disposition="confirmed_fraud",
+        reason="the customer did not pay this",
+        requested_at_ms=NOON + 9,
+    )
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def viewed(events: list[CaseEvent], case_id: str = CASE) -> CaseView:
+    view = None
+    for event in events:
+        if event.case_id == case_id and not isinstance(event, CommandRejected):
+            view = project(view, event)
+    assert view is not None
+    return view
+
+
+def test_an_analyst_closes_a_case_and_is_answered_once() -> None:
+    flagged = flag(1, card_id="card", terminal_id="till", device_id="phone")
+    _, events = history(flagged, close(), close())
+    assert kinds(events) == ["CaseOpened", "CaseClosed"]
+    assert events[1] == CaseClosed(
+        account_id=ACCOUNT,
+        case_id=CASE,
+        sequence=2,
+        disposition="confirmed_fraud",
+        actor="ana",
+        reason="the customer did not pay this",
+        command_id="cmd-close",
+        payments=(
+            FlaggedPayment(
+                transaction_id="tx-1", content_digest="00", event_time=NOON, merchant_id="bakery",
+                terminal_id="till", device_id="phone", card_id="card",
+            ),
+        ),
+        closed_at_ms=NOON + 9,
+    )  # fmt: skip
+
+
+def test_a_flag_that_does_not_stand_is_not_among_the_payments_of_a_closed_case() -> None:
+    gone, stands = restated(3, "flag-1", ("velocity",), ()), restated(4, "flag-2", ("velocity",), (REASON,))
+    closed = history(flag(1), flag(2), gone, stands, close(seen_sequence=4))[1][-1]
+    assert isinstance(closed, CaseClosed)
+    assert [payment.transaction_id for payment in closed.payments] == ["tx-2"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"seen_sequence": 2}, "the case has moved on: seen at 2, now at 1"),
+        ({"case_id": "other"}, "the account has no open case of this id"),
+        ({"disposition": "guilty"}, "the disposition must be one of confirmed_fraud, false_positive, inconclusive"),
+    ],
+)
+def test_a_refused_closing_says_why(changed: dict[str, object], reason: str) -> None:
+    _, events = history(flag(1), close(**changed), close(**changed))
+    assert kinds(events) == ["CaseOpened", "CommandRejected"]
+    assert [event.reason for event in events if isinstance(event, CommandRejected)] == [reason]
+
+
+@pytest.mark.parametrize("again", [close(command_id="cmd-2"), command(command_id="cmd-2")])
+def test_nothing_is_done_to_a_closed_case(again: CloseCase | EscalateCase) -> None:
+    _, events = history(flag(1), close(), replace(again, seen_sequence=2))
+    rejected = [event.reason for event in events if isinstance(event, CommandRejected)]
+    assert rejected == ["the case is closed already, as confirmed_fraud"]
+
+
+def test_a_closed_case_does_not_fall_due() -> None:
+    fold, _ = history(flag(1), close())
+    assert fold.step(ClockTicked(tick_id="t", now_ms=NOON + SLA_MS)) == []
+
+
+def test_a_flag_after_closing_opens_a_case_that_links_to_the_closed_one() -> None:
+    _, events = history(flag(1), close(), flag(2), flag(3))
+    assert kinds(events) == ["CaseOpened", "CaseClosed", "CaseOpened", "RiskLinked"]
+    opened = events[2]
+    assert isinstance(opened, CaseOpened)
+    assert (opened.sequence, opened.previous_case_id) == (1, CASE)
+    assert opened.case_id != CASE
+    assert viewed(events, opened.case_id).previous_case_id == CASE
+
+
+def test_a_case_of_another_typology_stays_open() -> None:
+    _, events = history(flag(1), flag(2, typology="stolen_card"), close(), flag(3, typology="stolen_card"))
+    assert kinds(events) == ["CaseOpened", "CaseOpened", "CaseClosed", "RiskLinked"]
+
+
+def test_a_closed_case_learns_that_its_flag_no_longer_stands() -> None:
+    _, events = history(flag(1), close(), flag(2), restated(3, "flag-1", ("velocity",), ()))
+    revised = events[-1]
+    assert isinstance(revised, RiskRevised)
+    assert (revised.case_id, revised.sequence, revised.score) == (CASE, 3, 0)
+    view = viewed(events)
+    assert (view.status, view.flags, view.flags_withdrawn, view.sequence) == ("closed", 0, 1, 3)
+
+
+def test_a_flag_that_stands_again_after_closing_opens_another_case_and_both_learn_of_what_follows() -> None:
+    gone, back = restated(2, "flag-1", ("velocity",), ()), restated(3, "flag-1", (), (REASON,))
+    fold, events = history(flag(1), gone, close(seen_sequence=2), back)
+    assert kinds(events) == ["CaseOpened", "RiskRevised", "CaseClosed", "RiskRevised", "CaseOpened"]
+    opened = events[-1]
+    assert isinstance(opened, CaseOpened)
+    assert opened.case_id != CASE  # though it is the flag that had opened the first
+    again = fold.step(restated(4, "flag-1", ("velocity",), ()))
+    assert isinstance(again, list)
+    assert [(kind, event.case_id) for kind, event in zip(kinds(again), again, strict=True)] == [
+        ("RiskRevised", opened.case_id),
+        ("RiskRevised", CASE),
+    ]
+
+
+def test_only_so_many_closed_cases_are_remembered() -> None:
+    fold = CaseFold()
+    for number in range(1, MAX_CLOSED + 2):
+        opened = next(iter(fold.step(flag(number))))
+        assert isinstance(opened, CaseOpened)
+        fold.step(close(case_id=opened.case_id, command_id=f"cmd-{number}"))
+    late = MAX_CLOSED + 2
+    assert fold.step(restated(late, "flag-1", ("velocity",), ())) == []
+    told = fold.step(restated(late + 1, "flag-2", ("velocity",), ()))
+    assert isinstance(told, list)
+    assert kinds(told) == ["RiskRevised"]
+    joins = fold.step(restated(late + 2, "flag-1", ("velocity",), (REASON,)))
+    assert isinstance(joins, list)
+    assert kinds(joins) == ["CaseOpened"]
+
+
+def test_closed_cases_are_remembered_with_so_many_flags_in_all() -> None:
+    flags = [flag(number) for number in range(1, MAX_LINKED + 1)]
+    first = close(seen_sequence=MAX_LINKED + 1)  # one event for the escalation by the number of flags
+    fold, events = history(*flags, first, flag(MAX_LINKED + 1))
+    opened = events[-1]
+    assert isinstance(opened, CaseOpened)
+    fold.step(close(case_id=opened.case_id, command_id="cmd-2"))
+    assert fold.step(restated(MAX_LINKED + 2, "flag-1", ("velocity",), ())) == []
+
+
+def test_the_view_of_a_closed_case_leaves_its_queue() -> None:
+    events = history(flag(1, score=950), close(seen_sequence=2, disposition="false_positive"))[1]
+    view = viewed(events)
+    assert (view.status, view.disposition, view.closed_by, view.closed_at_ms) == (
+        "closed", "false_positive", "ana", NOON + 9,
+    )  # fmt: skip
+    assert view.escalated
+    assert view_item(view)["queue"].startswith("closed#")
+    assert view_item(viewed(events[:2]))["queue"].startswith("escalated#")
+
+
+def test_a_flag_below_the_line_weighs_nothing_in_its_case() -> None:
+    sunk = replace(restated(2, "flag-1", ("velocity",), ()), score=300)  # points, but not enough to be flagged
+    risen = replace(restated(3, "flag-1", (), (REASON,)), score_before=300)
+    _, events = history(flag(1), sunk, risen)
+    assert [(event.score_before, event.score) for event in events if isinstance(event, RiskRevised)] == [
+        (600, 0),
+        (0, 600),
+    ]
+    assert viewed(events).flags == 1
+
+
 def test_state_survives_being_packed() -> None:
     records: list[InboxRecord] = [
         flag(1),
@@ -217,6 +386,10 @@ def test_state_survives_being_packed() -> None:
         command(seen_sequence=2),
         restated(3, "flag-1", ("velocity",), ()),
         flag(4),
+        close(seen_sequence=5),
+        flag(5),
+        restated(6, "flag-2", ("velocity",), ()),
+        close(seen_sequence=6),
     ]
     _, expected = history(*records)
     store: dict[str, bytes] = {}
@@ -235,7 +408,7 @@ def test_a_broken_log_is_an_error() -> None:
     with pytest.raises(BrokenLog, match="opens while"):
         cased([opened, opened])
     assert isinstance(opened, CaseOpened)
-    with pytest.raises(BrokenLog, match="no open case"):
+    with pytest.raises(BrokenLog, match="has no case"):
         evolve(AccountCases(account_id=ACCOUNT), history(flag(1), flag(2))[1][1])
 
 

@@ -15,7 +15,8 @@ from projections.case_table import CaseTable, DynamoCaseTable, MemoryCaseTable
 from projections.case_view import CaseView, project, view_item, view_of
 from projections.log import LogRecord
 from projections.stores import StoreOptions, dynamodb_client
-from projections.view_worker import Projector, decoded
+from projections.view_worker import Projector
+from projections.worker import decoded
 from schemas.catalog import all_schemas, latest
 from schemas.codec import MAX_BODY, Decoder, Encoder
 from tests.test_case import CASE, flag, history

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.payment import Payment, Refusal, admit
 from domain.risk import Conflict, RiskFold
-from domain.rules import DEFAULT
+from domain.rules import THREE
 from tests.oracle import standing_flags
 
-ACTIVATED = RulesActivated(pack_id=DEFAULT.pack_id, pack=DEFAULT.canonical, activated_by="test")
+ACTIVATED = RulesActivated(pack_id=THREE.pack_id, pack=THREE.canonical, activated_by="test")
 NOON = 1_750_000_000_000
 DAY_MS = 86_400_000
 

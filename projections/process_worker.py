@@ -1,0 +1,96 @@
+"""From cases.events to payments.inbound: a case that is closed as confirmed fraud becomes labels on its payments.
+
+The step between two accounts' worlds that docs/decisions/0001 asks for: it reads an event in one log and appends the
+next records to the other, with ids that derive from their cause. It holds no state: everything it needs stands in
+CaseClosed. Its position is committed after the labels are acknowledged, so a label may be written again and is then
+recognised by its id, in the folds.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from confluent_kafka import Consumer
+
+from domain.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
+from projections.every_partition import Addressed, PartitionWriter, partitions_of
+from projections.log import MAX_BATCH, as_record
+from projections.worker import EVENTS, POLL_S, WRITTEN, Stop, decoded, parser, serve_metrics
+from schemas.codec import Decoder, Encoder
+from schemas.registry import Registry
+
+NAME = "process"
+
+
+def labels(event: CaseClosed) -> list[FraudConfirmed]:
+    """One label for each payment of a case that turned out to be fraud; of any other case, none."""
+    if event.disposition != CONFIRMED_FRAUD:
+        return []
+    by_id = {
+        label_id(event.account_id, payment.transaction_id, payment.content_digest): payment
+        for payment in event.payments
+    }
+    return [
+        FraudConfirmed(
+            label_id=label,
+            account_id=event.account_id,
+            transaction_id=payment.transaction_id,
+            event_time=payment.event_time,
+            merchant_id=payment.merchant_id,
+            terminal_id=payment.terminal_id,
+            device_id=payment.device_id,
+            card_id=payment.card_id,
+            source="case",
+            cause_id=event.command_id,
+            actor=event.actor,
+            confirmed_at_ms=event.closed_at_ms,
+        )
+        for label, payment in by_id.items()
+    ]
+
+
+def addressed(found: Sequence[FraudConfirmed], partitions: Sequence[int], encoder: Encoder) -> list[Addressed]:
+    """Each label into each of these partitions, label by label."""
+    encoded = [(label.label_id.encode(), encoder.encode("FraudConfirmed", to_fields(label))) for label in found]
+    return [Addressed(partition, key, value) for key, value in encoded for partition in partitions]
+
+
+def next_records(events: Sequence[CaseEvent], partitions: Sequence[int], encoder: Encoder) -> list[Addressed]:
+    """What these case events lead to in payments.inbound."""
+    found = [label for event in events if isinstance(event, CaseClosed) for label in labels(event)]
+    return addressed(found, partitions, encoder)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    known = parser().parse_args()
+    stop = Stop()
+    source, target = known.topics.cases_events, known.topics.payments_inbound
+    registry = Registry(known.registry)
+    decoder, encoder = Decoder(registry.schema_text), Encoder(registry.ids())
+    partitions, writer = partitions_of(known.bootstrap, target), PartitionWriter(known.bootstrap, target)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": known.bootstrap,
+            "group.id": f"{source}-{NAME}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 6_000,  # the least that brokers allow: how long a killed worker's share waits
+            "fetch.wait.max.ms": 50,
+        }
+    )
+    consumer.subscribe([source])
+    serve_metrics(known.metrics_port)
+    while not stop.is_set:
+        messages = consumer.consume(MAX_BATCH, timeout=POLL_S)
+        if not messages:
+            continue
+        records = next_records(decoded(decoder, map(as_record, messages)), partitions, encoder)
+        if stop.persist(partial(writer.write, records)):
+            consumer.commit(asynchronous=False)
+        EVENTS.labels(NAME, source).inc(len(messages))
+        WRITTEN.labels(NAME, "labels").inc(len(records) // len(partitions))
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()
