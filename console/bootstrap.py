@@ -2,7 +2,7 @@
 
 from console.progress import end_offsets
 from domain.events import RulesActivated, to_fields
-from domain.rules import DEFAULT, RulePack
+from domain.rules import RulePack
 from projections.every_partition import write_to_partitions
 from schemas.codec import Encoder
 from schemas.registry import Registry
@@ -13,8 +13,8 @@ def register_schemas(registry_url: str) -> None:
     Registry(registry_url).register_all()
 
 
-def activate_first_rules(bootstrap: str, registry_url: str, topic: str, pack: RulePack = DEFAULT) -> int:
-    """Put a rule pack in force in every partition of the inbound log that is still empty; returns how many were."""
+def activate_first_rules(bootstrap: str, registry_url: str, topic: str, pack: RulePack) -> int:
+    """Put a rule pack in force in every partition of a log that is still empty; returns how many were."""
     empty = [number for number, end in end_offsets(bootstrap, topic).items() if end == 0]
     activate_rules(bootstrap, registry_url, topic, pack, activated_by="system", partitions=empty)
     return len(empty)

@@ -8,6 +8,7 @@ from console import (
     intake_commands,
     label_commands,
     projection_commands,
+    rules_commands,
     score_commands,
     stack_commands,
 )
@@ -18,16 +19,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals can hold personal data
 )
-AREAS = (
+for area in (
     stack_commands,
     intake_commands,
     projection_commands,
     case_commands,
     label_commands,
+    rules_commands,
     score_commands,
     demo_commands,
-)
-for area in AREAS:
+):
     area.register(app)
 
 

@@ -20,7 +20,7 @@ from domain.payment import Refusal
 from domain.risk import RiskFold
 from domain.rules import RulePack
 from generator.producer import place_of
-from projections.log import KafkaLog, LogRecord
+from projections.log import KafkaLog, LogRecord, answers_in
 from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 
@@ -126,9 +126,7 @@ def _recorded(
 ) -> tuple[Ledger, dict[tuple[int, int], tuple[Identity, bool]], dict[tuple[int, int], str]]:
     ledger = Ledger()
     identities: dict[tuple[int, int], tuple[Identity, bool]] = {}
-    for record in _all(log, topics.risk_scored):
-        answer = from_fields(*decoder.decode(record.value))
-        assert isinstance(answer, RiskScored | DuplicateSeen)
+    for answer in (answer for record in _all(log, topics.risk_scored) for answer in answers_in(record, decoder)):
         identity = answer.account_id, answer.transaction_id, answer.content_digest
         identities[answer.partition, answer.offset] = identity, isinstance(answer, DuplicateSeen)
         if isinstance(answer, RiskScored):

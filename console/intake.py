@@ -12,7 +12,7 @@ from console import files
 from console.decisions import answered
 from console.progress import Stalled, end_offsets
 from console.work import progress, topics
-from domain.events import DuplicateSeen, Quarantined, RiskScored, from_fields
+from domain.events import DecisionsMade, DuplicateSeen, Quarantined, RiskScored, from_fields
 from generator.producer import Intake
 from generator.traffic import Behaviour, Generated
 from infra.settings import Settings
@@ -48,12 +48,14 @@ class Answers:
         """Take in what has come; returns how many answers there are in all."""
         for record in self._follower.poll(wait_s):
             event = from_fields(*self._decoder.decode(record.value))
-            if isinstance(event, RiskScored | DuplicateSeen) or (
-                isinstance(event, Quarantined) and event.topic == self._inbound and not event.decided
-            ):
-                place = event.partition, event.offset
-                self.places.add(place)
-                self.answered_ms.setdefault(place, record.timestamp_ms)
+            answers: list[RiskScored | DuplicateSeen | Quarantined] = []
+            if isinstance(event, DecisionsMade):
+                answers += event.answers()
+            elif isinstance(event, Quarantined) and event.topic == self._inbound and not event.decided:
+                answers.append(event)
+            for answer in answers:
+                self.places.add((answer.partition, answer.offset))
+                self.answered_ms.setdefault((answer.partition, answer.offset), record.timestamp_ms)
         return len(self.places)
 
     def wait_for(self, sent: set[Place], seen: Callable[[int], None] = lambda _: None) -> None:

@@ -5,13 +5,15 @@ import sys
 from collections.abc import Callable
 
 from console.bootstrap import activate_first_rules, register_schemas
-from console.work import case_table, messages, progress, topics
+from console.work import case_table, control_store, messages, progress, topics
+from domain.rules import DEFAULT, parse_pack
 from infra import jars, stack
 from infra.errors import StackError
 from infra.parts import Part, parts
 from infra.services import services
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
+from migrations.store import connect, upgrade
 
 NEEDED_BYTES = 2 << 30
 
@@ -35,12 +37,15 @@ def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -
 
 
 def prepare(settings: Settings) -> None:
-    """Schemas, logs, bucket, table, and rules where there are none yet; doing it again changes nothing."""
+    """Schemas, logs, bucket, tables, and rules where there are none yet; doing it again changes nothing."""
     register_schemas(settings.registry_url)
     ensure_topics(settings)
     ensure_bucket(settings)
     case_table(settings).ensure()
-    activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topics(settings).payments_inbound)
+    upgrade(connect(settings.control_database))
+    pack = parse_pack(control_store(settings).first(DEFAULT))
+    for topic in topics(settings).ruled_logs:
+        activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
 
 
 def down(settings: Settings, report: stack.Report) -> list[str]:

@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from console.control import Store
 from console.progress import Stalled
 from generator.producer import NotWritten
 from infra.errors import StackError
 from infra.settings import Settings
+from migrations.store import connect
 from projections.archive import Bucket
 from projections.case_table import DynamoCaseTable
 from projections.every_partition import NotAcknowledged
@@ -93,6 +95,11 @@ def _options(settings: Settings, url: str) -> StoreOptions:
 def case_table(settings: Settings) -> DynamoCaseTable:
     """The table of the case views."""
     return DynamoCaseTable(dynamodb_client(_options(settings, settings.dynamodb_url)), settings.table)
+
+
+def control_store(settings: Settings) -> Store:
+    """The control store as it stands: `fraudcase up` and `fraudcase control upgrade` make its tables."""
+    return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
 
 
 def bucket(settings: Settings) -> Bucket:

@@ -135,6 +135,26 @@ class DuplicateSeen(NamedTuple):
     offset: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionsMade:
+    """The answers to the payments of one batch, as they stand in risk.scored: a record a batch, since each costs.
+
+    How payments were batched says nothing; each answer names the offset that it is about.
+    """
+
+    partition: int
+    scored: tuple[RiskScored, ...]
+    duplicates: tuple[DuplicateSeen, ...]
+
+    def answers(self) -> list[RiskScored | DuplicateSeen]:
+        """All of them, in the order of the log."""
+        return sorted((*self.scored, *self.duplicates), key=_offset)
+
+
+def _offset(answer: RiskScored | DuplicateSeen) -> int:
+    return answer.offset
+
+
 # -- cases.inbox ----------------------------------------------------------------------------------
 
 
@@ -384,12 +404,12 @@ InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | Command
 SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CaseClosed
 CaseEvent: TypeAlias = SequencedCaseEvent | CommandRejected
 InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
-Event: TypeAlias = InboundRecord | RiskScored | DuplicateSeen | InboxRecord | CaseEvent | Quarantined
+Event: TypeAlias = InboundRecord | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RulesActivated, IntakeRefused, FraudConfirmed, RiskScored, DuplicateSeen, RiskFlagged, RiskRestated,
+        RulesActivated, IntakeRefused, FraudConfirmed, DecisionsMade, RiskFlagged, RiskRestated,
         ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CaseClosed,
         CommandRejected, Quarantined,
     )
@@ -415,12 +435,12 @@ def label_id(account_id: str, transaction_id: str, content_digest: str) -> str:
 
 def to_fields(event: Event) -> dict[str, Any]:
     """The event as plain data, field by field, as its schema wants it."""
-    if isinstance(event, RiskScored | DuplicateSeen):
-        return event._asdict()
     return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, RiskScored | DuplicateSeen):
+        return value._asdict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
@@ -432,6 +452,10 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
     """The event that `to_fields` made these of. KeyError names a type that no fold knows."""
     kind = TYPES[name]
     known = dict(data)
+    if kind is DecisionsMade:
+        partition = known["partition"]
+        known["scored"] = tuple(RiskScored(**scored, partition=partition) for scored in known["scored"])
+        known["duplicates"] = tuple(DuplicateSeen(**each, partition=partition) for each in known["duplicates"])
     if "reasons" in known:
         known["reasons"] = tuple(
             Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
@@ -439,6 +463,6 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
     if "payments" in known:
         known["payments"] = tuple(FlaggedPayment(**payment) for payment in known["payments"])
     for key in ("rules", "rules_before"):
-        if key in known and kind is not RiskScored:
+        if key in known:
             known[key] = tuple(known[key])
     return kind(**known)

@@ -23,7 +23,7 @@ from domain.families import Measured, Ready, ready
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
 from domain.labels import Label, Labels
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
-from domain.rules import Allowlist, BadRulePack, RulePack, Velocity, is_by_entity, parse_pack
+from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, Velocity, is_by_entity, parse_pack
 
 MAX_SHADOWS: Final = 4
 """Packs that may look on at a time: each is evaluated for every payment."""
@@ -42,18 +42,23 @@ class Conflict(NamedTuple):
 class ActivePack(NamedTuple):
     """A rule pack made ready: what its rules are, and how far back they look.
 
-    `rules` are those that the account's fold decides, `allowing` those of them that forbid a flag. `entity_keys` is
-    what payments have to be grouped by, across accounts, for the rest.
+    `rules` are those that the account's fold decides; those by labels alone, and those that forbid a flag, stand apart.
+    `entity_keys` is what payments have to be grouped by, across accounts, for the rest.
     """
 
     pack_id: str
     pack: RulePack
     rules: tuple[Ready, ...]
+    by_labels: tuple[Ready, ...]
     allowing: tuple[Ready, ...]
     window_ms: int
     rows: int
     confirmed: tuple[Spec, ...]
     entity_keys: tuple[str, ...]
+
+    def place(self, reason: Reason) -> int:
+        """Where the reason's rule stands in the pack."""
+        return next(number for number, rule in enumerate(self.pack.rules) if rule.name == reason.rule)
 
 
 class Finding(NamedTuple):
@@ -316,7 +321,8 @@ def activate(canonical: str) -> ActivePack:
     return ActivePack(
         pack_id=pack.pack_id,
         pack=pack,
-        rules=tuple(each for each in made if not isinstance(each.rule, Allowlist)),
+        rules=tuple(each for each in made if not isinstance(each.rule, Allowlist | EntityRisk)),
+        by_labels=tuple(each for each in made if isinstance(each.rule, EntityRisk)),
         allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
         window_ms=max((each.needs.window_ms for each in made), default=0),
         rows=max((each.needs.rows for each in made), default=0),
@@ -328,14 +334,16 @@ def activate(canonical: str) -> ActivePack:
 def decide(history: History, index: int, active: ActivePack) -> Decision:
     """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
     payment = history.payments[index]
-    reasons: list[Reason] | None = None
-    for each in active.rules:
-        if each.check(history, index, payment):
-            reason = each.reason(history, index)
-            if reason is not None:
-                reasons = [*reasons, reason] if reasons else [reason]
-    if reasons is None:
+    found = [each for each in active.rules if each.check(history, index, payment)]
+    if history.facts and payment.order in history.facts:
+        found += active.by_labels
+    if not found:
         return NOTHING
+    reasons = [reason for each in found if (reason := each.reason(history, index)) is not None]
+    if not reasons:
+        return NOTHING
+    if active.by_labels:
+        reasons.sort(key=active.place)
     for each in active.allowing:
         if each.check(history, index, payment) and each.is_open(history, index):
             return NOTHING
@@ -346,7 +354,9 @@ def decide(history: History, index: int, active: ActivePack) -> Decision:
 def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
     """What each rule makes of the payment at an index, in the pack's order, whether it fires or not."""
     made = []
-    for each in sorted((*active.rules, *active.allowing), key=lambda each: active.pack.rules.index(each.rule)):
+    for each in sorted(
+        (*active.rules, *active.by_labels, *active.allowing), key=lambda each: active.pack.rules.index(each.rule)
+    ):
         measured = each.measure(history, index)
         is_open = each.is_open(history, index)
         fires = measured.holds and is_open

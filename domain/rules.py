@@ -516,7 +516,7 @@ DEFAULT: Final = RulePack(
         ),
         Expression(
             name="many_merchants", typology="rapid_spending", points=300, reason_code="MANY_MERCHANTS",
-            when='count(account, "10m") >= 5', value='distinct(merchant, card, "10m")', at_least=5,
+            when='count(account, "2m") >= 5', value='distinct(merchant, card, "2m")', at_least=5,
         ),
         EntityRisk(
             name="risky_device", typology="known_fraud", points=500, severity="high", reason_code="DEVICE_FRAUD",

@@ -75,8 +75,6 @@ class _Account:
     longitude: float
     mean_minor: int
     payments: int = 0
-    last_ms: int = 0
-    last_present_ms: int = 0
 
     @property
     def name(self) -> str:
@@ -93,6 +91,7 @@ class Traffic:
         self._weights = list(accumulate(1 / (rank + 20) ** 0.7 for rank in range(options.accounts)))
         self._waiting: list[tuple[int, int, Generated]] = []
         self._made = 0
+        self._last_ms: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Generated]:
         step_ms = 1000 / self._options.per_second
@@ -100,9 +99,17 @@ class Traffic:
         while True:
             now_ms = self._options.start_ms + int(due * step_ms)
             while self._waiting and self._waiting[0][0] <= now_ms:
-                yield heapq.heappop(self._waiting)[2]
-            yield from self._moment(now_ms)
+                yield self._ordered(heapq.heappop(self._waiting)[2])
+            yield from map(self._ordered, self._moment(now_ms))
             due += 1
+
+    def _ordered(self, generated: Generated) -> Generated:
+        """The payment as it leaves: in order if that is asked for, after all that left before it from its account."""
+        if self._options.in_order:
+            transaction = generated.transaction
+            event_ms = max(transaction["event_time"], self._last_ms.get(transaction["account_id"], -1) + 1)
+            self._last_ms[transaction["account_id"]] = transaction["event_time"] = event_ms
+        return generated
 
     def _account(self, number: int) -> _Account:
         country, latitude, longitude = self._random.choice(CITIES)
@@ -189,9 +196,6 @@ class Traffic:
         present_at: tuple[float, float] | None,
         at: str | None = None,
     ) -> Generated:
-        if self._options.in_order:
-            event_ms = max(event_ms, account.last_ms + 1)
-            account.last_ms = event_ms
         account.payments += 1
         merchant = self._random.randrange(2_000)
         latitude, longitude = present_at or (None, None)

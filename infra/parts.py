@@ -152,6 +152,8 @@ def _registry(settings: Settings) -> Part:
         environment={
             "QUARKUS_HTTP_HOST": settings.host,
             "QUARKUS_HTTP_PORT": str(settings.registry_port),
+            "QUARKUS_MANAGEMENT_HOST": settings.host,
+            "QUARKUS_MANAGEMENT_PORT": "0",  # any: on its own 9000, a second stack would not start
             "APICURIO_STORAGE_KIND": "sql",
             "APICURIO_STORAGE_SQL_KIND": "h2",
             "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder}/registry",
@@ -204,6 +206,7 @@ def _s3(settings: Settings) -> Part:
         ports={"FRAUDCASE_S3_PORT": settings.s3_port},
         environment={
             "SERVER_ADDRESS": settings.host,
+            "SERVER_PORT": "0",  # of HTTPS, which nobody asks for
             "COM_ADOBE_TESTING_S3MOCK_HTTP_PORT": str(settings.s3_port),
             "COM_ADOBE_TESTING_S3MOCK_STORE_ROOT": str(folder),
             "COM_ADOBE_TESTING_S3MOCK_STORE_RETAIN_FILES_ON_EXIT": "true",

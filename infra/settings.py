@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     aws_secret_access_key: SecretStr = SecretStr("local")
     """The local stores take any key; real ones come from the environment."""
 
+    control_url: SecretStr | None = None
+    """The control store, as SQLAlchemy's URL (`postgresql://…`); without one it is SQLite in `home`."""
+
     flink_mode: str = "thread"
     flink_parallelism: int = 1
     flink_window_ms: int = 20
@@ -49,6 +52,13 @@ class Settings(BaseSettings):
     def jar_folder(self) -> Path:
         """Where downloaded jars are kept."""
         return self.jars or self.home / "jars"
+
+    @property
+    def control_database(self) -> str:
+        """The URL of the control store."""
+        if self.control_url is not None:
+            return self.control_url.get_secret_value()
+        return f"sqlite:///{self.home.resolve() / f'{self.prefix}control.db'}"
 
     @property
     def kafka_bootstrap(self) -> str:

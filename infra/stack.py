@@ -135,6 +135,8 @@ def reset(settings: Settings, parts: Sequence[Part]) -> None:
     down(settings, parts)
     for name in ("data", "run", "logs", "checkpoints"):
         shutil.rmtree(settings.home / name, ignore_errors=True)
+    for file in settings.home.glob("*control.db"):
+        file.unlink()
 
 
 def log_of(settings: Settings, name: str) -> Path:

@@ -11,9 +11,9 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domain.events import DuplicateSeen, RiskScored, from_fields
+from domain.events import DuplicateSeen
 from projections.archive import Bucket, segments, to_parquet
-from projections.log import LogRecord
+from projections.log import LogRecord, answers_in
 from schemas.codec import Decoder
 
 FOLDER = "analytics/risk_scored/"
@@ -65,9 +65,7 @@ class AnalyticsWriter:
             return
         answered = dict(self._answered)
         rows = []
-        for record in fresh:
-            answer = from_fields(*self._decoder.decode(record.value))
-            assert isinstance(answer, RiskScored | DuplicateSeen)
+        for answer in (answer for record in fresh for answer in answers_in(record, self._decoder)):
             if answer.offset > answered.get(answer.partition, -1):
                 answered[answer.partition] = answer.offset
                 rows.append({**answer._asdict(), "is_duplicate": isinstance(answer, DuplicateSeen)})

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
+from domain.events import DecisionsMade, DuplicateSeen, RiskScored, from_fields
+from schemas.codec import Decoder
+
 MAX_BATCH = 5_000
 
 
@@ -36,13 +39,13 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """The records of a partition from its start up to an offset."""
-        if until == 0:
+    def read(self, topic: str, partition: int, until: int, start: int = 0) -> Iterator[LogRecord]:
+        """The records of a partition from its start, or another offset, up to an offset."""
+        if until <= start:
             return
         consumer = self._consumer()
         try:
-            consumer.assign([TopicPartition(topic, partition, 0)])
+            consumer.assign([TopicPartition(topic, partition, start)])
             while True:
                 for message in consumer.consume(MAX_BATCH, timeout=0.1):
                     record = as_record(message)
@@ -105,3 +108,10 @@ def as_record(message: Message) -> LogRecord:
         message.value(),
         headers,
     )
+
+
+def answers_in(record: LogRecord, decoder: Decoder) -> list[RiskScored | DuplicateSeen]:
+    """The answers in a record of risk.scored, in the order of the log that they are about."""
+    made = from_fields(*decoder.decode(record.value))
+    assert isinstance(made, DecisionsMade), f"{record.topic} {record.partition} {record.offset} holds a {type(made)}"
+    return made.answers()

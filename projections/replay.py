@@ -27,7 +27,7 @@ from domain.payment import Refusal
 from domain.risk import RiskFold
 from projections.archive import Bucket
 from projections.case_view import CaseView, Item, event_item, project, view_item
-from projections.log import LogRecord
+from projections.log import LogRecord, answers_in
 from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 
@@ -193,11 +193,10 @@ def decisions_in(log: Log, topics: Topics, decoder: Decoder) -> Iterator[RiskSco
     for partition, end in log.ends(topics.risk_scored).items():
         answered: dict[int, int] = {}
         for record in log.read(topics.risk_scored, partition, end):
-            answer = from_fields(*decoder.decode(record.value))
-            assert isinstance(answer, RiskScored | DuplicateSeen)
-            if answer.offset > answered.get(answer.partition, -1):
-                answered[answer.partition] = answer.offset
-                yield answer
+            for answer in answers_in(record, decoder):
+                if answer.offset > answered.get(answer.partition, -1):
+                    answered[answer.partition] = answer.offset
+                    yield answer
 
 
 def decisions_of(table: pa.Table) -> Iterator[RiskScored | DuplicateSeen]:

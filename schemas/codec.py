@@ -1,6 +1,7 @@
 """Records to bytes and back, in Confluent's wire format: a zero byte, the writer schema's id, the Avro body."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.schema import SchemaParseException
 
 from schemas.catalog import latest, parse
+from schemas.compiled import Reader, Unsupported, Writer, compile_reader, compile_writer
 
 MAX_RECORD = 1 << 20
 """Bytes of a record that may be decided on; a larger one is refused unread."""
@@ -30,17 +32,17 @@ class Encoder:
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._writers = {
-            name: (bytes([_MAGIC]) + schema_id.to_bytes(4, "big"), parse(latest(name).text)[1])
+            name: (bytes([_MAGIC]) + schema_id.to_bytes(4, "big"), _writer(parse(latest(name).text)[1]))
             for name, schema_id in ids.items()
         }
 
     def encode(self, name: str, data: Mapping[str, Any]) -> bytes:
-        """The wire bytes of a record. Raises ValueError or TypeError if the data does not fit its schema."""
-        header, schema = self._writers[name]
-        stream = BytesIO()
-        stream.write(header)
-        schemaless_writer(stream, schema, data)
-        return stream.getvalue()
+        """The wire bytes of a record.
+
+        Raises KeyError, TypeError, AttributeError, ValueError or OverflowError if the data does not fit its schema.
+        """
+        header, write = self._writers[name]
+        return header + write(data)
 
 
 class Decoder:
@@ -51,7 +53,7 @@ class Decoder:
 
     def __init__(self, lookup: Callable[[int], str | None]) -> None:
         self._lookup = lookup
-        self._readers: dict[bytes, tuple[str, dict[str, Any]]] = {}
+        self._readers: dict[bytes, tuple[str, Reader]] = {}
 
     def decode(self, value: bytes | None) -> tuple[str, dict[str, Any]]:
         """The record's name and fields. Raises Unreadable."""
@@ -59,22 +61,22 @@ class Decoder:
             raise Unreadable("empty", "the record has no value")
         if len(value) > MAX_RECORD:
             raise Unreadable("too_large", f"{len(value)} bytes, {MAX_RECORD} are allowed")
-        reader = self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER])
-        stream = BytesIO(value)
-        stream.seek(_HEADER)
+        name, read = self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER])
         try:
-            data: dict[str, Any] = schemaless_reader(stream, reader[1], None)
-        except Exception as error:  # fastavro raises whatever its C code met: all of it means bytes that do not fit
-            raise Unreadable("bad_avro", f"not a {reader[0]}: {type(error).__name__} {str(error)[:200]}") from error
-        if stream.tell() != len(value):
-            raise Unreadable("trailing_bytes", f"{len(value) - stream.tell()} bytes after the end of a {reader[0]}")
-        return reader[0], data
+            data, end = read(value, _HEADER)
+        except Exception as error:  # whatever the reader met on its way: all of it means bytes that do not fit
+            raise Unreadable("bad_avro", f"not a {name}: {type(error).__name__} {str(error)[:200]}") from error
+        if end > len(value):
+            raise Unreadable("bad_avro", f"not a {name}: it ends {end - len(value)} bytes too early")
+        if end < len(value):
+            raise Unreadable("trailing_bytes", f"{len(value) - end} bytes after the end of a {name}")
+        return name, data
 
     def name_of(self, value: bytes) -> str:
         """The record's name by its schema alone. Raises Unreadable."""
         return (self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER]))[0]
 
-    def _reader(self, header: bytes) -> tuple[str, dict[str, Any]]:
+    def _reader(self, header: bytes) -> tuple[str, Reader]:
         if len(header) < _HEADER or header[0] != _MAGIC:
             raise Unreadable("not_confluent_avro", "no zero byte and schema id at the start")
         schema_id = int.from_bytes(header[1:], "big")
@@ -82,7 +84,35 @@ class Decoder:
         if text is None:
             raise Unreadable("unknown_schema", f"the registry knows no schema {schema_id}")
         try:
-            self._readers[header] = parse(text)
+            name, schema = parse(text)
         except (SchemaParseException, ValueError, TypeError, KeyError) as error:
             raise Unreadable("unknown_schema", f"schema {schema_id} is no Avro record: {error}") from error
+        self._readers[header] = name, _read_by(schema)
         return self._readers[header]
+
+
+def _read_by(schema: Mapping[str, Any]) -> Reader:
+    try:
+        return compile_reader(schema)
+    except Unsupported:
+        return partial(_interpreted, schema)
+
+
+def _interpreted(schema: Mapping[str, Any], value: bytes, position: int) -> tuple[dict[str, Any], int]:
+    stream = BytesIO(value)
+    stream.seek(position)
+    data: dict[str, Any] = schemaless_reader(stream, schema, None)
+    return data, stream.tell()
+
+
+def _writer(schema: Mapping[str, Any]) -> Writer:
+    try:
+        return compile_writer(schema)
+    except Unsupported:
+        return partial(_written, schema)
+
+
+def _written(schema: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
+    stream = BytesIO()
+    schemaless_writer(stream, schema, data)
+    return stream.getvalue()

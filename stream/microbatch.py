@@ -12,13 +12,7 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
 
-
-class Record(NamedTuple):
-    """One record of a Kafka partition."""
-
-    offset: int
-    timestamp_ms: int
-    value: bytes | None
+from stream.journal import Record
 
 
 class Emission(NamedTuple):

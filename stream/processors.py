@@ -4,23 +4,23 @@ import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from domain.case import CaseFold
-from domain.events import Event, Quarantined, RiskScored, to_fields
+from domain.events import DuplicateSeen, Quarantined, RiskOutput, RiskScored, to_fields
 from domain.payment import Refusal
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
 from schemas.topics import Topics
-from stream.microbatch import Emission, ProcessorFactory, Record, StateReader
+from stream.journal import Journal, Record
+from stream.microbatch import Emission, ProcessorFactory, StateReader
 
 HOT_ACCOUNTS = 50_000
 """Account histories that a partition keeps in memory; colder ones are read back from Flink's state."""
 
 
-class _Output(Protocol):
-    def __call__(self, topic: str, key: str, event: Event) -> None: ...
+MAX_DECISIONS = 1_000
+"""Answers in one record of risk.scored: far below what a record may have in bytes."""
 
 
 class RiskProcessor:
@@ -31,37 +31,59 @@ class RiskProcessor:
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS)
+        self._journal = Journal(state.get)
+        self._unwritten: list[Record] = []
+        for record in self._journal.read():
+            self._read(record)
 
     def process(self, records: Sequence[Record]) -> list[Emission]:
         """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
         emissions: list[Emission] = []
-        encode, decode, read = self._encoder.encode, self._decoder.decode, self._fold.read
-        scored, inbox = self._topics.risk_scored.encode(), self._topics.cases_inbox.encode()
+        scored: list[RiskScored] = []
+        duplicates: list[DuplicateSeen] = []
         for record in records:
-            try:
-                name, data = decode(record.value)
-            except Unreadable as unreadable:
-                emissions.append(self._quarantine(record, Refusal(unreadable.reason, str(unreadable))))
-                continue
-            outputs = read(name, data, record.offset, record.timestamp_ms)
+            outputs = self._read(record)
             if isinstance(outputs, Refusal):
                 emissions.append(self._quarantine(record, outputs))
                 continue
+            self._unwritten.append(record)
             for output in outputs:
                 if isinstance(output, RiskScored):
-                    key = output.account_id.encode()
-                    emissions.append(Emission(scored, key, encode("RiskScored", output._asdict())))
+                    scored.append(output)
+                elif isinstance(output, DuplicateSeen):
+                    duplicates.append(output)
                 elif isinstance(output, Conflict):
                     emissions.append(self._quarantine(record, Refusal("conflict", output.detail), decided=True))
                 else:
-                    kind = type(output).__name__
-                    topic = scored if kind == "DuplicateSeen" else inbox
-                    emissions.append(Emission(topic, output.account_id.encode(), encode(kind, to_fields(output))))
-        return emissions
+                    value = self._encoder.encode(type(output).__name__, to_fields(output))
+                    emissions.append(Emission(self._topics.cases_inbox.encode(), output.account_id.encode(), value))
+        return emissions + self._answers(scored, duplicates)
+
+    def _read(self, record: Record) -> list[RiskOutput | Conflict] | Refusal:
+        try:
+            name, data = self._decoder.decode(record.value)
+        except Unreadable as unreadable:
+            return Refusal(unreadable.reason, str(unreadable))
+        return self._fold.read(name, data, record.offset, record.timestamp_ms)
+
+    def _answers(self, scored: list[RiskScored], duplicates: list[DuplicateSeen]) -> list[Emission]:
+        """All answers of a batch together; the key keeps those of a partition in order."""
+        topic, key = self._topics.risk_scored.encode(), str(self._partition).encode()
+        return [
+            Emission(topic, key, self._encoder.encode("DecisionsMade", {
+                "partition": self._partition,
+                "scored": [each._asdict() for each in scored[first : first + MAX_DECISIONS]],
+                "duplicates": [each._asdict() for each in duplicates[first : first + MAX_DECISIONS]],
+            }))
+            for first in range(0, max(len(scored), len(duplicates)), MAX_DECISIONS)
+        ]  # fmt: skip
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call; None removes one."""
-        return self._fold.take_writes()
+        unwritten, self._unwritten = self._unwritten, []
+        if self._journal.is_full_with(len(unwritten)):
+            return {**self._fold.take_writes(), **self._journal.clear()}
+        return self._journal.add(unwritten)
 
     def _quarantine(self, record: Record, refusal: Refusal, *, decided: bool = False) -> Emission:
         return quarantine(

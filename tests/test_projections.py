@@ -196,12 +196,13 @@ def test_an_altered_byte_is_found_in_its_record(store: Bucket, damage: Callable[
 
 def test_the_analytics_table_counts_each_answer_once(store: Bucket) -> None:
     def scored(offset: int, answers: int) -> LogRecord:
-        fields = {
+        decision = {
             "account_id": "a", "transaction_id": f"t{answers}", "content_digest": bytes(16), "event_time": 5,
             "amount_minor": 1, "currency": "EUR", "merchant_id": "m", "payment_method": "CARD", "channel": "POS",
-            "country": None, "score": 0, "rules": [], "pack_id": "p", "partition": 2, "offset": answers,
+            "country": None, "score": 0, "rules": [], "pack_id": "p", "offset": answers, "shadow": [],
         }  # fmt: skip
-        return record("t.risk.scored", offset, ENCODER.encode("RiskScored", fields))
+        made = {"partition": 2, "scored": [decision], "duplicates": []}
+        return record("t.risk.scored", offset, ENCODER.encode("DecisionsMade", made))
 
     writer = AnalyticsWriter(store, 0, Decoder(schema_text))
     writer.write([scored(0, 10), scored(1, 11), scored(2, 10)])

@@ -36,6 +36,13 @@ ITEMS: dict[str, dict[str, Any]] = {
         "transaction_id": "tx-1", "content_digest": "00", "event_time": 5, "merchant_id": "m", "terminal_id": None,
         "device_id": "d", "card_id": None,
     },
+    "Scored": {
+        "account_id": "acct", "transaction_id": "tx-1", "content_digest": b"\x01", "event_time": 5, "amount_minor": 7,
+        "currency": "EUR", "merchant_id": "m", "payment_method": "CARD", "channel": "POS", "country": None,
+        "score": 600, "rules": ["velocity"], "pack_id": "abc", "offset": 9,
+        "shadow": [{"pack_id": "abc", "score": 5, "rules": ["velocity"]}],
+    },
+    "Duplicate": {"account_id": "acct", "transaction_id": "tx-0", "content_digest": b"\x01", "offset": 8},
 }  # fmt: skip
 """What arrays of records hold, by the record's name."""
 

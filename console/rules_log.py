@@ -1,0 +1,50 @@
+"""Activations of rule packs in the logs, on Kafka."""
+
+from collections.abc import Iterable
+
+from console.control import Offsets
+from console.progress import end_offsets
+from domain.events import RulesActivated, from_fields, to_fields
+from projections.every_partition import Addressed, PartitionWriter
+from projections.log import KafkaLog
+from schemas.codec import Decoder, Encoder, Unreadable
+from schemas.registry import Registry
+
+
+class KafkaRulesLog:
+    """The logs that rule packs are activated in, in the order in which they are written."""
+
+    def __init__(self, bootstrap: str, registry_url: str, topics: Iterable[str]) -> None:
+        self._bootstrap, self._topics = bootstrap, tuple(topics)
+        self._registry = Registry(registry_url)
+
+    def ends(self) -> Offsets:
+        """Where they end now."""
+        return {topic: end_offsets(self._bootstrap, topic) for topic in self._topics}
+
+    def write(self, record: RulesActivated, since: Offsets) -> int:
+        """Write a record into every partition that has none of its pack and mode from these offsets on."""
+        value = Encoder(self._registry.ids()).encode("RulesActivated", to_fields(record))
+        written = 0
+        for topic in self._topics:
+            missing = since[topic].keys() - self._holders(topic, record, since)
+            PartitionWriter(self._bootstrap, topic).write(
+                Addressed(partition, record.pack_id.encode(), value) for partition in sorted(missing)
+            )
+            written += len(missing)
+        return written
+
+    def _holders(self, topic: str, wanted: RulesActivated, since: Offsets) -> set[int]:
+        """The partitions that have such a record: after a crash in the middle of writing it."""
+        log, decoder = KafkaLog(self._bootstrap), Decoder(self._registry.schema_text)
+        holders = set()
+        for partition, end in end_offsets(self._bootstrap, topic).items():
+            for record in log.read(topic, partition, end, since[topic][partition]):
+                try:
+                    event = from_fields(*decoder.decode(record.value))
+                except (Unreadable, KeyError, TypeError):
+                    continue
+                if isinstance(event, RulesActivated) and (event.pack_id, event.mode) == (wanted.pack_id, wanted.mode):
+                    holders.add(partition)
+                    break
+        return holders

@@ -1,0 +1,56 @@
+"""The tables of the control store. A change here needs a step in `versions/`: a test compares the two."""
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """All of them. Times are UTC milliseconds."""
+
+
+class RulePackRow(Base):
+    """A rule pack and how far it has come: draft, approved by a second person, active (one), retired."""
+
+    __tablename__ = "rule_packs"
+    __table_args__ = (
+        UniqueConstraint("name", "version", name="rule_packs_name_version"),
+        CheckConstraint("state IN ('draft', 'approved', 'active', 'retired')", name="rule_packs_state"),
+        CheckConstraint("approver IS NULL OR approver <> author OR author = 'system'", name="rule_packs_four_eyes"),
+        Index(
+            "rule_packs_one_active",
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'active'"),
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+    pack_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256 of the document."""
+    name: Mapped[str] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(Integer)
+    document: Mapped[str] = mapped_column(Text)
+    """Canonical JSON: what activation writes into the log."""
+    state: Mapped[str] = mapped_column(String(16))
+    shadow: Mapped[bool]
+    """Whether it scores beside the active pack, and is only recorded."""
+    author: Mapped[str] = mapped_column(Text)
+    approver: Mapped[str | None] = mapped_column(Text)
+    drafted_at_ms: Mapped[int] = mapped_column(BigInteger)
+    approved_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    activated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    retired_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class RulePackLogRow(Base):
+    """Who did what to a rule pack, in order. Append-only: the database refuses to change or delete a row."""
+
+    __tablename__ = "rule_pack_log"
+
+    number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    pack_id: Mapped[str] = mapped_column(ForeignKey("rule_packs.pack_id"), index=True)
+    action: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(Text)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    detail: Mapped[str] = mapped_column(Text)
+    """JSON; of the begin of a change in the log: from which offsets on to look whether it was written."""

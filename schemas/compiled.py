@@ -1,0 +1,258 @@
+"""Avro records read and written by functions made for their schema, two to three times as fast as by interpreting it.
+
+Made as `dataclasses` makes its methods: source text from the schema, compiled once. The tests hold every function to
+what fastavro reads and writes, byte by byte. A schema with a type that none of our records has raises Unsupported, and
+fastavro does the work.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import Any, Final
+
+Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
+"""Reads a record that begins at a position; returns its fields and where it ends, which may be past the bytes."""
+Writer = Callable[[Mapping[str, Any]], bytes]
+"""Writes fields; raises KeyError, TypeError, AttributeError, ValueError or OverflowError if they do not fit."""
+
+_DOUBLE: Final = Struct("<d")
+_MAX_BITS: Final = 63
+
+
+class Unsupported(ValueError):
+    """A schema that is left to fastavro."""
+
+
+class Malformed(ValueError):
+    """Bytes that no writer of the schema can have written."""
+
+
+# -- what the made functions call ----------------------------------------------------------------
+
+
+def _rest(data: bytes, position: int, first: int) -> tuple[int, int]:
+    """The rest of a variable-length number that goes on after its first byte: its unsigned value, and the end."""
+    value, shift = first & 127, 7
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            if value >> 64:
+                raise Malformed("a number has more than 64 bits")
+            return value, position
+        shift += 7
+        if shift > _MAX_BITS:
+            raise Malformed("a number has more than 64 bits")
+
+
+def _length(data: bytes, position: int, first: int) -> tuple[int, int]:
+    """Twice a length that is not one small byte, and the end; negative lengths are refused."""
+    value, position = _rest(data, position, first) if first > 127 else (first, position)
+    if value & 1:
+        raise Malformed("a length is negative")
+    return value, position
+
+
+def _count(data: bytes, position: int) -> tuple[int, int]:
+    """How many items a block has, and where they begin; a negative count is followed by a size in bytes."""
+    value, position = data[position], position + 1
+    if value > 127:
+        value, position = _rest(data, position, value)
+    if not value & 1:
+        return value >> 1, position
+    size, position = data[position], position + 1
+    if size > 127:
+        size, position = _rest(data, position, size)
+    return (value + 1) >> 1, position
+
+
+def _number(value: int) -> bytes:
+    """A long: zigzag, seven bits to the byte, the least significant first."""
+    if not -(1 << 63) <= value < 1 << 63:
+        raise OverflowError(f"{value} is no 64-bit number")
+    value = (value << 1) ^ (value >> 63)
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_SMALL: Final = [_number(value) for value in range(4096)]
+
+
+def _long(value: int) -> bytes:
+    return _SMALL[value] if 0 <= value < 4096 else _number(value)
+
+
+def _int(value: int) -> bytes:
+    if not -(1 << 31) <= value < 1 << 31:
+        raise OverflowError(f"{value} is no 32-bit number")
+    return _long(value)
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return _long(len(encoded)) + encoded
+
+
+def _raw(value: bytes) -> bytes:
+    return _long(len(value)) + value
+
+
+def _boolean(value: bool) -> bytes:
+    return b"\x01" if value else b"\x00"
+
+
+_WRITERS: Final = {
+    "string": "_text({})",
+    "bytes": "_raw({})",
+    "long": "_long({})",
+    "int": "_int({})",
+    "boolean": "_boolean({})",
+    "double": "_pack({})",
+}
+_NAMES: Final[dict[str, Any]] = {
+    "_rest": _rest, "_length": _length, "_count": _count, "_long": _long, "_int": _int, "_text": _text, "_raw": _raw,
+    "_boolean": _boolean, "_pack": _DOUBLE.pack, "_unpack": _DOUBLE.unpack_from, "_Malformed": Malformed,
+}  # fmt: skip
+
+
+# -- making them ---------------------------------------------------------------------------------
+
+
+class _Source:
+    """Lines of a function in the making, and names for what they hold."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.constants: dict[str, Any] = dict(_NAMES)
+        self._made = 0
+
+    def name(self) -> str:
+        self._made += 1
+        return f"v{self._made}"
+
+    def add(self, depth: int, *lines: str) -> None:
+        self.lines += ["    " * depth + line for line in lines]
+
+    def constant(self, value: Any) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def function(self, head: str) -> Any:
+        text = "\n".join([head, *self.lines])
+        made: dict[str, Any] = {}
+        exec(compile(text, "<avro>", "exec"), self.constants, made)  # noqa: S102 - our own text: schemas give no code
+        return next(iter(made.values()))
+
+
+def compile_reader(schema: Mapping[str, Any]) -> Reader:
+    """A reader of a record's schema. Raises Unsupported."""
+    source = _Source()
+    result = _read(source, 1, schema)
+    source.add(1, f"return {result}, p")
+    made: Reader = source.function("def read(b, p):")
+    return made
+
+
+def _read(source: _Source, depth: int, schema: Any) -> str:
+    """Lines that read one value; returns the name that they leave it under."""
+    kind = _kind(schema)
+    name = source.name()
+    if kind == "record":
+        fields = [(field["name"], _read(source, depth, field["type"])) for field in schema["fields"]]
+        source.add(depth, f"{name} = {{{', '.join(f'{key!r}: {held}' for key, held in fields)}}}")
+    elif kind == "union":
+        _read_union(source, depth, schema, name)
+    elif kind in ("array", "map"):
+        _read_blocks(source, depth, schema, kind, name)
+    elif kind in ("string", "bytes"):
+        tail = ".decode()" if kind == "string" else ""
+        source.add(depth, "n = b[p]; p += 1", "if n & 129: n, p = _length(b, p, n)", "e = p + (n >> 1)")
+        source.add(depth, f"{name} = b[p:e]{tail}; p = e")
+    elif kind in ("long", "int"):
+        source.add(depth, "n = b[p]; p += 1", "if n > 127: n, p = _rest(b, p, n)")
+        source.add(depth, f"{name} = (n >> 1) ^ -(n & 1)")
+    elif kind == "double":
+        source.add(depth, f"{name} = _unpack(b, p)[0]; p += 8")
+    elif kind == "boolean":
+        source.add(depth, f"{name} = b[p] != 0; p += 1")
+    else:
+        source.add(depth, f"{name} = None")
+    return name
+
+
+def _read_union(source: _Source, depth: int, branches: list[Any], name: str) -> None:
+    source.add(depth, "n = b[p]; p += 1")
+    for number, branch in enumerate(branches):
+        source.add(depth, f"{'el' if number else ''}if n == {number * 2}:")
+        held = _read(source, depth + 1, branch)
+        source.add(depth + 1, f"{name} = {held}")
+    source.add(depth, "else: raise _Malformed('a union has no such branch')")
+
+
+def _read_blocks(source: _Source, depth: int, schema: Any, kind: str, name: str) -> None:
+    left = source.name()
+    source.add(depth, f"{name} = {'[]' if kind == 'array' else '{}'}", f"{left} = b[p]")
+    source.add(depth, f"if not {left}: p += 1", f"while {left}:", f"    {left}, p = _count(b, p)")
+    source.add(depth + 1, f"for _ in range({left}):")
+    if kind == "array":
+        held = _read(source, depth + 2, schema["items"])
+        source.add(depth + 2, f"{name}.append({held})")
+    else:
+        key = _read(source, depth + 2, "string")
+        held = _read(source, depth + 2, schema["values"])
+        source.add(depth + 2, f"{name}[{key}] = {held}")
+
+
+def compile_writer(schema: Mapping[str, Any]) -> Writer:
+    """A writer of a record's schema. Raises Unsupported."""
+    source = _Source()
+    source.add(1, f"return {_write(source, schema, 'd')}")
+    made: Writer = source.function("def write(d):")
+    return made
+
+
+def _write(source: _Source, schema: Any, value: str) -> str:
+    """An expression for the bytes of a value that is held under a name."""
+    kind = _kind(schema)
+    if kind == "record":
+        parts = [_write_field(source, field, value) for field in schema["fields"]]
+        return f"b''.join(({', '.join(parts)},))"
+    if kind == "union":
+        if len(schema) != 2 or schema[0] != "null":
+            raise Unsupported("a union other than of null and something")
+        name = source.name()
+        return f"(b'\\0' if ({name} := {value}) is None else b'\\2' + {_write(source, schema[1], name)})"
+    if kind in ("array", "map"):
+        name, item, key = source.name(), source.name(), source.name()
+        if kind == "array":
+            items = f"{_write(source, schema['items'], item)} for {item} in {name}"
+        else:
+            entry = f"_text({key}) + {_write(source, schema['values'], item)}"
+            items = f"{entry} for {key}, {item} in {name}.items()"
+        return f"(_long(len({name})) + b''.join([{items}]) + b'\\0' if ({name} := {value}) else b'\\0')"
+    if kind == "null":
+        raise Unsupported("nothing but null")
+    return _WRITERS[kind].format(value)
+
+
+def _write_field(source: _Source, field: Mapping[str, Any], record: str) -> str:
+    key = repr(field["name"])
+    if "default" not in field:
+        return _write(source, field["type"], f"{record}[{key}]")
+    default = "None" if field["default"] is None else source.constant(field["default"])
+    return _write(source, field["type"], f"{record}.get({key}, {default})")
+
+
+def _kind(schema: Any) -> str:
+    if isinstance(schema, list):
+        return "union"
+    kind = schema["type"] if isinstance(schema, Mapping) else schema
+    if kind in ("record", "array", "map", "null") or kind in _WRITERS:
+        return str(kind)
+    raise Unsupported(f"{json.dumps(kind)[:80]} is left to fastavro")

@@ -1,0 +1,56 @@
+"""What a fold has read since its state was last written out: so that a batch costs one state entry, not two a payment.
+
+A fold's state is its last snapshot, and the records since, which lead to the same state again: the journal is to the
+operator what the log is to the system. The snapshot and the clearing of the journal are one write.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+MAX_RECORDS, MAX_BATCHES = 16_384, 512
+"""When a snapshot is due. More records make a restart slower, fewer make every account cost more often."""
+KEY = "\x1fjournal\x1f"
+
+
+class Record(NamedTuple):
+    """One record of a Kafka partition."""
+
+    offset: int
+    timestamp_ms: int
+    value: bytes | None
+
+
+class Journal:
+    """The journal of one partition, in the state entries that `load` reads."""
+
+    def __init__(self, load: Callable[[str], bytes | None]) -> None:
+        self._load = load
+        self._batches = self._records = 0
+
+    def read(self) -> Iterator[Record]:
+        """The records since the last snapshot, in order: to be read once, on start."""
+        while (entry := self._load(f"{KEY}{self._batches}")) is not None:
+            records = pickle.loads(entry)  # noqa: S301 - our own bytes
+            self._batches += 1
+            self._records += len(records)
+            yield from map(Record._make, records)
+
+    def is_full_with(self, records: int) -> bool:
+        """Whether a snapshot is due instead of another entry."""
+        return self._batches >= MAX_BATCHES or self._records + records > MAX_RECORDS
+
+    def add(self, records: Sequence[Record]) -> dict[str, bytes | None]:
+        """The write that a batch costs."""
+        if not records:
+            return {}
+        key = f"{KEY}{self._batches}"
+        self._batches += 1
+        self._records += len(records)
+        return {key: pickle.dumps([tuple(record) for record in records], 5)}
+
+    def clear(self) -> dict[str, bytes | None]:
+        """The writes that go with a snapshot."""
+        writes: dict[str, bytes | None] = {f"{KEY}{number}": None for number in range(self._batches)}
+        self._batches = self._records = 0
+        return writes
