@@ -10,6 +10,7 @@ from console import (
     label_commands,
     projection_commands,
     rules_commands,
+    score_commands,
     stack_commands,
 )
 
@@ -26,6 +27,7 @@ for area in (
     case_commands,
     label_commands,
     rules_commands,
+    score_commands,
     demo_commands,
     bench_commands,
 ):
