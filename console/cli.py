@@ -3,6 +3,7 @@
 import typer
 
 from console import (
+    bench_commands,
     case_commands,
     demo_commands,
     intake_commands,
@@ -26,6 +27,7 @@ for area in (
     label_commands,
     rules_commands,
     demo_commands,
+    bench_commands,
 ):
     area.register(app)
 
