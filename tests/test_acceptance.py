@@ -24,6 +24,7 @@ from infra.settings import Settings
 from projections.log import KafkaLog
 from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
+from tests.conftest import command_line
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 20_000
@@ -32,12 +33,7 @@ PAYMENTS = 20_000
 @pytest.fixture
 def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line, pointed at the stack of the tests."""
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
-        if value is not None:
-            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
-    return CliRunner()
+    return command_line(settings, monkeypatch)
 
 
 def good(**changed: object) -> dict[str, object]:
