@@ -68,7 +68,7 @@ def _mini_cluster_job(settings: Settings, name: str, number: int) -> Part:
         name=service_name(settings, name),
         command=python(MODULES[name], *job_arguments(settings, name), *where),
         ports={rest_port: "FRAUDCASE_FLINK_PORT", port: "FRAUDCASE_METRICS_PORT"},
-        is_ready=_runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
+        is_ready=runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
         ready_within_s=180,  # three JVMs start side by side, perhaps beside other work
         stop_within_s=30,
     )
@@ -81,13 +81,13 @@ def _cluster_job(settings: Settings, name: str, _: int) -> Part:
         name=service_name(settings, name),
         command=python("stream.keeper", "--cluster", address, "--name", job, "--", *submit),
         ports={},
-        is_ready=_runs(address, job),
+        is_ready=runs(address, job),
         after=tuple(part.name for part in cluster(settings)),
         stop_within_s=30,
     )
 
 
-def _runs(address: str, name: str) -> Callable[[], bool]:
+def runs(address: str, name: str) -> Callable[[], bool]:
     """Every task of a job runs: a job counts as running long before."""
 
     def is_ready() -> bool:

@@ -20,7 +20,7 @@ PORTS: dict[str, Any] = {
 def settings() -> Iterator[Settings]:
     home = CHECKOUT / ".fraudcase"
     chosen = Settings(
-        home=home / "test", jars=home / "jars", partitions=4, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
+        home=home / "test", jars=home / "jars", partitions=8, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
     )
     reset(chosen, system.everything(chosen))
     system.up(chosen, report=lambda _, __: None)
@@ -31,6 +31,11 @@ def settings() -> Iterator[Settings]:
 @pytest.fixture
 def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line, pointed at the stack of the tests."""
+    return command_line(settings, monkeypatch)
+
+
+def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line, pointed at a system of the tests."""
     for name in Settings.model_fields:
         value = getattr(settings, name)
         shown = value.get_secret_value() if name == "aws_secret_access_key" else value
