@@ -32,7 +32,9 @@ def stream(
     out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
     transactions: Annotated[int, typer.Option(min=10_000, help="how many payments")] = 1_200_000,
     seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
-    rules: Annotated[str, typer.Option(help="a pack's name, or a file; the references know the pack `three`")] = "three",
+    rules: Annotated[
+        str, typer.Option(help="a pack's name, or a file; the references know the pack `three`")
+    ] = "three",
 ) -> None:
     """Our risk job beside the same rules in Flink SQL and in textbook PyFlink; then latencies at half load."""
     home = Settings()

@@ -34,7 +34,7 @@ from generator.traffic import Generated, Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import cluster
 from infra.parts import Part, python
-from infra.services import CASE_JOB, RISK_JOB, job_arguments, jobs, runs, service_name, services
+from infra.services import RISK_JOB, job_arguments, jobs, runs, service_name, services
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
 from projections.log import KafkaLog, LogRecord, answers_in
@@ -199,7 +199,9 @@ def run(settings: Settings, contender: Contender, transactions: int) -> Result:
     first, last, total = min(times), max(times), sum(times.values())
     if total != transactions:
         raise Stalled(f"{contender.name} answered {total:,} of {transactions:,} payments. Look: {_logs(settings)}")
-    return Result((total - times[first]) * 1000 / (last - first), frozenset(flags))
+    rate = (total - times[first]) * 1000 / (last - first)
+    messages.print(f"{contender.name}: {rate:,.0f} payments/s, {len(flags):,} flagged", highlight=False)
+    return Result(rate, frozenset(flags))
 
 
 @contextmanager

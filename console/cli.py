@@ -3,12 +3,14 @@
 import typer
 
 from console import (
+    bench_commands,
     case_commands,
     demo_commands,
     intake_commands,
     label_commands,
     projection_commands,
     rules_commands,
+    score_commands,
     stack_commands,
 )
 
@@ -25,7 +27,9 @@ for area in (
     case_commands,
     label_commands,
     rules_commands,
+    score_commands,
     demo_commands,
+    bench_commands,
 ):
     area.register(app)
 

@@ -11,7 +11,7 @@ def duration_ms(text: str) -> int:
     """The milliseconds that a duration stands for. Raises ValueError."""
     matched = _DURATION.fullmatch(text)
     if matched is None:
-        raise ValueError(f"{text!r} is no duration: write a whole number and ms, s, m, h or d, as in 60s or 28d")
+        raise ValueError(f"{text!r} is no duration: that is a whole number and ms, s, m, h or d")
     return int(matched[1]) * UNITS_MS[matched[2]]
 
 

@@ -41,22 +41,45 @@ _TOKEN: Final = re.compile(
 )
 
 
-class BadExpression(ValueError):
-    """An expression that means nothing; the message says what is wrong and what would do. Columns count from 1."""
+_QUOTE: Final = "end a text with the quote that it began with, on the same line"
+_CURES: Final = {
+    "=": "compare with ==",
+    "/": "divide with //, which rounds down: there are no fractions",
+    ".": "there are no fractions: amounts are in minor units",
+    "&": "write and",
+    "|": "write or",
+    "!": "write not, or != to compare",
+    '"': _QUOTE,
+    "'": _QUOTE,
+}
+_SPLIT: Final = "make it two rules"
 
-    def __init__(self, column: int, message: str) -> None:
-        super().__init__(f"column {column}: {message}")
+
+class BadExpression(ValueError):
+    """An expression that means nothing; the message says where, what is wrong, and what would do.
+
+    Columns count from 1.
+    """
+
+    def __init__(self, column: int, problem: str, cure: str) -> None:
+        super().__init__(f"column {column}: {problem}. Cure: {cure}")
         self.column = column
 
 
 class Kind(StrEnum):
     """What an expression gives."""
 
-    INTEGER = "integer"
-    TRUTH = "truth value"
-    TEXT = "text"
+    INTEGER = "an integer"
+    TRUTH = "a truth value"
+    TEXT = "a text"
 
 
+TO_BE: Final = {
+    Kind.INTEGER: "give an integer, as if(condition, 1, 0) does",
+    Kind.TRUTH: "compare it, as in count(account, 50) > 3",
+    Kind.TEXT: "give a text, in quotes or by the name of a feature",
+}
+"""The cures for an expression that gives something else."""
 Evaluate: TypeAlias = Callable[[History, int], Any]
 """The value for the payment at an index of its account's history."""
 
@@ -184,7 +207,9 @@ def _tokens(source: str) -> Iterator[_Token]:
     while position < len(source):
         matched = _TOKEN.match(source, position)
         if matched is None:
-            raise BadExpression(position + 1, _unreadable(source[position]))
+            character = source[position]
+            cure = _CURES.get(character, "see docs/rules for what can be written")
+            raise BadExpression(position + 1, f"{character!r} cannot be read", cure)
         if matched.lastgroup != "space":
             kind = "word" if matched.group() in _KEYWORDS else str(matched.lastgroup)
             yield _Token(kind, matched.group(), position)
@@ -192,23 +217,9 @@ def _tokens(source: str) -> Iterator[_Token]:
     yield _Token("end", "the end", len(source))
 
 
-def _unreadable(character: str) -> str:
-    cures = {
-        "=": "compare with ==",
-        "/": "divide with //, which rounds down: there are no fractions",
-        ".": "there are no fractions: amounts are in minor units",
-        "&": "write and",
-        "|": "write or",
-        "!": "write not, or != to compare",
-        '"': "a text ends with the quote that it began with, on the same line",
-        "'": "a text ends with the quote that it began with, on the same line",
-    }
-    return f"{character!r} cannot be read; {cures.get(character, 'see docs/rules for what can be written')}"
-
-
 def _parsed(source: str) -> Node:
     if len(source) > MAX_LENGTH:
-        raise BadExpression(MAX_LENGTH, f"{len(source)} characters, {MAX_LENGTH} are allowed: make it two rules")
+        raise BadExpression(MAX_LENGTH, f"{len(source)} characters, {MAX_LENGTH} are allowed", _SPLIT)
     return _Parser(source).parse()
 
 
@@ -249,12 +260,12 @@ class _Parser:
     def _unexpected(self, wanted: str) -> BadExpression:
         token = self._next
         found = token.text if token.kind in ("end", "text") else repr(token.text)
-        return BadExpression(token.start + 1, f"expected {wanted}, found {found}")
+        return BadExpression(token.start + 1, f"found {found}", f"write {wanted}")
 
     def _descend(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise BadExpression(self._next.start + 1, f"nested deeper than {MAX_DEPTH}: make it two rules")
+            raise BadExpression(self._next.start + 1, f"nested deeper than {MAX_DEPTH}", _SPLIT)
 
     def _joined(self, sign: str, operand: Callable[[], Node]) -> Node:
         operands = [operand()]
@@ -286,7 +297,7 @@ class _Parser:
             right = self._sum()
             left = Operation(left.start, self._end, sign, (left, right))
             if self._next.text in _COMPARISONS:
-                raise BadExpression(self._next.start + 1, "comparisons do not chain: write a < b and b < c")
+                raise BadExpression(self._next.start + 1, "comparisons do not chain", "write a < b and b < c")
             return left
         negated = self._take("not") is not None
         if negated or self._next.text == "in":
@@ -348,7 +359,7 @@ class _Parser:
 def _integer(token: _Token) -> int:
     digits = token.text.replace("_", "")
     if len(digits) > len(str(MAX_INTEGER)) or int(digits) > MAX_INTEGER:
-        raise BadExpression(token.start + 1, f"{token.text[:20]} is above {MAX_INTEGER}")
+        raise BadExpression(token.start + 1, f"{token.text[:20]} is too large", f"at most {MAX_INTEGER}")
     return int(digits)
 
 
@@ -385,9 +396,9 @@ class _Compiler:
         self._nodes += 1
         self._depth += 1
         if self._nodes > MAX_NODES:
-            raise BadExpression(node.column, f"more than {MAX_NODES} parts: make it two rules")
+            raise BadExpression(node.column, f"more than {MAX_NODES} parts", _SPLIT)
         if self._depth > MAX_DEPTH:
-            raise BadExpression(node.column, f"more than {MAX_DEPTH} operators deep: make it two rules")
+            raise BadExpression(node.column, f"more than {MAX_DEPTH} operators deep", _SPLIT)
         made = self._compiled(node)
         self._depth -= 1
         return made
@@ -418,7 +429,7 @@ class _Compiler:
     def _of(self, node: Node, kind: Kind) -> Compiled:
         made = self.compile(node)
         if made.kind is not kind:
-            raise BadExpression(node.column, f"{self._text(node)} is a {made.kind}, needed is a {kind}")
+            raise BadExpression(node.column, f"{self._text(node)} is {made.kind}, not {kind}", TO_BE[kind])
         return made
 
     def _text(self, node: Node) -> str:
@@ -429,8 +440,8 @@ class _Compiler:
         if feature is not None:
             return feature
         if name in self._scope.functions:
-            raise BadExpression(node.column, f"{name} is a function: write {name}(...)")
-        raise BadExpression(node.column, f"unknown feature {name}{_meant(name, self._scope.features)}")
+            raise BadExpression(node.column, f"{name} is a function", f"write {name}(...)")
+        raise BadExpression(node.column, f"unknown feature {name}", meant(name, self._scope.features))
 
     def _call(self, node: Call) -> Compiled:
         windowed = self._scope.functions.get(node.name)
@@ -444,13 +455,13 @@ class _Compiler:
             (argument,) = _arguments(node, 1)
             return _applied(abs, self._of(argument, Kind.INTEGER))
         names = ["if", "min", "max", "abs", *self._scope.functions]
-        raise BadExpression(node.column, f"unknown function {node.name}{_meant(node.name, names)}")
+        raise BadExpression(node.column, f"unknown function {node.name}", meant(node.name, names))
 
     def _if(self, node: Call) -> Compiled:
         condition, then, otherwise = _arguments(node, 3)
         c, a, b = self._of(condition, Kind.TRUTH), self.compile(then), self.compile(otherwise)
         if a.kind is not b.kind:
-            raise BadExpression(otherwise.column, f"both results of if must be alike, not {a.kind} and {b.kind}")
+            raise BadExpression(otherwise.column, f"if gives {a.kind} or {b.kind}", "make both results alike")
         decide, yes, no = c.evaluate, a.evaluate, b.evaluate
         return _made_of(
             a.kind,
@@ -460,7 +471,7 @@ class _Compiler:
 
     def _extreme(self, node: Call) -> Compiled:
         if len(node.arguments) < 2:
-            raise BadExpression(node.column, f"{node.name} takes two arguments or more")
+            raise BadExpression(node.column, f"too few arguments for {node.name}", "give two or more")
         choose: Callable[[int, int], int] = min if node.name == "min" else max
         made = self._of(node.arguments[0], Kind.INTEGER)
         for argument in node.arguments[1:]:
@@ -473,7 +484,8 @@ class _Compiler:
         if members is None:
             raise BadExpression(
                 node.end - len(node.list_name) + 1,
-                f"the pack has no list {node.list_name}{_meant(node.list_name, self._scope.lists)}",
+                f"the pack has no list {node.list_name}",
+                meant(node.list_name, self._scope.lists),
             )
         read, wanted = item.evaluate, not node.negated
         return _made_of(Kind.TRUTH, lambda history, index: (read(history, index) in members) is wanted, item)
@@ -488,9 +500,9 @@ class _Compiler:
     def _comparison(self, sign: str, left: Node, right: Node) -> Compiled:
         a, b = self.compile(left), self.compile(right)
         if a.kind is not b.kind:
-            raise BadExpression(right.column, f"a {a.kind} cannot be compared with a {b.kind}")
+            raise BadExpression(right.column, f"{a.kind} cannot be compared with {b.kind}", TO_BE[a.kind])
         if a.kind is not Kind.INTEGER and sign not in ("==", "!="):
-            raise BadExpression(left.column, f"only integers are in order: compare a {a.kind} by == or !=")
+            raise BadExpression(left.column, "only integers are in order", f"compare {a.kind} by == or !=")
         made = _joined(_COMPARISONS[sign], a, b, Kind.TRUTH)
         if a.kind is not Kind.INTEGER:
             return made
@@ -506,15 +518,16 @@ def constant(value: int | bool | str) -> Compiled:
 
 def _arguments(node: Call, count: int) -> tuple[Node, ...]:
     if len(node.arguments) != count:
-        raise BadExpression(node.column, f"{node.name} takes {count} arguments, not {len(node.arguments)}")
+        raise BadExpression(node.column, f"{len(node.arguments)} arguments for {node.name}", f"give {count}")
     return node.arguments
 
 
-def _meant(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
+def meant(name: str, known: Iterable[str]) -> str:
+    """The cure for a name that is unknown: the one that is nearest to it, or all that there are."""
+    close = get_close_matches(name, known := list(known), n=1)
     if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(known)}" if known else "; there is none"
+        return f"write {close[0]}"
+    return f"write one of {', '.join(known)}" if known else "there is none to be named"
 
 
 def _made_of(kind: Kind, evaluate: Evaluate, *parts: Compiled) -> Compiled:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from domain.durations import duration_ms
 from domain.expression import BadExpression, Call, Compiled, Evaluate, Kind, Literal, Name, Needs, Node, Scope, Trace
 from domain.geo import distance_m
-from domain.history import MAX_ROWS, MAX_WINDOW_MS, History
+from domain.history import MAX_ROWS, MAX_WINDOW_MS, History, Spec
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
 
 DAY_MS: Final = 86_400_000
@@ -89,13 +89,14 @@ def _since_previous_ms(history: History, index: int) -> int:
 
 def previous_present(history: History, index: int, within_ms: int) -> Payment | None:
     """The card's previous card-present payment with coordinates, if that is at most so old."""
-    here, times, payments = history.payments[index], history.times, history.payments
-    card_id, oldest_ms = here.card_id, times[index] - within_ms
+    payments = history.payments
+    here = payments[index]
+    card_id, oldest_ms = here.card_id, here.event_time_ms - within_ms
     for position in range(index - 1, -1, -1):
-        if times[position] < oldest_ms:
-            return None
         payment = payments[position]
-        if payment.card_id == card_id and payment.latitude is not None and payment.channel in CARD_PRESENT_CHANNELS:
+        if payment.event_time_ms < oldest_ms:
+            return None
+        if payment.latitude is not None and payment.card_id == card_id and payment.channel in CARD_PRESENT_CHANNELS:
             return payment
     return None
 
@@ -187,54 +188,76 @@ def moments(key: str, history: History, index: int, first: int, end: int) -> tup
     return len(amounts), sum(amounts), sum(amount * amount for amount in amounts)
 
 
-def _count(key: str, window: Window, history: History, index: int) -> int:
-    first, end = window.span(history, index)
-    if key == "account":
-        return end - first
-    return sum(1 for _ in positions(key, history, index, first, end, one_currency=False))
+def _count(key: str, window: Window) -> Evaluate:
+    span = window.span
+    if key != "account":
+        return lambda history, index: sum(
+            1 for _ in positions(key, history, index, *span(history, index), one_currency=False)
+        )
+    ms, rows = window
+    if rows:
+        return lambda _, index: min(rows, index)
+    return lambda history, index: index + 1 - bisect_left(history.times, history.times[index] - ms, 0, index + 1)
 
 
-def _sum(key: str, window: Window, history: History, index: int) -> int:
-    return moments(key, history, index, *window.span(history, index))[1]
+def _sum(key: str, window: Window) -> Evaluate:
+    return lambda history, index: moments(key, history, index, *window.span(history, index))[1]
 
 
-def _mean(key: str, window: Window, history: History, index: int) -> int:
-    count, total, _ = moments(key, history, index, *window.span(history, index))
-    return total // count if count else ABSENT
+def _mean(key: str, window: Window) -> Evaluate:
+    def mean(history: History, index: int) -> int:
+        count, total, _ = moments(key, history, index, *window.span(history, index))
+        return total // count if count else ABSENT
+
+    return mean
 
 
-def _deviation(key: str, window: Window, history: History, index: int) -> int:
-    count, total, squares = moments(key, history, index, *window.span(history, index))
-    return isqrt(count * squares - total * total) // count if count else ABSENT
+def _deviation(key: str, window: Window) -> Evaluate:
+    def deviation(history: History, index: int) -> int:
+        count, total, squares = moments(key, history, index, *window.span(history, index))
+        return isqrt(count * squares - total * total) // count if count else ABSENT
+
+    return deviation
 
 
-def _highest(key: str, window: Window, history: History, index: int) -> int:
-    first, end = window.span(history, index)
-    here = positions(key, history, index, first, end, one_currency=True)
-    return max((history.payments[position].amount_minor for position in here), default=ABSENT)
+def _highest(key: str, window: Window) -> Evaluate:
+    def highest(history: History, index: int) -> int:
+        here = positions(key, history, index, *window.span(history, index), one_currency=True)
+        return max((history.payments[position].amount_minor for position in here), default=ABSENT)
+
+    return highest
 
 
-def _distinct(what: str, key: str, window: Window, history: History, index: int) -> int:
-    first, end = window.span(history, index)
-    read, payments = KEYS[what], history.payments
-    here = positions(key, history, index, first, end, one_currency=False)
-    return len({read(payments[position]) for position in here} - {None})
+def _distinct(what: str, key: str, window: Window) -> Evaluate:
+    read = KEYS[what]
+
+    def distinct(history: History, index: int) -> int:
+        here = positions(key, history, index, *window.span(history, index), one_currency=False)
+        return len({read(history.payments[position]) for position in here} - {None})
+
+    return distinct
 
 
-def _confirmed(spec: tuple[str, int], history: History, index: int) -> int:
-    fact = history.fact(index, spec)
-    return fact.number if fact else 0
+def _confirmed(spec: Spec) -> Evaluate:
+    def confirmed(history: History, index: int) -> int:
+        fact = history.fact(index, spec)
+        return fact.number if fact else 0
+
+    return confirmed
 
 
-def _since_confirmed_s(spec: tuple[str, int], history: History, index: int) -> int:
-    fact = history.fact(index, spec)
-    return (history.times[index] - fact.newest_ms) // 1000 if fact else ABSENT
+def _since_confirmed_s(spec: Spec) -> Evaluate:
+    def since_confirmed_s(history: History, index: int) -> int:
+        fact = history.fact(index, spec)
+        return (history.times[index] - fact.newest_ms) // 1000 if fact else ABSENT
+
+    return since_confirmed_s
 
 
 def _key_in(node: Node, known: Mapping[str, Any] | tuple[str, ...], function: str) -> str:
     if isinstance(node, Name) and node.name in known:
         return node.name
-    raise BadExpression(node.column, f"{function} is by one of {', '.join(known)}")
+    raise BadExpression(node.column, f"{function} does not know this key", f"write one of {', '.join(known)}")
 
 
 def _window_in(node: Node, function: str, *, only_time: bool = False) -> Window:
@@ -243,28 +266,32 @@ def _window_in(node: Node, function: str, *, only_time: bool = False) -> Window:
         try:
             ms = duration_ms(value)
         except ValueError as error:
-            raise BadExpression(node.column, str(error)) from error
+            raise BadExpression(node.column, f"{value!r} is no duration", "write one as in 60s, 24h or 28d") from error
         if not 1 <= ms <= MAX_WINDOW_MS:
-            raise BadExpression(node.column, f"a window is from 1ms to {MAX_WINDOW_MS // DAY_MS}d, not {value}")
+            raise BadExpression(
+                node.column, f"{value} is too long or too short", f"from 1ms to {MAX_WINDOW_MS // DAY_MS}d"
+            )
         return Window(ms, 0)
     if only_time:
-        raise BadExpression(node.column, f'{function} needs a time, as in "28d"')
+        raise BadExpression(node.column, f"{function} needs a time", 'write one as in "28d"')
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadExpression(node.column, f'{function} needs a time, as in "24h", or a number of payments, as in 50')
+        raise BadExpression(node.column, f"{function} needs a window", 'write a time as in "24h", or payments as in 50')
     if not 1 <= value <= MAX_ROWS:
-        raise BadExpression(node.column, f"from 1 to {MAX_ROWS} payments, not {value}")
+        raise BadExpression(node.column, f"{value} payments are too many or too few", f"from 1 to {MAX_ROWS}")
     return Window(0, value)
 
 
 def _check_count(node: Call, count: int, example: str) -> None:
     if len(node.arguments) != count:
-        raise BadExpression(node.column, f"{node.name} takes {count} arguments, as in {example}")
+        raise BadExpression(
+            node.column, f"{len(node.arguments)} arguments for {node.name}", f"write it as in {example}"
+        )
 
 
-def _windowed(function: Callable[[str, Window, History, int], int], node: Call) -> Compiled:
+def _windowed(function: Callable[[str, Window], Evaluate], node: Call) -> Compiled:
     _check_count(node, 2, f'{node.name}(account, "24h")')
     key, window = _key_in(node.arguments[0], KEYS, node.name), _window_in(node.arguments[1], node.name)
-    return Compiled(Kind.INTEGER, partial(function, key, window), window.needs, traces=(_trace(key, window),))
+    return Compiled(Kind.INTEGER, function(key, window), window.needs, traces=(_trace(key, window),))
 
 
 def _trace(key: str, window: Window) -> Trace:
@@ -275,14 +302,14 @@ def _distinct_call(node: Call) -> Compiled:
     _check_count(node, 3, 'distinct(merchant, card, "1h")')
     what, key = (_key_in(argument, KEYS, node.name) for argument in node.arguments[:2])
     window = _window_in(node.arguments[2], node.name)
-    return Compiled(Kind.INTEGER, partial(_distinct, what, key, window), window.needs, traces=(_trace(key, window),))
+    return Compiled(Kind.INTEGER, _distinct(what, key, window), window.needs, traces=(_trace(key, window),))
 
 
-def _labelled(function: Callable[[tuple[str, int], History, int], int], node: Call) -> Compiled:
+def _labelled(function: Callable[[Spec], Evaluate], node: Call) -> Compiled:
     _check_count(node, 2, f'{node.name}(terminal, "28d")')
     key = _key_in(node.arguments[0], LABEL_KEYS, node.name)
     spec = key, _window_in(node.arguments[1], node.name, only_time=True).ms
-    return Compiled(Kind.INTEGER, partial(function, spec), Needs(confirmed=(spec,)))
+    return Compiled(Kind.INTEGER, function(spec), Needs(confirmed=(spec,)))
 
 
 FUNCTIONS: Final[dict[str, Callable[[Call], Compiled]]] = {

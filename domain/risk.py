@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final, NamedTuple
 
+from domain.entity import entity_keys, entity_payments
 from domain.events import (
     NO_SHADOW,
     DuplicateSeen,
@@ -19,11 +20,11 @@ from domain.events import (
     ShadowScore,
     flag_id,
 )
-from domain.families import Measured, Ready, ready
+from domain.families import Measured, Ready, either, ready
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
 from domain.labels import Label, Labels
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
-from domain.rules import Allowlist, BadRulePack, RulePack, Velocity, is_by_entity, parse_pack
+from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
 
 MAX_SHADOWS: Final = 4
 """Packs that may look on at a time: each is evaluated for every payment."""
@@ -42,18 +43,23 @@ class Conflict(NamedTuple):
 class ActivePack(NamedTuple):
     """A rule pack made ready: what its rules are, and how far back they look.
 
-    `rules` are those that the account's fold decides, `allowing` those of them that forbid a flag. `entity_keys` is
-    what payments have to be grouped by, across accounts, for the rest.
+    `rules` are those that the account's fold decides; those by labels alone, and those that forbid a flag, stand apart.
+    `entity_keys` is what payments have to be grouped by, across accounts, for the rest.
     """
 
     pack_id: str
     pack: RulePack
     rules: tuple[Ready, ...]
+    by_labels: tuple[Ready, ...]
     allowing: tuple[Ready, ...]
     window_ms: int
     rows: int
     confirmed: tuple[Spec, ...]
     entity_keys: tuple[str, ...]
+
+    def place(self, reason: Reason) -> int:
+        """Where the reason's rule stands in the pack."""
+        return next(number for number, rule in enumerate(self.pack.rules) if rule.name == reason.rule)
 
 
 class Finding(NamedTuple):
@@ -226,6 +232,15 @@ class RiskFold:
         if reasons:
             history.standing[payment.order] = decision
             outputs.append(_flagged(history, payment, decision, active))
+        if active.entity_keys:
+            outputs += entity_payments(
+                payment,
+                active.entity_keys,
+                active.pack_id,
+                is_allowed=_is_allowed(history, index, active),
+                partition=self._partition,
+                offset=offset,
+            )
         if index + 1 < len(history.payments):
             outputs += self._restate(history, index)
         history.prune(self._window_ms, self._rows)
@@ -312,51 +327,55 @@ def activate(canonical: str) -> ActivePack:
     """A pack's functions, from its canonical JSON. Raises BadRulePack."""
     pack = parse_pack(canonical)
     made = tuple(ready(rule, pack.lists) for rule in pack.rules if not is_by_entity(rule))
-    by_entity = [rule for rule in pack.rules if is_by_entity(rule)]
     return ActivePack(
         pack_id=pack.pack_id,
         pack=pack,
-        rules=tuple(each for each in made if not isinstance(each.rule, Allowlist)),
+        rules=tuple(each for each in made if not isinstance(each.rule, Allowlist | EntityRisk)),
+        by_labels=tuple(each for each in made if isinstance(each.rule, EntityRisk)),
         allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
         window_ms=max((each.needs.window_ms for each in made), default=0),
         rows=max((each.needs.rows for each in made), default=0),
         confirmed=tuple(dict.fromkeys(spec for each in made for spec in each.needs.confirmed)),
-        entity_keys=tuple(dict.fromkeys(rule.by for rule in by_entity if isinstance(rule, Velocity))),
+        entity_keys=entity_keys(pack.rules),
     )
 
 
 def decide(history: History, index: int, active: ActivePack) -> Decision:
     """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
     payment = history.payments[index]
-    reasons: list[Reason] | None = None
-    for each in active.rules:
-        if each.check(history, index, payment):
-            reason = each.reason(history, index)
-            if reason is not None:
-                reasons = [*reasons, reason] if reasons else [reason]
-    if reasons is None:
+    found = [each for each in active.rules if each.check(history, index, payment)]
+    if history.facts and payment.order in history.facts:
+        found += active.by_labels
+    if not found:
         return NOTHING
-    for each in active.allowing:
-        if each.check(history, index, payment) and each.is_open(history, index):
-            return NOTHING
-    score = reduce(_either, (reason.points for reason in reasons), 0)
+    reasons = [reason for each in found if (reason := each.reason(history, index)) is not None]
+    if not reasons:
+        return NOTHING
+    if active.by_labels:
+        reasons.sort(key=active.place)
+    if active.allowing and _is_allowed(history, index, active):
+        return NOTHING
+    score = reduce(either, (reason.points for reason in reasons), 0)
     return Decision(score, tuple(reasons) if score >= active.pack.flag_at else ())
+
+
+def _is_allowed(history: History, index: int, active: ActivePack) -> bool:
+    """Whether an allowlist of the pack lets the payment pass, whatever fires."""
+    payment = history.payments[index]
+    return any(each.check(history, index, payment) and each.is_open(history, index) for each in active.allowing)
 
 
 def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
     """What each rule makes of the payment at an index, in the pack's order, whether it fires or not."""
     made = []
-    for each in sorted((*active.rules, *active.allowing), key=lambda each: active.pack.rules.index(each.rule)):
+    for each in sorted(
+        (*active.rules, *active.by_labels, *active.allowing), key=lambda each: active.pack.rules.index(each.rule)
+    ):
         measured = each.measure(history, index)
         is_open = each.is_open(history, index)
         fires = measured.holds and is_open
         made.append(Finding(each, measured, is_open, each.points_for(measured, history, index) if fires else 0))
     return made
-
-
-def _either(score: int, points: int) -> int:
-    """Two thousandths joined as if they were independent probabilities: 1 - (1 - a)(1 - b), in integers."""
-    return score + points - score * points // 1000
 
 
 def _typology(decision: Decision, active: ActivePack) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-from domain.expression import BadExpression, Compiled, Kind, compiled
+from domain.expression import TO_BE, BadExpression, Compiled, Kind, compiled, meant
 from domain.features import scope
 from domain.history import MAX_ROWS, MAX_WINDOW_MS
 from domain.payment import MAX_AMOUNT_MINOR, MAX_TEXT
@@ -311,28 +311,28 @@ def parse_pack(text: str) -> RulePack:
             raise
         raise BadRulePack(f"not a rule pack: {error!r}") from error
     if len(pack.canonical.encode()) > MAX_PACK_BYTES:
-        raise BadRulePack(f"pack {pack.name}: more than {MAX_PACK_BYTES} bytes")
+        raise BadRulePack(f"pack {pack.name}: more than {MAX_PACK_BYTES} bytes. Cure: shorten its lists")
     return pack
 
 
 def _pack(document: dict[str, Any]) -> RulePack:
     unknown = document.keys() - {"name", "version", "flag_at", "lists", "rules"}
     if unknown:
-        raise BadRulePack(f"a pack has no {', '.join(sorted(unknown))}", (min(unknown),))
+        raise BadRulePack(f"a pack has no {', '.join(sorted(unknown))}. Cure: remove it", (min(unknown),))
     name, version, flag_at = document["name"], document["version"], document.get("flag_at", 1)
     if not isinstance(name, str) or not name or len(name) > MAX_TEXT:
-        raise BadRulePack("name must be a text", ("name",))
+        raise BadRulePack(f"name must be a text of 1 to {MAX_TEXT} characters", ("name",))
     _check_number(version, Within(0, 10**9), "version", ("version",))
     _check_number(flag_at, Within(1, 1_000), "flag_at", ("flag_at",))
     lists = _lists(document.get("lists", {}))
     if len(document["rules"]) > MAX_RULES:
-        raise BadRulePack(f"{len(document['rules'])} rules, {MAX_RULES} are allowed", ("rules",))
+        raise BadRulePack(f"{len(document['rules'])} rules, {MAX_RULES} are allowed. Cure: remove some", ("rules",))
     rules = tuple(_rule(dict(rule), lists, number) for number, rule in enumerate(document["rules"]))
     names = [rule.name for rule in rules]
     for number, each in enumerate(names):
         if each in names[:number]:
             raise BadRulePack(
-                f"pack {name}: each rule needs a name of its own, got {', '.join(names)}", ("rules", number, "name")
+                f"rule {each!r}: each rule needs a name of its own. Cure: rename one", ("rules", number, "name")
             )
     return RulePack(name=name, version=version, rules=rules, flag_at=flag_at, lists=lists)
 
@@ -342,13 +342,13 @@ def _lists(document: Any) -> dict[str, tuple[str, ...]]:
     for name, ids in dict(document).items():
         where = ("lists", name)
         if not isinstance(name, str) or not name.isidentifier():
-            raise BadRulePack(f"list {name!r}: a list is called by letters, digits and _", where)
+            raise BadRulePack(f"list {name!r} cannot be named in an expression. Cure: letters, digits and _", where)
         if not isinstance(ids, list) or not all(isinstance(each, str) and each for each in ids):
-            raise BadRulePack(f"list {name}: must be texts, in quotes where they look like numbers", where)
+            raise BadRulePack(f"list {name}: must be texts. Cure: put in quotes what looks like a number", where)
         lists[name] = tuple(sorted(set(ids)))
     total = sum(map(len, lists.values()))
     if total > MAX_LISTED:
-        raise BadRulePack(f"{total} ids in lists, {MAX_LISTED} are allowed", ("lists",))
+        raise BadRulePack(f"{total} ids in lists, {MAX_LISTED} are allowed. Cure: remove some", ("lists",))
     return lists
 
 
@@ -357,13 +357,16 @@ def _rule(document: dict[str, Any], lists: Mapping[str, tuple[str, ...]], number
     family = document.pop("family")
     kind = FAMILIES.get(family) if isinstance(family, str) else None
     if kind is None:
-        raise BadRulePack(f"rule family {family!r} is unknown; there are {', '.join(FAMILIES)}", (*where, "family"))
+        raise BadRulePack(
+            f"rule family {family!r} is unknown. Cure: {meant(str(family), FAMILIES)}", (*where, "family")
+        )
     title = f"rule {document.get('name')!r}"
     hints = parameters(kind)
     unknown = document.keys() - hints.keys()
     if unknown:
         raise BadRulePack(
-            f"{title}: family {family} has no {min(unknown)}; it has {', '.join(hints)}", (*where, min(unknown))
+            f"{title}: family {family} has no {min(unknown)}. Cure: {meant(min(unknown), hints)}",
+            (*where, min(unknown)),
         )
     for key, value in document.items():
         if isinstance(value, list):
@@ -388,8 +391,9 @@ def _check(title: str, key: str, value: Any, hint: Any, where: tuple[str | int, 
         if not isinstance(value, str):
             _check_number(value, Within(1, 1_000), f"{title}: points", where)
     elif hint is str:
-        if not isinstance(value, str) or (not value and key not in ("when", "reason_code")):
-            raise BadRulePack(f"{title}: {key} must be a text", where)
+        is_free = key in ("when", "reason_code", "value")  # the language bounds expressions itself
+        if not isinstance(value, str) or (not is_free and not 1 <= len(value) <= MAX_TEXT):
+            raise BadRulePack(f"{title}: {key} must be a text of 1 to {MAX_TEXT} characters", where)
     elif get_origin(hint) is tuple:
         if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
             raise BadRulePack(f"{title}: {key} must be a list of texts", where)
@@ -418,16 +422,20 @@ def _check_together(rule: Rule, lists: Mapping[str, tuple[str, ...]], where: tup
         case AmountSpike() | UnusualHour():
             least_most = "minimum_history", rule.minimum_history, "history", rule.history
         case AccountEmptying():
-            least_most = "window_ms", rule.window_ms + 1, "lookback_ms", rule.lookback_ms
+            least_most = "window_ms", rule.window_ms, "lookback_ms", rule.lookback_ms
         case Velocity(measure="count"):
             title = f"rule {rule.name!r}: at_least"
             _check_number(rule.at_least, Within(1, MAX_ROWS), title, (*where, "at_least"))
         case Blocklist() | Allowlist() if rule.list not in lists:
-            known = f"there are {', '.join(lists)}" if lists else "it has none"
-            raise BadRulePack(f"rule {rule.name!r}: the pack has no list {rule.list!r}; {known}", (*where, "list"))
+            raise BadRulePack(
+                f"rule {rule.name!r}: the pack has no list {rule.list!r}. Cure: {meant(rule.list, lists)}",
+                (*where, "list"),
+            )
     if least_most and least_most[1] > least_most[3]:
         key, _, other, most = least_most
-        raise BadRulePack(f"rule {rule.name!r}: {key} must be at most {other}, {most}", (*where, key))
+        raise BadRulePack(
+            f"rule {rule.name!r}: {key} must be at most {most}, as {other} is. Cure: lower it", (*where, key)
+        )
     for key in ("when", "points", "value"):
         source = getattr(rule, key, None)
         if isinstance(source, str) and source:
@@ -442,11 +450,13 @@ def _check_expression(rule: Rule, key: str, lists: Mapping[str, tuple[str, ...]]
     wanted = {"when": (Kind.TRUTH,), "points": (Kind.INTEGER,), "value": (Kind.INTEGER, Kind.TRUTH)}[key]
     if made.kind not in wanted:
         raise BadRulePack(
-            f"rule {rule.name!r}: {key} must be a {' or a '.join(wanted)}, this is a {made.kind}", (*where, key)
+            f"rule {rule.name!r}: {key} must be {' or '.join(wanted)}, this is {made.kind}. Cure: {TO_BE[wanted[0]]}",
+            (*where, key),
         )
     if is_by_entity(rule) and (made.needs.window_ms or made.needs.rows or made.needs.confirmed):
         raise BadRulePack(
-            f"rule {rule.name!r}: {key} of a rule by {getattr(rule, 'by', '')} can name features of the payment only",
+            f"rule {rule.name!r}: {key} looks back, but the {getattr(rule, 'by', '')} knows no account's past. "
+            "Cure: name features of the payment itself",
             (*where, key),
         )
 
@@ -473,4 +483,61 @@ THREE: Final = RulePack(
 )  # fmt: skip
 """Three rules and no more: what rates are compared with."""
 
-DEFAULT: Final = THREE
+_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
+DEFAULT: Final = RulePack(
+    name="default",
+    version=2,
+    flag_at=400,
+    rules=(
+        *THREE.rules,
+        CardTesting(
+            name="card_testing", typology="card_testing", points=600, severity="high", reason_code="SMALL_AMOUNTS",
+            window_ms=10 * _MINUTE_MS, at_least=5, at_most_minor=500,
+        ),
+        AccountEmptying(
+            name="account_emptying", typology="account_takeover", points=450, severity="high", reason_code="OUTFLOW",
+            window_ms=_DAY_MS, lookback_ms=35 * _DAY_MS, minimum_history=10, minimum_minor=100_000, ratio_percent=1_000,
+        ),
+        FarFromHome(
+            name="far_from_home", typology="stolen_card", points=200, severity="low", reason_code="FAR_FROM_HOME",
+            minimum_m=500_000, channels=("ECOM",),
+        ),
+        NewDevice(
+            name="new_device", typology="account_takeover", points=200, severity="low", reason_code="NEW_DEVICE",
+            lookback_ms=35 * _DAY_MS, minimum_history=5,
+        ),
+        NewCountry(
+            name="new_country", typology="stolen_card", points=250, severity="low", reason_code="NEW_COUNTRY",
+            lookback_ms=35 * _DAY_MS, minimum_history=5,
+        ),
+        UnusualHour(
+            name="unusual_hour", typology="account_takeover", points=150, severity="low", reason_code="UNUSUAL_HOUR",
+            history=50, minimum_history=20, radius_ms=2 * _HOUR_MS, at_least_permille=1_000,
+        ),
+        Expression(
+            name="many_merchants", typology="rapid_spending", points=300, reason_code="MANY_MERCHANTS",
+            when='count(account, "2m") >= 5', value='distinct(merchant, card, "2m")', at_least=5,
+        ),
+        EntityRisk(
+            name="risky_device", typology="known_fraud", points=500, severity="high", reason_code="DEVICE_FRAUD",
+            by="device", window_ms=35 * _DAY_MS, at_least=1,
+        ),
+        EntityRisk(
+            name="risky_card", typology="known_fraud", points=450, severity="high", reason_code="CARD_FRAUD",
+            by="card", window_ms=14 * _DAY_MS, at_least=1,
+        ),
+        EntityRisk(
+            name="risky_terminal", typology="known_fraud", points=400, reason_code="TERMINAL_FRAUD",
+            by="terminal", window_ms=14 * _DAY_MS, at_least=2,
+        ),
+        EntityRisk(
+            name="risky_merchant", typology="known_fraud", points=150, severity="low", reason_code="MERCHANT_FRAUD",
+            by="merchant", window_ms=7 * _DAY_MS, at_least=3,
+        ),
+    ),
+)  # fmt: skip
+"""The pack that a new system starts with: `fraudcase up` writes its activation into the log.
+
+It holds every family that needs no knowledge of a stream. What is common in honest streams (a new device, goods sent
+far away, a night owl) flags only together with something else.
+"""

@@ -102,7 +102,7 @@ def main() -> None:
     partitions = known.pop("partitions")
     options = options_of(known)
     prepare_process(options)
-    _, tables = environment("reference-sql", options)
+    _, tables = environment("flink-sql", options)
     tables.execute_sql(source_sql(options, partitions))
     tables.execute_sql(sink_sql(options))
     client = tables.execute_sql(decisions_sql()).get_job_client()

@@ -28,6 +28,12 @@ def settings() -> Iterator[Settings]:
     system.down(chosen, lambda _, __: None)
 
 
+@pytest.fixture
+def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line, pointed at the stack of the tests."""
+    return command_line(settings, monkeypatch)
+
+
 def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line, pointed at a system of the tests."""
     for name in Settings.model_fields:

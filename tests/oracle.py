@@ -1,86 +1,255 @@
-"""An oracle for the three rules: slow, naive, and sharing no code with domain/.
+"""An oracle for all rules that an account's own payments decide: slow, naive, and sharing no code with domain/.
 
-It sees all of an account's payments at once, sorts them by event time, and looks back by scanning lists, with exact
-fractions instead of sums that are kept.
+It reads the log as a list: payments and labels in the order of arrival. What labels say of a payment is fixed when it
+first arrives; all else is decided at the end, on each account's payments sorted by event time, by scanning lists and
+with exact fractions. Rules are plain dictionaries, as they stand in a pack's JSON. An expression is not read here: the
+test says in Python what it means.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from math import acos, cos, radians, sin
-from typing import Any
+from math import acos, cos, floor, radians, sin
+from typing import Any, NamedTuple, TypeAlias
 
-VELOCITY_WINDOW_MS = 60_000
-VELOCITY_AT_LEAST = 5
-SPIKE_HISTORY = 50
-SPIKE_MINIMUM_HISTORY = 5
-SPIKE_SIGMAS = 5
-SPIKE_MINIMUM_MINOR = 10_000
-SPIKE_RATIO = 3
-TRAVEL_MINIMUM_M = 300_000
-TRAVEL_SPEED_KMH = 900
-TRAVEL_WITHIN_MS = 24 * 3_600_000
-
-
-def standing_flags(payments: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], set[str]]:
-    """The rules that fire for each distinct payment, by (account, id, time, amount), whatever order they come in."""
-    distinct = {_key(payment): payment for payment in payments}
-    accounts: dict[str, list[Mapping[str, Any]]] = {}
-    for key in sorted(distinct, key=lambda key: (key[2], key[1])):
-        accounts.setdefault(key[0], []).append(distinct[key])
-    return {
-        _key(history[index]): fired
-        for history in accounts.values()
-        for index in range(len(history))
-        if (fired := _fired(history[: index + 1]))
-    }
+Raw: TypeAlias = Mapping[str, Any]
+Meaning: TypeAlias = Callable[["Past"], int]
+"""What the value of an expression is, in Python."""
+KEYS = {
+    "account": "account_id", "card": "card_id", "device": "device_id", "merchant": "merchant_id",
+    "terminal": "terminal_id", "counterparty": "counterparty_id", "country": "country",
+    "category": "merchant_category", "channel": "channel",
+}  # fmt: skip
+DAY_MS = 24 * 3_600_000
 
 
-def _key(payment: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    return payment["account_id"], payment["transaction_id"], payment["event_time"], payment["amount_minor"]
+class Past(NamedTuple):
+    """A payment, those of its account before it in event time, and the labels that were known when it arrived."""
+
+    payment: Raw
+    earlier: Sequence[Raw]
+    labels: Sequence[Raw]
+
+    def within(self, ms: int) -> list[Raw]:
+        """The earlier payments that are at most so old, and the payment itself."""
+        now = self.payment["event_time"]
+        return [other for other in (*self.earlier, self.payment) if now - other["event_time"] <= ms]
+
+    def of_key(self, others: Iterable[Raw], key: str) -> list[Raw]:
+        """Those that share a key with the payment, if it has one."""
+        value = self.payment.get(KEYS[key])
+        return [other for other in others if value and other.get(KEYS[key]) == value]
+
+    def of_currency(self, others: Iterable[Raw]) -> list[Raw]:
+        """Those in the payment's currency."""
+        return [other for other in others if other["currency"] == self.payment["currency"]]
+
+    def confirmed(self, key: str, ms: int) -> int:
+        """The labels that share a key with the payment, on payments at most so old, and none after it."""
+        now = self.payment["event_time"]
+        known = [label for label in self.labels if 0 <= now - label["event_time"] <= ms]
+        return len(self.of_key(known, key))
 
 
-def _fired(history: list[Mapping[str, Any]]) -> set[str]:
-    fired = set()
-    if _is_fast(history):
-        fired.add("velocity")
-    if _is_spike(history[-1], history[:-1]):
-        fired.add("amount_spike")
-    if _is_impossible(history[-1], history[:-1]):
-        fired.add("impossible_travel")
-    return fired
+class Standing(NamedTuple):
+    """What must stand for a payment in the end."""
+
+    score: int
+    rules: tuple[str, ...]
 
 
-def _is_fast(history: list[Mapping[str, Any]]) -> bool:
-    now: int = history[-1]["event_time"]
-    near = [payment for payment in history if now - payment["event_time"] <= VELOCITY_WINDOW_MS]
-    return len(near) >= VELOCITY_AT_LEAST
+def standing(log: Iterable[Raw], pack: Raw, meanings: Mapping[str, Meaning]) -> dict[int, Standing]:
+    """What stands once the whole log is in, by the number of the record that each payment first came in."""
+    first: dict[str, int] = {}
+    payments: list[Raw] = []
+    labels: list[Raw] = []
+    known: list[list[Raw]] = []
+    for number, record in enumerate(log):
+        if "label_id" in record:
+            if record["label_id"] not in [label["label_id"] for label in labels]:
+                labels = [*labels, record]
+        elif repr(sorted(record.items())) not in first:
+            first[repr(sorted(record.items()))] = number
+        payments.append(record)
+        known.append(labels)
+    found: dict[int, Standing] = {}
+    for number in first.values():
+        payment = payments[number]
+        earlier = [
+            payments[other]
+            for other in first.values()
+            if payments[other]["account_id"] == payment["account_id"] and _place(payments[other]) < _place(payment)
+        ]
+        found[number] = _decided(Past(payment, sorted(earlier, key=_place), known[number]), pack, meanings)
+    return found
 
 
-def _is_spike(payment: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> bool:
-    amounts = [Fraction(other["amount_minor"]) for other in earlier[-SPIKE_HISTORY:]]
-    amount: int = payment["amount_minor"]
-    if len(amounts) < SPIKE_MINIMUM_HISTORY or amount < SPIKE_MINIMUM_MINOR:
-        return False
+def _place(payment: Raw) -> tuple[int, str]:
+    return payment["event_time"], payment["transaction_id"]
+
+
+def _decided(past: Past, pack: Raw, meanings: Mapping[str, Meaning]) -> Standing:
+    points: dict[str, int] = {}
+    for rule in pack["rules"]:
+        excess = _excess(past, rule, pack, meanings)
+        guard = meanings.get(f"{rule['name']}.when")
+        if excess is None or (guard and not guard(past)):
+            continue
+        if rule["family"] == "allowlist":
+            return Standing(0, ())
+        given = meanings.get(f"{rule['name']}.points")
+        points[rule["name"]] = max(0, min(1000, given(past) if given else min(1000, floor(rule["points"] * excess))))
+    score = 0
+    for each in points.values():
+        score = score + each - score * each // 1000
+    rules = tuple(name for name, each in points.items() if each > 0)
+    return Standing(score, rules) if score >= pack["flag_at"] and rules else Standing(score, ())
+
+
+def _excess(past: Past, rule: Raw, pack: Raw, meanings: Mapping[str, Meaning]) -> Fraction | None:
+    """How many times its threshold a rule measures, 1 for rules that do not say; None if it does not fire."""
+    match rule["family"]:
+        case "velocity":
+            return _velocity(past, rule)
+        case "card_testing":
+            return _card_testing(past, rule)
+        case "amount_spike":
+            return _amount_spike(past, rule)
+        case "account_emptying":
+            return _account_emptying(past, rule)
+        case "impossible_travel":
+            return _impossible_travel(past, rule)
+        case "entity_risk":
+            return _times(past.confirmed(rule["by"], rule["window_ms"]), rule["at_least"])
+        case "expression":
+            value = int(meanings[rule["name"]](past))
+            return Fraction(1) if value >= rule.get("at_least", 1) else None
+        case "new_device":
+            return _once(_is_new(past, rule, "device"))
+        case "new_country":
+            return _once(_is_new(past, rule, "country"))
+        case "far_from_home":
+            return _once(_is_far(past.payment, rule))
+        case "unusual_hour":
+            return _once(_is_unusual(past, rule))
+        case "blocklist" | "allowlist":
+            return _once(past.payment.get(KEYS[rule["field"]]) in pack["lists"][rule["list"]])
+    raise AssertionError(rule)
+
+
+def _once(fires: bool) -> Fraction | None:
+    return Fraction(1) if fires else None
+
+
+def _times(value: int, threshold: int) -> Fraction | None:
+    return Fraction(value, threshold) if value >= threshold else None
+
+
+def _velocity(past: Past, rule: Raw) -> Fraction | None:
+    near = past.of_key(past.within(rule["window_ms"]), rule.get("by", "account").removeprefix("account_"))
+    if rule.get("measure") == "sum":
+        return _times(sum(other["amount_minor"] for other in past.of_currency(near)), rule["at_least"])
+    return _times(len(near), rule["at_least"])
+
+
+def _card_testing(past: Past, rule: Raw) -> Fraction | None:
+    near = past.of_key(past.within(rule["window_ms"]), rule.get("by", "card").removeprefix("account_"))
+    small = [other for other in past.of_currency(near) if other["amount_minor"] <= rule["at_most_minor"]]
+    return _times(len(small), rule["at_least"]) if past.payment in small else None
+
+
+def _amount_spike(past: Past, rule: Raw) -> Fraction | None:
+    before = past.of_currency(past.earlier[-rule["history"] :])
+    amounts = [Fraction(other["amount_minor"]) for other in before]
+    amount: int = past.payment["amount_minor"]
+    if len(amounts) < rule["minimum_history"] or amount < rule["minimum_minor"]:
+        return None
     mean = sum(amounts) / len(amounts)
     variance = sum((other - mean) ** 2 for other in amounts) / len(amounts)
-    return amount > mean and amount >= SPIKE_RATIO * mean and (amount - mean) ** 2 > SPIKE_SIGMAS**2 * variance
+
+    def is_spike(x: int) -> bool:
+        return (
+            x >= rule["minimum_minor"]
+            and x > mean
+            and 100 * x >= rule["ratio_percent"] * mean
+            and (x - mean) ** 2 > rule["sigmas"] ** 2 * variance
+        )
+
+    return Fraction(amount, _least(is_spike, amount)) if is_spike(amount) else None
 
 
-def _is_impossible(payment: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> bool:
-    def present(other: Mapping[str, Any]) -> bool:
+def _least(holds: Callable[[int], bool], most: int) -> int:
+    """The least whole number that holds, where all above it do."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+def _account_emptying(past: Past, rule: Raw) -> Fraction | None:
+    now, window = past.payment["event_time"], rule["window_ms"]
+    near = past.of_currency(past.within(window))
+    usual = [
+        other for other in past.of_currency(past.earlier) if window < now - other["event_time"] <= rule["lookback_ms"]
+    ]
+    total = sum(other["amount_minor"] for other in near)
+    if len(usual) < rule["minimum_history"]:
+        return None
+    span = max(window, now - window - usual[0]["event_time"])
+    in_such_a_time = Fraction(sum(other["amount_minor"] for other in usual) * window, span)
+    least = max(Fraction(rule["minimum_minor"]), in_such_a_time * rule["ratio_percent"] / 100)
+    whole = -(-least.numerator // least.denominator)
+    return _times(total, whole)
+
+
+def _impossible_travel(past: Past, rule: Raw) -> Fraction | None:
+    def present(other: Raw) -> bool:
         return bool(other["channel"] in {"POS", "ATM"} and other.get("latitude") is not None)
 
+    payment = past.payment
     if not present(payment) or payment.get("card_id") is None:
-        return False
-    before = [other for other in earlier if other.get("card_id") == payment["card_id"] and present(other)]
-    if not before or payment["event_time"] - before[-1]["event_time"] > TRAVEL_WITHIN_MS:
-        return False
+        return None
+    before = [other for other in past.of_key(past.earlier, "card") if present(other)]
+    if not before or payment["event_time"] - before[-1]["event_time"] > rule["within_ms"]:
+        return None
     metres = _metres(before[-1], payment)
-    hours = Fraction(payment["event_time"] - before[-1]["event_time"], 3_600_000)
-    return metres >= TRAVEL_MINIMUM_M and metres > TRAVEL_SPEED_KMH * 1000 * hours
+    elapsed = payment["event_time"] - before[-1]["event_time"]
+    if metres < rule["minimum_m"] or metres <= rule["speed_kmh"] * 1000 * Fraction(elapsed, 3_600_000):
+        return None
+    speed = min(1_000_000, floor(Fraction(metres * 3600, max(1, elapsed))))
+    return Fraction(speed, rule["speed_kmh"])
 
 
-def _metres(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
+def _is_new(past: Past, rule: Raw, key: str) -> bool:
+    here = past.payment.get(KEYS[key])
+    near = [other.get(KEYS[key]) for other in past.within(rule["lookback_ms"])[:-1]]
+    elsewhere = [there for there in near if there is not None]
+    return here is not None and here not in near and len(elsewhere) >= rule["minimum_history"]
+
+
+def _is_far(payment: Raw, rule: Raw) -> bool:
+    if payment.get("latitude") is None or payment.get("home_latitude") is None:
+        return False
+    if rule.get("channels") and payment["channel"] not in rule["channels"]:
+        return False
+    home = {"latitude": payment["home_latitude"], "longitude": payment["home_longitude"]}
+    return bool(_metres(home, payment) >= rule["minimum_m"])
+
+
+def _is_unusual(past: Past, rule: Raw) -> bool:
+    habit = past.earlier[-rule["history"] :]
+    if len(habit) < rule["minimum_history"]:
+        return False
+    now = past.payment["event_time"] % DAY_MS
+    others = 0
+    for other in habit:
+        then = other["event_time"] % DAY_MS
+        apart = min((now - then) % DAY_MS, (then - now) % DAY_MS)
+        others += apart > rule["radius_ms"]
+    return Fraction(others, len(habit)) >= Fraction(rule["at_least_permille"], 1000)
+
+
+def _metres(a: Raw, b: Raw) -> int:
     """The spherical law of cosines: another formula than the one under test."""
     phi_a, phi_b = radians(a["latitude"]), radians(b["latitude"])
     central = sin(phi_a) * sin(phi_b) + cos(phi_a) * cos(phi_b) * cos(radians(b["longitude"] - a["longitude"]))

@@ -24,16 +24,9 @@ from infra.settings import Settings
 from projections.log import KafkaLog
 from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
-from tests.conftest import command_line
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 20_000
-
-
-@pytest.fixture
-def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """The command line, pointed at the stack of the tests."""
-    return command_line(settings, monkeypatch)
 
 
 def good(**changed: object) -> dict[str, object]:
@@ -173,7 +166,7 @@ def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> Non
     result = command.invoke(app, ["status", "--json"])
     assert result.exit_code == 0, result.output
     assert {each["name"]: each["is_ready"] for each in json.loads(result.stdout)} == dict.fromkeys(
-        ["kafka", "registry", "dynamodb", "s3", "risk-job", "case-job", "case-views", "archive", "process"], True
+        [part.name for part in system.everything(settings)], True
     )
     assert command.invoke(app, ["doctor"]).exit_code == 0
     assert "differs" not in command.invoke(app, ["digest"]).stdout

@@ -31,7 +31,7 @@ def test_another_content_has_another_address() -> None:
         ("{", "not a rule pack"),
         ("[]", "not a rule pack"),
         ("{}", "not a rule pack"),
-        (json.dumps(document(family="astrology")), "rule family 'astrology' is unknown; there are velocity"),
+        (json.dumps(document(family="astrology")), "rule family 'astrology' is unknown. Cure: write one of velocity"),
         (json.dumps(document(colour="red")), "colour"),
         (json.dumps(document(points=0)), "points must be between 1 and 1000"),
         (json.dumps(document(points=1.5)), "points must be a whole number"),
