@@ -69,6 +69,7 @@ def _mini_cluster_job(settings: Settings, name: str, number: int) -> Part:
         command=python(MODULES[name], *job_arguments(settings, name), *where),
         ports={rest_port: "FRAUDCASE_FLINK_PORT", port: "FRAUDCASE_METRICS_PORT"},
         is_ready=runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
+        ready_within_s=180,
         stop_within_s=30,
     )
 
@@ -82,6 +83,7 @@ def _cluster_job(settings: Settings, name: str, _: int) -> Part:
         ports={},
         is_ready=runs(address, job),
         after=tuple(part.name for part in cluster(settings)),
+        ready_within_s=180,
         stop_within_s=30,
     )
 
