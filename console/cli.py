@@ -11,6 +11,7 @@ from console import (
     rules_commands,
     score_commands,
     stack_commands,
+    tune_commands,
 )
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ for area in (
     label_commands,
     rules_commands,
     score_commands,
+    tune_commands,
     demo_commands,
 ):
     area.register(app)
