@@ -150,7 +150,7 @@ def test_what_is_written_is_read_again() -> None:
 
 def test_the_command_writes_a_pack(tmp_path: Path) -> None:
     rows = rows_of(10)
-    empty = {**dict.fromkeys(files.PAYMENTS.names), "attributes": {}}
+    empty: dict[str, Any] = {**dict.fromkeys(files.PAYMENTS.names), "attributes": {}}
     files.write_rows(tmp_path / "payments.jsonl", [{**empty, **row} for row in rows])
     labels = "\n".join(
         json.dumps({"transaction_id": row["transaction_id"], "fraud": int(row["amount_minor"] >= 800)}) for row in rows
