@@ -12,6 +12,7 @@ from console import (
     rules_commands,
     score_commands,
     stack_commands,
+    tune_commands,
 )
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ for area in (
     label_commands,
     rules_commands,
     score_commands,
+    tune_commands,
     demo_commands,
     bench_commands,
 ):
