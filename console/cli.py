@@ -6,6 +6,7 @@ from console import (
     bench_commands,
     case_commands,
     demo_commands,
+    explain_commands,
     intake_commands,
     label_commands,
     projection_commands,
@@ -26,6 +27,7 @@ for area in (
     case_commands,
     label_commands,
     rules_commands,
+    explain_commands,
     demo_commands,
     bench_commands,
 ):

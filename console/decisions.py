@@ -39,8 +39,11 @@ class Ledger:
     def add(self, output: RiskScored | RiskFlagged | RiskRestated) -> None:
         """Take in an output, in the order of the account's sequence."""
         if isinstance(output, RiskScored):
+            identity = output.account_id, output.transaction_id, output.content_digest
             if output.rules:
-                self.first[output.account_id, output.transaction_id, output.content_digest] = output.rules
+                self.first[identity] = output.rules
+            elif output.score:  # too weak to flag: it stands until a late payment makes it a flag
+                self.standing[identity] = output.score, (), ()
             return
         identity = output.account_id, output.transaction_id, bytes.fromhex(output.content_digest)
         rules = tuple(reason.rule for reason in output.reasons)
