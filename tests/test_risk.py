@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from fractions import Fraction
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
+from domain.history import NOTHING
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
-from domain.rules import THREE, BadRulePack, RulePack, parse_pack
+from domain.rules import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
 from tests.oracle import Meaning, Past, Standing, standing
 
 NOON = 1_749_988_800_000
@@ -588,6 +590,46 @@ def test_once_all_is_in_the_order_of_arrival_no_longer_matters(
         assert at_last.rules == found.rules
         assert not found.rules or at_last.score == found.score
     assert len(said) <= len(expected)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_has_left_the_history_is_missed_by_no_decision(seed: int) -> None:
+    """Months of an account, some payments weeks late: histories are pruned, the flags are the oracle's all the same."""
+    lots = Random(seed)
+    arrivals: list[tuple[int, dict[str, Any]]] = []
+    at = NOON
+    for number in range(700):
+        at += lots.choice([1, 20_000, HOUR_MS, 6 * HOUR_MS, 12 * HOUR_MS])
+        raw = payment(
+            f"tx-{number}",
+            event_time=at,
+            amount_minor=lots.choice([400, 1_000, 20_000, 70_000, 400_000]),
+            device_id=lots.choice(["phone"] * 9 + [f"new-{number}"]),
+            country=lots.choice(["DE"] * 9 + ["PT", "ES"]),
+            channel=lots.choice(["POS", "ECOM"]),
+            merchant_id=lots.choice(["baker", "butcher", "kiosk", "florist", "tailor"]),
+        )
+        place = {**lots.choice([BERLIN, BERLIN, LISBON]), "home_latitude": 52.52, "home_longitude": 13.405}
+        late_ms = lots.choice([0] * 8 + [HOUR_MS, 34 * DAY_MS])
+        arrivals.append((at + late_ms, {**raw, **place}))
+    log = [raw for _, raw in sorted(arrivals, key=lambda each: each[0])]
+    fold = new_fold(DEFAULT)
+    said: dict[str, Standing] = {}
+    for offset, raw in enumerate(log):
+        outputs = fold.step(admitted(raw), offset)
+        assert isinstance(outputs, list)
+        for output in outputs:
+            if isinstance(output, RiskFlagged | RiskRestated):
+                said[output.transaction_id] = Standing(output.score, tuple(reason.rule for reason in output.reasons))
+    assert fold.decision(admitted(log[0])) == NOTHING  # it has left
+    meanings: dict[str, Meaning] = {
+        "many_merchants": lambda past: len({other["merchant_id"] for other in past.within(2 * MINUTE_MS)}),
+        "many_merchants.when": lambda past: len(past.within(2 * MINUTE_MS)) >= 5,
+    }
+    expected = standing(log, {**json.loads(DEFAULT.canonical), "flag_at": DEFAULT.flag_at}, meanings)
+    flags = {log[number]["transaction_id"]: found for number, found in expected.items() if found.rules}
+    assert len(flags) > 50
+    assert {name: found for name, found in said.items() if found.rules} == flags
 
 
 def _save(fold: RiskFold, store: dict[str, bytes]) -> None:
