@@ -592,8 +592,18 @@ def test_once_all_is_in_the_order_of_arrival_no_longer_matters(
     assert len(said) <= len(expected)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_what_has_left_the_history_is_missed_by_no_decision(seed: int) -> None:
+MONTH = {"family": "velocity", "measure": "sum", "window_ms": 35 * DAY_MS, "at_least": 100_000, "points": 1}
+FIFTY = {
+    "family": "amount_spike", "history": 50, "minimum_history": 50, "sigmas": 0, "minimum_minor": 1, "ratio_percent": 1,
+    "points": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "pack", [DEFAULT, pack_of(MONTH), pack_of(FIFTY)], ids=["the default pack", "a sum of 35 days", "a mean of 50"]
+)
+def test_what_has_left_the_history_is_missed_by_no_decision(pack: RulePack, seed: int) -> None:
     """Months of an account, some payments weeks late: histories are pruned, the flags are the oracle's all the same."""
     lots = Random(seed)
     arrivals: list[tuple[int, dict[str, Any]]] = []
@@ -613,7 +623,7 @@ def test_what_has_left_the_history_is_missed_by_no_decision(seed: int) -> None:
         late_ms = lots.choice([0] * 8 + [HOUR_MS, 34 * DAY_MS])
         arrivals.append((at + late_ms, {**raw, **place}))
     log = [raw for _, raw in sorted(arrivals, key=lambda each: each[0])]
-    fold = new_fold(DEFAULT)
+    fold = new_fold(pack)
     said: dict[str, Standing] = {}
     for offset, raw in enumerate(log):
         outputs = fold.step(admitted(raw), offset)
@@ -626,7 +636,7 @@ def test_what_has_left_the_history_is_missed_by_no_decision(seed: int) -> None:
         "many_merchants": lambda past: len({other["merchant_id"] for other in past.within(2 * MINUTE_MS)}),
         "many_merchants.when": lambda past: len(past.within(2 * MINUTE_MS)) >= 5,
     }
-    expected = standing(log, {**json.loads(DEFAULT.canonical), "flag_at": DEFAULT.flag_at}, meanings)
+    expected = standing(log, {**json.loads(pack.canonical), "flag_at": pack.flag_at}, meanings)
     flags = {log[number]["transaction_id"]: found for number, found in expected.items() if found.rules}
     assert len(flags) > 50
     assert {name: found for name, found in said.items() if found.rules} == flags
