@@ -6,6 +6,7 @@ from console import (
     bench_commands,
     case_commands,
     demo_commands,
+    explain_commands,
     intake_commands,
     label_commands,
     projection_commands,
@@ -30,6 +31,7 @@ for area in (
     rules_commands,
     score_commands,
     tune_commands,
+    explain_commands,
     demo_commands,
     bench_commands,
 ):
