@@ -83,6 +83,7 @@ def _cluster_job(settings: Settings, name: str, _: int) -> Part:
         ports={},
         is_ready=runs(address, job),
         after=tuple(part.name for part in cluster(settings)),
+        ready_within_s=180,
         stop_within_s=30,
     )
 
