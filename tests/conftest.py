@@ -1,9 +1,11 @@
 """The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from console import system
@@ -38,7 +40,8 @@ def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunn
     """The command line, pointed at a system of the tests."""
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
+        shown = value.get_secret_value() if isinstance(value, SecretStr) else value
         if value is not None:
-            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
+            text = json.dumps(shown) if isinstance(shown, tuple) else str(shown)
+            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", text)
     return CliRunner()
