@@ -11,7 +11,9 @@ from console import (
     label_commands,
     projection_commands,
     rules_commands,
+    score_commands,
     stack_commands,
+    tune_commands,
 )
 
 app = typer.Typer(
@@ -28,6 +30,8 @@ for area in (
     label_commands,
     rules_commands,
     explain_commands,
+    score_commands,
+    tune_commands,
     demo_commands,
     bench_commands,
 ):

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from infra.stack import log_of
 
 JOBMANAGER, TASKMANAGER = "flink-jobmanager", "flink-taskmanager"
-JOBS = 2
+JOBS = 3
 """That one system runs, each with as many slots as its parallelism."""
 PORTS_EACH = 4
 """Of every process: what Flink's parts say to each other, data or job files, figures for the web page, Prometheus."""

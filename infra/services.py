@@ -8,9 +8,9 @@ from infra.parts import Part, answers, python, read_json
 from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
-MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job"}
-PROCESS = "process"
-METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5}
+PROCESS, ENTITY_JOB = "process", "entity-job"
+MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}
+METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5, ENTITY_JOB: 6}
 """Each service's port for Prometheus, counted from the first."""
 
 
@@ -21,10 +21,10 @@ def services(settings: Settings) -> tuple[Part, ...]:
     return (*cluster(settings), *jobs(settings), *workers, *clock)
 
 
-def jobs(settings: Settings) -> tuple[Part, Part]:
+def jobs(settings: Settings) -> tuple[Part, ...]:
     """The Flink jobs: each in a MiniCluster of its own process, or on the cluster, kept by a process of its own."""
     build = _cluster_job if settings.flink_cluster_taskmanagers else _mini_cluster_job
-    return build(settings, RISK_JOB, 0), build(settings, CASE_JOB, 1)
+    return tuple(build(settings, name, number) for number, name in enumerate(MODULES))
 
 
 def service_name(settings: Settings, name: str) -> str:
@@ -69,6 +69,7 @@ def _mini_cluster_job(settings: Settings, name: str, number: int) -> Part:
         command=python(MODULES[name], *job_arguments(settings, name), *where),
         ports={rest_port: "FRAUDCASE_FLINK_PORT", port: "FRAUDCASE_METRICS_PORT"},
         is_ready=runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
+        ready_within_s=180,
         stop_within_s=30,
     )
 
@@ -82,6 +83,7 @@ def _cluster_job(settings: Settings, name: str, _: int) -> Part:
         ports={},
         is_ready=runs(address, job),
         after=tuple(part.name for part in cluster(settings)),
+        ready_within_s=180,
         stop_within_s=30,
     )
 

