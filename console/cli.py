@@ -3,8 +3,10 @@
 import typer
 
 from console import (
+    bench_commands,
     case_commands,
     demo_commands,
+    explain_commands,
     intake_commands,
     label_commands,
     projection_commands,
@@ -29,7 +31,9 @@ for area in (
     rules_commands,
     score_commands,
     tune_commands,
+    explain_commands,
     demo_commands,
+    bench_commands,
 ):
     area.register(app)
 

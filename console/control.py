@@ -133,11 +133,10 @@ class Store:
     def activate(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
         """Put an approved pack in force; the one before retires. Returns into how many partitions it was written."""
 
-        def check(_: Session, row: RulePackRow) -> None:
+        def is_needed(_: Session, row: RulePackRow) -> bool:
             if row.approver is None:
                 raise Refused(f"{_called(row)} is not approved. Cure: fraudcase rules approve, by another person")
-            if row.state == "active":
-                raise Refused(f"{_called(row)} is active already")
+            return row.state != "active"
 
         def finish(session: Session, row: RulePackRow, now_ms: int) -> None:
             former = _active(session)
@@ -147,46 +146,44 @@ class Store:
                 session.flush()  # there is one active pack at any time
             row.state, row.activated_at_ms, row.retired_at_ms, row.shadow = "active", now_ms, None, False
 
-        return self._change(ACTIVATION, reference, actor, log, check, finish)
+        return self._change(ACTIVATION, reference, actor, log, is_needed, finish)
 
     def shadow(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
         """Let a pack score beside the active one, only recorded; nobody need approve that."""
 
-        def check(session: Session, row: RulePackRow) -> None:
+        def is_needed(session: Session, row: RulePackRow) -> bool:
             if row.state == "active":
                 raise Refused(f"{_called(row)} is active: it decides, and has no need to score beside itself")
             shadows = session.scalars(select(RulePackRow).where(RulePackRow.shadow)).all()
-            if row in shadows:
-                raise Refused(f"{_called(row)} is a shadow pack already")
-            if len(shadows) >= MAX_SHADOWS:
+            if len(shadows) >= MAX_SHADOWS and row not in shadows:
                 raise Refused(f"{', '.join(map(_called, shadows))} are shadow packs: retire one first")
+            return row not in shadows
 
         def finish(_: Session, row: RulePackRow, __: int) -> None:
             row.shadow = True
 
-        return self._change(SHADOWING, reference, actor, log, check, finish)
+        return self._change(SHADOWING, reference, actor, log, is_needed, finish)
 
     def retire(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
         """Take a pack out of use: a shadow pack no longer scores. The active one retires when another is activated."""
 
-        def check(_: Session, row: RulePackRow) -> None:
+        def is_needed(_: Session, row: RulePackRow) -> bool:
             if row.state == "active":
                 raise Refused(f"{_called(row)} is active, and payments need a pack. Cure: activate another one")
-            if row.state == "retired" and not row.shadow:
-                raise Refused(f"{_called(row)} is retired already")
+            return row.state != "retired" or row.shadow
 
         def finish(_: Session, row: RulePackRow, now_ms: int) -> None:
             row.shadow, row.state, row.retired_at_ms = False, "retired", now_ms
 
         row = self.pack(reference)
         if row.shadow:
-            return self._change(UNSHADOWING, reference, actor, log, check, finish)
+            return self._change(UNSHADOWING, reference, actor, log, is_needed, finish)
         with self._writing() as session:
             row = _find(session, reference)
             _resumed(session, row, UNSHADOWING)  # nothing retires while its activation is under way
-            check(session, row)
-            finish(session, row, self._now_ms())
-            self._log(session, row, "retired", actor)
+            if is_needed(session, row):
+                finish(session, row, self._now_ms())
+                self._log(session, row, "retired", actor)
             return row, 0
 
     def _change(
@@ -195,16 +192,17 @@ class Store:
         reference: str,
         actor: str,
         log: RulesLog,
-        check: Callable[[Session, RulePackRow], None],
+        is_needed: Callable[[Session, RulePackRow], bool],
         finish: Callable[[Session, RulePackRow, int], None],
     ) -> tuple[RulePackRow, int]:
-        """Begin in the store, write into the logs, end in the store."""
+        """Begin in the store, write into the logs, end in the store. What is so already is left as it is."""
         ends = log.ends()
         with self._writing() as session:
             row = _find(session, reference)
             since = _resumed(session, row, change)
             if since is None:
-                check(session, row)
+                if not is_needed(session, row):
+                    return row, 0
                 since = ends
                 self._log(session, row, change.begin, actor, {"since": since})
         record = RulesActivated(pack_id=row.pack_id, pack=row.document, activated_by=actor, mode=change.mode)

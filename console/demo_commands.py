@@ -123,7 +123,7 @@ def archive_lag(settings: Settings) -> int:
     log, store, names = KafkaLog(settings.kafka_bootstrap), bucket(settings), topics(settings)
     archived = ArchivedLog(store)
     lag = 0
-    for topic in (names.payments_inbound, names.cases_inbox, names.cases_events):
+    for topic in names.archived_logs:
         there = archived.ends(topic)
         lag += sum(end - there.get(number, 0) for number, end in log.ends(topic).items())
     for number, end in log.ends(names.risk_scored).items():

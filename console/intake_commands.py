@@ -12,7 +12,7 @@ import typer
 
 from console import files
 from console.clock import BadTickFile, live_ticks, ticks_from, write_ticks
-from console.decisions import answered
+from console.decisions import answered, derived_decisions
 from console.decisions import backtest as decide_rows
 from console.files import BadFile
 from console.intake import ingest as take_in
@@ -132,14 +132,26 @@ def flags(
 
 
 def backtest(
-    transactions: Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with the columns of Transaction")],
     out: Out,
-    rules: Annotated[str, typer.Option(help="a pack's name, or a file")] = DEFAULT.name,
+    transactions: Annotated[
+        Path | None, typer.Option(help="Parquet, CSV or JSON lines with the columns of Transaction")
+    ] = None,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="the recorded log, with its activations and labels, instead of a file")
+    ] = False,
+    rules: Annotated[str | None, typer.Option(help=f"a pack's name, or a file; default: {DEFAULT.name}")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decide on every payment of a file by the same folds, without any server; one row out for each row in."""
+    """Decide again on every payment of a file, without any server, or of the recorded log: one row out for each in."""
+    if (transactions is None) is not from_log:
+        raise fail("give --transactions FILE, or --from-log")
+    if transactions is None:
+        if rules is not None:
+            raise fail("--from-log decides by the rule packs in the log: --rules is for files")
+        _write_decisions(out, _decided_again(Settings()), as_json)
+        return
     try:
-        pack = load_pack(rules)
+        pack = load_pack(rules or DEFAULT.name)
         rows = files.read_rows(transactions)
         with progress("rows", files.count_rows(transactions)) as seen:
 
@@ -153,6 +165,13 @@ def backtest(
         _write_decisions(out, lines, as_json)
     except (BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
+
+
+def _decided_again(settings: Settings) -> list[dict[str, object]]:
+    log, names = KafkaLog(settings.kafka_bootstrap), topics(settings)
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decisions = derived_decisions(log, names, decoder)
+    return [answer.line for answer in answered(log, names, decoder, decisions=decisions)]
 
 
 def _write_decisions(out: Path, lines: list[dict[str, object]], as_json: bool) -> None:

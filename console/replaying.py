@@ -90,6 +90,7 @@ def replay(settings: Settings, source: str, *, with_views: bool = True) -> Repla
         "duplicates": history.duplicates,
         "quarantined": history.quarantined,
         "flags": history.flags,
+        "entity_flags": history.entity_flags,
         "cases_opened": history.opened,
         "cases_escalated": history.escalated,
         "audit_events": history.digest.events,

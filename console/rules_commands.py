@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from console.control import Refused
 from console.rule_files import load_pack
-from console.rules_log import KafkaRulesLog
 from console.stack_commands import AsJson
-from console.work import control_store, explained, fail, messages, report, topics
+from console.work import control_store, explained, fail, iso_time, messages, report, rules_log
 from domain.rules import BadRulePack
 from infra.settings import Settings
 from migrations.models import RulePackRow
@@ -111,7 +109,7 @@ def list_packs(as_json: AsJson = False) -> None:
     for row in rows:
         since = row.retired_at_ms or row.activated_at_ms or row.approved_at_ms or row.drafted_at_ms
         state = f"{row.state}, shadow" if row.shadow else row.state
-        table.add_row(f"{row.name}@{row.version}", state, row.author, row.approver, _time(since), row.pack_id[:12])
+        table.add_row(f"{row.name}@{row.version}", state, row.author, row.approver, iso_time(since), row.pack_id[:12])
     messages.print(table)
 
 
@@ -128,7 +126,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         return
     report(_shown(row), as_json=False)
     for step in history:
-        sys.stdout.write(f"{_time(step.at_ms)}  {step.action} by {step.actor}\n")
+        sys.stdout.write(f"{iso_time(step.at_ms)}  {step.action} by {step.actor}\n")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -139,18 +137,9 @@ def upgrade_store() -> None:
     messages.print("the control store is up to date", highlight=False)
 
 
-def rules_log(settings: Settings) -> KafkaRulesLog:
-    """The logs that packs are activated in."""
-    return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).ruled_logs)
-
-
 def _shown(row: RulePackRow) -> dict[str, Any]:
     columns = (
         "name", "version", "pack_id", "state", "shadow", "author", "approver",
         "drafted_at_ms", "approved_at_ms", "activated_at_ms", "retired_at_ms",
     )  # fmt: skip
     return {name: value for name in columns if (value := getattr(row, name)) is not None}
-
-
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")

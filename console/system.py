@@ -9,6 +9,7 @@ from console.work import case_table, control_store, messages, progress, topics
 from domain.rules import DEFAULT, parse_pack
 from infra import jars, stack
 from infra.errors import StackError
+from infra.flink_cluster import check_slots
 from infra.parts import Part, parts
 from infra.services import services
 from infra.settings import Settings
@@ -26,6 +27,7 @@ def everything(settings: Settings) -> tuple[Part, ...]:
 def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -> list[str]:
     """Bring up what does not run; returns what was started. Raises StackError before anything is half done."""
     check_machine(settings)
+    check_slots(settings)
     fetch_jars(settings)
     wanted = parts(settings) if only_stores else everything(settings)
     stack.check_ports(settings, wanted)
@@ -90,6 +92,7 @@ def diagnose(settings: Settings) -> list[str]:
     problems: list[str] = []
     checks: tuple[Callable[[], None], ...] = (
         lambda: check_machine(settings),
+        lambda: check_slots(settings),
         lambda: stack.check_ports(settings, everything(settings)),
     )
     for check in checks:

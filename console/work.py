@@ -5,14 +5,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from console.control import Store
 from console.progress import Stalled
+from console.rules_log import KafkaRulesLog
 from generator.producer import NotWritten
 from infra.errors import StackError
 from infra.settings import Settings
@@ -30,7 +33,7 @@ messages = Console(stderr=True)
 
 def fail(message: str, code: int = 1) -> typer.Exit:
     """Say what happened, and the exit to raise."""
-    messages.print(f"[bold red]{message}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
+    messages.print(f"[bold red]{escape(message)}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
     return typer.Exit(code)
 
 
@@ -50,8 +53,15 @@ def report(document: dict[str, Any], *, as_json: bool) -> None:
         return
     width = max(len(name) for name in document)
     for name, value in document.items():
+        if name.endswith("_at_ms"):
+            name, value = name.removesuffix("_ms"), iso_time(value)
         text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {text}\n")
+
+
+def iso_time(at_ms: int) -> str:
+    """A time in UTC milliseconds as people read it, to the second."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
 
 
 @contextmanager
@@ -100,6 +110,11 @@ def case_table(settings: Settings) -> DynamoCaseTable:
 def control_store(settings: Settings) -> Store:
     """The control store as it stands: `fraudcase up` and `fraudcase control upgrade` make its tables."""
     return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def rules_log(settings: Settings) -> KafkaRulesLog:
+    """The logs that rule packs are activated in."""
+    return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).ruled_logs)
 
 
 def bucket(settings: Settings) -> Bucket:

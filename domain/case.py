@@ -16,10 +16,11 @@ from domain.events import (
     CloseCase,
     Command,
     CommandRejected,
+    EntityFlagged,
     EscalateCase,
+    Flag,
     FlaggedPayment,
     InboxRecord,
-    RiskEvent,
     RiskFlagged,
     RiskLinked,
     RiskRestated,
@@ -84,10 +85,12 @@ class AccountCases:
     """Oldest first."""
     previous: dict[str, str] = field(default_factory=dict)
     """The case of a typology that was closed last."""
+    entity_offsets: dict[str, int] = field(default_factory=dict)
+    """How far flags of entities have been read, by partition of entities.inbound: redelivered ones add nothing."""
 
 
-_INBOX: Final = frozenset({"RiskFlagged", "RiskRestated", "ClockTicked", "EscalateCase", "CloseCase"})
-AccountRecord: TypeAlias = RiskFlagged | RiskRestated | Command
+_INBOX: Final = frozenset({"RiskFlagged", "RiskRestated", "EntityFlagged", "ClockTicked", "EscalateCase", "CloseCase"})
+AccountRecord: TypeAlias = Flag | Command
 
 
 def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
@@ -102,14 +105,17 @@ def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refu
                     f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
                     f"{state.risk_sequence}; it waits for those between",
                 )
-            return _on_risk(state, record)
+            return _on_flag(state, record)
+        case EntityFlagged():
+            is_known = record.offset <= state.entity_offsets.get(str(record.partition), -1)
+            return [] if is_known else _on_flag(state, record)
         case EscalateCase() | CloseCase():
             return _on_command(state, record)
         case _:
             assert_never(record)
 
 
-def _on_risk(state: AccountCases, record: RiskEvent) -> list[CaseEvent]:
+def _on_flag(state: AccountCases, record: Flag) -> list[CaseEvent]:
     """A flag opens or joins a case. A restatement is told to every case that knows the flag, closed ones too.
 
     A flag that had been withdrawn and stands again opens or joins a case unless it is in an open one: what was
@@ -142,11 +148,11 @@ def _revised(case: Case, record: RiskRestated) -> RiskRevised:
     )
 
 
-def _rules(record: RiskEvent) -> tuple[str, ...]:
+def _rules(record: Flag) -> tuple[str, ...]:
     return tuple(reason.rule for reason in record.reasons)
 
 
-def _open_or_link(state: AccountCases, record: RiskEvent) -> CaseOpened | RiskLinked:
+def _open_or_link(state: AccountCases, record: Flag) -> CaseOpened | RiskLinked:
     case = state.cases.get(record.typology)
     if case is None:
         previous = state.previous.get(record.typology)
@@ -189,7 +195,7 @@ def _open_or_link(state: AccountCases, record: RiskEvent) -> CaseOpened | RiskLi
     )
 
 
-def _escalation(account_id: str, case: Case, record: RiskEvent) -> list[CaseEvent]:
+def _escalation(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
     if case.escalated:
         return []
     value = case.value_minor[record.currency] // 10 ** DECIMALS[record.currency]
@@ -430,6 +436,9 @@ class CaseFold:
             return decided
         if isinstance(record, RiskFlagged | RiskRestated):
             state = replace(state, risk_sequence=max(state.risk_sequence, record.sequence))
+        if isinstance(record, EntityFlagged):
+            place, read = str(record.partition), state.entity_offsets
+            state = replace(state, entity_offsets={**read, place: max(read.get(place, -1), record.offset)})
         self._keep(state, decided)
         return decided
 

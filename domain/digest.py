@@ -50,9 +50,10 @@ def _hex(value: object) -> str:
 class HistoryDigest:
     """SHA-256 over the canonical bytes of every distinct event, account by account in sequence order.
 
-    Of each account, in order: its name, one digest of its payments (chained in log order, duplicates left out), its
-    flags and restatements by sequence, its case events by case and sequence, its answers by command. Each piece is
-    preceded by its length. So it depends on neither partitions, offsets, arrival times, batches nor redelivery.
+    Of each account, in order: its name, one digest of its payments (chained in log order, duplicates left out), the
+    flags of its payments' entities by id, its own flags and restatements by sequence, its case events by case and
+    sequence, its answers by command. Each piece is preceded by its length. So it depends on neither partitions,
+    offsets, arrival times, batches nor redelivery; but for the flags of entities, which say where they were decided.
     """
 
     def __init__(self) -> None:
@@ -103,6 +104,8 @@ class HistoryDigest:
 def place_of(event: Event) -> tuple[str, tuple[Any, ...]]:
     """The account of an event and its place there; two events at one place are the same event, delivered twice."""
     data = to_fields(event)
+    if "entity" in data:
+        return data["account_id"], ("1-entity", data["flag_id"], 0)
     if "flag_id" in data and "case_id" not in data:
         return data["account_id"], ("1-risk", "", data["sequence"])
     if "sequence" in data:

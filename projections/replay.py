@@ -1,7 +1,7 @@
 """Derives everything again from the logs that decide, in fresh state, and compares it with what was recorded.
 
-What is derived comes from payments.inbound and cases.inbox alone, through the same folds that decided when it was live;
-the recorded flags and case events are read only to be compared.
+What is derived comes from payments.inbound, entities.inbound and cases.inbox alone, through the same folds that decided
+when it was live; the recorded flags and case events are read only to be compared.
 """
 
 import hashlib
@@ -12,12 +12,16 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from domain.case import CaseFold
-from domain.digest import HistoryDigest, canonical_json, place_of
+from domain.digest import HistoryDigest, canonical, canonical_json, place_of
+from domain.entity import EntityFold
 from domain.events import (
     CaseEvent,
     CaseOpened,
     CommandRejected,
     DuplicateSeen,
+    EntityFlagged,
+    EntityPayment,
+    Flag,
     RiskFlagged,
     RiskRestated,
     RiskScored,
@@ -36,6 +40,7 @@ Place = tuple[str, tuple[Any, ...]]
 Items = dict[tuple[str, str], Item]
 """Items of the case table by their keys."""
 Progress = Callable[[int], None]
+_MODULUS = 1 << 256
 
 
 class Log(Protocol):
@@ -64,6 +69,9 @@ class History:
     duplicates: int = 0
     quarantined: int = 0
     flags: int = 0
+    entity_flags: int = 0
+    entity_payments: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By account: how many, and the sum of the SHA-256 of each. So the order, which is an accident, says nothing."""
     opened: int = 0
     escalated: int = 0
     case_events: int = 0
@@ -76,7 +84,13 @@ class History:
         self.payments += 1
         self.digest.add_payment(output.account_id, output.transaction_id, output.content_digest)
 
-    def add_event(self, event: RiskFlagged | RiskRestated | CaseEvent, origin: str | None = None) -> None:
+    def add_entity_payment(self, record: EntityPayment) -> None:
+        """Count a payment that was sent on to an entity; the caller leaves out what was delivered again."""
+        number, total = self.entity_payments.get(record.account_id, (0, 0))
+        content = int.from_bytes(hashlib.sha256(canonical(record)).digest(), "big")
+        self.entity_payments[record.account_id] = number + 1, (total + content) % _MODULUS
+
+    def add_event(self, event: Flag | CaseEvent, origin: str | None = None) -> None:
         """Count an event; the same one again is no other."""
         try:
             is_new = self.digest.add_event(event)
@@ -88,6 +102,7 @@ class History:
         if origin is not None:
             self.origins[place_of(event)] = origin
         self.flags += isinstance(event, RiskFlagged)
+        self.entity_flags += isinstance(event, EntityFlagged)
         self.opened += isinstance(event, CaseOpened)
         self.escalated += type(event).__name__ == "CaseEscalated"
         self.case_events += isinstance(event, CaseEvent)
@@ -128,6 +143,17 @@ def derive(log: Log, topics: Topics, decoder: Decoder, seen: Progress = lambda _
                         derived.history.add_decision(output)
                     elif isinstance(output, RiskFlagged | RiskRestated):
                         derived.history.add_event(output)
+                    elif isinstance(output, EntityPayment):
+                        derived.history.add_entity_payment(output)
+            done += 1
+            if done % 1000 == 0:
+                seen(done)
+    for partition, end in log.ends(topics.entities_inbound).items():
+        entities = EntityFold(partition)
+        for record in _gapless(log, topics.entities_inbound, partition, end):
+            flags = _read(record, decoder, entities)
+            for flag in () if isinstance(flags, Refusal) else flags:
+                derived.history.add_event(flag)
             done += 1
             if done % 1000 == 0:
                 seen(done)
@@ -142,13 +168,15 @@ def derive(log: Log, topics: Topics, decoder: Decoder, seen: Progress = lambda _
     return derived
 
 
-def _read(record: LogRecord, decoder: Decoder, fold: RiskFold | CaseFold) -> Any:
+def _read(record: LogRecord, decoder: Decoder, fold: RiskFold | EntityFold | CaseFold) -> Any:
     try:
         name, data = decoder.decode(record.value)
     except Unreadable as unreadable:
         return Refusal(unreadable.reason, str(unreadable))
     if isinstance(fold, RiskFold):
         return fold.read(name, data, record.offset, record.timestamp_ms)
+    if isinstance(fold, EntityFold):
+        return fold.read(name, data, record.offset)
     return fold.read(name, data)
 
 
@@ -171,7 +199,9 @@ def recorded(
     history, done = History(), 0
     for decision in decisions:
         history.add_decision(decision)
-    for topic, kinds in ((topics.cases_inbox, RiskFlagged | RiskRestated), (topics.cases_events, CaseEvent)):
+    for sent in entity_payments_in(log, topics, decoder):
+        history.add_entity_payment(sent)
+    for topic, kinds in ((topics.cases_inbox, Flag), (topics.cases_events, CaseEvent)):
         for partition, end in log.ends(topic).items():
             for record in log.read(topic, partition, end):
                 origin = f"{topic} partition {partition} offset {record.offset}"
@@ -186,6 +216,24 @@ def recorded(
                 done += 1
                 seen(done)
     return history
+
+
+def entity_payments_in(log: Log, topics: Topics, decoder: Decoder) -> Iterator[EntityPayment]:
+    """What the risk job has sent on to entities, those that were delivered again left out.
+
+    Each partition of payments.inbound writes in the order of its offsets, and of entities within one: what does not
+    come after what came from there before was delivered again.
+    """
+    for partition, end in log.ends(topics.entities_inbound).items():
+        last: dict[int, tuple[int, str]] = {}
+        for record in log.read(topics.entities_inbound, partition, end):
+            try:
+                event = from_fields(*decoder.decode(record.value))
+            except (Unreadable, KeyError, TypeError):
+                continue  # somebody else's; the entity job has quarantined it
+            if isinstance(event, EntityPayment) and (event.offset, event.entity) > last.get(event.partition, (-1, "")):
+                last[event.partition] = event.offset, event.entity
+                yield event
 
 
 def decisions_in(log: Log, topics: Topics, decoder: Decoder) -> Iterator[RiskScored | DuplicateSeen]:
@@ -246,11 +294,27 @@ def compare(live: History, derived: History) -> Comparison:
             differences.append(f"{origin}: altered, or decided otherwise: {shown}")
     if live.payments > derived.payments or live.duplicates > derived.duplicates:
         differences.append(f"{live.payments} payments were decided on, the log leads to {derived.payments}")
-    missing = len(derived_items.keys() - recorded_items.keys())
+    sent, left = _compare_sent(live, derived)
+    differences += sent
+    missing = left + len(derived_items.keys() - recorded_items.keys())
     missing += max(0, derived.payments - live.payments) + max(0, derived.duplicates - live.duplicates)
     if not differences and not missing and live.digest.hexdigest() != derived.digest.hexdigest():
         differences.append("the payments that were decided on are not those in the log")
     return Comparison(differences, missing)
+
+
+def _compare_sent(live: History, derived: History) -> tuple[list[str], int]:
+    """What was sent on to entities, account by account: differences, and how many are not there yet."""
+    differences, missing = [], 0
+    for account_id in sorted({*live.entity_payments, *derived.entity_payments}):
+        sent, wanted = (each.entity_payments.get(account_id, (0, 0)) for each in (live, derived))
+        missing += max(0, wanted[0] - sent[0])
+        if sent[0] > wanted[0] or (sent[0] == wanted[0] and sent != wanted):
+            differences.append(
+                f"account {account_id}: {sent[0]} payments were sent on to entities, the log leads to {wanted[0]}"
+                f"{', of other content' if sent[0] == wanted[0] else ''}"
+            )
+    return differences, missing
 
 
 def compare_views(stored: Items, derived: Items) -> Comparison:

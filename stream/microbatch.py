@@ -47,6 +47,13 @@ ProcessorFactory = Callable[[int, StateReader], Processor]
 """Makes the processor of a partition when its first batch comes: so after a restore too, with all state still cold."""
 
 
+class _Pairs(dict[str, bytes]):
+    """What `MapState.put_all` takes in both modes: thread mode asks for items(), process mode iterates for pairs."""
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:  # type: ignore[override]
+        return iter(self.items())
+
+
 class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
     """The one Python operator of a job. Keyed by Kafka partition; an element is a batch of it."""
 
@@ -69,12 +76,12 @@ class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ship
         emissions = processor.process(in_order(offsets, timestamps, values))
         self._write(processor.take_writes())
         if emissions:
-            yield Row(emissions)
+            yield Row([list(emission) for emission in emissions])  # in process mode an array is a list, nothing else
 
     def _write(self, writes: dict[str, bytes | None]) -> None:
         kept = {key: entry for key, entry in writes.items() if entry is not None}
         if kept:
-            self._state.put_all(kept)
+            self._state.put_all(_Pairs(kept))
         for key, entry in writes.items():
             if entry is None:
                 self._state.remove(key)

@@ -1,23 +1,32 @@
 """From a Kafka partition's records to what the jobs write: bytes in, the folds of domain/, bytes out."""
 
 import gc
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from domain.case import CaseFold
-from domain.events import DuplicateSeen, Quarantined, RiskOutput, RiskScored, to_fields
+from domain.entity import EntityFold
+from domain.events import (
+    DuplicateSeen,
+    EntityFlagged,
+    EntityPayment,
+    RiskOutput,
+    RiskScored,
+    to_fields,
+)
 from domain.payment import Refusal
+from domain.quarantine import key_of, report
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
 from schemas.topics import Topics
 from stream.journal import Journal, Record
-from stream.microbatch import Emission, ProcessorFactory, StateReader
+from stream.microbatch import Emission, Processor, ProcessorFactory, StateReader
 
 HOT_ACCOUNTS = 50_000
 """Account histories that a partition keeps in memory; colder ones are read back from Flink's state."""
-
+HOT_ENTITIES = 20_000
+"""The same of entities, whose histories are longer."""
 
 MAX_DECISIONS = 1_000
 """Answers in one record of risk.scored: far below what a record may have in bytes."""
@@ -54,6 +63,9 @@ class RiskProcessor:
                     duplicates.append(output)
                 elif isinstance(output, Conflict):
                     emissions.append(self._quarantine(record, Refusal("conflict", output.detail), decided=True))
+                elif isinstance(output, EntityPayment):
+                    value = self._encoder.encode("EntityPayment", to_fields(output))
+                    emissions.append(Emission(self._topics.entities_inbound.encode(), output.entity.encode(), value))
                 else:
                     value = self._encoder.encode(type(output).__name__, to_fields(output))
                     emissions.append(Emission(self._topics.cases_inbox.encode(), output.account_id.encode(), value))
@@ -90,6 +102,50 @@ class RiskProcessor:
             self._encoder, self._topics.quarantine, self._topics.payments_inbound, self._partition, record, refusal,
             decided=decided,
         )  # fmt: skip
+
+
+class EntityProcessor:
+    """One partition of entities.inbound."""
+
+    def __init__(self, partition: int, state: StateReader, codec: tuple[Decoder, Encoder], topics: Topics) -> None:
+        self._partition = partition
+        self._decoder, self._encoder = codec
+        self._topics = topics
+        self._fold = EntityFold(partition, state.get, HOT_ENTITIES)
+        self._journal = Journal(state.get)
+        self._unwritten: list[Record] = []
+        for record in self._journal.read():
+            self._read(record)
+
+    def process(self, records: Sequence[Record]) -> list[Emission]:
+        """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
+        emissions: list[Emission] = []
+        inbox = self._topics.cases_inbox.encode()
+        for record in records:
+            flags = self._read(record)
+            if isinstance(flags, Refusal):
+                to, source = self._topics.quarantine, self._topics.entities_inbound
+                emissions.append(quarantine(self._encoder, to, source, self._partition, record, flags))
+                continue
+            self._unwritten.append(record)
+            for flag in flags:
+                value = self._encoder.encode("EntityFlagged", to_fields(flag))
+                emissions.append(Emission(inbox, flag.account_id.encode(), value))
+        return emissions
+
+    def _read(self, record: Record) -> list[EntityFlagged] | Refusal:
+        try:
+            name, data = self._decoder.decode(record.value)
+        except Unreadable as unreadable:
+            return Refusal(unreadable.reason, str(unreadable))
+        return self._fold.read(name, data, record.offset)
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call; None removes one."""
+        unwritten, self._unwritten = self._unwritten, []
+        if self._journal.is_full_with(len(unwritten)):
+            return {**self._fold.take_writes(), **self._journal.clear()}
+        return self._journal.add(unwritten)
 
 
 class CaseProcessor:
@@ -136,38 +192,22 @@ class CaseProcessor:
 def quarantine(
     encoder: Encoder, to: str, topic: str, partition: int, record: Record, refusal: Refusal, *, decided: bool = False
 ) -> Emission:
-    """The report on a record that could not be decided on (or, with `decided`, that deserves a look all the same).
-
-    The body goes along, unless it is too large for a report or holds a card number, which must not spread.
-    """
-    value = record.value or b""
-    too_large, secret = len(value) > MAX_BODY, refusal.reason == "card_number"
-    sha256 = hashlib.sha256(value).hexdigest()
-    report = Quarantined(
-        reason=refusal.reason,
-        detail=refusal.detail,
-        topic=topic,
-        partition=partition,
-        offset=record.offset,
-        size=len(value),
-        sha256=sha256,
-        body=None if too_large or secret else value,
-        stored_at=f"oversize/{sha256}" if too_large else None,
-        decided=decided,
+    """The report on a record, ready to be written."""
+    reported = report(
+        refusal, record.value, topic=topic, partition=partition, offset=record.offset, most=MAX_BODY, decided=decided
     )
-    key = f"{topic}/{partition}/{record.offset}".encode()
-    return Emission(to.encode(), key, encoder.encode("Quarantined", to_fields(report)))
+    return Emission(to.encode(), key_of(reported), encoder.encode("Quarantined", to_fields(reported)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Factory:
     """Builds a partition's processor where the operator runs; crosses to Flink's workers, so it holds plain data."""
 
-    kind: Callable[[int, StateReader, tuple[Decoder, Encoder], Topics], RiskProcessor | CaseProcessor]
+    kind: Callable[[int, StateReader, tuple[Decoder, Encoder], Topics], Processor]
     topics: Topics
     registry_url: str
 
-    def __call__(self, partition: int, state: StateReader) -> RiskProcessor | CaseProcessor:
+    def __call__(self, partition: int, state: StateReader) -> Processor:
         registry = Registry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
         return self.kind(partition, state, (Decoder(registry.schema_text), Encoder(registry.ids())), self.topics)
@@ -176,6 +216,11 @@ class _Factory:
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
     """Processors of payments.inbound."""
     return _Factory(RiskProcessor, topics, registry_url)
+
+
+def entity_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
+    """Processors of entities.inbound."""
+    return _Factory(EntityProcessor, topics, registry_url)
 
 
 def case_factory(topics: Topics, registry_url: str) -> ProcessorFactory:

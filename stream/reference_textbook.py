@@ -126,7 +126,7 @@ class Score(KeyedProcessFunction):  # type: ignore[misc]
 
 def submit(options: JobOptions, partitions: int) -> Any:
     """Start the job."""
-    stream, _ = environment("reference-textbook", options)
+    stream, _ = environment("textbook", options)
     topic = Topics(prefix=options.prefix).payments_inbound
     starts = {KafkaTopicPartition(topic, number): 1 for number in range(partitions)}
     source = (
@@ -164,7 +164,7 @@ def submit(options: JobOptions, partitions: int) -> Any:
         .uid("score")
     )
     scored.sink_to(sink).uid("scored")
-    return stream.execute_async("reference-textbook")
+    return stream.execute_async(f"{options.prefix}textbook")
 
 
 def main() -> None:

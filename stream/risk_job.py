@@ -1,4 +1,4 @@
-"""payments.inbound to risk.scored, cases.inbox and quarantine."""
+"""payments.inbound to risk.scored, cases.inbox, entities.inbound and quarantine."""
 
 from schemas.topics import Topics
 from stream.job import JobSpec, parse_options, run
@@ -10,7 +10,7 @@ def spec(topics: Topics, registry_url: str) -> JobSpec:
     return JobSpec(
         name="risk",
         source=topics.payments_inbound,
-        sinks=(topics.risk_scored, topics.cases_inbox, topics.quarantine),
+        sinks=(topics.risk_scored, topics.cases_inbox, topics.entities_inbound, topics.quarantine),
         factory=risk_factory(topics, registry_url),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from console import system
 from infra.settings import CHECKOUT, Settings
@@ -19,9 +20,25 @@ PORTS: dict[str, Any] = {
 def settings() -> Iterator[Settings]:
     home = CHECKOUT / ".fraudcase"
     chosen = Settings(
-        home=home / "test", jars=home / "jars", partitions=4, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
+        home=home / "test", jars=home / "jars", partitions=8, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
     )
     reset(chosen, system.everything(chosen))
     system.up(chosen, report=lambda _, __: None)
     yield chosen
     system.down(chosen, lambda _, __: None)
+
+
+@pytest.fixture
+def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line, pointed at the stack of the tests."""
+    return command_line(settings, monkeypatch)
+
+
+def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line, pointed at a system of the tests."""
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
+        if value is not None:
+            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
+    return CliRunner()

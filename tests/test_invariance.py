@@ -1,0 +1,220 @@
+"""How the jobs run changes nothing of what they decide: one recorded input, one digest, whatever happens on the way.
+
+Each system has a prefix of its own on the stack of the tests, and gets the same bytes, in the same order, with the same
+Kafka timestamps. The clock ticks from a file, at two places of the log that are defined by what stands before them: all
+flags of the payments so far. (Flags of different accounts, and ticks, meet in a partition as they arrive. The order of
+accounts decides nothing; where a tick stands does.)
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from console import system
+from console.cli import app
+from console.intake import Answers, Place
+from console.progress import Stalled
+from console.replaying import replay
+from console.work import topics
+from generator.traffic import Traffic, TrafficOptions
+from infra import stack
+from infra.flink_cluster import cluster, taskmanager_name
+from infra.parts import Part, read_json
+from infra.services import CASE_JOB, CASE_VIEWS, RISK_JOB, job_name, service_name, services
+from infra.settings import Settings
+from schemas.codec import Encoder
+from schemas.registry import Registry
+from tests.conftest import PORTS, command_line
+
+pytestmark = pytest.mark.acceptance
+PAYMENTS = 8_000
+HOUR_MS = 3_600_000
+PATIENCE_S = 120.0
+CHUNK = 100
+"""Records between two looks at what is answered."""
+BESIDE = {name: PORTS[name] + 100 for name in ("flink_port", "metrics_port")} | {"flink_cluster_port": 20600}
+"""Ports of the systems here; one runs at a time, beside that of the other tests."""
+Digests = tuple[object, object]
+"""Of everything that was decided, and of the stored case views."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One record of payments.inbound."""
+
+    key: str
+    value: bytes
+    timestamp_ms: int
+
+
+def recording(seed: int, encoder: Encoder) -> list[Recorded]:
+    """Seeded traffic as it arrives, with some that is delivered twice, that nobody can read, that is dated ahead."""
+    records = []
+    traffic = Traffic(TrafficOptions(seed=seed, accounts=400, velocity_share=0.003, spike_share=0.002))
+    for number, made in enumerate(islice(traffic, PAYMENTS)):
+        fields = made.transaction
+        if number % 400 == 7:
+            fields = {**fields, "event_time": made.arrives_ms + (600_000 if number % 800 == 7 else 60_000)}
+        record = Recorded(fields["account_id"], encoder.encode("Transaction", fields), made.arrives_ms)
+        records.append(record)
+        if number % 500 == 11:
+            records += [record, Recorded(record.key, record.value[:20], record.timestamp_ms)]
+    return records
+
+
+def write(settings: Settings, records: Sequence[Recorded]) -> set[Place]:
+    """Append the records to payments.inbound; returns where they stand."""
+    places: set[Place] = set()
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random"})
+    for record in records:
+        producer.produce(
+            topics(settings).payments_inbound, record.value, record.key, timestamp=record.timestamp_ms,
+            on_delivery=lambda _, message: places.add((message.partition(), message.offset())),
+        )  # fmt: skip
+    assert producer.flush(60) == 0
+    assert len(places) == len(records)
+    return places
+
+
+def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
+    """A system of its own on the stack of the tests."""
+    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000}
+    return settings.model_copy(update={"prefix": f"{prefix}-", **BESIDE, **small, **changed})
+
+
+def parts_of(settings: Settings) -> list[Part]:
+    """What a system needs here: its jobs, their cluster if there is one, its case views."""
+    names = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB, CASE_VIEWS)}
+    names |= {part.name for part in cluster(settings)}
+    return [part for part in services(settings) if part.name in names]
+
+
+def tick(settings: Settings, folder: Path, last: Recorded) -> None:
+    """`fraudcase clock --from FILE`: five hours after the last payment, when every deadline so far has passed."""
+    file = folder / "ticks.jsonl"
+    file.write_text(json.dumps({"now_ms": last.timestamp_ms + 5 * HOUR_MS}) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        result = command_line(settings, patch).invoke(app, ["clock", "--from", str(file)])
+    assert result.exit_code == 0, result.output
+
+
+def settled(settings: Settings) -> dict[str, object]:
+    """What a replay says, once all is there that the logs lead to: nothing is lost, and nothing decided otherwise."""
+    begun = time.monotonic()
+    while (result := replay(settings, "kafka")).is_lag:
+        if time.monotonic() - begun > PATIENCE_S:
+            raise Stalled("\n".join(result.problems))
+        time.sleep(0.5)
+    assert result.problems == []
+    return result.document
+
+
+def through(settings: Settings, records: Sequence[Recorded], folder: Path, killed: Sequence[str] = ()) -> Digests:
+    """The digests that a recording leads to in a system of its own; in mid-run these parts are killed, and come back.
+
+    The recording comes in two halves, each with a tick of the clock behind it.
+    """
+    system.prepare(settings)
+    half, parts = len(records) // 2, parts_of(settings)
+    stack.up(settings, parts)
+    try:
+        Answers(settings).wait_for(write(settings, records[:half]))
+        settled(settings)
+        tick(settings, folder, records[half - 1])
+        send_on(settings, records[half:], killed)
+        settled(settings)
+        tick(settings, folder, records[-1])
+        document = settled(settings)
+        if killed:
+            assert all(restored(settings).values()), "no job was restored: was anything killed?"
+    finally:
+        stack.down(settings, [part for part in parts if part not in cluster(settings)])
+    for kind in ("quarantined", "duplicates", "flags", "cases_opened", "cases_escalated"):
+        assert document[kind], f"the recording has no {kind}"
+    return document["live_digest"], document["live_views_digest"]
+
+
+def send_on(settings: Settings, records: Sequence[Recorded], killed: Sequence[str]) -> None:
+    """Write little by little, kill when half of it is written, write on, start again, wait for all answers."""
+    answers, places = Answers(settings), set[Place]()
+    for first in range(0, len(records), CHUNK):
+        places |= write(settings, records[first : first + CHUNK])
+        answers.poll()
+        if first == len(records) // 2 // CHUNK * CHUNK:
+            for name in killed:
+                stack.kill(settings, name)
+    assert set(stack.up(settings, parts_of(settings))) == set(killed)
+    answers.wait_for(places)
+
+
+def restored(settings: Settings) -> dict[str, int]:
+    """How often each job on the cluster has started from a checkpoint."""
+    address = f"http://{settings.host}:{settings.flink_port}/jobs"
+    ours = {job_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
+    running = {job["name"]: job["jid"] for job in read_json(f"{address}/overview")["jobs"] if job["name"] in ours}
+    return {name: read_json(f"{address}/{job}/checkpoints")["counts"]["restored"] for name, job in running.items()}
+
+
+@pytest.fixture(scope="module")
+def encoder(settings: Settings) -> Encoder:
+    return Encoder(Registry(settings.registry_url).ids())
+
+
+@pytest.fixture(scope="module")
+def records(encoder: Encoder) -> list[Recorded]:
+    return recording(1, encoder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ticks")
+
+
+@pytest.fixture(scope="module")
+def digests(settings: Settings, records: Sequence[Recorded], folder: Path) -> Digests:
+    """What the plainest run comes to: in threads, one at a time, in batches of 10 ms."""
+    return through(beside(settings, "plain"), records, folder)
+
+
+@pytest.fixture(scope="module")
+def on_cluster(settings: Settings) -> Iterator[Settings]:
+    """A standalone cluster with two TaskManagers, for the tests that share it."""
+    chosen = beside(settings, "cluster", flink_cluster_taskmanagers=2, flink_parallelism=2)
+    yield chosen
+    stack.down(chosen, cluster(chosen))
+
+
+def test_parallelism_and_batches_change_nothing(
+    settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
+) -> None:
+    wide = beside(settings, "wide", flink_parallelism=4, flink_window_ms=1_000)
+    assert through(wide, records, folder) == digests
+
+
+def test_process_mode_changes_nothing(
+    settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
+) -> None:
+    assert through(beside(settings, "process", flink_mode="process"), records, folder) == digests
+
+
+def test_kills_on_a_cluster_change_nothing(
+    on_cluster: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
+) -> None:
+    """Half of the tasks of both jobs die, and the case views' worker; what they had decided since is decided again."""
+    killed = [taskmanager_name(1), service_name(on_cluster, CASE_VIEWS)]
+    assert through(on_cluster, records, folder, killed) == digests
+
+
+def test_another_seed_has_another_digest(
+    on_cluster: Settings, encoder: Encoder, folder: Path, digests: Digests
+) -> None:
+    other = on_cluster.model_copy(update={"prefix": "seed-"})
+    history, views = through(other, recording(2, encoder), folder)
+    assert history != digests[0]
+    assert views != digests[1]

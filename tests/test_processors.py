@@ -1,0 +1,78 @@
+"""The processors of the Flink jobs, without Flink: neither batches nor a crash and a restore change what comes out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from domain.entity import EntityFold
+from domain.events import to_fields
+from schemas.codec import Decoder
+from schemas.topics import Topics
+from stream.journal import Record
+from stream.processors import EntityProcessor
+from tests.test_entity import PACK, activation, crowd, sent
+from tests.test_risk import NOON, payment
+from tests.test_schemas import ENCODER, TEXTS
+
+
+class State:
+    """What Flink keeps of a partition: written after each batch, and as it was at the last checkpoint after a crash."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.entries.get(key)
+
+    def keys(self) -> Iterable[str]:
+        return list(self.entries)
+
+    def write(self, writes: dict[str, bytes | None]) -> None:
+        for key, entry in writes.items():
+            if entry is None:
+                self.entries.pop(key, None)
+            else:
+                self.entries[key] = entry
+
+
+def records() -> list[Record]:
+    events: list[Any] = [activation(PACK), *sent([*crowd([0, 2, 1, 3, 4]), payment("late", event_time=NOON)])]
+    values = [ENCODER.encode(type(event).__name__, to_fields(event)) for event in events]
+    values[3:3] = [b"nonsense", values[2]]
+    return [Record(offset, 1_000, value) for offset, value in enumerate(values)]
+
+
+def expected() -> list[tuple[str, str]]:
+    """Topic and transaction of what must come out: by the fold alone."""
+    fold, found = EntityFold(5), [("quarantine", "")]
+    for record in records():
+        if record.value != b"nonsense":
+            flags = fold.read(*Decoder(TEXTS.get).decode(record.value), record.offset)
+            assert isinstance(flags, list)
+            found += [("cases.inbox", flag.transaction_id) for flag in flags]
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("crash_at", [None, 2, 4, 6])
+def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
+    codec = Decoder(TEXTS.get), ENCODER
+    state = State()
+    out: dict[tuple[str, int], dict[str, Any]] = {}
+    processor, log = EntityProcessor(5, state, codec, Topics()), records()
+    position = 0
+    while position < len(log):
+        batch = log[position : position + size]
+        for emission in processor.process(batch):
+            name, data = Decoder(TEXTS.get).decode(emission.value)
+            assert name == ("Quarantined" if emission.topic == b"quarantine" else "EntityFlagged")
+            place = emission.topic.decode(), data["offset"]
+            assert out.setdefault(place, data) == data  # delivered again: the very same
+        if crash_at is not None and position >= crash_at:  # the state of this batch and its position are lost
+            crash_at, processor = None, EntityProcessor(5, state, codec, Topics())
+            continue
+        state.write(processor.take_writes())
+        position += size
+    found = sorted((topic, data.get("transaction_id", "")) for (topic, _), data in out.items())
+    assert found == sorted(expected()) == [("cases.inbox", "tx-3"), ("cases.inbox", "tx-4"), ("quarantine", "")]
