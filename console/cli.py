@@ -6,12 +6,14 @@ from console import (
     bench_commands,
     case_commands,
     demo_commands,
+    explain_commands,
     intake_commands,
     label_commands,
     projection_commands,
     rules_commands,
     score_commands,
     stack_commands,
+    tune_commands,
 )
 
 app = typer.Typer(
@@ -28,6 +30,8 @@ for area in (
     label_commands,
     rules_commands,
     score_commands,
+    tune_commands,
+    explain_commands,
     demo_commands,
     bench_commands,
 ):

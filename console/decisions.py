@@ -47,8 +47,11 @@ class Ledger:
     def add(self, output: RiskScored | RiskFlagged | RiskRestated | EntityFlagged) -> None:
         """Take in an output, in the order of the account's sequence; those of entities in any order."""
         if isinstance(output, RiskScored):
+            identity = output.account_id, output.transaction_id, output.content_digest
             if output.rules:
-                self.first[output.account_id, output.transaction_id, output.content_digest] = output.rules
+                self.first[identity] = output.rules
+            elif output.score:  # too weak to flag: it stands until a late payment makes it a flag
+                self.standing.setdefault(identity, (output.score, (), ()))
             return
         identity = output.account_id, output.transaction_id, bytes.fromhex(output.content_digest)
         if isinstance(output, EntityFlagged):
@@ -114,6 +117,8 @@ class Answered:
 
     order: tuple[int, str, int]
     run: str | None
+    where: tuple[int, int]
+    identity: Identity | None
     is_duplicate: bool
     is_quarantined: bool
     line: dict[str, Any]
@@ -141,6 +146,7 @@ def answered(
         place = place_of(dict(record.headers))
         if run is not None and (place is None or place.run != run):
             continue
+        identity: Identity | None = None
         where = record.partition, record.offset
         if where in identities:
             identity, is_duplicate = identities[where]
@@ -150,8 +156,33 @@ def answered(
         else:
             continue  # not a row: a rule pack's activation; or one that is not answered yet
         order = record.timestamp_ms, place.run if place else "", place.row if place else record.offset
-        found.append(Answered(order, place.run if place else None, is_duplicate, where in quarantined, line))
+        run_of = place.run if place else None
+        found.append(Answered(order, run_of, where, identity, is_duplicate, where in quarantined, line))
     return sorted(found, key=lambda answer: answer.order)
+
+
+class Reused(NamedTuple):
+    """A payment whose transaction id came before with other content: on its own account, which its fold reports, or on
+    another one, which only somebody who reads all of the intake can tell."""
+
+    on_own_account: bool
+    detail: str
+
+
+def reused_ids(answers: Iterable[Answered]) -> dict[tuple[int, int], Reused]:
+    """Those payments by their places; `answers` are those of the whole intake in order."""
+    known: dict[str, list[Identity]] = {}
+    reused: dict[tuple[int, int], Reused] = {}
+    for answer in answers:
+        if answer.identity is None or answer.is_duplicate:
+            continue
+        earlier = known.setdefault(answer.identity[1], [])
+        if earlier and answer.identity not in earlier:
+            is_own = any(identity[0] == answer.identity[0] for identity in earlier)
+            whose = "with other content" if is_own else "on another account"
+            reused[answer.where] = Reused(is_own, f"transaction id {answer.identity[1]!r} came before {whose}")
+        earlier.append(answer.identity)
+    return reused
 
 
 def derived_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decisions:
@@ -210,12 +241,14 @@ def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decis
 
 
 def _quarantined(log: KafkaLog, topics: Topics, decoder: Decoder) -> dict[tuple[int, int], str]:
-    reports = (from_fields(*decoder.decode(record.value)) for record in _all(log, topics.quarantine))
-    return {
-        (report.partition, report.offset): report.reason
-        for report in reports
-        if isinstance(report, Quarantined) and not report.decided and report.topic == topics.payments_inbound
-    }
+    return {(each.partition, each.offset): each.reason for each in _reports(log, topics, decoder) if not each.decided}
+
+
+def _reports(log: KafkaLog, topics: Topics, decoder: Decoder) -> Iterator[Quarantined]:
+    for record in _all(log, topics.quarantine):
+        report = from_fields(*decoder.decode(record.value))
+        if isinstance(report, Quarantined) and report.topic == topics.payments_inbound:
+            yield report
 
 
 def _transaction_id(decoder: Decoder, record: LogRecord) -> object:

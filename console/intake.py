@@ -9,15 +9,19 @@ from pathlib import Path
 from confluent_kafka import Message
 
 from console import files
-from console.decisions import answered
+from console.decisions import answered, reused_ids
 from console.progress import Stalled, end_offsets
 from console.work import progress, topics
-from domain.events import DecisionsMade, DuplicateSeen, Quarantined, RiskScored, from_fields
+from domain.events import DecisionsMade, DuplicateSeen, Quarantined, RiskScored, from_fields, to_fields
+from domain.payment import Refusal
+from domain.quarantine import key_of
+from domain.quarantine import report as quarantine_report
 from generator.producer import Intake
 from generator.traffic import Behaviour, Generated
 from infra.settings import Settings
+from projections.every_partition import Addressed, PartitionWriter
 from projections.log import KafkaLog
-from schemas.codec import Decoder, Encoder
+from schemas.codec import MAX_BODY, Decoder, Encoder
 from schemas.registry import Registry
 
 PATIENCE_S = 60.0
@@ -125,12 +129,17 @@ def ingest(settings: Settings, path: Path) -> dict[str, object]:
 def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
     """How the rows of a run ended; their sum is the number of rows, or something is wrong."""
     decoder = Decoder(Registry(settings.registry_url).schema_text)
-    lines = answered(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)
+    log = KafkaLog(settings.kafka_bootstrap)
+    everything = answered(log, topics(settings), decoder)
+    lines = [answer for answer in everything if answer.run == run]
     quarantined = sum(line.is_quarantined for line in lines)
     flagged = sum(bool(line.line["rules"]) for line in lines)
     passed = len(lines) - quarantined - flagged
     if len(lines) != rows:
         raise Stalled(f"{rows} rows went in and {len(lines)} are accounted for")
+    here = {line.where for line in lines}
+    reused = {where: found for where, found in reused_ids(everything).items() if where in here}
+    report_reused(settings, {where: each.detail for where, each in reused.items() if not each.on_own_account})
     return {
         "run": run,
         "rows": rows,
@@ -138,7 +147,25 @@ def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
         "passed": passed,
         "quarantined": quarantined,
         "duplicates": sum(line.is_duplicate for line in lines),
+        "conflicts": len(reused),
     }
+
+
+def report_reused(settings: Settings, reused: dict[Place, str]) -> None:
+    """Report ids to quarantine that another account had used. Raises NotAcknowledged."""
+    names, log = topics(settings), KafkaLog(settings.kafka_bootstrap)
+    encoder = Encoder(Registry(settings.registry_url).ids())
+    records = []
+    for partition in sorted({partition for partition, _ in reused}):
+        for record in log.read(names.payments_inbound, partition, log.ends(names.payments_inbound)[partition]):
+            detail = reused.get((partition, record.offset))
+            if detail is not None:
+                found = quarantine_report(
+                    Refusal("conflict", detail), record.value, topic=names.payments_inbound, partition=partition,
+                    offset=record.offset, most=MAX_BODY, decided=True,
+                )  # fmt: skip
+                records.append(Addressed(0, key_of(found), encoder.encode("Quarantined", to_fields(found))))
+    PartitionWriter(settings.kafka_bootstrap, names.quarantine).write(records)
 
 
 def send_generated(

@@ -77,6 +77,7 @@ def parse_file(text: str, name: str) -> RulePack:
         lines = [_shown(each, root, document, name) for each in error.errors()]
         raise BadRulePack("\n".join(dict.fromkeys(lines))) from error
     plain = made.model_dump(exclude_unset=True)
+    plain.pop("tuning", None)  # ranges for `fraudcase rules tune`: about the pack, not of it
     try:
         return parse_pack(json.dumps(plain))
     except BadRulePack as error:
@@ -167,6 +168,7 @@ def _model() -> type[BaseModel]:
         version=(StrictInt, ...),
         flag_at=(Annotated[StrictInt, Field(ge=1, le=1000)], 1),
         lists=(dict[str, list[StrictStr]], {}),
+        tuning=(dict[str, list[int | str]], {}),
         rules=(list[rule], ...),
     )
 
@@ -258,4 +260,4 @@ def _known_keys(where: Where, document: Any) -> list[str]:
     if len(where) == 3 and where[0] == "rules":
         family = document["rules"][where[1]]["family"]
         return ["family", *parameters(FAMILIES[family])]
-    return ["name", "version", "flag_at", "lists", "rules"]
+    return ["name", "version", "flag_at", "lists", "rules", "tuning"]

@@ -74,8 +74,8 @@ def score(
             "version": pack.version,
             "pack_id": pack.pack_id,
             "feedback": None if feedback is None else duration(feedback),
-            "from": _date(window.first_day),
-            "to": _date(window.last_day),
+            "from": date_of(window.first_day),
+            "to": date_of(window.last_day),
             "exclude_known": exclude_known,
             **asdict(counts),
             **figures(scored, window),
@@ -93,7 +93,7 @@ def score(
 def _window(whole: Window, first: datetime | None, last: datetime | None) -> Window:
     window = Window(_day(first, whole.first_day), _day(last, whole.last_day))
     if window.days < 1:
-        raise BadFile(f"no day is between {_date(window.first_day)} and {_date(window.last_day)}")
+        raise BadFile(f"no day is between {date_of(window.first_day)} and {date_of(window.last_day)}")
     return window
 
 
@@ -101,7 +101,8 @@ def _day(date: datetime | None, otherwise: int) -> int:
     return otherwise if date is None else int(date.replace(tzinfo=UTC).timestamp() * 1000) // DAY_MS
 
 
-def _date(day: int) -> str:
+def date_of(day: int) -> str:
+    """A day counted from 1970-01-01, as people write it."""
     return datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date().isoformat()
 
 
@@ -114,19 +115,24 @@ def _show(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
-    out = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
     for name, value in report.items():
         if name == "on_arrival":
             for inner, figure in value.items():
-                table.add_row(f"{inner} on arrival", _text(figure))
+                table.add_row(f"{inner} on arrival", text_of(figure))
         elif name not in ("scenarios", "pack_id"):
-            table.add_row(name.replace("_", " "), _text(value))
-    out.print(table)
+            table.add_row(name.replace("_", " "), text_of(value))
+    printed(table)
     if report["scenarios"]:
-        out.print(_scenario_table(report["scenarios"]))
+        printed(_scenario_table(report["scenarios"]))
+
+
+def printed(what: Table | str) -> None:
+    """Write to standard output, as wide as a terminal is, or as wide as a table needs."""
+    out = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    out.print(what, highlight=False)
 
 
 def _scenario_table(scenarios: dict[str, dict[str, Any]]) -> Table:
@@ -135,11 +141,12 @@ def _scenario_table(scenarios: dict[str, dict[str, Any]]) -> Table:
     for name in ("scenario", *columns):
         table.add_column(name.replace("_", " "), justify="left" if name == "scenario" else "right")
     for name, each in scenarios.items():
-        table.add_row(name, *(_text(each.get(column)) for column in columns))
+        table.add_row(name, *(text_of(each.get(column)) for column in columns))
     return table
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A figure as it stands in a table."""
     if value is None:
         return "-"
     if isinstance(value, bool):

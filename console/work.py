@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from console.control import Store
@@ -32,7 +33,7 @@ messages = Console(stderr=True)
 
 def fail(message: str, code: int = 1) -> typer.Exit:
     """Say what happened, and the exit to raise."""
-    messages.print(f"[bold red]{message}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
+    messages.print(f"[bold red]{escape(message)}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
     return typer.Exit(code)
 
 

@@ -292,11 +292,11 @@ class _Parser:
 
     def _comparison(self) -> Node:
         left = self._sum()
-        sign = self._take(*_COMPARISONS)
+        sign = self._take(*COMPARISONS)
         if sign:
             right = self._sum()
             left = Operation(left.start, self._end, sign, (left, right))
-            if self._next.text in _COMPARISONS:
+            if self._next.text in COMPARISONS:
                 raise BadExpression(self._next.start + 1, "comparisons do not chain", "write a < b and b < c")
             return left
         negated = self._take("not") is not None
@@ -365,9 +365,10 @@ def _integer(token: _Token) -> int:
 
 # -- tree to closures ---------------------------------------------------------------------------------
 
-_COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
+"""What a sign between two values asks."""
 
 
 def _divided(a: int, b: int) -> int:
@@ -419,7 +420,7 @@ class _Compiler:
                 return _applied(operator.not_, self._of(operand, Kind.TRUTH))
             case Operation(sign="negative", operands=(operand,)):
                 return _applied(operator.neg, self._of(operand, Kind.INTEGER))
-            case Operation(sign=sign, operands=(left, right)) if sign in _COMPARISONS:
+            case Operation(sign=sign, operands=(left, right)) if sign in COMPARISONS:
                 return self._comparison(sign, left, right)
             case Operation(sign=sign, operands=(left, right)):
                 a, b = self._of(left, Kind.INTEGER), self._of(right, Kind.INTEGER)
@@ -503,7 +504,7 @@ class _Compiler:
             raise BadExpression(right.column, f"{a.kind} cannot be compared with {b.kind}", TO_BE[a.kind])
         if a.kind is not Kind.INTEGER and sign not in ("==", "!="):
             raise BadExpression(left.column, "only integers are in order", f"compare {a.kind} by == or !=")
-        made = _joined(_COMPARISONS[sign], a, b, Kind.TRUTH)
+        made = _joined(COMPARISONS[sign], a, b, Kind.TRUTH)
         if a.kind is not Kind.INTEGER:
             return made
         own = Comparison(self._text(left), sign, self._text(right), a.evaluate, b.evaluate)

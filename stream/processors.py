@@ -1,7 +1,6 @@
 """From a Kafka partition's records to what the jobs write: bytes in, the folds of domain/, bytes out."""
 
 import gc
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,12 @@ from domain.events import (
     DuplicateSeen,
     EntityFlagged,
     EntityPayment,
-    Quarantined,
     RiskOutput,
     RiskScored,
     to_fields,
 )
 from domain.payment import Refusal
+from domain.quarantine import key_of, report
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
@@ -193,27 +192,11 @@ class CaseProcessor:
 def quarantine(
     encoder: Encoder, to: str, topic: str, partition: int, record: Record, refusal: Refusal, *, decided: bool = False
 ) -> Emission:
-    """The report on a record that could not be decided on (or, with `decided`, that deserves a look all the same).
-
-    The body goes along, unless it is too large for a report or holds a card number, which must not spread.
-    """
-    value = record.value or b""
-    too_large, secret = len(value) > MAX_BODY, refusal.reason == "card_number"
-    sha256 = hashlib.sha256(value).hexdigest()
-    report = Quarantined(
-        reason=refusal.reason,
-        detail=refusal.detail,
-        topic=topic,
-        partition=partition,
-        offset=record.offset,
-        size=len(value),
-        sha256=sha256,
-        body=None if too_large or secret else value,
-        stored_at=f"oversize/{sha256}" if too_large else None,
-        decided=decided,
+    """The report on a record, ready to be written."""
+    reported = report(
+        refusal, record.value, topic=topic, partition=partition, offset=record.offset, most=MAX_BODY, decided=decided
     )
-    key = f"{topic}/{partition}/{record.offset}".encode()
-    return Emission(to.encode(), key, encoder.encode("Quarantined", to_fields(report)))
+    return Emission(to.encode(), key_of(reported), encoder.encode("Quarantined", to_fields(reported)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,17 @@ def good(**changed: object) -> dict[str, object]:
     return {**payment, "account_id": "acct-bad-input", **changed}
 
 
+def quarantined(settings: Settings, reason: str | None = None) -> list[Quarantined]:
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    topic = topics(settings).quarantine
+    found = [
+        from_fields(*decoder.decode(record.value))
+        for number, end in log.ends(topic).items()
+        for record in log.read(topic, number, end)
+    ]
+    return [each for each in found if isinstance(each, Quarantined) and reason in (None, each.reason)]
+
+
 def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Settings) -> None:
     encoder = Encoder(Registry(settings.registry_url).ids())
     whole = encoder.encode("Transaction", good())
@@ -58,13 +69,7 @@ def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Se
         )  # fmt: skip
     assert producer.flush(30) == 0
     answers.wait_for(places)
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
-    reports = [
-        from_fields(*decoder.decode(record.value))
-        for number, end in log.ends(names.quarantine).items()
-        for record in log.read(names.quarantine, number, end)
-    ]
-    found = {report.reason: report for report in reports if isinstance(report, Quarantined)}
+    found = {report.reason: report for report in quarantined(settings)}
     assert set(found) == set(bad)
     assert found["too_large"].size == 10_000_000
     assert found["too_large"].body is None
@@ -101,17 +106,21 @@ def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
     assert 10 < opened <= flags
 
 
-def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(command: CliRunner, tmp_path: Path) -> None:
+def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(
+    settings: Settings, command: CliRunner, tmp_path: Path
+) -> None:
     made = [each.transaction for each in islice(Traffic(TrafficOptions(seed=77, accounts=300)), 8_000)]
     rows = [{**row, "account_id": f"file-{row['account_id']}"} for row in made]
     rows += [rows[7], {**rows[8], "amount_minor": -5}, {**rows[9], "amount_minor": rows[9]["amount_minor"] + 1}]
+    rows.append({**rows[10], "account_id": "file-another"})
     file = tmp_path / "payments.parquet"
     write_rows(file, rows)
     result = command.invoke(app, ["ingest", str(file), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["rows"] == len(rows) == report["flagged"] + report["passed"] + report["quarantined"]
-    assert (report["quarantined"], report["duplicates"]) == (1, 1)
+    assert (report["quarantined"], report["duplicates"], report["conflicts"]) == (1, 1, 2)
+    assert len(quarantined(settings, "conflict")) == 2
     live, offline = tmp_path / "flags.jsonl", tmp_path / "backtest.jsonl"
     assert command.invoke(app, ["flags", "--out", str(live), "--run", report["run"]]).exit_code == 0
     assert command.invoke(app, ["backtest", "--transactions", str(file), "--out", str(offline)]).exit_code == 0

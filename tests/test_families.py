@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from domain.events import RiskRestated
 from domain.rules import FAMILIES
 from tests.test_risk import BERLIN, DAY_MS, HOUR_MS, LISBON, MINUTE_MS, NOON, admitted, new_fold, pack_of, payment
 
@@ -240,6 +241,68 @@ def test_a_rule_that_does_not_fire_says_how_far_it_is(
     assert (measured.value, measured.threshold, measured.lacking) == said
     assert not measured.holds
     assert finding.points == 0
+
+
+TRAVEL = rule("impossible_travel", minimum_m=1, speed_kmh=1, within_ms=DAY_MS)
+SPIKE = rule("amount_spike", history=3, minimum_history=2, sigmas=0, minimum_minor=1, ratio_percent=200)
+SPEED = rule("expression", value="speed_kmh")
+COUNT = rule("expression", value='count(device, "1h")', at_least=2)
+BEFORE = rule("expression", value="previous_amount_minor", at_least=2_000)
+MEAN = rule("expression", value="mean(account, 2) > 1000")
+
+
+def turned_by(late: dict[str, Any], each: dict[str, Any], payments: list[dict[str, Any]]) -> bool:
+    """Whether a late payment restates the decision on the last one."""
+    fold = new_fold(pack_of(each))
+    for offset, raw in enumerate(payments):
+        fold.step(admitted({**raw, "transaction_id": f"on-time-{offset}"}), offset)
+    outputs = fold.step(admitted({**late, "transaction_id": "late"}), len(payments))
+    assert isinstance(outputs, list)
+    restated = [output.transaction_id for output in outputs if isinstance(output, RiskRestated)]
+    return f"on-time-{len(payments) - 1}" in restated
+
+
+@pytest.mark.parametrize(
+    ("each", "payments", "late"),
+    [
+        pytest.param(VELOCITY, at(1, MINUTE_MS), at(0), id="velocity"),
+        pytest.param(SUM, at(HOUR_MS, amount_minor=4_999), at(0), id="velocity by sum"),
+        pytest.param(TESTING, at(1, MINUTE_MS, amount_minor=1), at(0, amount_minor=1), id="card testing"),
+        pytest.param(TRAVEL, at(DAY_MS, **LISBON), at(0, **BERLIN), id="impossible travel"),
+        pytest.param(DEVICE, at(1, 2, DAY_MS, device_id=["a", "a", "b"]), at(0, device_id="b"), id="new device"),
+        pytest.param(COUNTRY, at(1, 2, DAY_MS, country=["DE", "DE", "PT"]), at(0, country="PT"), id="new country"),
+        pytest.param(EMPTYING, at(1, DAY_MS, amount_minor=[1, 900]), at(0, amount_minor=1), id="account emptying"),
+        pytest.param(COUNT, at(HOUR_MS, device_id="a"), at(0, device_id="a"), id="an expression"),
+        pytest.param(SPEED, at(DAY_MS, **LISBON), at(0, **BERLIN), id="the speed in an expression"),
+    ],
+)
+def test_a_late_payment_counts_if_it_is_in_the_window(
+    each: dict[str, Any], payments: list[dict[str, Any]], late: list[dict[str, Any]]
+) -> None:
+    assert turned_by(late[0], each, payments)
+    assert not turned_by({**late[0], "event_time": NOON - 1}, each, payments)
+
+
+@pytest.mark.parametrize(
+    ("each", "payments", "late"),
+    [
+        pytest.param(SPIKE, at(1, 2, 3, amount_minor=[9, 9, 90]), at(0, amount_minor=900), id="amount spike"),
+        pytest.param(
+            HOUR,
+            at(DAY_MS, 2 * DAY_MS, 3 * DAY_MS, 4 * DAY_MS, 4 * DAY_MS + 12 * HOUR_MS),
+            at(12 * HOUR_MS),
+            id="unusual hour",
+        ),
+        pytest.param(MEAN, at(1, 2), at(0, amount_minor=3_000), id="an expression"),
+        pytest.param(BEFORE, at(2), at(1, amount_minor=3_000), id="the payment before"),
+    ],
+)
+def test_a_late_payment_counts_if_it_is_in_the_rows(
+    each: dict[str, Any], payments: list[dict[str, Any]], late: list[dict[str, Any]]
+) -> None:
+    assert turned_by(late[0], each, payments)
+    in_between = {**payments[0], "event_time": late[0]["event_time"] + 1}  # one more pushes it out
+    assert not turned_by(late[0], each, [in_between, *payments])
 
 
 def test_every_family_is_in_these_tables() -> None:

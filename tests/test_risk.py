@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from fractions import Fraction
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
+from domain.history import NOTHING
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
-from domain.rules import THREE, BadRulePack, RulePack, parse_pack
+from domain.rules import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
 from tests.oracle import Meaning, Past, Standing, standing
 
 NOON = 1_749_988_800_000
@@ -214,6 +216,15 @@ def test_a_score_below_the_packs_mark_stays_and_flags_nothing() -> None:
     assert flag.score == 300 + 300 - 90  # joined as if they were independent probabilities
     assert [reason.rule for reason in flag.reasons] == ["new_device", "new_country"]
     assert fold.decision(admitted(payment("home", device_id="phone", country="DE"))).score == 0
+
+
+def test_a_score_at_the_packs_mark_flags() -> None:
+    rule = {"family": "velocity", "window_ms": 1_000, "at_least": 1, "points": 500}
+    tx = admitted(payment("tx"))
+    for flag_at, rules in ((500, ("velocity",)), (501, ())):
+        fold = new_fold(pack_of(rule, flag_at=flag_at))
+        fold.step(tx, 0)
+        assert (fold.decision(tx).score, fold.decision(tx).rules) == (500, rules)
 
 
 def test_a_reason_bears_the_severity_and_the_code_of_its_rule() -> None:
@@ -499,7 +510,7 @@ def packs(draw: st.DrawFn) -> tuple[RulePack, dict[str, Meaning]]:
             rules.append({"name": f"rule-{number}", "points": draw(st.sampled_from([150, 400, 700])), **drawn})
     meanings: dict[str, Meaning] = {}
     for rule, meaning in draw(
-        st.lists(st.sampled_from(EXPRESSIONS), max_size=3, unique_by=lambda each: each[0]["name"])
+        st.lists(st.sampled_from(EXPRESSIONS), max_size=2, unique_by=lambda each: each[0]["name"])
     ):
         rules.append({"family": "expression", **rule})
         meanings |= meaning
@@ -579,6 +590,56 @@ def test_once_all_is_in_the_order_of_arrival_no_longer_matters(
         assert at_last.rules == found.rules
         assert not found.rules or at_last.score == found.score
     assert len(said) <= len(expected)
+
+
+MONTH = {"family": "velocity", "measure": "sum", "window_ms": 35 * DAY_MS, "at_least": 100_000, "points": 1}
+FIFTY = {
+    "family": "amount_spike", "history": 50, "minimum_history": 50, "sigmas": 0, "minimum_minor": 1, "ratio_percent": 1,
+    "points": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "pack", [DEFAULT, pack_of(MONTH), pack_of(FIFTY)], ids=["the default pack", "a sum of 35 days", "a mean of 50"]
+)
+def test_what_has_left_the_history_is_missed_by_no_decision(pack: RulePack, seed: int) -> None:
+    """Months of an account, some payments weeks late: histories are pruned, the flags are the oracle's all the same."""
+    lots = Random(seed)
+    arrivals: list[tuple[int, dict[str, Any]]] = []
+    at = NOON
+    for number in range(700):
+        at += lots.choice([1, 20_000, HOUR_MS, 6 * HOUR_MS, 12 * HOUR_MS])
+        raw = payment(
+            f"tx-{number}",
+            event_time=at,
+            amount_minor=lots.choice([400, 1_000, 20_000, 70_000, 400_000]),
+            device_id=lots.choice(["phone"] * 9 + [f"new-{number}"]),
+            country=lots.choice(["DE"] * 9 + ["PT", "ES"]),
+            channel=lots.choice(["POS", "ECOM"]),
+            merchant_id=lots.choice(["baker", "butcher", "kiosk", "florist", "tailor"]),
+        )
+        place = {**lots.choice([BERLIN, BERLIN, LISBON]), "home_latitude": 52.52, "home_longitude": 13.405}
+        late_ms = lots.choice([0] * 8 + [HOUR_MS, 34 * DAY_MS])
+        arrivals.append((at + late_ms, {**raw, **place}))
+    log = [raw for _, raw in sorted(arrivals, key=lambda each: each[0])]
+    fold = new_fold(pack)
+    said: dict[str, Standing] = {}
+    for offset, raw in enumerate(log):
+        outputs = fold.step(admitted(raw), offset)
+        assert isinstance(outputs, list)
+        for output in outputs:
+            if isinstance(output, RiskFlagged | RiskRestated):
+                said[output.transaction_id] = Standing(output.score, tuple(reason.rule for reason in output.reasons))
+    assert fold.decision(admitted(log[0])) == NOTHING  # it has left
+    meanings: dict[str, Meaning] = {
+        "many_merchants": lambda past: len({other["merchant_id"] for other in past.within(2 * MINUTE_MS)}),
+        "many_merchants.when": lambda past: len(past.within(2 * MINUTE_MS)) >= 5,
+    }
+    expected = standing(log, {**json.loads(pack.canonical), "flag_at": pack.flag_at}, meanings)
+    flags = {log[number]["transaction_id"]: found for number, found in expected.items() if found.rules}
+    assert len(flags) > 50
+    assert {name: found for name, found in said.items() if found.rules} == flags
 
 
 def _save(fold: RiskFold, store: dict[str, bytes]) -> None:

@@ -1,0 +1,35 @@
+"""The report on a record that could not be decided on, or that deserves a look although it was."""
+
+import hashlib
+
+from domain.events import Quarantined
+from domain.payment import Refusal
+
+
+def report(
+    refusal: Refusal, value: bytes | None, *, topic: str, partition: int, offset: int, most: int, decided: bool = False
+) -> Quarantined:
+    """What quarantine holds of a record at this place of a log.
+
+    The body goes along, unless it has more than `most` bytes or holds a card number, which must not spread.
+    """
+    body = value or b""
+    too_large, secret = len(body) > most, refusal.reason == "card_number"
+    sha256 = hashlib.sha256(body).hexdigest()
+    return Quarantined(
+        reason=refusal.reason,
+        detail=refusal.detail,
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        size=len(body),
+        sha256=sha256,
+        body=None if too_large or secret else body,
+        stored_at=f"oversize/{sha256}" if too_large else None,
+        decided=decided,
+    )
+
+
+def key_of(reported: Quarantined) -> bytes:
+    """The key of a report: the place that it is about."""
+    return f"{reported.topic}/{reported.partition}/{reported.offset}".encode()
