@@ -166,6 +166,7 @@ def textbook(settings: Settings) -> Contender:
         return Answer(1, [(row["transaction_id"], frozenset(row["rules"]))] if row["rules"] else [])
 
     address = f"{settings.host}:{settings.flink_port}"
+    settings = settings.model_copy(update={"flink_jvm_options": ()})  # more of its work is the JVM's
     job = _reference(settings, TEXTBOOK, "--cluster", address)
     return Contender(TEXTBOOK, (*cluster(settings), job), f"{settings.prefix}{REFERENCES[TEXTBOOK][1]}", read)
 

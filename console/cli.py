@@ -29,9 +29,9 @@ for area in (
     case_commands,
     label_commands,
     rules_commands,
-    explain_commands,
     score_commands,
     tune_commands,
+    explain_commands,
     demo_commands,
     bench_commands,
 ):

@@ -50,7 +50,7 @@ class Ledger:
             identity = output.account_id, output.transaction_id, output.content_digest
             if output.rules:
                 self.first[identity] = output.rules
-            elif output.score:
+            elif output.score:  # too weak to flag: it stands until a late payment makes it a flag
                 self.standing.setdefault(identity, (output.score, (), ()))
             return
         identity = output.account_id, output.transaction_id, bytes.fromhex(output.content_digest)

@@ -20,7 +20,7 @@ from console.score_truth import read_truth
 from console.stack_commands import AsJson
 from console.work import fail, progress
 from domain.durations import duration, duration_ms
-from domain.rules import DEFAULT, BadRulePack
+from domain.rules import DEFAULT, BadRulePack, RulePack
 
 TransactionsFile = Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with the columns of Transaction")]
 LabelsFile = Annotated[Path, typer.Option(help="transaction_id, fraud (0 or 1), and if there are: row, scenario")]
@@ -62,32 +62,45 @@ def score(
 ) -> None:
     """Decide on a file of payments and say how good that was, against what they really were."""
     try:
-        pack = load_pack(rules)
-        payments = admitted(files.read_rows(transactions), read_truth(labels))
-        with progress("payments", files.count_rows(transactions)) as seen:
-            everything, counts = run(payments, pack, feedback, seen)
-        window = _window(window_of(everything), first, last)
-        known_after = _days(feedback) if exclude_known else None
-        scored = within(everything, window, known_after)
-        report = {
-            "pack": pack.name,
-            "version": pack.version,
-            "pack_id": pack.pack_id,
-            "feedback": None if feedback is None else duration(feedback),
-            "from": date_of(window.first_day),
-            "to": date_of(window.last_day),
-            "exclude_known": exclude_known,
-            **asdict(counts),
-            **figures(scored, window),
-        }
-        if plot is not None:
-            from console.score_plot import draw  # slow to import, and rarely wanted
-
-            draw(plot, scored, window, report)
-            report["plot"] = str(plot)
+        report = _report(load_pack(rules), transactions, labels, feedback, (first, last), exclude_known, plot)
     except (BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
     _show(report, as_json=as_json)
+
+
+def _report(
+    pack: RulePack,
+    transactions: Path,
+    labels: Path,
+    feedback: int | None,
+    days: tuple[datetime | None, datetime | None],
+    exclude_known: bool,
+    plot: Path | None,
+) -> dict[str, Any]:
+    payments = admitted(files.read_rows(transactions), read_truth(labels))
+    with progress("payments", files.count_rows(transactions)) as seen:
+        everything, counts = run(payments, pack, feedback, seen)
+    if not everything.time_ms.size:
+        raise BadFile(f"none of the {counts.rows} payments was decided on and has a label: is {labels} theirs?")
+    window = _window(window_of(everything), *days)
+    scored = within(everything, window, _days(feedback) if exclude_known else None)
+    report = {
+        "pack": pack.name,
+        "version": pack.version,
+        "pack_id": pack.pack_id,
+        "feedback": None if feedback is None else duration(feedback),
+        "from": date_of(window.first_day),
+        "to": date_of(window.last_day),
+        "exclude_known": exclude_known,
+        **asdict(counts),
+        **figures(scored, window),
+    }
+    if plot is not None:
+        from console.score_plot import draw  # slow to import, and rarely wanted
+
+        draw(plot, scored, window, report)
+        report["plot"] = str(plot)
+    return report
 
 
 def _window(whole: Window, first: datetime | None, last: datetime | None) -> Window:

@@ -94,4 +94,5 @@ def _recalls(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _nothing(axes: Axes) -> None:
-    axes.text(0.5, 0.5, "nothing to compare", transform=axes.transAxes, ha="center", color=_INK)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "the labels have nothing to draw here", transform=axes.transAxes, ha="center", color=_INK)

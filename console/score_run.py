@@ -1,6 +1,6 @@
-"""A file of payments through the risk fold, with what is known of fraud entering the log late: what came of each.
+"""A file of payments through the folds, with what is known of fraud entering the log late: what came of each.
 
-The fold is the one that the live job and the backtest run; only the labels' delay is made up here.
+The folds are those that the live jobs and the backtest run; only the labels' delay is made up here.
 """
 
 import heapq
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from console.files import Row
 from console.labels import confirmed
 from console.score_truth import Label, Truth
+from domain.entity import EntityFold
 from domain.events import (
     DuplicateSeen,
+    EntityFlagged,
+    EntityPayment,
     FraudConfirmed,
     RiskFlagged,
     RiskOutput,
@@ -25,6 +28,7 @@ from domain.events import (
     RulesActivated,
     label_id,
 )
+from domain.families import either
 from domain.payment import Payment, Refusal, admit
 from domain.risk import Conflict, RiskFold
 from domain.rules import RulePack
@@ -110,6 +114,8 @@ class _Columns:
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in Scored.__slots__})
     places: dict[bytes, int] = field(default_factory=dict)
     """By content digest, which covers account and transaction id."""
+    by_entity: set[int] = field(default_factory=set)
+    """The places of what merchants, terminals or devices flag: that is never restated."""
 
     def add(self, payment: Payment, label: Label, answer: RiskScored, clock_ms: int) -> None:
         flagged = bool(answer.rules)
@@ -128,9 +134,20 @@ class _Columns:
         place = self.places.get(bytes.fromhex(output.content_digest))
         if place is None:
             return  # it has no label
-        self.columns["flagged"][place] = bool(output.reasons)
+        self.columns["flagged"][place] = bool(output.reasons) or place in self.by_entity
         if output.reasons and self.columns["flagged_at_ms"][place] == NEVER:
             self.columns["flagged_at_ms"][place] = clock_ms
+
+    def flag(self, output: EntityFlagged, clock_ms: int) -> None:
+        place = self.places.get(bytes.fromhex(output.content_digest))
+        if place is None:
+            return  # it has no label
+        self.by_entity.add(place)
+        columns = self.columns
+        columns["score"][place] = either(columns["score"][place], output.score)
+        columns["flagged"][place] = columns["flagged_first"][place] = True
+        if columns["flagged_at_ms"][place] == NEVER:
+            columns["flagged_at_ms"][place] = clock_ms
 
     def scored(self) -> Scored:
         kinds: dict[str, type] = dict.fromkeys(("account", "card", "scenario"), object)
@@ -145,8 +162,10 @@ def run(
     seen: Callable[[int], None] = lambda _: None,
 ) -> tuple[Scored, Counts]:
     """Decide on payments in this order by a pack; frauds become known `feedback_ms` after their payment, or never."""
-    fold, counts, columns = RiskFold(partition=0), Counts(), _Columns()
-    fold.activate(RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="score"))
+    fold, entities, counts, columns = RiskFold(partition=0), EntityFold(partition=0), Counts(), _Columns()
+    activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="score")
+    fold.activate(activation)
+    entities.activate(activation)
     feedback = None if feedback_ms is None else Feedback(feedback_ms)
     clock_ms = NEVER
     for payment, label in payments:
@@ -167,6 +186,7 @@ def run(
             counts.quarantined_fraud += label is not None and label.is_fraud
             continue
         _note(outputs, payment, label, columns, counts, clock_ms)
+        _ask_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
         if feedback and label is not None and label.is_fraud and not isinstance(outputs[0], DuplicateSeen):
             feedback.add(payment)
     return columns.scored(), counts
@@ -194,5 +214,15 @@ def _note(
                 counts.duplicates += 1
             case Conflict():
                 counts.conflicts += 1
-            case RiskFlagged():
-                pass  # RiskScored has said so
+            case RiskFlagged() | EntityPayment():
+                pass  # RiskScored has said so; entities are asked next
+
+
+def _ask_entities(
+    outputs: list[RiskOutput | Conflict], entities: EntityFold, columns: _Columns, offset: int, clock_ms: int
+) -> None:
+    for output in outputs:
+        if isinstance(output, EntityPayment):
+            flags = entities.step(output, offset)
+            for flag in () if isinstance(flags, Refusal) else flags:
+                columns.flag(flag, clock_ms)

@@ -103,7 +103,7 @@ def _taskmanager(settings: Settings, number: int) -> Part:
         settings,
         name,
         "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-        java(heap, f"-XX:MaxDirectMemorySize={direct}", "-XX:MaxMetaspaceSize=256m"),
+        java(heap, f"-XX:MaxDirectMemorySize={direct}", "-XX:MaxMetaspaceSize=256m", *settings.flink_jvm_options),
         {
             "taskmanager.resource-id": name,  # the same after a restart: it takes its own old place
             "taskmanager.host": settings.host,

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     flink_parallelism: int = 1
     flink_window_ms: int = 20
     flink_heap: str = "1g"
+    flink_jvm_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",)
+    """Of a cluster's TaskManagers: compiling twice does not pay where Python is what a job waits for."""
     flink_cluster_taskmanagers: int = 0
     """Of a standalone cluster that runs the jobs; 0: each job runs in a MiniCluster of its own process."""
     flink_cluster_slots: int = 3

@@ -10,7 +10,7 @@ from infra.errors import StackError
 from infra.settings import Settings
 from schemas.topics import Topics
 
-LEADERS_WITHIN_S = 30
+LEADERS_WITHIN_S = 60
 _CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(16 << 20)}
 
 

@@ -101,7 +101,7 @@ def main() -> None:
     known = vars(parser.parse_args())
     partitions = known.pop("partitions")
     options = options_of(known)
-    prepare_process(options)
+    prepare_process(options, jit="")  # all of it runs in the JVM: there it pays
     _, tables = environment("flink-sql", options)
     tables.execute_sql(source_sql(options, partitions))
     tables.execute_sql(sink_sql(options))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,17 @@ def test_time_to_detect_counts_from_the_first_fraud_by_the_clock_of_the_stream()
     assert report["on_arrival"]["recall"] == 1 / 7
 
 
+def test_what_a_terminal_sees_across_accounts_counts_too() -> None:
+    """Three accounts at one till within a minute: the third payment is flagged, and a late one changes nothing."""
+    rule = Velocity(name="till", typology="t", points=500, window_ms=60_000, at_least=3, by="terminal")
+    rows = [payment(f"p{n}", 1_000 * n, account_id=f"a{n}") for n in range(3)]
+    rows += [payment("late", 500, account_id="a2"), payment("elsewhere", 3_000, account_id="a4", terminal_id="till-2")]
+    result, _ = decided(rows, {"p2": "1", "late": "1"}, replace(BURST, rules=(*BURST.rules, rule)))
+    assert list(result.flagged) == list(result.flagged_first) == [False, False, True, False, False]
+    assert list(result.score) == [0, 0, 500, 0, 0]
+    assert list(result.flagged_at_ms) == [NEVER, NEVER, NOON + 2_000, NEVER, NEVER]
+
+
 def test_campaigns_are_taken_together_and_scenarios_told_apart() -> None:
     """Two bursts of campaign g1 on two accounts; one honest lookalike; each third payment is flagged."""
     rows = [payment(f"{who}{at}", at, account_id=who) for who in ("anna", "bob", "cleo") for at in (0, 1, 2)]
@@ -301,6 +313,10 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1
     assert "none.csv is no file" in called.stderr.replace("\n", "")
+    (tmp_path / "none.csv").write_text("transaction_id,fraud\nb,1\n")
+    called = CliRunner().invoke(app, ["score", *options])
+    assert called.exit_code == 1
+    assert "none of the 1 payments was decided on and has a label" in called.stderr.replace("\n", " ")
     called = CliRunner().invoke(app, ["score", *options, "--feedback", "a week"])
     assert called.exit_code == 2
     assert "is no duration" in called.stderr
