@@ -104,7 +104,7 @@ def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "
     dossier: Dossier | None = None
     others: list[Payment] = []
     latest_ms, refusal = -1, ""
-    for line in _of_account(log, account_id):
+    for line in of_account(log, account_id):
         outputs = fold.read(line.name, line.data, line.offset, line.received_ms)
         is_wanted = dossier is None and _is_payment(line, transaction_id)
         if line.name == "FraudConfirmed" and dossier is None:
@@ -129,7 +129,7 @@ def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "
     return dossier
 
 
-def _of_account(log: Log, account_id: str) -> Iterator[Line]:
+def of_account(log: Log, account_id: str) -> Iterator[Line]:
     """What can change a decision on an account: its payments, and what concerns all of them."""
     return (line for line in log() if line.name != "Transaction" or line.data.get("account_id") == account_id)
 
@@ -149,7 +149,7 @@ def verified(log: Log, dossier: Dossier, data: Mapping[str, Any]) -> Decision | 
         return None
     fold = RiskFold(0)
     found: Decision | None = None
-    for line in _of_account(log, dossier.payment.account_id):
+    for line in of_account(log, dossier.payment.account_id):
         is_it = line.name == "Transaction" and line.data == dossier.data
         outputs = fold.read(line.name, data if is_it else line.data, line.offset, line.received_ms)
         for output in () if isinstance(outputs, Refusal) else outputs:

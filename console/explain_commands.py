@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,17 @@ from console import files
 from console.explain import Line, Log, NotExplained
 from console.files import BadFile
 from console.rule_files import load_pack
+from console.score_commands import Feedback
+from console.score_run import Feedback as Coming
+from console.score_truth import read_truth
 from console.stack_commands import AsJson
 from console.work import explained, fail, progress, topics
 from domain.events import RulesActivated, to_fields
+from domain.payment import Payment, admit
 from domain.rules import DEFAULT, BadRulePack, RulePack
 from infra.settings import Settings
 from projections.log import KafkaLog
+from projections.replay import Log as Recorded
 from schemas.codec import Decoder, Unreadable
 from schemas.registry import Registry
 
@@ -41,6 +47,8 @@ def explain(
         Path | None, typer.Option(help="a file of payments to look in, instead of the running system's log")
     ] = None,
     rules: Annotated[str, typer.Option(help="with --transactions: a pack's name, or a file")] = DEFAULT.name,
+    labels: Annotated[Path | None, typer.Option(help="with --transactions: what was fraud, as for score")] = None,
+    feedback: Feedback = None,
     account: Annotated[str | None, typer.Option(help="where several accounts have a payment of this id")] = None,
     digest: Annotated[str, typer.Option(help="the start of a content digest, where an id was used again")] = "",
     as_json: AsJson = False,
@@ -48,12 +56,12 @@ def explain(
     """Each rule's value, threshold and distance for a payment, and the smallest change that turns the decision."""
     try:
         with explained():
-            log, accounts = (
-                _in_file(transactions, load_pack(rules), transaction_id)
-                if transactions
-                else _in_system(Settings(), transaction_id)
-            )
-            document = _explain(log, accounts, transaction_id, account, digest)
+            if transactions:
+                lines = _file_lines(transactions, load_pack(rules), labels, feedback)
+                found = logs_of([lines], transaction_id)
+            else:
+                found = _in_system(Settings(), transaction_id)
+            document = _explain(found, transaction_id, account, digest)
     except (NotExplained, BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
     if as_json:
@@ -63,56 +71,77 @@ def explain(
         show(document, out if out.is_terminal else Console(width=PLAIN_WIDTH))
 
 
-def _explain(log: Log, accounts: list[str], transaction_id: str, account: str | None, digest: str) -> dict[str, Any]:
-    wanted = [each for each in accounts if account in (None, each)]
+def _explain(found: dict[str, Log], transaction_id: str, account: str | None, digest: str) -> dict[str, Any]:
+    wanted = [each for each in found if account in (None, each)]
     if not wanted:
-        raise NotExplained(f"there is no payment {transaction_id!r}{f' of account {account!r}' if account else ''}")
+        of_account = f" of account {account!r}" if account else ""
+        raise NotExplained(f"there is no payment {transaction_id!r}{of_account}")
     if len(wanted) > 1:
-        raise NotExplained(f"{len(wanted)} accounts have a payment {transaction_id!r}. Cure: --account {wanted[0]} or"
-                           f" {', '.join(wanted[1:10])}")  # fmt: skip
+        others = ", ".join(wanted[1:10])
+        raise NotExplained(
+            f"{len(wanted)} accounts have a payment {transaction_id!r}. Cure: --account {wanted[0]}, or {others}"
+        )
+    log = found[wanted[0]]
     return explaining.explained(log, explaining.read_dossier(log, wanted[0], transaction_id, digest))
 
 
-def _in_file(path: Path, pack: RulePack, transaction_id: str) -> tuple[Log, list[str]]:
+def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: int | None) -> Log:
+    """A file as the log that a score of it makes: the pack first, and labels so long after their payments."""
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="explain")
+    truth = read_truth(labels) if labels and feedback_ms is not None else None
 
     def lines() -> Iterator[Line]:
         yield Line("RulesActivated", to_fields(activation), 0, None)
-        for number, row in enumerate(files.read_rows(path), start=1):
-            if row.refusal is None:
-                yield Line("Transaction", row.fields, number, None)
+        coming, clock_ms = Coming(feedback_ms or 0), -1
+        for number, row in enumerate(files.read_rows(path)):
+            if row.refusal is not None:
+                continue
+            if truth is not None:
+                payment = admit(row.fields, None)
+                if isinstance(payment, Payment):
+                    clock_ms = max(clock_ms, payment.event_time_ms)
+                    for known in coming.due(clock_ms):
+                        yield Line("FraudConfirmed", to_fields(known), number, None)
+                    label = truth.of(number, payment.transaction_id)
+                    if label is not None and label.is_fraud:
+                        coming.add(payment)
+            yield Line("Transaction", row.fields, number, None)
 
-    accounts = explaining.find_accounts(lines, transaction_id)
-    relevant = [line for line in lines() if line.name != "Transaction" or line.data["account_id"] in accounts]
-    return lambda: relevant, accounts
+    return lines
 
 
-def _in_system(settings: Settings, transaction_id: str) -> tuple[Log, list[str]]:
-    """The partition that holds the payment; if several accounts have one of this id, all of theirs."""
+def _in_system(settings: Settings, transaction_id: str) -> dict[str, Log]:
     log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
     decoder = Decoder(Registry(settings.registry_url).schema_text)
     ends = log.ends(topic)
-
-    def lines(partition: int) -> Iterator[Line]:
-        for record in log.read(topic, partition, ends[partition]):
-            try:
-                name, data = decoder.decode(record.value)
-            except Unreadable:
-                continue  # quarantined: no decision rests on it
-            yield Line(name, data, record.offset, record.timestamp_ms)
-
-    accounts: list[str] = []
-    relevant: list[Line] = []
     with progress("partitions read", len(ends)) as seen:
-        for done, partition in enumerate(ends):
-            found = explaining.find_accounts(lambda partition=partition: lines(partition), transaction_id)  # type: ignore[misc]
-            if found:
-                relevant += [
-                    line for line in lines(partition) if line.name != "Transaction" or line.data["account_id"] in found
-                ]
-            accounts += found
-            seen(done + 1)
-    return lambda: relevant, accounts
+
+        def partitions() -> Iterator[Log]:
+            for done, (partition, end) in enumerate(ends.items()):
+                yield partial(partition_lines, log, topic, partition, end, decoder)
+                seen(done + 1)
+
+        return logs_of(partitions(), transaction_id)
+
+
+def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder: Decoder) -> Iterator[Line]:
+    """A partition as the fold reads it."""
+    for record in log.read(topic, partition, end):
+        try:
+            name, data = decoder.decode(record.value)
+        except Unreadable:
+            continue  # quarantined: no decision rests on it
+        yield Line(name, data, record.offset, record.timestamp_ms)
+
+
+def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
+    """For each account that has a payment of this id, what of its log concerns it, in memory."""
+    found: dict[str, Log] = {}
+    for log in logs:
+        for account_id in explaining.find_accounts(log, transaction_id):
+            lines = list(explaining.of_account(log, account_id))
+            found[account_id] = lines.copy
+    return found
 
 
 # -- for people -----------------------------------------------------------------------------------------

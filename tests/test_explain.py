@@ -1,6 +1,8 @@
 """`fraudcase explain` on files: every rule's distance, and a smallest change that a backtest of its own confirms."""
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ from typer.testing import CliRunner
 from console.cli import app
 from console.decisions import backtest
 from console.explain import Line, explained, read_dossier, span
+from console.explain_commands import logs_of, partition_lines
 from console.files import Row
 from console.rule_files import load_pack
 from domain.events import to_fields
-from domain.rules import THREE
+from domain.rules import THREE, RulePack
 from generator.traffic import Traffic, TrafficOptions
+from projections.log import LogRecord
+from schemas.codec import Decoder
 from tests.test_families import at
 from tests.test_risk import BERLIN, DAY_MS, LISBON, MINUTE_MS, NOON, RISKY, STEADY, activated, label, payment
+from tests.test_schemas import ENCODER, TEXTS
 
 PACK = """\
 name: shop
@@ -281,3 +287,56 @@ def test_berlin_is_far_from_lisbon(tmp_path: Path) -> None:
     change = found["smallest_change"]
     assert change["field"] == "event_time"
     assert change["step"].startswith("later by 4 m 8.524 s")
+
+
+class Recorded:
+    """A log of two partitions that are read as Kafka's are."""
+
+    def __init__(self, partitions: dict[int, list[bytes]]) -> None:
+        self._partitions = partitions
+
+    def ends(self, topic: str) -> dict[int, int]:
+        assert topic == "payments.inbound"
+        return {number: len(values) for number, values in self._partitions.items()}
+
+    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
+        for offset, value in enumerate(self._partitions[partition][:until]):
+            yield LogRecord(topic, partition, offset, NOON + DAY_MS, b"key", value, ())
+
+
+def test_the_running_systems_log_is_read_partition_by_partition() -> None:
+    """The same id in two partitions, under two packs: each is explained by what its own partition held."""
+    decoder = Decoder(TEXTS.get)
+
+    def partition(pack: RulePack, account: str) -> list[bytes]:
+        raw = payment("tx", account_id=account, merchant_id="butcher", event_time=NOON + 1)
+        return [
+            ENCODER.encode("RulesActivated", to_fields(activated(pack))),
+            b"garbage",
+            ENCODER.encode("FraudConfirmed", label("x")),
+            ENCODER.encode("Transaction", raw),
+        ]
+
+    log = Recorded({0: partition(THREE, "acct-anna"), 1: partition(RISKY, "acct-bob")})
+    lines = [
+        partial(partition_lines, log, "payments.inbound", number, end, decoder) for number, end in enumerate((4, 4))
+    ]
+    found = logs_of(lines, "tx")
+    documents = {each: explained(found[each], read_dossier(found[each], each, "tx")) for each in found}
+    assert {each: (made["pack"]["name"], made["flagged"]) for each, made in documents.items()} == {
+        "acct-anna": ("three", False),
+        "acct-bob": ("test", True),
+    }
+
+
+def test_labels_of_a_file_come_late(tmp_path: Path) -> None:
+    """The fraud at noon is known a day later; what was paid at that terminal after it is explained with it."""
+    raws = at(0, DAY_MS - 1, DAY_MS + 1, account_id=["eve", "anna", "anna"], terminal_id="till", merchant_id="butcher")
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(json.dumps({"transaction_id": "tx-0", "fraud": 1}) + "\n", encoding="utf-8")
+    rules = tmp_path / "risky.json"
+    rules.write_text(RISKY.canonical, encoding="utf-8")
+    common = ["--rules", str(rules), "--labels", str(labels), "--feedback", "1d"]
+    assert document(tmp_path, raws, "tx-1", *common)["flagged"] is False
+    (risk,) = document(tmp_path, raws, "tx-2", *common)["rules"]
+    assert (risk["fired"], risk["value"], risk["contributing"]) == (True, 1, ["tx-0"])
