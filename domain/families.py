@@ -43,6 +43,8 @@ from domain.rules import (
     expression,
 )
 
+FEW: Final = 4
+"""Payments that a check looks back to before it leaves the rest to the measure."""
 MAX_CONTRIBUTING: Final = 100
 """Payments named as the ground of one reason, the last ones; the value counts them all."""
 LARGEST: Final = 2**63 - 1
@@ -162,9 +164,9 @@ def _functions(rule: Rule, lists: Lists, value: Compiled | None, when: Compiled 
         case CardTesting():
             return _testing_check(rule), partial(_testing, rule)
         case NewDevice():
-            return _novelty_check("device", rule.minimum_history), partial(_novelty, rule, "device")
+            return _novelty_check("device", rule), partial(_novelty, rule, "device")
         case NewCountry():
-            return _novelty_check("country", rule.minimum_history), partial(_novelty, rule, "country")
+            return _novelty_check("country", rule), partial(_novelty, rule, "country")
         case EntityRisk():
             return _always, partial(_entity_risk, rule)
         case AccountEmptying():
@@ -370,13 +372,18 @@ def _testing(rule: CardTesting, history: History, index: int) -> Measured:
 # -- new device, new country ----------------------------------------------------------------------------
 
 
-def _novelty_check(key: str, minimum_history: int) -> Check:
-    """Most payments come from where the one before came from."""
-    read = KEYS[key]
+def _novelty_check(key: str, rule: NewDevice | NewCountry) -> Check:
+    """Most payments come from where one of the last few came from."""
+    read, minimum_history, lookback_ms = KEYS[key], rule.minimum_history, rule.lookback_ms
 
     def is_other(history: History, index: int, payment: Payment) -> bool:
         here = read(payment)
-        return here is not None and index >= minimum_history and read(history.payments[index - 1]) != here
+        if here is None or index < minimum_history:
+            return False
+        for position in range(index - 1, max(-1, index - 1 - FEW), -1):
+            if read(history.payments[position]) == here:
+                return history.times[position] < payment.event_time_ms - lookback_ms
+        return True
 
     return is_other
 

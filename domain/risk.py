@@ -20,7 +20,7 @@ from domain.events import (
     ShadowScore,
     flag_id,
 )
-from domain.families import Measured, Ready, either, ready
+from domain.families import Check, Measured, Ready, either, ready
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
 from domain.labels import Label, Labels
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
@@ -43,13 +43,15 @@ class Conflict(NamedTuple):
 class ActivePack(NamedTuple):
     """A rule pack made ready: what its rules are, and how far back they look.
 
-    `rules` are those that the account's fold decides; those by labels alone, and those that forbid a flag, stand apart.
+    `rules` are those that the account's fold decides, `checks` the same as they are asked; those by labels alone, and
+    those that forbid a flag, stand apart.
     `entity_keys` is what payments have to be grouped by, across accounts, for the rest.
     """
 
     pack_id: str
     pack: RulePack
     rules: tuple[Ready, ...]
+    checks: tuple[tuple[Check, Ready], ...]
     by_labels: tuple[Ready, ...]
     allowing: tuple[Ready, ...]
     window_ms: int
@@ -327,10 +329,12 @@ def activate(canonical: str) -> ActivePack:
     """A pack's functions, from its canonical JSON. Raises BadRulePack."""
     pack = parse_pack(canonical)
     made = tuple(ready(rule, pack.lists) for rule in pack.rules if not is_by_entity(rule))
+    rules = tuple(each for each in made if not isinstance(each.rule, Allowlist | EntityRisk))
     return ActivePack(
         pack_id=pack.pack_id,
         pack=pack,
-        rules=tuple(each for each in made if not isinstance(each.rule, Allowlist | EntityRisk)),
+        rules=rules,
+        checks=tuple((each.check, each) for each in rules),
         by_labels=tuple(each for each in made if isinstance(each.rule, EntityRisk)),
         allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
         window_ms=max((each.needs.window_ms for each in made), default=0),
@@ -343,7 +347,7 @@ def activate(canonical: str) -> ActivePack:
 def decide(history: History, index: int, active: ActivePack) -> Decision:
     """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
     payment = history.payments[index]
-    found = [each for each in active.rules if each.check(history, index, payment)]
+    found = [each for check, each in active.checks if check(history, index, payment)]
     if history.facts and payment.order in history.facts:
         found += active.by_labels
     if not found:

@@ -69,7 +69,7 @@ def _mini_cluster_job(settings: Settings, name: str, number: int) -> Part:
         command=python(MODULES[name], *job_arguments(settings, name), *where),
         ports={rest_port: "FRAUDCASE_FLINK_PORT", port: "FRAUDCASE_METRICS_PORT"},
         is_ready=runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
-        ready_within_s=180,
+        ready_within_s=180,  # three JVMs start side by side, perhaps beside other work
         stop_within_s=30,
     )
 

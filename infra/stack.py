@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,11 +95,16 @@ def down(settings: Settings, parts: Sequence[Part], report: Report = lambda _, _
 
 
 def kill(settings: Settings, name: str, with_signal: int = signal.SIGKILL) -> int:
-    """Send a signal to a part's process, for tests of what survives it; returns its id."""
+    """Send a signal to a part's processes, for tests of what survives it; returns the id of the first.
+
+    To its children too: a JVM whose parent was killed holds its ports until it notices.
+    """
     process = _process(settings, name)
     if process is None:
         raise StackError(f"{name} does not run")
-    process.send_signal(with_signal)
+    for member in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            member.send_signal(with_signal)
     return int(process.pid)
 
 

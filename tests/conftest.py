@@ -1,9 +1,11 @@
 """The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from console import system
@@ -22,10 +24,12 @@ def settings() -> Iterator[Settings]:
     chosen = Settings(
         home=home / "test", jars=home / "jars", partitions=8, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
     )
-    reset(chosen, system.everything(chosen))
-    system.up(chosen, report=lambda _, __: None)
-    yield chosen
-    system.down(chosen, lambda _, __: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # for short runs on two cores, half the compiling
+        reset(chosen, system.everything(chosen))
+        system.up(chosen, report=lambda _, __: None)
+        yield chosen
+        system.down(chosen, lambda _, __: None)
 
 
 @pytest.fixture
@@ -38,7 +42,8 @@ def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunn
     """The command line, pointed at a system of the tests."""
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        shown = value.get_secret_value() if name == "aws_secret_access_key" else value
+        shown = value.get_secret_value() if isinstance(value, SecretStr) else value
         if value is not None:
-            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", str(shown))
+            text = json.dumps(shown) if isinstance(shown, tuple) else str(shown)
+            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", text)
     return CliRunner()

@@ -19,7 +19,7 @@ from console.progress import end_offsets, wait_until
 from console.replaying import replay
 from console.work import control_store, rules_log, topics
 from domain.events import FraudConfirmed, RiskScored, RulesActivated, from_fields, to_fields
-from domain.rules import THREE, Velocity, parse_pack
+from domain.rules import THREE, EntityRisk, Velocity, parse_pack
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import ENTITY_JOB, PROCESS
@@ -176,19 +176,31 @@ def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]
 def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
     settings: Settings, command: CliRunner, tmp_path: Path
 ) -> None:
-    """Live, the decisions of the recorded log again, and both replays agree; a killed entity job changes nothing."""
-    rule = Velocity(name="shop", typology="shop_attack", points=600, by="merchant", window_ms=60_000, at_least=10)
-    pack = replace(THREE, name="shops", rules=(*THREE.rules, rule))
+    """Live, the decisions of the recorded log again, and both replays agree; a killed entity job changes nothing.
+
+    The same of a label, which entered the log between payments.
+    """
+    shop = Velocity(name="shop", typology="shop_attack", points=600, by="merchant", window_ms=60_000, at_least=10)
+    till = EntityRisk(
+        name="till", typology="bad_till", points=500, by="terminal", window_ms=28 * 86_400_000, at_least=1
+    )
+    pack = replace(THREE, name="shops", rules=(*THREE.rules, shop, till))
     file = tmp_path / "shops.yaml"
     file.write_text(pack.canonical)
     with afterwards_as_before(settings):
         run(command, "rules", "draft", str(file), "--actor", "ana")
         run(command, "rules", "approve", "shops", "--actor", "ben")
         run(command, "rules", "activate", "shops", "--actor", "ana")
+        (first, *_) = burst("acct-first", 1_760_200_000_000)
+        send(settings, [first])
+        labels = tmp_path / "labels.jsonl"
+        labels.write_text(json.dumps({"transaction_id": first["transaction_id"], "fraud": 1}))
+        assert run(command, "labels", "ingest", str(labels))["written"] == 1
         crowd = [
             {**burst(f"acct-crowd-{number}", 1_760_300_000_000 + number)[0], "merchant_id": "stormed"}
             for number in range(40)
         ]
+        crowd[3]["terminal_id"] = first["terminal_id"]
         send(settings, crowd[:20])
         stack.kill(settings, ENTITY_JOB)
         send(settings, crowd[20:])
@@ -205,7 +217,9 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         run(command, "flags", "--out", str(live))
         run(command, "backtest", "--from-log", "--out", str(again))
         assert live.read_bytes() == again.read_bytes()
-        assert sum("shop" in json.loads(line)["rules"] for line in live.read_text().splitlines()) == flagged
+        decided = [json.loads(line) for line in live.read_text().splitlines()]
+        assert sum("shop" in line["rules"] for line in decided) == flagged
+        assert [line["transaction_id"] for line in decided if "till" in line["rules"]] == [crowd[3]["transaction_id"]]
 
 
 def test_after_a_crash_only_the_other_partitions_are_written_to(settings: Settings) -> None:

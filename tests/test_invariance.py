@@ -88,10 +88,11 @@ def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
     return settings.model_copy(update={"prefix": f"{prefix}-", **BESIDE, **small, **changed})
 
 
-def parts_of(settings: Settings) -> list[Part]:
-    """What a system needs here: its jobs, their cluster if there is one, its case views."""
+def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[Part]:
+    """What a system needs here: its jobs, its case views, and the cluster if there is one, which others may share."""
     names = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB, CASE_VIEWS)}
-    names |= {part.name for part in cluster(settings)}
+    if with_cluster:
+        names |= {part.name for part in cluster(settings)}
     return [part for part in services(settings) if part.name in names]
 
 
@@ -134,7 +135,7 @@ def through(settings: Settings, records: Sequence[Recorded], folder: Path, kille
         if killed:
             assert all(restored(settings).values()), "no job was restored: was anything killed?"
     finally:
-        stack.down(settings, [part for part in parts if part not in cluster(settings)])
+        stack.down(settings, parts_of(settings, with_cluster=False))
     for kind in ("quarantined", "duplicates", "flags", "cases_opened", "cases_escalated"):
         assert document[kind], f"the recording has no {kind}"
     return document["live_digest"], document["live_views_digest"]
