@@ -492,7 +492,7 @@ DEFAULT: Final = RulePack(
         *THREE.rules,
         CardTesting(
             name="card_testing", typology="card_testing", points=600, severity="high", reason_code="SMALL_AMOUNTS",
-            window_ms=10 * _MINUTE_MS, at_least=5, at_most_minor=500,
+            window_ms=2 * _MINUTE_MS, at_least=5, at_most_minor=500,
         ),
         AccountEmptying(
             name="account_emptying", typology="account_takeover", points=450, severity="high", reason_code="OUTFLOW",
