@@ -492,7 +492,7 @@ DEFAULT: Final = RulePack(
         *THREE.rules,
         CardTesting(
             name="card_testing", typology="card_testing", points=600, severity="high", reason_code="SMALL_AMOUNTS",
-            window_ms=10 * _MINUTE_MS, at_least=5, at_most_minor=500,
+            window_ms=2 * _MINUTE_MS, at_least=5, at_most_minor=500,
         ),
         AccountEmptying(
             name="account_emptying", typology="account_takeover", points=450, severity="high", reason_code="OUTFLOW",
@@ -515,8 +515,8 @@ DEFAULT: Final = RulePack(
             history=50, minimum_history=20, radius_ms=2 * _HOUR_MS, at_least_permille=1_000,
         ),
         Expression(
-            name="many_merchants", typology="rapid_spending", points=300, reason_code="MANY_MERCHANTS",
-            when='count(account, "2m") >= 5', value='distinct(merchant, card, "2m")', at_least=5,
+            name="small_then_large", typology="card_testing", points=400, reason_code="TESTED_THEN_USED",
+            value="amount_minor > 50_000 and previous_amount_minor < 100 and previous_amount_minor >= 0",
         ),
         EntityRisk(
             name="risky_device", typology="known_fraud", points=500, severity="high", reason_code="DEVICE_FRAUD",

@@ -613,7 +613,7 @@ def test_what_has_left_the_history_is_missed_by_no_decision(pack: RulePack, seed
         raw = payment(
             f"tx-{number}",
             event_time=at,
-            amount_minor=lots.choice([400, 1_000, 20_000, 70_000, 400_000]),
+            amount_minor=lots.choice([99, 400, 1_000, 20_000, 70_000, 400_000]),
             device_id=lots.choice(["phone"] * 9 + [f"new-{number}"]),
             country=lots.choice(["DE"] * 9 + ["PT", "ES"]),
             channel=lots.choice(["POS", "ECOM"]),
@@ -633,8 +633,10 @@ def test_what_has_left_the_history_is_missed_by_no_decision(pack: RulePack, seed
                 said[output.transaction_id] = Standing(output.score, tuple(reason.rule for reason in output.reasons))
     assert fold.decision(admitted(log[0])) == NOTHING  # it has left
     meanings: dict[str, Meaning] = {
-        "many_merchants": lambda past: len({other["merchant_id"] for other in past.within(2 * MINUTE_MS)}),
-        "many_merchants.when": lambda past: len(past.within(2 * MINUTE_MS)) >= 5,
+        "small_then_large": lambda past: (
+            past.payment["amount_minor"] > 50_000
+            and [other["amount_minor"] < 100 for other in past.earlier[-1:]] == [True]
+        ),
     }
     expected = standing(log, {**json.loads(pack.canonical), "flag_at": pack.flag_at}, meanings)
     flags = {log[number]["transaction_id"]: found for number, found in expected.items() if found.rules}
