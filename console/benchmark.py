@@ -32,7 +32,7 @@ from domain.events import RiskScored
 from domain.rules import RulePack
 from generator.traffic import Generated, Traffic, TrafficOptions
 from infra import stack
-from infra.flink_cluster import cluster
+from infra.flink_cluster import JOBS, cluster
 from infra.parts import Part, python
 from infra.services import RISK_JOB, job_arguments, jobs, runs, service_name, services
 from infra.settings import Settings
@@ -98,7 +98,7 @@ def bench_settings(settings: Settings, run: str) -> Settings:
             "flink_mode": "thread",
             "flink_parallelism": TASKMANAGERS,
             "flink_cluster_taskmanagers": TASKMANAGERS,
-            "flink_cluster_slots": 2,
+            "flink_cluster_slots": JOBS,
             "clock_every_s": 0,
         }
     )
@@ -184,7 +184,7 @@ def _reference(settings: Settings, name: str, *where: str) -> Part:
     options = where or ("--rest-port", str(rest_port))
     return Part(
         name=service_name(settings, name),
-        command=python(module, *job_arguments(settings, name), "--partitions", str(PARTITIONS), *options),
+        command=python(module, *job_arguments(settings, name), *options),
         ports={} if where else {rest_port: "FRAUDCASE_FLINK_PORT"},
         is_ready=runs(address, f"{settings.prefix}{name}"),
         after=tuple(part.name for part in cluster(settings)) if where else (),

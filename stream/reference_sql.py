@@ -6,7 +6,7 @@ the same payments.
 """
 
 from schemas.topics import Topics
-from stream.job import JobOptions, environment, option_parser, options_of, prepare_process, wait
+from stream.job import JobOptions, environment, parse_options, prepare_process, wait
 
 SCORED = "reference.sql"
 """The topic that it writes, after the prefix."""
@@ -16,9 +16,9 @@ COLUMNS = """
     payment_method STRING NOT NULL, channel STRING NOT NULL, country STRING, latitude DOUBLE, longitude DOUBLE"""
 
 
-def source_sql(options: JobOptions, partitions: int) -> str:
+def source_sql(options: JobOptions) -> str:
     """The payments; the first record of each partition activates our rules and is no payment."""
-    offsets = ";".join(f"partition:{number},offset:1" for number in range(partitions))
+    offsets = ";".join(f"partition:{number},offset:1" for number in range(options.partitions))
     return f"""
         CREATE TABLE payments ({COLUMNS}, WATERMARK FOR event_time AS event_time - INTERVAL '1' SECOND) WITH (
             'connector' = 'kafka', 'topic' = '{Topics(prefix=options.prefix).payments_inbound}',
@@ -96,14 +96,10 @@ def decisions_sql() -> str:
 
 def main() -> None:
     """Run until the payments that are there are decided."""
-    parser = option_parser()
-    parser.add_argument("--partitions", type=int, required=True)
-    known = vars(parser.parse_args())
-    partitions = known.pop("partitions")
-    options = options_of(known)
+    options = parse_options()
     prepare_process(options, jit="")  # all of it runs in the JVM: there it pays
     _, tables = environment("flink-sql", options)
-    tables.execute_sql(source_sql(options, partitions))
+    tables.execute_sql(source_sql(options))
     tables.execute_sql(sink_sql(options))
     client = tables.execute_sql(decisions_sql()).get_job_client()
     assert client is not None

@@ -26,7 +26,7 @@ from domain.geo import distance_m, microdegrees
 from schemas.catalog import latest, parse
 from schemas.registry import Registry
 from schemas.topics import Topics
-from stream.job import JobOptions, environment, option_parser, options_of, prepare_process, wait
+from stream.job import JobOptions, environment, parse_options, prepare_process, wait
 
 SCORED = "reference.textbook"
 """The topic that it writes, after the prefix."""
@@ -124,11 +124,11 @@ class Score(KeyedProcessFunction):  # type: ignore[misc]
         return elapsed_ms <= 86_400_000 and metres >= 300_000 and metres * 3600 > 900 * elapsed_ms
 
 
-def submit(options: JobOptions, partitions: int) -> Any:
+def submit(options: JobOptions) -> Any:
     """Start the job."""
     stream, _ = environment("textbook", options)
     topic = Topics(prefix=options.prefix).payments_inbound
-    starts = {KafkaTopicPartition(topic, number): 1 for number in range(partitions)}
+    starts = {KafkaTopicPartition(topic, number): 1 for number in range(options.partitions)}
     source = (
         KafkaSource.builder()
         .set_bootstrap_servers(options.bootstrap)
@@ -169,13 +169,9 @@ def submit(options: JobOptions, partitions: int) -> Any:
 
 def main() -> None:
     """Run until told to stop."""
-    parser = option_parser()
-    parser.add_argument("--partitions", type=int, required=True)
-    known = vars(parser.parse_args())
-    partitions = known.pop("partitions")
-    options = options_of(known)
+    options = parse_options()
     prepare_process(options)
-    wait(submit(options, partitions))
+    wait(submit(options))
 
 
 if __name__ == "__main__":
