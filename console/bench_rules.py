@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from console.rule_files import load_pack
-from domain.events import RiskScored, RulesActivated
+from domain.events import TUPLES, RiskScored, RulesActivated
 from domain.payment import Refusal
 from domain.risk import RiskFold
 from generator.traffic import Traffic, TrafficOptions
@@ -43,7 +43,7 @@ def measure(pack_name: str, transactions: int, accounts: int, seed: int) -> dict
 
     `memory_mb` is what the process holds in the end above what it held before the first payment.
     """
-    encoder, decoder = Encoder(IDS), Decoder(_schema_text)
+    encoder, decoder = Encoder(IDS, TUPLES), Decoder(_schema_text)
     traffic = Traffic(TrafficOptions(seed=seed, accounts=accounts))
     fold = RiskFold(0, hot_accounts=accounts)
     pack = load_pack(pack_name)
@@ -89,7 +89,7 @@ def _decide(fold: RiskFold, decoder: Decoder, encoder: Encoder, values: list[byt
         outputs = fold.read(name, data, offset, None)
         if not isinstance(outputs, Refusal):
             scored += [output for output in outputs if isinstance(output, RiskScored)]
-    made = {"partition": 0, "scored": [each._asdict() for each in scored], "duplicates": []}
+    made = {"partition": 0, "scored": scored, "duplicates": []}
     encoder.encode("DecisionsMade", made)
     return sum(bool(each.rules) for each in scored)
 

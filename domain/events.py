@@ -189,6 +189,10 @@ class DecisionsMade:
         return sorted((*self.scored, *self.duplicates), key=_offset)
 
 
+TUPLES: Final = {"Scored": RiskScored._fields, "Duplicate": DuplicateSeen._fields}
+"""What is nested in DecisionsMade, as it is made: for an encoder that takes tuples."""
+
+
 def _offset(answer: RiskScored | DuplicateSeen) -> int:
     return answer.offset
 

@@ -130,14 +130,8 @@ def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
         raise _Refused("bad_country", "country is not two capital letters (ISO 3166-1 alpha-2)")
     if category and not (len(category) == 4 and category.isascii() and category.isdigit()):
         raise _Refused("bad_merchant_category", "merchant_category is not four digits (MCC)")
-    for token, field in (
-        (account_id, "account_id"),
-        (card_id, "card_id"),
-        (device_id, "device_id"),
-        (other, "counterparty_id"),
-    ):
-        if len(token) >= 13 and holds_card_number(token):
-            raise _Refused("card_number", f"{field} holds a card number: send a token")
+    if len(account_id) > 12 or len(card_id) > 12 or len(device_id) > 12 or len(other) > 12:
+        _check_tokens(account_id=account_id, card_id=card_id, device_id=device_id, counterparty_id=other)
     joined = _SEPARATOR.join(text)
     if len(joined) > MAX_TEXT and len(max(text, key=len)) > MAX_TEXT:
         raise _Refused("text_too_long", f"a field is longer than {MAX_TEXT} characters")
@@ -167,6 +161,12 @@ def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
         other or None,
         hashlib.sha256(content.encode()).digest()[:16],
     )
+
+
+def _check_tokens(**tokens: str) -> None:
+    for field, token in tokens.items():
+        if holds_card_number(token):
+            raise _Refused("card_number", f"{field} holds a card number: send a token")
 
 
 def _bad_amount(amount: int) -> _Refused:

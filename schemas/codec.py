@@ -1,8 +1,9 @@
 """Records to bytes and back, in Confluent's wire format: a zero byte, the writer schema's id, the Avro body."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
@@ -28,11 +29,14 @@ class Unreadable(Exception):
 
 
 class Encoder:
-    """Writes each record type with the newest schema that we have of it; `ids` are the registry's, by record name."""
+    """Writes each record type with the newest schema that we have of it; `ids` are the registry's, by record name.
 
-    def __init__(self, ids: Mapping[str, int]) -> None:
+    `tuples` names nested records that come as tuples instead of dicts, each with the order of its fields there.
+    """
+
+    def __init__(self, ids: Mapping[str, int], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         self._writers = {
-            name: (bytes([_MAGIC]) + schema_id.to_bytes(4, "big"), _writer(parse(latest(name).text)[1]))
+            name: (bytes([_MAGIC]) + schema_id.to_bytes(4, "big"), _writer(parse(latest(name).text)[1], tuples))
             for name, schema_id in ids.items()
         }
 
@@ -105,9 +109,9 @@ def _interpreted(schema: Mapping[str, Any], value: bytes, position: int) -> tupl
     return data, stream.tell()
 
 
-def _writer(schema: Mapping[str, Any]) -> Writer:
+def _writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]]) -> Writer:
     try:
-        return compile_writer(schema)
+        return compile_writer(schema, tuples)
     except Unsupported:
         return partial(_written, schema)
 

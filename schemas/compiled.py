@@ -6,8 +6,9 @@ fastavro does the work.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
+from types import MappingProxyType
 from typing import Any, Final
 
 Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
@@ -126,7 +127,8 @@ _NAMES: Final[dict[str, Any]] = {
 class _Source:
     """Lines of a function in the making, and names for what they hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        self.tuples = tuples
         self.lines: list[str] = []
         self.constants: dict[str, Any] = dict(_NAMES)
         self._made = 0
@@ -209,9 +211,12 @@ def _read_blocks(source: _Source, depth: int, schema: Any, kind: str, name: str)
         source.add(depth + 2, f"{name}[{key}] = {held}")
 
 
-def compile_writer(schema: Mapping[str, Any]) -> Writer:
-    """A writer of a record's schema. Raises Unsupported."""
-    source = _Source()
+def compile_writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Writer:
+    """A writer of a record's schema. Raises Unsupported.
+
+    `tuples` names the records that come as tuples, each with the order of its fields there: no dict is made of them.
+    """
+    source = _Source(tuples)
     source.add(1, f"return {_write(source, schema, 'd')}")
     made: Writer = source.function("def write(d):")
     return made
@@ -221,7 +226,13 @@ def _write(source: _Source, schema: Any, value: str) -> str:
     """An expression for the bytes of a value that is held under a name."""
     kind = _kind(schema)
     if kind == "record":
-        parts = [_write_field(source, field, value) for field in schema["fields"]]
+        order = source.tuples.get(schema["name"].rpartition(".")[2])
+        if order is None:
+            parts = [_write_field(source, field, value) for field in schema["fields"]]
+        else:
+            parts = [
+                _write(source, field["type"], f"{value}[{order.index(field['name'])}]") for field in schema["fields"]
+            ]
         return f"b''.join(({', '.join(parts)},))"
     if kind == "union":
         if len(schema) != 2 or schema[0] != "null":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from domain.case import CaseFold
 from domain.entity import EntityFold
 from domain.events import (
+    TUPLES,
     DuplicateSeen,
     EntityFlagged,
     EntityPayment,
@@ -84,8 +85,8 @@ class RiskProcessor:
         return [
             Emission(topic, key, self._encoder.encode("DecisionsMade", {
                 "partition": self._partition,
-                "scored": [each._asdict() for each in scored[first : first + MAX_DECISIONS]],
-                "duplicates": [each._asdict() for each in duplicates[first : first + MAX_DECISIONS]],
+                "scored": scored[first : first + MAX_DECISIONS],
+                "duplicates": duplicates[first : first + MAX_DECISIONS],
             }))
             for first in range(0, max(len(scored), len(duplicates)), MAX_DECISIONS)
         ]  # fmt: skip
@@ -94,6 +95,7 @@ class RiskProcessor:
         """The state entries that changed since the last call; None removes one."""
         unwritten, self._unwritten = self._unwritten, []
         if self._journal.is_full_with(len(unwritten)):
+            gc.freeze()  # what a snapshot holds lives long, in no cycles: looking through it again finds nothing
             return {**self._fold.take_writes(), **self._journal.clear()}
         return self._journal.add(unwritten)
 
@@ -144,6 +146,7 @@ class EntityProcessor:
         """The state entries that changed since the last call; None removes one."""
         unwritten, self._unwritten = self._unwritten, []
         if self._journal.is_full_with(len(unwritten)):
+            gc.freeze()  # what a snapshot holds lives long, in no cycles: looking through it again finds nothing
             return {**self._fold.take_writes(), **self._journal.clear()}
         return self._journal.add(unwritten)
 
@@ -210,7 +213,9 @@ class _Factory:
     def __call__(self, partition: int, state: StateReader) -> Processor:
         registry = Registry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
-        return self.kind(partition, state, (Decoder(registry.schema_text), Encoder(registry.ids())), self.topics)
+        return self.kind(
+            partition, state, (Decoder(registry.schema_text), Encoder(registry.ids(), TUPLES)), self.topics
+        )
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:

@@ -105,6 +105,13 @@ def test_a_missing_field_has_its_default_and_a_wrong_one_is_refused() -> None:
         write({"flag": True})
 
 
+def test_records_may_come_as_tuples_in_another_order() -> None:
+    inner = {"x": 1.5, "many": ["a"]}
+    data = {"flag": True, "raw": b"", "counts": {}, "lists": [], "inner": inner}
+    tupled = {**data, "inner": (["a"], "left out", 1.5)}
+    assert compile_writer(STRANGE, {"Inner": ("many", "more", "x")})(tupled) == compile_writer(STRANGE)(data)
+
+
 @pytest.mark.parametrize(
     "kind", ['{"type": "enum", "name": "E", "symbols": ["A"]}', '{"type": "fixed", "name": "F", "size": 2}', '"float"']
 )
