@@ -514,8 +514,11 @@ def packs(draw: st.DrawFn) -> tuple[RulePack, dict[str, Meaning]]:
     ):
         rules.append({"family": "expression", **rule})
         meanings |= meaning
-    if draw(st.integers(0, 4)) == 0:
-        rules.append({"family": "allowlist", "field": "device", "list": "trusted", "points": 0})
+    if draw(st.integers(0, 3)) == 0:
+        rare = {"when": 'count(account, "1h") < 3'} if draw(st.booleans()) else {}
+        rules.append({"family": "allowlist", "field": "device", "list": "trusted", "points": 0, **rare})
+        if rare:
+            meanings["allowlist.when"] = lambda past: len(past.within(HOUR_MS)) < 3
     rules = draw(st.permutations(rules))
     lists = {"named": ["baker", "PT"], "trusted": ["watch"]}
     return pack_of(*rules, lists=lists, flag_at=draw(st.sampled_from([1, 450]))), meanings
