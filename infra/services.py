@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from infra.errors import StackError
 from infra.flink_cluster import cluster
 from infra.jars import locked, target
 from infra.parts import Part, answers, python, read_json
@@ -25,6 +26,18 @@ def jobs(settings: Settings) -> tuple[Part, ...]:
     """The Flink jobs: each in a MiniCluster of its own process, or on the cluster, kept by a process of its own."""
     build = _cluster_job if settings.flink_cluster_taskmanagers else _mini_cluster_job
     return tuple(build(settings, name, number) for number, name in enumerate(MODULES))
+
+
+def check_slots(settings: Settings) -> None:
+    """Raise StackError if the jobs would wait for ever for slots that the cluster does not have."""
+    there = settings.flink_cluster_taskmanagers * settings.flink_cluster_slots
+    wanted = len(MODULES) * settings.flink_parallelism
+    if 0 < there < wanted:
+        raise StackError(
+            f"{len(MODULES)} jobs of parallelism {settings.flink_parallelism} take {wanted} slots, the cluster has "
+            f"{there}. Cure: export FRAUDCASE_FLINK_CLUSTER_SLOTS=…, of each TaskManager, or "
+            "FRAUDCASE_FLINK_CLUSTER_TASKMANAGERS=…"
+        )
 
 
 def service_name(settings: Settings, name: str) -> str:

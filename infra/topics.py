@@ -38,13 +38,17 @@ def ensure_topics(settings: Settings) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise StackError(f"topic {name} could not be made: {error}. Look: fraudcase status") from error
-    _wait_for_leaders(admin, [TopicPartition(topic.topic, n) for topic in new for n in range(topic.num_partitions)])
+    _wait_for_leaders(settings, [TopicPartition(topic.topic, n) for topic in new for n in range(topic.num_partitions)])
 
 
-def _wait_for_leaders(admin: AdminClient, partitions: list[TopicPartition]) -> None:
-    """A partition that was just made has a leader in the metadata before its broker knows that it leads."""
+def _wait_for_leaders(settings: Settings, partitions: list[TopicPartition]) -> None:
+    """A partition that was just made has no leader yet, or one that does not know it.
+
+    Each round asks by a new client: one that has heard of no leader does not ask the broker again.
+    """
     begun = time.monotonic()
     while partitions:
+        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
         asked = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions})
         partitions = [partition for partition, answer in asked.items() if answer.exception(10) is not None]
         if partitions and time.monotonic() - begun > LEADERS_WITHIN_S:

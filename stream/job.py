@@ -216,7 +216,7 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
         "table.exec.uid.generation": "ALWAYS",
         "execution.buffer-timeout.interval": "5 ms",
         "execution.checkpointing.interval": f"{options.checkpoint_interval_ms} ms",
-        "execution.checkpointing.mode": "AT_LEAST_ONCE",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
         "execution.checkpointing.dir": options.checkpoint_dir.resolve().as_uri(),
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "2",

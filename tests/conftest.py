@@ -24,12 +24,10 @@ def settings() -> Iterator[Settings]:
     chosen = Settings(
         home=home / "test", jars=home / "jars", partitions=8, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # for short runs on two cores, half the compiling
-        reset(chosen, system.everything(chosen))
-        system.up(chosen, report=lambda _, __: None)
-        yield chosen
-        system.down(chosen, lambda _, __: None)
+    reset(chosen, system.everything(chosen))
+    system.up(chosen, report=lambda _, __: None)
+    yield chosen
+    system.down(chosen, lambda _, __: None)
 
 
 @pytest.fixture

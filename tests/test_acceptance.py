@@ -110,7 +110,7 @@ def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(
     settings: Settings, command: CliRunner, tmp_path: Path
 ) -> None:
     made = [each.transaction for each in islice(Traffic(TrafficOptions(seed=77, accounts=300)), 8_000)]
-    rows = [{**row, "account_id": f"file-{row['account_id']}"} for row in made]
+    rows = [{**row, **{key: f"file-{row[key]}" for key in ("account_id", "transaction_id")}} for row in made]
     rows += [rows[7], {**rows[8], "amount_minor": -5}, {**rows[9], "amount_minor": rows[9]["amount_minor"] + 1}]
     rows.append({**rows[10], "account_id": "file-another"})
     file = tmp_path / "payments.parquet"

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from infra.services import ENTITY_JOB, PROCESS
 from infra.settings import Settings
 from projections.every_partition import write_to_partitions
 from projections.log import KafkaLog, answers_in
-from schemas.codec import Decoder, Encoder
+from schemas.codec import Decoder, Encoder, Unreadable
 from schemas.registry import Registry
 
 pytestmark = pytest.mark.acceptance
@@ -65,9 +65,10 @@ def inbound(settings: Settings, kind: type[Any]) -> Iterator[tuple[int, Any]]:
     topic = topics(settings).payments_inbound
     for partition, end in log.ends(topic).items():
         for record in log.read(topic, partition, end):
-            name, data = decoder.decode(record.value) if record.value else ("", {})
-            if name == kind.__name__:
-                yield partition, from_fields(name, data)
+            with suppress(Unreadable):  # other tests write nonsense
+                name, data = decoder.decode(record.value)
+                if name == kind.__name__:
+                    yield partition, from_fields(name, data)
 
 
 def labels_on(settings: Settings, account: str) -> Counter[tuple[str, int]]:

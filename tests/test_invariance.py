@@ -116,26 +116,37 @@ def settled(settings: Settings) -> dict[str, object]:
     return result.document
 
 
-def through(settings: Settings, records: Sequence[Recorded], folder: Path, killed: Sequence[str] = ()) -> Digests:
-    """The digests that a recording leads to in a system of its own; in mid-run these parts are killed, and come back.
+def through(
+    settings: Settings,
+    records: Sequence[Recorded],
+    folder: Path,
+    *,
+    killed: Sequence[str] = (),
+    resumed: Settings | None = None,
+) -> Digests:
+    """The digests that a recording leads to in a system of its own.
 
-    The recording comes in two halves, each with a tick of the clock behind it.
+    It comes in two halves, each with a tick of the clock behind it. Between them, the system may be stopped and
+    `resumed` with other settings; in the middle of the second, these parts are killed, and started again.
     """
     system.prepare(settings)
-    half, parts = len(records) // 2, parts_of(settings)
-    stack.up(settings, parts)
+    half, now = len(records) // 2, resumed or settings
+    stack.up(settings, parts_of(settings))
     try:
         Answers(settings).wait_for(write(settings, records[:half]))
         settled(settings)
         tick(settings, folder, records[half - 1])
-        send_on(settings, records[half:], killed)
-        settled(settings)
-        tick(settings, folder, records[-1])
-        document = settled(settings)
-        if killed:
-            assert all(restored(settings).values()), "no job was restored: was anything killed?"
+        if resumed:
+            stack.down(settings, parts_of(settings, with_cluster=False))
+            stack.up(now, parts_of(now))
+        send_on(now, records[half:], killed)
+        settled(now)
+        tick(now, folder, records[-1])
+        document = settled(now)
+        if killed or resumed:
+            assert all(restored(now).values()), "a job did not start from a checkpoint"
     finally:
-        stack.down(settings, parts_of(settings, with_cluster=False))
+        stack.down(now, parts_of(now, with_cluster=False))
     for kind in ("quarantined", "duplicates", "flags", "cases_opened", "cases_escalated"):
         assert document[kind], f"the recording has no {kind}"
     return document["live_digest"], document["live_views_digest"]
@@ -209,13 +220,15 @@ def test_kills_on_a_cluster_change_nothing(
 ) -> None:
     """Half of the tasks of both jobs die, and the case views' worker; what they had decided since is decided again."""
     killed = [taskmanager_name(1), service_name(on_cluster, CASE_VIEWS)]
-    assert through(on_cluster, records, folder, killed) == digests
+    assert through(on_cluster, records, folder, killed=killed) == digests
 
 
 def test_another_seed_has_another_digest(
     on_cluster: Settings, encoder: Encoder, folder: Path, digests: Digests
 ) -> None:
-    other = on_cluster.model_copy(update={"prefix": "seed-"})
-    history, views = through(other, recording(2, encoder), folder)
+    """And a replay agrees with it, though the jobs went on with another parallelism in the middle."""
+    wide = on_cluster.model_copy(update={"prefix": "seed-"})
+    narrow = wide.model_copy(update={"flink_parallelism": 1})
+    history, views = through(wide, recording(2, encoder), folder, resumed=narrow)
     assert history != digests[0]
     assert views != digests[1]
