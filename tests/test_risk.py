@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
 from domain.history import NOTHING
+from domain.labels import Label, Labels
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
 from domain.rules import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
@@ -366,6 +367,38 @@ def test_packs_and_labels_survive_being_put_away() -> None:
     assert fold.decision(tx).reasons[0].value == 300
 
 
+def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages that were read first leave, and what was put away says the same as what was not."""
+    monkeypatch.setattr("domain.labels.MAX_LABELS", 300)
+    store: dict[str, bytes] = {}
+    labels = Labels(store.get)
+    spec = ("merchant", 35 * DAY_MS)
+
+    def known_of(merchant: str, at: int) -> list[int]:
+        tx = admitted(payment("tx", merchant_id=merchant, event_time=at))
+        facts = [each.facts(tx, (spec,)) or {} for each in (labels, Labels(store.get))]
+        return [found[spec].number if spec in found else 0 for found in facts]
+
+    def save() -> None:
+        for key, value in labels.take_writes().items():
+            store.pop(key, None)
+            if value is not None:
+                store[key] = value
+
+    for number in range(700):
+        merchant = "early" if number < 100 else "late"
+        labels.add(Label(f"label-{number}", f"tx-{number}", NOON + number, merchant, None, None, None, "acct-eve"))
+    save()
+    assert known_of("early", NOON + 700) == [0, 0]
+    assert 300 - 128 < len(labels.known) <= 300
+    assert known_of("late", NOON + 700) == [len(labels.known)] * 2
+    labels.add(Label("much-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
+    labels.add(Label("and-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
+    save()
+    assert known_of("later", NOON + 71 * DAY_MS) == [2, 2]
+    assert len(labels.known) < 128 + 2  # only the page that was begun before is still there
+
+
 # -- any order --------------------------------------------------------------------------------------------
 
 
@@ -514,8 +547,11 @@ def packs(draw: st.DrawFn) -> tuple[RulePack, dict[str, Meaning]]:
     ):
         rules.append({"family": "expression", **rule})
         meanings |= meaning
-    if draw(st.integers(0, 4)) == 0:
-        rules.append({"family": "allowlist", "field": "device", "list": "trusted", "points": 0})
+    if draw(st.integers(0, 3)) == 0:
+        rare = {"when": 'count(account, "1h") < 3'} if draw(st.booleans()) else {}
+        rules.append({"family": "allowlist", "field": "device", "list": "trusted", "points": 0, **rare})
+        if rare:
+            meanings["allowlist.when"] = lambda past: len(past.within(HOUR_MS)) < 3
     rules = draw(st.permutations(rules))
     lists = {"named": ["baker", "PT"], "trusted": ["watch"]}
     return pack_of(*rules, lists=lists, flag_at=draw(st.sampled_from([1, 450]))), meanings
