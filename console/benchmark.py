@@ -34,7 +34,7 @@ from generator.traffic import Generated, Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import JOBS, cluster
 from infra.parts import Part, python
-from infra.services import RISK_JOB, job_arguments, jobs, runs, service_name, services
+from infra.services import CASE_JOB, CASE_VIEWS, RISK_JOB, job_arguments, jobs, runs, service_name, services
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
 from projections.log import KafkaLog, LogRecord, answers_in
@@ -245,9 +245,11 @@ def _logs(settings: Settings) -> str:
 
 
 def steady(settings: Settings, traffic: Iterator[Generated], rate: float) -> dict[str, Any]:
-    """Latencies of the whole system at a steady rate, its state warm from what it decided before."""
-    messages.print(f"the whole system at {rate:,.0f} payments/s", highlight=False)
-    with running(settings, services(settings)):
+    """Latencies from the payment to the case view at a steady rate, with state from what was decided before."""
+    messages.print(f"from the payment to the case view, at {rate:,.0f} payments/s", highlight=False)
+    names = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB, CASE_VIEWS)}
+    path = (*cluster(settings), *(part for part in services(settings) if part.name in names))
+    with running(settings, path):
         _wait_until_caught_up(settings)
         seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
     return {
@@ -259,14 +261,15 @@ def steady(settings: Settings, traffic: Iterator[Generated], rate: float) -> dic
 
 
 def _wait_until_caught_up(settings: Settings) -> None:
-    """Until neither flags nor case events come any more."""
-    names = topics(settings)
+    """Until flags, case events and views have come as far as the payments that are there lead to."""
+    names, table = topics(settings), case_table(settings)
     before, moved = -1, time.monotonic()
-    while time.monotonic() - moved < QUIET_S * 2:
+    while time.monotonic() - moved < QUIET_S:
         now = sum(
             sum(end_offsets(settings.kafka_bootstrap, topic).values())
             for topic in (names.risk_scored, names.cases_inbox, names.cases_events)
         )
+        now += sum(1 for _ in table.scan())
         if now != before:
             before, moved = now, time.monotonic()
         time.sleep(1)

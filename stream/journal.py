@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-MAX_RECORDS, MAX_BATCHES = 16_384, 512
+MAX_RECORDS, MAX_BATCHES = 32_768, 1_024
 """When a snapshot is due. More records make a restart slower, fewer make every account cost more often."""
 KEY = "\x1fjournal\x1f"
 
