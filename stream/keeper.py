@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 ENDED = frozenset({"FAILED", "CANCELED", "FINISHED"})
 PATIENCE_S = 60.0
@@ -25,19 +25,29 @@ class Told(BaseException):
     """SIGTERM or SIGINT."""
 
 
-class Cluster:
+class Cluster(Protocol):
+    """Where a keeper's job runs."""
+
+    def jobs(self, name: str) -> list[tuple[str, str]]:
+        """Id and state of every job of this name, the latest first. Raises OSError where nobody answers."""
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end; its last checkpoint stays."""
+
+
+class RestCluster:
     """What a JobManager says, and does, by its REST interface."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def jobs(self, name: str) -> list[tuple[str, str]]:
-        """Id and state of every job of this name, the latest first. Raises OSError where nobody answers."""
+        """Id and state of every job of this name, the latest first."""
         found = [job for job in self._ask("/jobs/overview", "GET")["jobs"] if job["name"] == name]
         return [(job["jid"], job["state"]) for job in sorted(found, key=lambda job: -job["start-time"])]
 
     def cancel(self, job_id: str) -> None:
-        """Ask for a job's end; its last checkpoint stays."""
+        """Ask for a job's end."""
         self._ask(f"/jobs/{job_id}", "PATCH")
 
     def _ask(self, path: str, method: str) -> Any:
@@ -111,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _told)
     signal.signal(signal.SIGINT, _told)
-    cluster = Cluster(known.cluster)
+    cluster = RestCluster(known.cluster)
 
     def submit() -> None:
         subprocess.run(known.command, check=True)
