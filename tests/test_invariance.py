@@ -169,7 +169,9 @@ def restored(settings: Settings) -> dict[str, int]:
     """How often each job on the cluster has started from a checkpoint."""
     address = f"http://{settings.host}:{settings.flink_port}/jobs"
     ours = {job_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
-    running = {job["name"]: job["jid"] for job in read_json(f"{address}/overview")["jobs"] if job["name"] in ours}
+    found = read_json(f"{address}/overview")["jobs"]  # those that were cancelled too
+    running = {job["name"]: job["jid"] for job in found if job["name"] in ours and job["state"] == "RUNNING"}
+    assert running.keys() == ours
     return {name: read_json(f"{address}/{job}/checkpoints")["counts"]["restored"] for name, job in running.items()}
 
 
