@@ -6,7 +6,7 @@ payment arrives. A text that a payment lacks is "", an integer that has no value
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from math import isqrt
 from operator import itemgetter
@@ -163,17 +163,22 @@ class Window(NamedTuple):
         return Needs(window_ms=self.ms, rows=self.rows)
 
 
-def positions(key: str, history: History, index: int, first: int, end: int, *, one_currency: bool) -> Iterator[int]:
+def positions(key: str, history: History, index: int, first: int, end: int, *, one_currency: bool) -> range | list[int]:
     """The indexes in a span of what agrees with the payment in a key, and in its currency; none if it lacks the key."""
-    read, payments = KEYS[key], history.payments
+    payments = history.payments
     here = payments[index]
+    is_any_currency = not one_currency or not history.is_mixed
+    if key == "account" and is_any_currency:
+        return range(first, end)
+    read = KEYS[key]
     wanted, currency = read(here), here.currency
     if wanted is None:
-        return
-    for position in range(first, end):
-        payment = payments[position]
-        if read(payment) == wanted and (not one_currency or payment.currency == currency):
-            yield position
+        return range(0)
+    return [
+        position
+        for position in range(first, end)
+        if read(payments[position]) == wanted and (is_any_currency or payments[position].currency == currency)
+    ]
 
 
 def moments(key: str, history: History, index: int, first: int, end: int) -> tuple[int, int, int]:
@@ -191,9 +196,7 @@ def moments(key: str, history: History, index: int, first: int, end: int) -> tup
 def _count(key: str, window: Window) -> Evaluate:
     span = window.span
     if key != "account":
-        return lambda history, index: sum(
-            1 for _ in positions(key, history, index, *span(history, index), one_currency=False)
-        )
+        return lambda history, index: len(positions(key, history, index, *span(history, index), one_currency=False))
     ms, rows = window
     if rows:
         return lambda _, index: min(rows, index)

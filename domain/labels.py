@@ -7,7 +7,7 @@ is a function of what was read; so a restored state answers as the one that was 
 import pickle
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from domain.history import HORIZON_MS, MAX_WINDOW_MS, Confirmed, Facts, Spec
 from domain.payment import Payment
@@ -21,6 +21,9 @@ MAX_NAMED: Final = 20
 PAGE: Final = 128
 HEAD_KEY: Final = "\x1flabels"
 """The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
+
+
+SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
 
 
 class Label(NamedTuple):
@@ -79,26 +82,19 @@ class Labels:
         self._forget()
         return True
 
-    def facts(self, payment: Payment, specs: Iterable[Spec]) -> Facts | None:
+    def facts(self, payment: Payment, specs: SpecsByKey) -> Facts | None:
         """What is known now of what a payment touches, for each spec; None if that is nothing.
 
         A window is closed at both ends, and ends at the payment's event time.
         """
         found: Facts | None = None
-        for spec in specs:
-            key, window_ms = spec
+        for key, own in specs:
             name = _KEYS[key][1](payment)
             labels = self._by_key[key].get(name) if name else None
-            if not labels:
-                continue
-            until = bisect_right(labels, payment.event_time_ms, key=_time)
-            first = bisect_left(labels, payment.event_time_ms - window_ms, 0, until, key=_time)
-            if first == until:
-                continue
-            named = tuple(transaction_id for _, transaction_id, _ in labels[max(first, until - MAX_NAMED) : until])
-            found = found or {}
-            found[spec] = Confirmed(until - first, labels[until - 1][0], named)
-        return found
+            if labels:
+                found = found or {}
+                _count(labels, payment.event_time_ms, own, found)
+        return found or None
 
     def _index(self, label: Label) -> None:
         self.known.add(label.label_id)
@@ -142,6 +138,23 @@ class Labels:
         writes[HEAD_KEY] = pickle.dumps((sorted(self._pages), self._newest_ms), 5)
         self._dirty = {}
         return writes
+
+
+def by_key(specs: Iterable[Spec]) -> SpecsByKey:
+    """Specs as `Labels.facts` wants them: each key is looked up once, however many windows there are."""
+    keys: dict[str, dict[Spec, None]] = {}
+    for spec in specs:
+        keys.setdefault(spec[0], {})[spec] = None
+    return tuple((key, tuple(own)) for key, own in keys.items())
+
+
+def _count(labels: list[tuple[int, str, str]], now_ms: int, specs: tuple[Spec, ...], found: Facts) -> None:
+    until = bisect_right(labels, now_ms, key=_time)
+    for spec in specs:
+        first = bisect_left(labels, now_ms - spec[1], 0, until, key=_time)
+        if first < until:
+            named = tuple(transaction_id for _, transaction_id, _ in labels[max(first, until - MAX_NAMED) : until])
+            found[spec] = Confirmed(until - first, labels[until - 1][0], named)
 
 
 def _time(entry: tuple[int, str, str]) -> int:

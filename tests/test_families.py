@@ -50,6 +50,18 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
         pytest.param([VELOCITY], at(0, 1, MINUTE_MS + 1), {}, id="a millisecond more is another minute"),
         pytest.param([VELOCITY], at(0, 1, 2, 3), {"tx-2": 100, "tx-3": 133}, id="a fourth weighs a third more"),
         pytest.param(
+            [rule("velocity", window_ms=MINUTE_MS, at_least=70)],
+            at(*range(71)),
+            {"tx-69": 100, "tx-70": 101},
+            id="seventy in a minute, not the sixty-ninth",
+        ),
+        pytest.param(
+            [{**FAR, "channels": ["ECOM"]}, rule("velocity", window_ms=MINUTE_MS, at_least=2)],
+            at(0, 1, 2, **HOME, **LISBON, channel=["ECOM", "MOTO", "POS"]),
+            {"tx-0": 100, "tx-1": 100, "tx-2": 150},
+            id="a rule of one channel takes no other rule from the rest",
+        ),
+        pytest.param(
             [rule("velocity", by="card", window_ms=MINUTE_MS, at_least=2)],
             at(0, 1, 2, card_id=["a", "b", "a"]),
             {"tx-2": 100},
@@ -112,6 +124,19 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             at(0, 8 * HOUR_MS, 10 * HOUR_MS + HOUR_MS, amount_minor=[300, 100, 79]),
             {},
             id="a cent less than twice",
+        ),
+        pytest.param(
+            [EMPTYING],
+            at(
+                0,
+                HOUR_MS,
+                2 * HOUR_MS,
+                3 * HOUR_MS + 1,
+                amount_minor=[10, 9_000, 10, 20],
+                currency=["EUR", "JPY", "EUR", "EUR"],
+            ),
+            {"tx-3": 100},
+            id="what is usual in euros does not know the yen",
         ),
         pytest.param(
             [EMPTYING],

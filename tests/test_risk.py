@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
 from domain.history import NOTHING
-from domain.labels import Label, Labels
+from domain.labels import Label, Labels, by_key
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
 from domain.rules import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
@@ -376,7 +376,7 @@ def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch
 
     def known_of(merchant: str, at: int) -> list[int]:
         tx = admitted(payment("tx", merchant_id=merchant, event_time=at))
-        facts = [each.facts(tx, (spec,)) or {} for each in (labels, Labels(store.get))]
+        facts = [each.facts(tx, by_key([spec])) or {} for each in (labels, Labels(store.get))]
         return [found[spec].number if spec in found else 0 for found in facts]
 
     def save() -> None:
