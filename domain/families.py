@@ -450,7 +450,11 @@ def _entity_risk(rule: EntityRisk, history: History, index: int) -> Measured:
     fact = history.fact(index, (rule.by, rule.window_ms))
     if fact is None:
         return Measured(measure, 0, rule.at_least, holds=False)
-    return Measured(measure, fact.number, rule.at_least, fact.number >= rule.at_least, fact.transactions)
+    lacking = ""
+    if fact.accounts < rule.minimum_accounts:
+        lacking = f"of {fact.accounts} accounts, {rule.minimum_accounts} are needed"
+    holds = fact.number >= rule.at_least and not lacking
+    return Measured(measure, fact.number, rule.at_least, holds, fact.transactions, lacking)
 
 
 # -- account emptying -----------------------------------------------------------------------------------
@@ -459,7 +463,7 @@ def _entity_risk(rule: EntityRisk, history: History, index: int) -> Measured:
 def _emptying_check(rule: AccountEmptying) -> Check:
     """As the measure, by running sums: a busy account is asked for every payment."""
     window_ms, lookback_ms, minimum, least = rule.window_ms, rule.lookback_ms, rule.minimum_minor, rule.minimum_history
-    ratio = rule.ratio_percent * window_ms
+    ratio, shortest_ms = rule.ratio_percent * window_ms, rule.minimum_span_ms
 
     def is_much(history: History, index: int, payment: Payment) -> bool:
         times, sums, now_ms = history.times, history.sums, payment.event_time_ms
@@ -474,8 +478,10 @@ def _emptying_check(rule: AccountEmptying) -> Check:
             return True
         if first - oldest < least:
             return False
-        span_ms = max(window_ms, now_ms - window_ms - times[oldest])
-        return 100 * total * span_ms >= ratio * (sums[first] - sums[oldest])
+        span_ms = now_ms - window_ms - times[oldest]
+        if span_ms < shortest_ms:
+            return False
+        return 100 * total * max(window_ms, span_ms) >= ratio * (sums[first] - sums[oldest])
 
     return is_much
 
@@ -491,8 +497,12 @@ def _emptying(rule: AccountEmptying, history: History, index: int) -> Measured:
     if len(usual) < rule.minimum_history:
         lacking = f"{len(usual)} payments before, {rule.minimum_history} are needed"
         return Measured("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
+    span_ms = now_ms - rule.window_ms - times[usual[0]]
+    if span_ms < rule.minimum_span_ms:
+        lacking = f"{span_ms // 60_000} minutes of payments before, {rule.minimum_span_ms // 60_000} are needed"
+        return Measured("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
     before = moments("account", history, index, oldest, first)[1]
-    span_ms = max(rule.window_ms, now_ms - rule.window_ms - times[usual[0]])
+    span_ms = max(rule.window_ms, span_ms)
     threshold = max(rule.minimum_minor, -(-rule.ratio_percent * before * rule.window_ms // (100 * span_ms)))
     return Measured("minor units", value, threshold, value >= threshold, _ids(history, found))
 

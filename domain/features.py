@@ -1,8 +1,8 @@
 """What an expression may name: features of the payment, of the one before it, and of windows over its account.
 
 All are computed inside the history of the payment's account, from what is not after it, so that they are exact
-whatever order payments arrive in; only `confirmed` and `since_confirmed_s` come from labels, and are frozen when the
-payment arrives. A text that a payment lacks is "", an integer that has no value is -1.
+whatever order payments arrive in; only what is `confirmed` comes from labels, and is frozen when the payment
+arrives. A text that a payment lacks is "", an integer that has no value is -1.
 """
 
 from bisect import bisect_left
@@ -249,6 +249,14 @@ def _confirmed(spec: Spec) -> Evaluate:
     return confirmed
 
 
+def _confirmed_accounts(spec: Spec) -> Evaluate:
+    def confirmed_accounts(history: History, index: int) -> int:
+        fact = history.fact(index, spec)
+        return fact.accounts if fact else 0
+
+    return confirmed_accounts
+
+
 def _since_confirmed_s(spec: Spec) -> Evaluate:
     def since_confirmed_s(history: History, index: int) -> int:
         fact = history.fact(index, spec)
@@ -323,6 +331,7 @@ FUNCTIONS: Final[dict[str, Callable[[Call], Compiled]]] = {
     "highest": partial(_windowed, _highest),
     "distinct": _distinct_call,
     "confirmed": partial(_labelled, _confirmed),
+    "confirmed_accounts": partial(_labelled, _confirmed_accounts),
     "since_confirmed_s": partial(_labelled, _since_confirmed_s),
 }
 """Windowed features by name; each checks its own arguments."""

@@ -43,11 +43,15 @@ class Decision(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some."""
+    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some.
+
+    `accounts` is how many accounts they were of, as far as that is counted; a fact from an older state does not say.
+    """
 
     number: int
     newest_ms: int
     transactions: tuple[str, ...]
+    accounts: int = 1
 
 
 NOTHING: Final = Decision(0, ())

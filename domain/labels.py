@@ -18,11 +18,15 @@ KEPT_MS: Final = HORIZON_MS + MAX_WINDOW_MS
 """How long a label is kept behind the newest: nothing that may still be decided looks back farther."""
 MAX_NAMED: Final = 20
 """Confirmed frauds named as the ground of one reason, the newest; the value counts them all."""
+MAX_ACCOUNTS: Final = 20
+"""Accounts with confirmed frauds that are counted: more say nothing more, and counting has an end."""
 PAGE: Final = 128
 HEAD_KEY: Final = "\x1flabels"
 """The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
 
 
+Entry: TypeAlias = tuple[int, str, str, str]
+"""A label in an index: the time of its payment, its transaction, itself, and the account."""
 SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
 
 
@@ -52,7 +56,7 @@ class Labels:
     """The labels of one partition, by what they name, each list in event-time order."""
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
-        self._by_key: dict[str, dict[str, list[tuple[int, str, str]]]] = {key: {} for key in _KEYS}
+        self._by_key: dict[str, dict[str, list[Entry]]] = {key: {} for key in _KEYS}
         self._pages: dict[int, list[Label]] = {}
         self.known: set[str] = set()
         """The ids of the labels that are kept; nothing walks through it, so its order decides nothing."""
@@ -99,7 +103,7 @@ class Labels:
     def _index(self, label: Label) -> None:
         self.known.add(label.label_id)
         self._newest_ms = max(self._newest_ms, label.event_time_ms)
-        entry = label.event_time_ms, label.transaction_id, label.label_id
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label.account
         for key, (read, _) in _KEYS.items():
             name = read(label)
             if name:
@@ -118,7 +122,7 @@ class Labels:
 
     def _unindex(self, label: Label) -> None:
         self.known.discard(label.label_id)
-        entry = label.event_time_ms, label.transaction_id, label.label_id
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label.account
         for key, (read, _) in _KEYS.items():
             name = read(label)
             if name:
@@ -148,16 +152,26 @@ def by_key(specs: Iterable[Spec]) -> SpecsByKey:
     return tuple((key, tuple(own)) for key, own in keys.items())
 
 
-def _count(labels: list[tuple[int, str, str]], now_ms: int, specs: tuple[Spec, ...], found: Facts) -> None:
+def _count(labels: list[Entry], now_ms: int, specs: tuple[Spec, ...], found: Facts) -> None:
     until = bisect_right(labels, now_ms, key=_time)
     for spec in specs:
         first = bisect_left(labels, now_ms - spec[1], 0, until, key=_time)
         if first < until:
-            named = tuple(transaction_id for _, transaction_id, _ in labels[max(first, until - MAX_NAMED) : until])
-            found[spec] = Confirmed(until - first, labels[until - 1][0], named)
+            named = tuple(entry[1] for entry in labels[max(first, until - MAX_NAMED) : until])
+            found[spec] = Confirmed(until - first, labels[until - 1][0], named, _accounts(labels, first, until))
 
 
-def _time(entry: tuple[int, str, str]) -> int:
+def _accounts(labels: list[Entry], first: int, until: int) -> int:
+    """How many accounts are behind the labels of a stretch, up to MAX_ACCOUNTS."""
+    accounts: set[str] = set()
+    for number in range(first, until):
+        accounts.add(labels[number][3])
+        if len(accounts) == MAX_ACCOUNTS:
+            break
+    return len(accounts)
+
+
+def _time(entry: Entry) -> int:
     return entry[0]
 
 

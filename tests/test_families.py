@@ -145,6 +145,18 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             id="what belongs to the window is not what is usual",
         ),
         pytest.param(
+            [{**EMPTYING, "minimum_span_ms": 2 * HOUR_MS}],
+            at(0, HOUR_MS, 3 * HOUR_MS, amount_minor=[100, 100, 900]),
+            {"tx-2": 450},
+            id="two hours of payments before the hour are enough",
+        ),
+        pytest.param(
+            [{**EMPTYING, "minimum_span_ms": 2 * HOUR_MS}],
+            at(1, HOUR_MS, 3 * HOUR_MS, amount_minor=[100, 100, 900]),
+            {},
+            id="a millisecond less is no habit",
+        ),
+        pytest.param(
             [HOUR],
             at(0, DAY_MS, 2 * DAY_MS, 3 * DAY_MS, 3 * DAY_MS + 12 * HOUR_MS),
             {"tx-4": 100},
@@ -244,6 +256,12 @@ def test_a_family_fires_at_its_edge(
         ),
         pytest.param(DEVICE, at(0, 1, device_id="a"), (0, 2, "seen before, in tx-0"), id="new device: seen where"),
         pytest.param(EMPTYING, at(0), (1_000, 1, "0 payments before, 2 are needed"), id="account emptying: no history"),
+        pytest.param(
+            {**EMPTYING, "minimum_span_ms": 2 * HOUR_MS},
+            at(MINUTE_MS, HOUR_MS, 3 * HOUR_MS),
+            (1_000, 1, "119 minutes of payments before, 120 are needed"),
+            id="account emptying: too young",
+        ),
         pytest.param(HOUR, at(0), (None, 750, "0 earlier payments, 4 are needed"), id="unusual hour: no habit"),
         pytest.param(BLOCK, at(0), (0, 1, ""), id="blocklist: not in it"),
         pytest.param(BIG, at(0), (1_000, 5_000, ""), id="expression: its value"),

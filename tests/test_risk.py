@@ -268,6 +268,35 @@ def test_confirmed_fraud_feeds_back(labels: list[dict[str, Any]], at: int, value
     assert [reason.value for reason in fold.decision(tx).reasons] == ([] if value is None else [value])
 
 
+COMMON = {"family": "entity_risk", "by": "merchant", "window_ms": 10 * DAY_MS, "at_least": 3, "minimum_accounts": 2}
+
+
+@pytest.mark.parametrize(
+    ("robbed", "fires", "lacking"),
+    [
+        pytest.param("aaa", False, "of 1 accounts, 2 are needed", id="three frauds of one account"),
+        pytest.param("aab", True, "", id="three frauds of two accounts"),
+        pytest.param("ab", False, "", id="two frauds of two accounts"),
+    ],
+)
+def test_frauds_of_several_accounts_point_to_where_they_happened(robbed: str, fires: bool, lacking: str) -> None:
+    fold = new_fold(pack_of(COMMON))
+    confirm(fold, *(label(f"x-{number}", account_id=account) for number, account in enumerate(robbed)))
+    tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
+    fold.step(tx, 0)
+    assert bool(fold.decision(tx).reasons) is fires
+    (finding,) = fold.findings(tx)
+    assert (finding.measured.value, finding.measured.lacking) == (len(robbed), lacking)
+
+
+def test_accounts_are_counted_up_to_twenty() -> None:
+    fold = new_fold(pack_of({"family": "expression", "value": 'confirmed_accounts(merchant, "1d")', "at_least": 20}))
+    confirm(fold, *(label(f"x-{number}", account_id=f"a-{number}") for number in range(30)))
+    tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
+    fold.step(tx, 0)
+    assert [reason.value for reason in fold.decision(tx).reasons] == [20]
+
+
 def test_a_label_changes_nothing_that_was_decided_before_it() -> None:
     """Not even when a late payment makes the decision be taken again: what labels said is kept with the payment."""
     velocity = {"family": "velocity", "window_ms": HOUR_MS, "at_least": 2}
@@ -491,6 +520,10 @@ EXPRESSIONS: list[tuple[dict[str, Any], dict[str, Meaning]]] = [
         {"name": "known", "value": 'confirmed(card, "10d") + confirmed(merchant, "1h")'},
         {"known": lambda past: past.confirmed("card", 10 * DAY_MS) + past.confirmed("merchant", HOUR_MS)},
     ),
+    (
+        {"name": "common", "value": 'confirmed_accounts(merchant, "10d")', "at_least": 2},
+        {"common": lambda past: past.confirmed_accounts("merchant", 10 * DAY_MS)},
+    ),
 ]
 """Expressions, and what they mean in Python."""
 PLACES = st.sampled_from([{}, BERLIN, LISBON, {"latitude": 52.1, "longitude": 12.9}])
@@ -517,11 +550,15 @@ FAMILIES: list[dict[str, Any]] = [
     },
     {"family": "new_device", "lookback_ms": WINDOWS, "minimum_history": SMALL},
     {"family": "new_country", "lookback_ms": WINDOWS, "minimum_history": SMALL},
-    {"family": "entity_risk", "by": LABEL_KEYS, "window_ms": WINDOWS, "at_least": st.integers(1, 2)},
+    {
+        "family": "entity_risk", "by": LABEL_KEYS, "window_ms": WINDOWS, "at_least": st.integers(1, 2),
+        "minimum_accounts": st.integers(1, 2),
+    },
     {
         "family": "account_emptying", "window_ms": st.sampled_from([MINUTE_MS, HOUR_MS]),
         "lookback_ms": st.sampled_from([HOUR_MS, DAY_MS, 10 * DAY_MS]), "minimum_history": SMALL,
         "minimum_minor": AMOUNTS, "ratio_percent": st.sampled_from([50, 150, 1_000]),
+        "minimum_span_ms": st.sampled_from([0, 0, HOUR_MS]),
     },
     {
         "family": "unusual_hour", "history": st.integers(4, 8), "minimum_history": st.integers(1, 4),
