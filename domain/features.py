@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from domain.durations import duration_ms
 from domain.expression import BadExpression, Call, Compiled, Evaluate, Kind, Literal, Name, Needs, Node, Scope, Trace
 from domain.geo import distance_m
-from domain.history import MAX_ROWS, MAX_WINDOW_MS, History, Spec
+from domain.history import MAX_ROWS, MAX_WINDOW_MS, ONLY_HERE, History, Spec
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
 
 DAY_MS: Final = 86_400_000
@@ -316,10 +316,10 @@ def _distinct_call(node: Call) -> Compiled:
     return Compiled(Kind.INTEGER, _distinct(what, key, window), window.needs, traces=(_trace(key, window),))
 
 
-def _labelled(function: Callable[[Spec], Evaluate], node: Call) -> Compiled:
+def _labelled(function: Callable[[Spec], Evaluate], node: Call, suffix: str = "") -> Compiled:
     _check_count(node, 2, f'{node.name}(terminal, "28d")')
     key = _key_in(node.arguments[0], LABEL_KEYS, node.name)
-    spec = key, _window_in(node.arguments[1], node.name, only_time=True).ms
+    spec = key + suffix, _window_in(node.arguments[1], node.name, only_time=True).ms
     return Compiled(Kind.INTEGER, function(spec), Needs(confirmed=(spec,)))
 
 
@@ -332,6 +332,7 @@ FUNCTIONS: Final[dict[str, Callable[[Call], Compiled]]] = {
     "distinct": _distinct_call,
     "confirmed": partial(_labelled, _confirmed),
     "confirmed_accounts": partial(_labelled, _confirmed_accounts),
+    "confirmed_only_here": partial(_labelled, _confirmed, suffix=ONLY_HERE),
     "since_confirmed_s": partial(_labelled, _since_confirmed_s),
 }
 """Windowed features by name; each checks its own arguments."""

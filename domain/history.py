@@ -57,7 +57,11 @@ class Confirmed(NamedTuple):
 NOTHING: Final = Decision(0, ())
 Order = tuple[int, str, bytes]
 Spec = tuple[str, int]
-"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds."""
+"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds.
+
+A key that ends in ONLY_HERE asks for those alone whose account was robbed nowhere else in that window.
+"""
+ONLY_HERE: Final = " only here"
 Facts = dict[Spec, Confirmed]
 """What the labels said when a payment arrived, where they said anything: frozen, so that no restatement asks again."""
 Entry = tuple[int, Facts | None, Payment]

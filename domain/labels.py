@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
-from domain.history import HORIZON_MS, MAX_WINDOW_MS, Confirmed, Facts, Spec
+from domain.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, Confirmed, Facts, Spec
 from domain.payment import Payment
 
 MAX_LABELS: Final = 50_000
@@ -25,9 +25,8 @@ HEAD_KEY: Final = "\x1flabels"
 """The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
 
 
-Entry: TypeAlias = tuple[int, str, str, str]
-"""A label in an index: the time of its payment, its transaction, itself, and the account."""
-SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
+MAX_LOOKED_INTO: Final = 100
+"""Labels of which it is asked whether their account was robbed elsewhere: the newest of a window."""
 
 
 class Label(NamedTuple):
@@ -41,6 +40,11 @@ class Label(NamedTuple):
     device: str | None
     card: str | None
     account: str
+
+
+Entry: TypeAlias = tuple[int, str, str, Label]
+"""A label in an index: the time of its payment, its transaction, its id, and itself."""
+SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
 
 
 _KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], str | None]]]] = {
@@ -93,17 +97,38 @@ class Labels:
         """
         found: Facts | None = None
         for key, own in specs:
-            name = _KEYS[key][1](payment)
-            labels = self._by_key[key].get(name) if name else None
+            base = key.removesuffix(ONLY_HERE)
+            name = _KEYS[base][1](payment)
+            labels = self._by_key[base].get(name) if name else None
             if labels:
                 found = found or {}
-                _count(labels, payment.event_time_ms, own, found)
+                if base is key:
+                    _count(labels, payment.event_time_ms, own, found)
+                else:
+                    self._count_only_here(labels, base, payment.event_time_ms, own, found)
         return found or None
+
+    def _count_only_here(
+        self, labels: list[Entry], key: str, now_ms: int, specs: tuple[Spec, ...], found: Facts
+    ) -> None:
+        read = _KEYS[key][0]
+        here, until = read(labels[0][3]), bisect_right(labels, now_ms, key=_time)
+        for spec in specs:
+            oldest_ms = now_ms - spec[1]
+            first = bisect_left(labels, oldest_ms, 0, until, key=_time)
+            looked_into = labels[max(first, until - MAX_LOOKED_INTO) : until]
+            elsewhere: dict[str, bool] = {}
+            for account in {entry[3].account: None for entry in looked_into}:
+                elsewhere[account] = any(
+                    oldest_ms <= entry[0] <= now_ms and read(entry[3]) != here
+                    for entry in self._by_key["account"][account]
+                )
+            _count([entry for entry in looked_into if not elsewhere[entry[3].account]], now_ms, (spec,), found)
 
     def _index(self, label: Label) -> None:
         self.known.add(label.label_id)
         self._newest_ms = max(self._newest_ms, label.event_time_ms)
-        entry = label.event_time_ms, label.transaction_id, label.label_id, label.account
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label
         for key, (read, _) in _KEYS.items():
             name = read(label)
             if name:
@@ -122,7 +147,7 @@ class Labels:
 
     def _unindex(self, label: Label) -> None:
         self.known.discard(label.label_id)
-        entry = label.event_time_ms, label.transaction_id, label.label_id, label.account
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label
         for key, (read, _) in _KEYS.items():
             name = read(label)
             if name:
@@ -165,7 +190,7 @@ def _accounts(labels: list[Entry], first: int, until: int) -> int:
     """How many accounts are behind the labels of a stretch, up to MAX_ACCOUNTS."""
     accounts: set[str] = set()
     for number in range(first, until):
-        accounts.add(labels[number][3])
+        accounts.add(labels[number][3].account)
         if len(accounts) == MAX_ACCOUNTS:
             break
     return len(accounts)

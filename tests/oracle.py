@@ -51,6 +51,12 @@ class Past(NamedTuple):
         """The accounts that those labels are of."""
         return len({label["account_id"] for label in self._known(key, ms)})
 
+    def confirmed_only_here(self, key: str, ms: int) -> int:
+        """Those of accounts that have no such label elsewhere."""
+        now, here = self.payment["event_time"], self._known(key, ms)
+        near = [label for label in self.labels if 0 <= now - label["event_time"] <= ms]
+        return sum(all(other in here for other in near if other["account_id"] == label["account_id"]) for label in here)
+
     def _known(self, key: str, ms: int) -> list[Raw]:
         now = self.payment["event_time"]
         return self.of_key([label for label in self.labels if 0 <= now - label["event_time"] <= ms], key)

@@ -289,6 +289,30 @@ def test_frauds_of_several_accounts_point_to_where_they_happened(robbed: str, fi
     assert (finding.measured.value, finding.measured.lacking) == (len(robbed), lacking)
 
 
+ELSEWHERE = {"merchant_id": "baker"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "value"),
+    [
+        pytest.param([label("x", account_id="a"), label("y", account_id="b")], 2, id="two accounts robbed here alone"),
+        pytest.param([label("x"), label("y", **ELSEWHERE)], None, id="one that was robbed elsewhere too"),
+        pytest.param(
+            [label("x"), label("y", account_id="b"), label("z", **ELSEWHERE)], 1, id="one of each says it once"
+        ),
+        pytest.param(
+            [label("x"), label("y", **ELSEWHERE, event_time=NOON - 10 * DAY_MS)], 1, id="elsewhere, but long ago"
+        ),
+    ],
+)
+def test_frauds_of_accounts_that_were_robbed_nowhere_else(labels: list[dict[str, Any]], value: int | None) -> None:
+    fold = new_fold(pack_of({"family": "expression", "value": 'confirmed_only_here(merchant, "10d")'}))
+    confirm(fold, *labels)
+    tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
+    fold.step(tx, 0)
+    assert [reason.value for reason in fold.decision(tx).reasons] == ([] if value is None else [value])
+
+
 def test_accounts_are_counted_up_to_twenty() -> None:
     fold = new_fold(pack_of({"family": "expression", "value": 'confirmed_accounts(merchant, "1d")', "at_least": 20}))
     confirm(fold, *(label(f"x-{number}", account_id=f"a-{number}") for number in range(30)))
@@ -523,6 +547,10 @@ EXPRESSIONS: list[tuple[dict[str, Any], dict[str, Meaning]]] = [
     (
         {"name": "common", "value": 'confirmed_accounts(merchant, "10d")', "at_least": 2},
         {"common": lambda past: past.confirmed_accounts("merchant", 10 * DAY_MS)},
+    ),
+    (
+        {"name": "lonely", "value": 'confirmed_only_here(merchant, "10d")'},
+        {"lonely": lambda past: past.confirmed_only_here("merchant", 10 * DAY_MS)},
     ),
 ]
 """Expressions, and what they mean in Python."""
