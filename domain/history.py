@@ -43,17 +43,25 @@ class Decision(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some."""
+    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some.
+
+    `accounts` is how many accounts they were of, as far as that is counted; a fact from an older state does not say.
+    """
 
     number: int
     newest_ms: int
     transactions: tuple[str, ...]
+    accounts: int = 1
 
 
 NOTHING: Final = Decision(0, ())
 Order = tuple[int, str, bytes]
 Spec = tuple[str, int]
-"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds."""
+"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds.
+
+A key that ends in ONLY_HERE asks for those alone whose account was robbed nowhere else in that window.
+"""
+ONLY_HERE: Final = " only here"
 Facts = dict[Spec, Confirmed]
 """What the labels said when a payment arrived, where they said anything: frozen, so that no restatement asks again."""
 Entry = tuple[int, Facts | None, Payment]

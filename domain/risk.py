@@ -4,7 +4,7 @@ import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from domain.entity import entity_keys, entity_payments
 from domain.events import (
@@ -22,7 +22,7 @@ from domain.events import (
 )
 from domain.families import Check, Measured, Ready, either, ready
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
-from domain.labels import Label, Labels
+from domain.labels import Label, Labels, by_key
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
 from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
 
@@ -30,6 +30,10 @@ MAX_SHADOWS: Final = 4
 """Packs that may look on at a time: each is evaluated for every payment."""
 MAX_PACKS: Final = 1_000
 """Distinct packs that a partition may ever have been decided by: old decisions are restated by their own."""
+MAX_LANE: Final = 64
+"""Earlier payments up to which rules wait their turn unasked; a rule that needs more is asked from there on."""
+ELSEWHERE: Final = ""
+"""The lane of channels that no rule names; no payment's own channel is empty."""
 PACKS_KEY: Final = "\x1fpacks"
 """The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
 
@@ -40,18 +44,22 @@ class Conflict(NamedTuple):
     detail: str
 
 
+Lane: TypeAlias = tuple[tuple[tuple[Check, Ready], ...], ...]
+
+
 class ActivePack(NamedTuple):
     """A rule pack made ready: what its rules are, and how far back they look.
 
-    `rules` are those that the account's fold decides, `checks` the same as they are asked; those by labels alone, and
-    those that forbid a flag, stand apart.
+    `rules` are those that the account's fold decides; those by labels alone, and those that forbid a flag, stand apart.
+    `lanes` are the checks of those rules that can hold in a channel, by the number of earlier payments; what stands
+    under no channel's name is for all others.
     `entity_keys` is what payments have to be grouped by, across accounts, for the rest.
     """
 
     pack_id: str
     pack: RulePack
     rules: tuple[Ready, ...]
-    checks: tuple[tuple[Check, Ready], ...]
+    lanes: dict[str, Lane]
     by_labels: tuple[Ready, ...]
     allowing: tuple[Ready, ...]
     window_ms: int
@@ -103,7 +111,7 @@ class RiskFold:
         active = [*self._packs[number : number + 1], *self._shadows]
         self._window_ms = max((pack.window_ms for pack in active), default=0)
         self._rows = max((pack.rows for pack in active), default=0)
-        self._specs = tuple(dict.fromkeys(spec for pack in active for spec in pack.confirmed))
+        self._specs = by_key(spec for pack in active for spec in pack.confirmed)
 
     def read(
         self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None
@@ -222,7 +230,7 @@ class RiskFold:
                 payment.channel,
                 payment.country,
                 score,
-                [reason.rule for reason in reasons],
+                [reason.rule for reason in reasons] if reasons else [],
                 active.pack_id,
                 self._partition,
                 offset,
@@ -334,7 +342,7 @@ def activate(canonical: str) -> ActivePack:
         pack_id=pack.pack_id,
         pack=pack,
         rules=rules,
-        checks=tuple((each.check, each) for each in rules),
+        lanes=_lanes(rules),
         by_labels=tuple(each for each in made if isinstance(each.rule, EntityRisk)),
         allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
         window_ms=max((each.needs.window_ms for each in made), default=0),
@@ -344,10 +352,32 @@ def activate(canonical: str) -> ActivePack:
     )
 
 
+def _lanes(rules: tuple[Ready, ...]) -> dict[str, Lane]:
+    channels = {channel for each in rules for channel in each.gate.channels or ()}
+    longest = min(MAX_LANE, max((each.gate.least_index for each in rules), default=0))
+    return {
+        channel: tuple(
+            tuple(
+                (each.check, each)
+                for each in rules
+                if min(MAX_LANE, each.gate.least_index) <= index
+                and (each.gate.channels is None or channel in each.gate.channels)
+            )
+            for index in range(longest + 1)
+        )
+        for channel in sorted({ELSEWHERE, *channels})
+    }
+
+
 def decide(history: History, index: int, active: ActivePack) -> Decision:
     """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
     payment = history.payments[index]
-    found = [each for check, each in active.checks if check(history, index, payment)]
+    lanes = active.lanes
+    lane = lanes.get(payment.channel) or lanes[ELSEWHERE]
+    found: list[Ready] = []
+    for check, each in lane[index] if index < len(lane) else lane[-1]:
+        if check(history, index, payment):
+            found.append(each)
     if history.facts and payment.order in history.facts:
         found += active.by_labels
     if not found:
