@@ -21,7 +21,7 @@ from domain.events import (
     flag_id,
 )
 from domain.families import Check, Measured, Ready, either, ready
-from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
+from domain.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
 from domain.labels import Label, Labels, by_key
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
 from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
@@ -86,14 +86,20 @@ class RiskFold:
 
     `load` reads a state entry by key. Histories in use are kept in memory, `hot_accounts` of them; the least
     recently used leave and are read back when needed. With `hot_accounts=None` nothing leaves, and nothing needs
-    to be written: for replays and backtests that hold all in memory.
+    to be written: for replays and backtests that hold all in memory. With `parse` the state keeps the records that
+    payments came in (where `read` is given them), and reads them again.
     """
 
     def __init__(
-        self, partition: int, load: Callable[[str], bytes | None] = lambda _: None, hot_accounts: int | None = None
+        self,
+        partition: int,
+        load: Callable[[str], bytes | None] = lambda _: None,
+        hot_accounts: int | None = None,
+        parse: Parse | None = None,
     ) -> None:
         self._partition = partition
         self._load = load
+        self._parse = parse
         self._hot_accounts = hot_accounts
         self._histories: dict[str, History] = {}
         self._dirty: dict[str, History] = {}
@@ -114,18 +120,18 @@ class RiskFold:
         self._specs = by_key(spec for pack in active for spec in pack.confirmed)
 
     def read(
-        self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None
+        self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None, raw: bytes | None = None
     ) -> list[RiskOutput | Conflict] | Refusal:
         """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by.
 
-        `received_ms` is the record's Kafka timestamp, None where there is none (a file).
+        `received_ms` is the record's Kafka timestamp, None where there is none (a file); `raw` is what was decoded.
         """
         if name == "Transaction":
             try:
                 admitted = admit(data, received_ms)
             except (KeyError, TypeError) as error:
                 return Refusal("bad_fields", f"not the fields of a Transaction: {error!r}")
-            return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset)
+            return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset, raw)
         if name == "RulesActivated":
             return self._activated(data)
         if name == "FraudConfirmed":
@@ -195,7 +201,7 @@ class RiskFold:
             )
         )
 
-    def step(self, payment: Payment, offset: int) -> list[RiskOutput | Conflict] | Refusal:
+    def step(self, payment: Payment, offset: int, raw: bytes | None = None) -> list[RiskOutput | Conflict] | Refusal:
         """Decide on a payment: its score, a flag where that is high enough, and what it changes about later ones."""
         number = self._number
         if number < 0:
@@ -215,6 +221,7 @@ class RiskFold:
         facts = labels.facts(payment, self._specs) if labels.known else None
         index = history.insert(payment, number, facts)
         if self._hot_accounts is not None:
+            history.remember(payment, number, facts, raw)
             self._dirty[account_id] = history
         score, reasons = decision = decide(history, index, active)
         outputs: list[RiskOutput | Conflict] = [
@@ -301,7 +308,7 @@ class RiskFold:
         return writes
 
     def _read(self, account_id: str) -> History:
-        history = self._histories[account_id] = History.read(account_id, self._load)
+        history = self._histories[account_id] = History.read(account_id, self._load, self._parse)
         return history
 
     def _restate(self, history: History, index: int) -> list[RiskOutput | Conflict]:

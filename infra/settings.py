@@ -1,6 +1,7 @@
 """Where things are on this machine: read from `FRAUDCASE_…` variables or from `fraudcase.env` in the working folder."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +46,8 @@ class Settings(BaseSettings):
     flink_mode: str = "thread"
     flink_parallelism: int = 1
     flink_window_ms: int = 20
+    flink_state_backend: Literal["hashmap", "rocksdb"] = "rocksdb"
+    """Where a job keeps its state: on disk, so that a checkpoint is what is new, or on the heap, and it is everything."""
     flink_heap: str = "1g"
     flink_jvm_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",)
     """Of a cluster's TaskManagers: compiling twice does not pay where Python is what a job waits for."""

@@ -73,7 +73,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--mode", choices=["thread", "process"], default="thread")
     parser.add_argument("--checkpoint-dir", type=Path, required=True)
     parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000)
-    parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="hashmap")
+    parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="rocksdb")
     parser.add_argument("--heap", default="1g", help="of the JVM that runs a MiniCluster")
     parser.add_argument("--rest-port", type=int, default=8081)
     parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
@@ -236,6 +236,7 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
         "execution.checkpointing.dir": options.checkpoint_dir.resolve().as_uri(),
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "2",
+        "execution.checkpointing.incremental": "true",
         "state.backend.type": options.state_backend,
         "restart-strategy.type": "exponential-delay",  # crashes far apart are survived for ever, a bug ends the job
         "restart-strategy.exponential-delay.initial-backoff": "1 s",

@@ -15,7 +15,7 @@ from domain.events import (
     RiskScored,
     to_fields,
 )
-from domain.payment import Refusal
+from domain.payment import Payment, Refusal, admit
 from domain.quarantine import key_of, report
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
@@ -40,7 +40,7 @@ class RiskProcessor:
         self._partition = partition
         self._decoder, self._encoder = codec
         self._topics = topics
-        self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS)
+        self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS, self._parse)
         self._journal = Journal(state.get)
         self._unwritten: list[Record] = []
         for record in self._journal.read():
@@ -77,7 +77,12 @@ class RiskProcessor:
             name, data = self._decoder.decode(record.value)
         except Unreadable as unreadable:
             return Refusal(unreadable.reason, str(unreadable))
-        return self._fold.read(name, data, record.offset, record.timestamp_ms)
+        return self._fold.read(name, data, record.offset, record.timestamp_ms, record.value)
+
+    def _parse(self, value: bytes) -> Payment:
+        admitted = admit(self._decoder.decode(value)[1], None)
+        assert isinstance(admitted, Payment), "it was admitted when it came"
+        return admitted
 
     def _answers(self, scored: list[RiskScored], duplicates: list[DuplicateSeen]) -> list[Emission]:
         """All answers of a batch together; the key keeps those of a partition in order."""
