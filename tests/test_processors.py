@@ -107,7 +107,7 @@ def risk_values() -> list[bytes]:
     activated = RulesActivated(pack_id=THREE.pack_id, pack=THREE.canonical, activated_by="test")
     raws = [
         payment(f"{account}-{number}", account_id=account, event_time=NOON + number * 3_600_000, amount_minor=amount)
-        for number, amount in enumerate([1_000 + number for number in range(20)] + [900_000])
+        for number, amount in enumerate([50_000 + number for number in range(20)] + [9_000_000])
         for account in ("a", "b")
     ]
     raws[8]["attributes"] = {"note": "x" * 500}
