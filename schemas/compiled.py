@@ -110,14 +110,15 @@ def _boolean(value: bool) -> bytes:
 _WRITERS: Final = {
     "string": "_text({})",
     "bytes": "_raw({})",
-    "long": "_long({})",
+    "long": "(_SMALL[n] if -1 < (n := {}) < 4096 else _number(n))",
     "int": "_int({})",
     "boolean": "_boolean({})",
     "double": "_pack({})",
 }
 _NAMES: Final[dict[str, Any]] = {
     "_rest": _rest, "_length": _length, "_count": _count, "_long": _long, "_int": _int, "_text": _text, "_raw": _raw,
-    "_boolean": _boolean, "_pack": _DOUBLE.pack, "_unpack": _DOUBLE.unpack_from, "_Malformed": Malformed,
+    "_boolean": _boolean, "_SMALL": _SMALL, "_number": _number, "_pack": _DOUBLE.pack,
+    "_unpack": _DOUBLE.unpack_from, "_Malformed": Malformed,
 }  # fmt: skip
 
 
@@ -227,12 +228,10 @@ def _write(source: _Source, schema: Any, value: str) -> str:
     kind = _kind(schema)
     if kind == "record":
         order = source.tuples.get(schema["name"].rpartition(".")[2])
-        if order is None:
-            parts = [_write_field(source, field, value) for field in schema["fields"]]
-        else:
-            parts = [
-                _write(source, field["type"], f"{value}[{order.index(field['name'])}]") for field in schema["fields"]
-            ]
+        parts: list[str] = []
+        for field in schema["fields"]:
+            place = _field(source, field, value) if order is None else f"{value}[{order.index(field['name'])}]"
+            parts += _pieces(source, field["type"], place)
         return f"b''.join(({', '.join(parts)},))"
     if kind == "union":
         if len(schema) != 2 or schema[0] != "null":
@@ -252,12 +251,20 @@ def _write(source: _Source, schema: Any, value: str) -> str:
     return _WRITERS[kind].format(value)
 
 
-def _write_field(source: _Source, field: Mapping[str, Any], record: str) -> str:
+def _pieces(source: _Source, schema: Any, value: str) -> list[str]:
+    """The same as several expressions, so that the bytes of a text are joined once, and without a call."""
+    if _kind(schema) != "string":
+        return [_write(source, schema, value)]
+    name = source.name()
+    return [f"(_SMALL[n] if (n := len({name} := {value}.encode())) < 4096 else _number(n))", name]
+
+
+def _field(source: _Source, field: Mapping[str, Any], record: str) -> str:
     key = repr(field["name"])
     if "default" not in field:
-        return _write(source, field["type"], f"{record}[{key}]")
+        return f"{record}[{key}]"
     default = "None" if field["default"] is None else source.constant(field["default"])
-    return _write(source, field["type"], f"{record}.get({key}, {default})")
+    return f"{record}.get({key}, {default})"
 
 
 def _kind(schema: Any) -> str:
