@@ -23,7 +23,7 @@ from domain.events import (
 from domain.families import Check, Measured, Ready, either, ready
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
 from domain.labels import Label, Labels, by_key
-from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
+from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
 from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
 
 MAX_SHADOWS: Final = 4
@@ -120,15 +120,16 @@ class RiskFold:
         self._specs = by_key(spec for pack in active for spec in pack.confirmed)
 
     def read(
-        self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None, raw: bytes | None = None
+        self, name: str, data: Any, offset: int, received_ms: int | None, raw: bytes | None = None
     ) -> list[RiskOutput | Conflict] | Refusal:
         """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by.
 
-        `received_ms` is the record's Kafka timestamp, None where there is none (a file); `raw` is what was decoded.
+        `data` are the fields by name, or of a Transaction the tuple of `payment.FIELDS`. `received_ms` is the record's
+        Kafka timestamp, None where there is none (a file); `raw` is what was decoded.
         """
         if name == "Transaction":
             try:
-                admitted = admit(data, received_ms)
+                admitted = admit_row(data, received_ms) if type(data) is tuple else admit(data, received_ms)
             except (KeyError, TypeError) as error:
                 return Refusal("bad_fields", f"not the fields of a Transaction: {error!r}")
             return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset, raw)

@@ -11,7 +11,7 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final
 
-Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
+Reader = Callable[[bytes, int], tuple[Any, int]]
 """Reads a record that begins at a position; returns its fields and where it ends, which may be past the bytes."""
 Writer = Callable[[Mapping[str, Any]], bytes]
 """Writes fields; raises KeyError, TypeError, AttributeError, ValueError or OverflowError if they do not fit."""
@@ -153,10 +153,17 @@ class _Source:
         return next(iter(made.values()))
 
 
-def compile_reader(schema: Mapping[str, Any]) -> Reader:
-    """A reader of a record's schema. Raises Unsupported."""
+def compile_reader(schema: Mapping[str, Any], order: Sequence[str] | None = None) -> Reader:
+    """A reader of a record's schema. Raises Unsupported.
+
+    With `order` it gives a tuple of the fields of these names, None for those that the schema does not have.
+    """
     source = _Source()
-    result = _read(source, 1, schema)
+    if order is None:
+        result = _read(source, 1, schema)
+    else:
+        held = {field["name"]: _read(source, 1, field["type"]) for field in schema["fields"]}
+        result = f"({''.join(f'{held.get(name)}, ' for name in order)})"
     source.add(1, f"return {result}, p")
     made: Reader = source.function("def read(b, p):")
     return made

@@ -15,7 +15,7 @@ from domain.events import (
     RiskScored,
     to_fields,
 )
-from domain.payment import Payment, Refusal, admit
+from domain.payment import FIELDS, Payment, Refusal, admit_row
 from domain.quarantine import key_of, report
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
@@ -34,7 +34,7 @@ MAX_DECISIONS = 1_000
 
 
 class RiskProcessor:
-    """One partition of payments.inbound."""
+    """One partition of payments.inbound. Its decoder gives a Transaction as the tuple of `payment.FIELDS`."""
 
     def __init__(self, partition: int, state: StateReader, codec: tuple[Decoder, Encoder], topics: Topics) -> None:
         self._partition = partition
@@ -80,7 +80,7 @@ class RiskProcessor:
         return self._fold.read(name, data, record.offset, record.timestamp_ms, record.value)
 
     def _parse(self, value: bytes) -> Payment:
-        admitted = admit(self._decoder.decode(value)[1], None)
+        admitted = admit_row(self._decoder.decode(value)[1], None)
         assert isinstance(admitted, Payment), "it was admitted when it came"
         return admitted
 
@@ -218,9 +218,8 @@ class _Factory:
     def __call__(self, partition: int, state: StateReader) -> Processor:
         registry = Registry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
-        return self.kind(
-            partition, state, (Decoder(registry.schema_text), Encoder(registry.ids(), TUPLES)), self.topics
-        )
+        decoder = Decoder(registry.schema_text, {"Transaction": FIELDS})
+        return self.kind(partition, state, (decoder, Encoder(registry.ids(), TUPLES)), self.topics)
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:

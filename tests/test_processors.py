@@ -7,6 +7,7 @@ import pytest
 
 from domain.entity import EntityFold
 from domain.events import TUPLES, RulesActivated, to_fields
+from domain.payment import FIELDS
 from domain.rules import THREE
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
@@ -88,7 +89,7 @@ def test_risk_decisions_come_out_alike_when_histories_are_cold(
     """Restored for every batch, and with one account in memory: all is read back from snapshots and journals."""
     monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
     monkeypatch.setattr(journal, "MAX_RECORDS", snapshot_every)
-    codec = Decoder(TEXTS.get), Encoder(IDS, TUPLES)
+    codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
     log = [Record(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
     whole = RiskProcessor(3, State(), codec, Topics())
     expected = [each for record in log for each in decided(whole.process([record]))]
