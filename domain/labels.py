@@ -102,7 +102,7 @@ class Labels:
             labels = self._by_key[base].get(name) if name else None
             if labels:
                 found = found or {}
-                if base is key:
+                if base == key:
                     _count(labels, payment.event_time_ms, own, found)
                 else:
                     self._count_only_here(labels, base, payment.event_time_ms, own, found)
@@ -121,7 +121,7 @@ class Labels:
             for account in {entry[3].account: None for entry in looked_into}:
                 elsewhere[account] = any(
                     oldest_ms <= entry[0] <= now_ms and read(entry[3]) != here
-                    for entry in self._by_key["account"][account]
+                    for entry in self._by_key["account"].get(account, ())  # a blank account is in no index
                 )
             _count([entry for entry in looked_into if not elsewhere[entry[3].account]], now_ms, (spec,), found)
 
