@@ -288,8 +288,8 @@ class CasesAgainstModel(RuleBasedStateMachine):
         case = self.cases[case_id]
         self.asked += 1
         command = ACTS[act](
-            account_id=case["account"], case_id=case_id, command_id=f"cmd-{self.asked}", actor=actor, seen_sequence=seen,
-            requested_at_ms=self.now_ms, **fields,
+            account_id=case["account"], case_id=case_id, command_id=f"cmd-{self.asked}", actor=actor,
+            seen_sequence=seen, requested_at_ms=self.now_ms, **fields,
         )  # fmt: skip
         code = self.refused(act, case_id, actor, seen, fields)
         before = list(case["kinds"])
