@@ -51,13 +51,13 @@ def case_of(record: InboxRecord) -> str:
 
 BIG = flag(1, amount_minor=500_000)
 SNOOZE = asked("snooze", seen=1, until_ms=NOON + DAY_MS, **WHY)
-CLOSE = {"disposition": "false_positive", **WHY}
+CLOSE: dict[str, Any] = {"disposition": "false_positive", **WHY}
 CLOSED = [flag(1), asked("close", **CLOSE)]
 PENDING = [BIG, asked("close", **CLOSE)]
 REOPENING = [*CLOSED, asked("reopen", seen=2, **WHY)]
-INTO = {"into_account_id": ACCOUNT, "into_case_id": case_of(replace(SECOND, sequence=1))}
+INTO: dict[str, Any] = {"into_account_id": ACCOUNT, "into_case_id": case_of(replace(SECOND, sequence=1))}
 MERGED = [flag(1), SECOND, asked("merge", **WHY, **INTO)]
-LINK = {"other_account_id": ACCOUNT, "other_case_id": case_of(replace(SECOND, sequence=1))}
+LINK: dict[str, Any] = {"other_account_id": ACCOUNT, "other_case_id": case_of(replace(SECOND, sequence=1))}
 LINKED = [flag(1), SECOND, asked("link", **WHY, **LINK)]
 TAKEN = [flag(1), asked("take")]
 
@@ -283,7 +283,7 @@ LONG = "x" * 10_001
             "the account has no case of the id to merge into, or no longer remembers it",
         ),
         (
-            [flag(1), SECOND, close(case_id=str(INTO["into_case_id"]))],
+            [flag(1), SECOND, close(case_id=INTO["into_case_id"])],
             asked("merge", **WHY, **INTO),
             "in_the_way",
             "the case to merge into is not open: the case is closed already, as confirmed_fraud",
@@ -292,7 +292,7 @@ LONG = "x" * 10_001
          "ana has asked for the closing: approve, refuse or withdraw that first"),
         ([flag(1)], asked("unmerge", **WHY), "not_merged", "the case is not merged into another"),
         (
-            [*MERGED, close(case_id=str(INTO["into_case_id"]), seen_sequence=2)],
+            [*MERGED, close(case_id=INTO["into_case_id"], seen_sequence=2)],
             asked("unmerge", seen=2, **WHY),
             "in_the_way",
             "the case that it is merged into is not open: the case is closed already, as confirmed_fraud",
@@ -365,7 +365,7 @@ def test_a_reopened_case_makes_way_for_nobody() -> None:
 def test_a_merged_case_takes_its_flags_along_and_back() -> None:
     fold = CaseFold()
     events = history(*MERGED, flag(3), fold=fold)
-    into = str(INTO["into_case_id"])
+    into = INTO["into_case_id"]
     view = viewed(events, into)
     assert (view.flags, view.value_minor, view.transactions) == (3, {"EUR": 3_000}, ["tx-2", "tx-1", "tx-3"])
     closing = close(case_id=into, seen_sequence=3)
@@ -379,7 +379,7 @@ def test_a_merged_case_takes_its_flags_along_and_back() -> None:
 
 
 def test_a_case_with_another_ones_flags_is_closed_with_their_payments() -> None:
-    closed = history(*MERGED, close(case_id=str(INTO["into_case_id"]), seen_sequence=2))[-1]
+    closed = history(*MERGED, close(case_id=INTO["into_case_id"], seen_sequence=2))[-1]
     assert isinstance(closed, CaseClosed)
     assert [(each.transaction_id, each.account_id) for each in closed.payments] == [("tx-2", None), ("tx-1", ACCOUNT)]
 

@@ -66,7 +66,8 @@ def total(case: Record) -> int:
 
 
 def standing(case: Record) -> int:
-    return sum(case["stands"].values()) + sum(sum(part["stands"].values()) for part in case["parts"].values())
+    own: int = sum(case["stands"].values())
+    return own + sum(sum(part["stands"].values()) for part in case["parts"].values())
 
 
 class CasesAgainstModel(RuleBasedStateMachine):
