@@ -62,7 +62,8 @@ def status(case: Record) -> str:
 
 
 def total(case: Record) -> int:
-    return int(case["value"]) + sum(part["value"] for part in case["parts"].values())
+    own: int = case["value"]
+    return own + sum(part["value"] for part in case["parts"].values())
 
 
 def standing(case: Record) -> int:
