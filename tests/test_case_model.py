@@ -63,13 +63,15 @@ def status(case: Record) -> str:
 
 
 def total(case: Record) -> int:
+    brought: int = sum(part["value"] for part in case["parts"].values())
     own: int = case["value"]
-    return own + sum(part["value"] for part in case["parts"].values())
+    return own + brought
 
 
 def standing(case: Record) -> int:
     own: int = sum(case["stands"].values())
-    return own + sum(sum(part["stands"].values()) for part in case["parts"].values())
+    brought: int = sum(sum(part["stands"].values()) for part in case["parts"].values())
+    return own + brought
 
 
 class CasesAgainstModel(RuleBasedStateMachine):
