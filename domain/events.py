@@ -6,33 +6,204 @@ our upcasting.
 """
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, get_args
 from uuid import UUID, uuid5
+
+from domain.case_commands import (
+    AbsorbCase as AbsorbCase,
+)
+from domain.case_commands import (
+    AddNote as AddNote,
+)
+from domain.case_commands import (
+    Amount as Amount,
+)
+from domain.case_commands import (
+    AnalystCommand as AnalystCommand,
+)
+from domain.case_commands import (
+    ApproveClosing as ApproveClosing,
+)
+from domain.case_commands import (
+    ApproveReopening as ApproveReopening,
+)
+from domain.case_commands import (
+    AssignCase as AssignCase,
+)
+from domain.case_commands import (
+    Attachment as Attachment,
+)
+from domain.case_commands import (
+    ChainCommand as ChainCommand,
+)
+from domain.case_commands import (
+    CloseCase as CloseCase,
+)
+from domain.case_commands import (
+    Command as Command,
+)
+from domain.case_commands import (
+    EscalateCase as EscalateCase,
+)
+from domain.case_commands import (
+    LinkBack as LinkBack,
+)
+from domain.case_commands import (
+    LinkCase as LinkCase,
+)
+from domain.case_commands import (
+    MergeCases as MergeCases,
+)
+from domain.case_commands import (
+    MergedFlag as MergedFlag,
+)
+from domain.case_commands import (
+    PartCase as PartCase,
+)
+from domain.case_commands import (
+    RefuseClosing as RefuseClosing,
+)
+from domain.case_commands import (
+    RefuseReopening as RefuseReopening,
+)
+from domain.case_commands import (
+    ReleaseCase as ReleaseCase,
+)
+from domain.case_commands import (
+    ReopenCase as ReopenCase,
+)
+from domain.case_commands import (
+    SnoozeCase as SnoozeCase,
+)
+from domain.case_commands import (
+    TakeCase as TakeCase,
+)
+from domain.case_commands import (
+    UndoMerge as UndoMerge,
+)
+from domain.case_commands import (
+    UnlinkBack as UnlinkBack,
+)
+from domain.case_commands import (
+    UnlinkCase as UnlinkCase,
+)
+from domain.case_commands import (
+    UnmergeCase as UnmergeCase,
+)
+from domain.case_commands import (
+    WakeCase as WakeCase,
+)
+from domain.case_commands import (
+    WithdrawClosing as WithdrawClosing,
+)
+from domain.case_commands import (
+    WithdrawReopening as WithdrawReopening,
+)
+from domain.case_events import (
+    CONFIRMED_FRAUD as CONFIRMED_FRAUD,
+)
+from domain.case_events import (
+    DISPOSITIONS as DISPOSITIONS,
+)
+from domain.case_events import (
+    REJECTIONS as REJECTIONS,
+)
+from domain.case_events import (
+    AbsorptionRefused as AbsorptionRefused,
+)
+from domain.case_events import (
+    CaseAbsorbed as CaseAbsorbed,
+)
+from domain.case_events import (
+    CaseAnswer as CaseAnswer,
+)
+from domain.case_events import (
+    CaseAssigned as CaseAssigned,
+)
+from domain.case_events import (
+    CaseClosed as CaseClosed,
+)
+from domain.case_events import (
+    CaseEscalated as CaseEscalated,
+)
+from domain.case_events import (
+    CaseEvent as CaseEvent,
+)
+from domain.case_events import (
+    CaseLinked as CaseLinked,
+)
+from domain.case_events import (
+    CaseMerged as CaseMerged,
+)
+from domain.case_events import (
+    CaseOpened as CaseOpened,
+)
+from domain.case_events import (
+    CaseParted as CaseParted,
+)
+from domain.case_events import (
+    CaseReleased as CaseReleased,
+)
+from domain.case_events import (
+    CaseReopened as CaseReopened,
+)
+from domain.case_events import (
+    CaseSnoozed as CaseSnoozed,
+)
+from domain.case_events import (
+    CaseUnlinked as CaseUnlinked,
+)
+from domain.case_events import (
+    CaseUnmerged as CaseUnmerged,
+)
+from domain.case_events import (
+    CaseWoken as CaseWoken,
+)
+from domain.case_events import (
+    ClosingRefused as ClosingRefused,
+)
+from domain.case_events import (
+    ClosingRequested as ClosingRequested,
+)
+from domain.case_events import (
+    ClosingWithdrawn as ClosingWithdrawn,
+)
+from domain.case_events import (
+    CommandRejected as CommandRejected,
+)
+from domain.case_events import (
+    FlaggedPayment as FlaggedPayment,
+)
+from domain.case_events import (
+    MissedEvent as MissedEvent,
+)
+from domain.case_events import (
+    NoteAdded as NoteAdded,
+)
+from domain.case_events import (
+    ReopeningRefused as ReopeningRefused,
+)
+from domain.case_events import (
+    ReopeningRequested as ReopeningRequested,
+)
+from domain.case_events import (
+    ReopeningWithdrawn as ReopeningWithdrawn,
+)
+from domain.case_events import (
+    RiskLinked as RiskLinked,
+)
+from domain.case_events import (
+    RiskRevised as RiskRevised,
+)
+from domain.case_events import (
+    SequencedCaseEvent as SequencedCaseEvent,
+)
+from domain.reason import Reason as Reason
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
 CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
 LABELS = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
-
-CONFIRMED_FRAUD: Final = "confirmed_fraud"
-DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
-"""What a case can turn out to be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """Why one rule fired: what it measured, what it allows, and the payments that it counted.
-
-    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.
-    """
-
-    rule: str
-    measure: str
-    value: int
-    threshold: int
-    points: int
-    contributing: tuple[str, ...]
-    severity: str = "medium"
-    reason_code: str = ""
 
 
 # -- payments.inbound, beside the payments --------------------------------------------------------
@@ -293,156 +464,6 @@ class ClockTicked:
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EscalateCase:
-    """An analyst asks for more eyes on a case, with the version of the case on their screen."""
-
-    account_id: str
-    case_id: str
-    command_id: str
-    actor: str
-    seen_sequence: int
-    reason: str
-    requested_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseCase:
-    """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS."""
-
-    account_id: str
-    case_id: str
-    command_id: str
-    actor: str
-    seen_sequence: int
-    disposition: str
-    reason: str
-    requested_at_ms: int
-
-
-# -- cases.events ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlaggedPayment:
-    """A payment that a case is about, with all that a label on it needs."""
-
-    transaction_id: str
-    content_digest: str
-    event_time: int
-    merchant_id: str
-    terminal_id: str | None
-    device_id: str | None
-    card_id: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseOpened:
-    """The first flag of a typology on an account without an open case of it.
-
-    `previous_case_id` is the last case of the typology, now closed.
-    """
-
-    account_id: str
-    case_id: str
-    sequence: int
-    typology: str
-    flag_id: str
-    transaction_id: str
-    event_time: int
-    amount_minor: int
-    currency: str
-    score: int
-    rules: tuple[str, ...]
-    opened_at_ms: int
-    content_digest: str | None = None
-    merchant_id: str | None = None
-    terminal_id: str | None = None
-    device_id: str | None = None
-    card_id: str | None = None
-    previous_case_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskLinked:
-    """A further flag on the open case."""
-
-    account_id: str
-    case_id: str
-    sequence: int
-    flag_id: str
-    transaction_id: str
-    event_time: int
-    amount_minor: int
-    currency: str
-    score: int
-    rules: tuple[str, ...]
-    content_digest: str | None = None
-    merchant_id: str | None = None
-    terminal_id: str | None = None
-    device_id: str | None = None
-    card_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskRevised:
-    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
-
-    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
-    """
-
-    account_id: str
-    case_id: str
-    sequence: int
-    flag_id: str
-    transaction_id: str
-    score_before: int
-    score: int
-    rules: tuple[str, ...]
-    cause_transaction_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseEscalated:
-    """More eyes are needed: `trigger` is score, flags, value, sla or analyst."""
-
-    account_id: str
-    case_id: str
-    sequence: int
-    trigger: str
-    detail: str
-    cause_id: str
-    actor: str | None
-    escalated_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseClosed:
-    """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label."""
-
-    account_id: str
-    case_id: str
-    sequence: int
-    disposition: str
-    actor: str
-    reason: str
-    command_id: str
-    payments: tuple[FlaggedPayment, ...]
-    closed_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandRejected:
-    """The answer to a command that could not be carried out; it changes no case, so it takes no sequence of one."""
-
-    account_id: str
-    case_id: str
-    command_id: str
-    actor: str
-    reason: str
-    rejected_at_ms: int
-
-
 # -- quarantine -----------------------------------------------------------------------------------
 
 
@@ -469,22 +490,19 @@ class Quarantined:
 RiskEvent: TypeAlias = RiskFlagged | RiskRestated
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated | EntityPayment
 Flag: TypeAlias = RiskEvent | EntityFlagged
-Command: TypeAlias = EscalateCase | CloseCase
 InboxRecord: TypeAlias = Flag | ClockTicked | Command
-SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CaseClosed
-CaseEvent: TypeAlias = SequencedCaseEvent | CommandRejected
 InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
 Event: TypeAlias = InboundRecord | EntityPayment | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
-TYPES: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for kind in (
-        RulesActivated, IntakeRefused, FraudConfirmed, EntityPayment, DecisionsMade, RiskFlagged, RiskRestated,
-        EntityFlagged, ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated,
-        CaseClosed, CommandRejected, Quarantined,
-    )
-}  # fmt: skip
+TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 """Every event by the name that its schema bears."""
+_NESTED: Final[dict[str, type[Any]]] = {
+    "payments": FlaggedPayment, "attachments": Attachment, "amounts": Amount, "flags": MergedFlag,
+    "missed": MissedEvent,
+}  # fmt: skip
+"""What fields hold that are arrays of records, reasons aside."""
+_TEXTS: Final = ("rules", "rules_before", "flag_ids", "transactions")
+"""Fields that are arrays of texts."""
 
 
 def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
@@ -510,17 +528,31 @@ def label_id(account_id: str, transaction_id: str, content_digest: str) -> str:
 
 def to_fields(event: Event) -> dict[str, Any]:
     """The event as plain data, field by field, as its schema wants it."""
-    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+    return _record(event)
+
+
+_PLAIN: Final = (str, int, type(None))
+"""What nearly every field holds: looked for first."""
+
+
+def _record(made: Any) -> dict[str, Any]:
+    names: tuple[str, ...] = _names(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
+    return {name: _plain(getattr(made, name)) for name in names}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, RiskScored | DuplicateSeen):
         return value._asdict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return value
+    return _record(value) if is_dataclass(value) else value
 
 
 def from_fields(name: str, data: dict[str, Any]) -> Event:
@@ -535,9 +567,10 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
         known["reasons"] = tuple(
             Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
         )
-    if "payments" in known:
-        known["payments"] = tuple(FlaggedPayment(**payment) for payment in known["payments"])
-    for key in ("rules", "rules_before"):
+    for key, made in _NESTED.items():
+        if key in known:
+            known[key] = tuple(made(**item) for item in known[key])
+    for key in _TEXTS:
         if key in known:
             known[key] = tuple(known[key])
     return kind(**known)
