@@ -126,6 +126,11 @@ class People:
         is_right = _verify(row.password_hash if row and row.password_hash else _NOBODYS, password)
         return _as_person(row) if row and row.password_hash and is_right and not row.is_disabled else None
 
+    def is_known(self, name: str) -> bool:
+        """Whether somebody has this name."""
+        with self._reading() as session:
+            return session.scalars(select(PersonRow).where(PersonRow.name == name)).first() is not None
+
     def of_provider(self, issuer: str, subject: str, name: str, roles: frozenset[Role]) -> Person | None:
         """Whoever an identity provider vouches for, with the roles that it says; made at their first sign-in.
 

@@ -85,6 +85,14 @@ class Settings(BaseSettings):
             return self.control_url.get_secret_value()
         return f"sqlite:///{self.home.resolve() / f'{self.prefix}control.db'}"
 
+    oidc_issuer: str = ""
+    """The identity provider that people may sign in at; its client must allow CONSOLE/sign-in/oidc/callback."""
+    oidc_client_id: str = ""
+    oidc_client_secret: SecretStr = SecretStr("")
+    oidc_roles_claim: str = "roles"
+    oidc_roles: str = ""
+    """JSON: what the provider calls a role, and which of ours it is; by default they have our names."""
+
     @property
     def console_url(self) -> str:
         """Where people reach the console."""

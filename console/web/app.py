@@ -7,7 +7,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from console.web import api_self, pages, problems, sign_in
+from console.web import api_people, api_self, pages, problems, sign_in, sign_in_elsewhere
 from console.web.doors import Doors
 from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
@@ -31,7 +31,7 @@ def create_app(doors: Doors) -> FastAPI:
     )
     app.state.doors = doors
     app.router.route_class = GuardedRoute
-    for area in (api_self, sign_in, pages):
+    for area in (api_self, api_people, sign_in, sign_in_elsewhere, pages):
         area.register(app)
     problems.register(app)
     app.exception_handler(Problem)(_problem_or_sign_in)

@@ -6,6 +6,7 @@ from fastapi import Request
 
 from console.people import People, Person
 from console.web.limits import Buckets
+from console.web.open_id import OpenId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,7 @@ class Doors:
 
     people: People
     public_url: str = "http://127.0.0.1"
+    open_id: OpenId | None = None
     sign_ins: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=1 / 6))
     """By account and by address."""
     requests: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))

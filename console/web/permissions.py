@@ -44,10 +44,19 @@ ROUTES: Final[dict[str, Permission]] = {
     "GET /health": P.ANYBODY,
     "GET /sign-in": P.ANYBODY,
     "POST /sign-in": P.ANYBODY,
+    "GET /sign-in/oidc": P.ANYBODY,
+    "GET /sign-in/oidc/callback": P.ANYBODY,
     "POST /sign-out": P.SELF,
     "GET /": P.SELF,
     "GET /api/v1/me": P.SELF,
     "GET /api/v1/openapi.json": P.SELF,
+    "POST /api/v1/me/password": P.SELF,
+    "GET /api/v1/people": P.ADMINISTER,
+    "POST /api/v1/people": P.ADMINISTER,
+    "PATCH /api/v1/people/{name}": P.ADMINISTER,
+    "POST /api/v1/people/{name}/password": P.ADMINISTER,
+    "POST /api/v1/people/{name}/tokens": P.ADMINISTER,
+    "GET /api/v1/audit/doors": P.READ_AUDIT,
 }
 """Every route, by method and path."""
 

@@ -3,10 +3,11 @@
 import json
 import logging
 import uuid
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 LOG = logging.getLogger("fraudcase.console")
@@ -27,6 +28,25 @@ TITLES = {
     503: "Not ready",
     504: "No answer in time",
 }
+
+
+class ProblemDocument(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": TITLES[status],
+        "content": {"application/problem+json": {"schema": ProblemDocument.model_json_schema()}},
+    }
+    for status in (400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 429, 500, 503, 504)
+}
+"""Of every route, for the API's description."""
 
 
 class Problem(Exception):

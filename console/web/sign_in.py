@@ -1,7 +1,7 @@
 """Signing in with a name and a password, and out again."""
 
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI, Form, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +21,7 @@ def register(app: FastAPI) -> None:
 
 async def sign_in_page(request: Request, to: str = "/") -> Response:
     """The form."""
-    return page(request, "sign_in.html", to=safe_target(to), account="", error="")
+    return _form(request, 200, safe_target(to))
 
 
 async def sign_in(
@@ -34,16 +34,24 @@ async def sign_in(
     doors, target = doors_of(request), safe_target(to)
     address = request.client.host if request.client else ""
     if doors.sign_ins.take(f"name {name}") or doors.sign_ins.take(f"address {address}"):
-        error = "Too many attempts. Wait a minute."
-        return page(request, "sign_in.html", 429, to=target, account=name, error=error)
+        return _form(request, 429, target, name, "Too many attempts. Wait a minute.")
     person = await run_in_threadpool(doors.people.check_password, name, password)
     if person is None:
-        await run_in_threadpool(doors.people.log, "nobody", "sign-in", name, "refused")
-        error = "Name and password do not fit together."
-        return page(request, "sign_in.html", 401, to=target, account=name, error=error)
+        await run_in_threadpool(doors.people.log, "nobody", "sign-in", await _known(doors, name), "refused")
+        return _form(request, 401, target, name, "Name and password do not fit together.")
     token = await run_in_threadpool(doors.people.start_session, person)
     await run_in_threadpool(doors.people.log, person.name, "sign-in", person.name, "done")
     return with_session(RedirectResponse(target, 303), doors, token)
+
+
+async def _known(doors: Doors, name: str) -> str:
+    """The name if it is somebody's; what else was typed there, perhaps a password, is not written down."""
+    return name if await run_in_threadpool(doors.people.is_known, name) else "an unknown name"
+
+
+def _form(request: Request, status: int, to: str, account: str = "", error: str = "") -> Response:
+    elsewhere = f"/sign-in/oidc?to={quote(to)}" if doors_of(request).open_id else ""
+    return page(request, "sign_in.html", status, to=to, account=account, error=error, elsewhere=elsewhere)
 
 
 async def sign_out(request: Request) -> Response:
