@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from domain.events import TYPES, Event, Reason, to_fields
+from domain.events import TYPES, Event, FlaggedPayment, Reason, to_fields
 
 
 def canonical(event: Event) -> bytes:
@@ -19,19 +19,22 @@ def canonical(event: Event) -> bytes:
     data = _without_later(to_fields(event), TYPES[type(event).__name__])
     if "reasons" in data:
         data["reasons"] = [_without_later(reason, Reason) for reason in data["reasons"]]
+    if "payments" in data:
+        data["payments"] = [_without_later(payment, FlaggedPayment) for payment in data["payments"]]
     return canonical_json({"type": type(event).__name__, **data})
 
 
-def _without_later(data: dict[str, Any], kind: type[Event | Reason]) -> dict[str, Any]:
+def _without_later(data: dict[str, Any], kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
     later = _added_later(kind)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
     return {name: value for name, value in data.items() if name not in later or value != later[name]}
 
 
 @cache
-def _added_later(kind: type[Event | Reason]) -> dict[str, Any]:
+def _added_later(kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
     """The fields that the first version of a record lacked, with their defaults: only those have any."""
     if is_dataclass(kind):
-        return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+        defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+        return {name: [] if default == () else default for name, default in defaults.items()}  # as plain data has it
     return kind._field_defaults
 
 

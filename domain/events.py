@@ -6,33 +6,82 @@ our upcasting.
 """
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, TypedDict
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, get_args
 from uuid import UUID, uuid5
+
+from domain.case_commands import (
+    AbsorbCase as AbsorbCase,
+    AddNote as AddNote,
+    Amount as Amount,
+    AnalystCommand as AnalystCommand,
+    ApproveClosing as ApproveClosing,
+    ApproveReopening as ApproveReopening,
+    AssignCase as AssignCase,
+    Attachment as Attachment,
+    ChainCommand as ChainCommand,
+    CloseCase as CloseCase,
+    Command as Command,
+    EscalateCase as EscalateCase,
+    LinkBack as LinkBack,
+    LinkCase as LinkCase,
+    MergeCases as MergeCases,
+    MergedFlag as MergedFlag,
+    PartCase as PartCase,
+    RefuseClosing as RefuseClosing,
+    RefuseReopening as RefuseReopening,
+    ReleaseCase as ReleaseCase,
+    ReopenCase as ReopenCase,
+    SnoozeCase as SnoozeCase,
+    TakeCase as TakeCase,
+    UndoMerge as UndoMerge,
+    UnlinkBack as UnlinkBack,
+    UnlinkCase as UnlinkCase,
+    UnmergeCase as UnmergeCase,
+    WakeCase as WakeCase,
+    WithdrawClosing as WithdrawClosing,
+    WithdrawReopening as WithdrawReopening,
+)
+from domain.case_events import (
+    AbsorptionRefused as AbsorptionRefused,
+    CONFIRMED_FRAUD as CONFIRMED_FRAUD,
+    CaseAbsorbed as CaseAbsorbed,
+    CaseAnswer as CaseAnswer,
+    CaseAssigned as CaseAssigned,
+    CaseClosed as CaseClosed,
+    CaseEscalated as CaseEscalated,
+    CaseEvent as CaseEvent,
+    CaseLinked as CaseLinked,
+    CaseMerged as CaseMerged,
+    CaseOpened as CaseOpened,
+    CaseParted as CaseParted,
+    CaseReleased as CaseReleased,
+    CaseReopened as CaseReopened,
+    CaseSnoozed as CaseSnoozed,
+    CaseUnlinked as CaseUnlinked,
+    CaseUnmerged as CaseUnmerged,
+    CaseWoken as CaseWoken,
+    ClosingRefused as ClosingRefused,
+    ClosingRequested as ClosingRequested,
+    ClosingWithdrawn as ClosingWithdrawn,
+    CommandRejected as CommandRejected,
+    DISPOSITIONS as DISPOSITIONS,
+    FlaggedPayment as FlaggedPayment,
+    MissedEvent as MissedEvent,
+    NoteAdded as NoteAdded,
+    REJECTIONS as REJECTIONS,
+    ReopeningRefused as ReopeningRefused,
+    ReopeningRequested as ReopeningRequested,
+    ReopeningWithdrawn as ReopeningWithdrawn,
+    RiskLinked as RiskLinked,
+    RiskRevised as RiskRevised,
+    SequencedCaseEvent as SequencedCaseEvent,
+)
+from domain.reason import Reason as Reason
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
 CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
 LABELS = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
-
-CONFIRMED_FRAUD: Final = "confirmed_fraud"
-DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
-"""What a case can turn out to be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """Why one rule fired: what it measured, what it allows, and the payments that it counted.
-
-    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.
-    """
-
-    rule: str
-    measure: str
-    value: int
-    threshold: int
-    points: int
-    contributing: tuple[str, ...]
-    severity: str = "medium"
-    reason_code: str = ""
 
 
 # -- payments.inbound, beside the payments --------------------------------------------------------
@@ -293,156 +342,6 @@ class ClockTicked:
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EscalateCase:
-    """An analyst asks for more eyes on a case, with the version of the case on their screen."""
-
-    account_id: str
-    case_id: str
-    command_id: str
-    actor: str
-    seen_sequence: int
-    reason: str
-    requested_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseCase:
-    """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS."""
-
-    account_id: str
-    case_id: str
-    command_id: str
-    actor: str
-    seen_sequence: int
-    disposition: str
-    reason: str
-    requested_at_ms: int
-
-
-# -- cases.events ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlaggedPayment:
-    """A payment that a case is about, with all that a label on it needs."""
-
-    transaction_id: str
-    content_digest: str
-    event_time: int
-    merchant_id: str
-    terminal_id: str | None
-    device_id: str | None
-    card_id: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseOpened:
-    """The first flag of a typology on an account without an open case of it.
-
-    `previous_case_id` is the last case of the typology, now closed.
-    """
-
-    account_id: str
-    case_id: str
-    sequence: int
-    typology: str
-    flag_id: str
-    transaction_id: str
-    event_time: int
-    amount_minor: int
-    currency: str
-    score: int
-    rules: tuple[str, ...]
-    opened_at_ms: int
-    content_digest: str | None = None
-    merchant_id: str | None = None
-    terminal_id: str | None = None
-    device_id: str | None = None
-    card_id: str | None = None
-    previous_case_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskLinked:
-    """A further flag on the open case."""
-
-    account_id: str
-    case_id: str
-    sequence: int
-    flag_id: str
-    transaction_id: str
-    event_time: int
-    amount_minor: int
-    currency: str
-    score: int
-    rules: tuple[str, ...]
-    content_digest: str | None = None
-    merchant_id: str | None = None
-    terminal_id: str | None = None
-    device_id: str | None = None
-    card_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskRevised:
-    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
-
-    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
-    """
-
-    account_id: str
-    case_id: str
-    sequence: int
-    flag_id: str
-    transaction_id: str
-    score_before: int
-    score: int
-    rules: tuple[str, ...]
-    cause_transaction_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseEscalated:
-    """More eyes are needed: `trigger` is score, flags, value, sla or analyst."""
-
-    account_id: str
-    case_id: str
-    sequence: int
-    trigger: str
-    detail: str
-    cause_id: str
-    actor: str | None
-    escalated_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseClosed:
-    """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label."""
-
-    account_id: str
-    case_id: str
-    sequence: int
-    disposition: str
-    actor: str
-    reason: str
-    command_id: str
-    payments: tuple[FlaggedPayment, ...]
-    closed_at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandRejected:
-    """The answer to a command that could not be carried out; it changes no case, so it takes no sequence of one."""
-
-    account_id: str
-    case_id: str
-    command_id: str
-    actor: str
-    reason: str
-    rejected_at_ms: int
-
-
 # -- quarantine -----------------------------------------------------------------------------------
 
 
@@ -469,22 +368,19 @@ class Quarantined:
 RiskEvent: TypeAlias = RiskFlagged | RiskRestated
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated | EntityPayment
 Flag: TypeAlias = RiskEvent | EntityFlagged
-Command: TypeAlias = EscalateCase | CloseCase
 InboxRecord: TypeAlias = Flag | ClockTicked | Command
-SequencedCaseEvent: TypeAlias = CaseOpened | RiskLinked | RiskRevised | CaseEscalated | CaseClosed
-CaseEvent: TypeAlias = SequencedCaseEvent | CommandRejected
 InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
 Event: TypeAlias = InboundRecord | EntityPayment | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
-TYPES: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for kind in (
-        RulesActivated, IntakeRefused, FraudConfirmed, EntityPayment, DecisionsMade, RiskFlagged, RiskRestated,
-        EntityFlagged, ClockTicked, EscalateCase, CloseCase, CaseOpened, RiskLinked, RiskRevised, CaseEscalated,
-        CaseClosed, CommandRejected, Quarantined,
-    )
-}  # fmt: skip
+TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 """Every event by the name that its schema bears."""
+_NESTED: Final[dict[str, type[Any]]] = {
+    "payments": FlaggedPayment, "attachments": Attachment, "amounts": Amount, "flags": MergedFlag,
+    "missed": MissedEvent,
+}  # fmt: skip
+"""What fields hold that are arrays of records, reasons aside."""
+_TEXTS: Final = ("rules", "rules_before", "flag_ids", "transactions")
+"""Fields that are arrays of texts."""
 
 
 def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
@@ -510,17 +406,30 @@ def label_id(account_id: str, transaction_id: str, content_digest: str) -> str:
 
 def to_fields(event: Event) -> dict[str, Any]:
     """The event as plain data, field by field, as its schema wants it."""
-    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+    return _record(event)
+
+
+_PLAIN: Final = (str, int, type(None))
+"""What nearly every field holds: looked for first."""
+
+
+def _record(made: Any) -> dict[str, Any]:
+    return {name: _plain(getattr(made, name)) for name in _names(type(made))}
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, RiskScored | DuplicateSeen):
         return value._asdict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return value
+    return _record(value) if is_dataclass(value) else value
 
 
 def from_fields(name: str, data: dict[str, Any]) -> Event:
@@ -535,9 +444,10 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
         known["reasons"] = tuple(
             Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
         )
-    if "payments" in known:
-        known["payments"] = tuple(FlaggedPayment(**payment) for payment in known["payments"])
-    for key in ("rules", "rules_before"):
+    for key, made in _NESTED.items():
+        if key in known:
+            known[key] = tuple(made(**item) for item in known[key])
+    for key in _TEXTS:
         if key in known:
             known[key] = tuple(known[key])
     return kind(**known)

@@ -1,27 +1,24 @@
 """The case views in DynamoDB: one table, `case#ID / view` and `case#ID / event#SEQ`."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from botocore.exceptions import ClientError
 
 from projections.case_view import CaseView, Item, view_item, view_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-WRITERS = 8
+WRITERS = 4
 _BATCH, _KEYS = 25, 100  # DynamoDB's own limits, of writes and reads in one request
+_TRANSACTION, _TRANSACTION_BYTES = 100, 2 << 20  # its own limit of items, and half of that of bytes
+_ATTEMPTS = 10
 _WRITE = TypeSerializer()
 _READ = TypeDeserializer()
-
-
-class Overtaken(Exception):
-    """Somebody else has written this case further: what we hold of it is old."""
 
 
 class CaseTable(Protocol):
@@ -41,6 +38,14 @@ class CaseTable(Protocol):
 
     def scan(self) -> Iterator[Item]:
         """Everything there is."""
+
+
+class Write(NamedTuple):
+    """One item of a transaction."""
+
+    case_id: str
+    size: int
+    request: Any
 
 
 class DynamoCaseTable:
@@ -108,26 +113,34 @@ class DynamoCaseTable:
         return [_from_dynamo(item) for page in pages for item in page["Items"]]
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """Events first, so that no view ever speaks of an event that is not there."""
-        self.put(items)
-        saved = self._pool.map(lambda pair: self._save_view(*pair), views)
-        return [view.case_id for (view, _), is_saved in zip(views, saved, strict=True) if not is_saved]
+        """In transactions: a view never speaks of an event that is not there, and one commit stores many items."""
+        writes = _by_case(self._name, views, items)
+        chains = list(_chains(writes.values()))
+        return [case_id for refused in self._pool.map(self._commit_all, chains) for case_id in refused]
 
-    def _save_view(self, view: CaseView, before: int) -> bool:
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
-        if before:
-            condition = {
-                "ConditionExpression": "#sequence = :before",
-                "ExpressionAttributeNames": {"#sequence": "sequence"},
-                "ExpressionAttributeValues": {":before": {"N": str(before)}},
-            }
-        try:
-            self._client.put_item(TableName=self._name, Item=_to_dynamo(view_item(view)), **condition)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+    def _commit_all(self, chain: list[list[Write]]) -> list[str]:
+        return [case_id for writes in chain for case_id in self._commit(writes)]
+
+    def _commit(self, writes: list[Write]) -> list[str]:
+        """Store a transaction; a view that was overtaken is left out, and the rest is stored without it."""
+        refused: list[str] = []
+        attempt = 0
+        while writes:
+            try:
+                self._client.transact_write_items(TransactItems=[write.request for write in writes])
+            except self._client.exceptions.TransactionCanceledException as cancelled:
+                codes = [reason.get("Code") for reason in cancelled.response["CancellationReasons"]]
+                overtaken = [code == "ConditionalCheckFailed" for code in codes]
+                if not any(overtaken):  # a conflict with somebody else's transaction, or a limit: both pass
+                    if attempt == _ATTEMPTS:
+                        raise
+                    time.sleep(min(2.0, 0.05 * 2**attempt))
+                    attempt += 1
+                refused += [write.case_id for write, is_over in zip(writes, overtaken, strict=True) if is_over]
+                writes = [write for write, is_over in zip(writes, overtaken, strict=True) if not is_over]
+            else:
+                break
+        return refused
 
     def put(self, items: list[Item]) -> None:
         """BatchWriteItem answers with what it did not write; that is sent again."""
@@ -185,6 +198,60 @@ class MemoryCaseTable:
     def scan(self) -> Iterator[Item]:
         """Everything there is."""
         return iter(self.items.values())
+
+
+def _by_case(table: str, views: list[tuple[CaseView, int]], items: list[Item]) -> dict[str, list[Write]]:
+    """What to write of each case: its events, each once, and last its view, on the condition that it is unchanged."""
+    writes: dict[str, list[Write]] = {}
+    for item in {(item["pk"], item["sk"]): item for item in items}.values():
+        case_id = item["pk"].removeprefix("case#")
+        put = {"TableName": table, "Item": _to_dynamo(item)}
+        writes.setdefault(case_id, []).append(Write(case_id, len(item["body"]), {"Put": put}))
+    for view, before in views:
+        put = {"TableName": table, "Item": _to_dynamo(view_item(view)), **_unchanged_since(before)}
+        size = sum(map(len, view.transactions))
+        writes.setdefault(view.case_id, []).append(Write(view.case_id, size, {"Put": put}))
+    return writes
+
+
+def _unchanged_since(sequence: int) -> dict[str, Any]:
+    if not sequence:
+        return {"ConditionExpression": "attribute_not_exists(pk)"}
+    return {
+        "ConditionExpression": "#sequence = :before",
+        "ExpressionAttributeNames": {"#sequence": "sequence"},
+        "ExpressionAttributeValues": {":before": {"N": str(sequence)}},
+    }
+
+
+def _chains(cases: Iterable[list[Write]]) -> Iterator[list[list[Write]]]:
+    """Transactions as large as they may be, each a chain by itself; a case that does not fit into one is a chain of
+    several, to be written in order: its view is in the last."""
+    share: list[Write] = []
+    for writes in cases:
+        if not _fit(writes):
+            yield list(_cut(writes))
+        elif _fit([*share, *writes]):
+            share += writes
+        else:
+            yield [share]
+            share = writes
+    if share:
+        yield [share]
+
+
+def _fit(writes: Sequence[Write]) -> bool:
+    return len(writes) <= _TRANSACTION and sum(write.size for write in writes) <= _TRANSACTION_BYTES
+
+
+def _cut(writes: Iterable[Write]) -> Iterator[list[Write]]:
+    share: list[Write] = []
+    for write in writes:
+        if share and not _fit([*share, write]):
+            yield share
+            share = []
+        share.append(write)
+    yield share
 
 
 def _to_dynamo(item: Item) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """cases.events to the case views: reads as one of a consumer group, writes idempotently, commits what was written."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from confluent_kafka import Consumer
@@ -38,8 +38,9 @@ class Projector:
             if not isinstance(event, CommandRejected):
                 by_case.setdefault(event.case_id, []).append(event)
         items = [event_item(event) for event in events]
-        for _ in range(MAX_ROUNDS):
-            pairs = [pair for case_id, found in by_case.items() if (pair := self._advance(case_id, found))]
+        for attempt in range(MAX_ROUNDS):
+            held = [(self._held(case_id, found, is_first=attempt == 0), found) for case_id, found in by_case.items()]
+            pairs = [pair for view, found in held if (pair := self._advance(view, found))]
             refused = self._table.save(pairs, items)
             for view, _before in pairs:
                 self._keep(view)
@@ -51,9 +52,14 @@ class Projector:
                 return
         raise RuntimeError(f"cases {sorted(by_case)[:3]} were overtaken {MAX_ROUNDS} times: who else writes them?")
 
-    def _advance(self, case_id: str, events: Iterable[SequencedCaseEvent]) -> tuple[CaseView, int] | None:
-        view = self._views.get(case_id) or self._table.view(case_id)
-        before = view.sequence if view else 0
+    def _held(self, case_id: str, events: Sequence[SequencedCaseEvent], *, is_first: bool) -> CaseView | None:
+        """The view as it was. A case that opens is not looked up: if it is there after all, the table refuses it."""
+        if case_id in self._views:
+            return self._views[case_id]
+        return None if is_first and events[0].sequence == 1 else self._table.view(case_id)
+
+    def _advance(self, view: CaseView | None, events: Sequence[SequencedCaseEvent]) -> tuple[CaseView, int] | None:
+        case_id, before = events[0].case_id, view.sequence if view else 0
         try:
             for event in events:
                 view = project(view, event)

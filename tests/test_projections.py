@@ -12,7 +12,7 @@ from projections.analytics import AnalyticsWriter, read_table
 from projections.archive import ArchivedLog, Bucket, next_offset, oversize_key, partition_folder
 from projections.archive_worker import ArchiveWriter, Buffer, Describer
 from projections.case_table import CaseTable, DynamoCaseTable, MemoryCaseTable
-from projections.case_view import CaseView, project, view_item, view_of
+from projections.case_view import CaseView, event_item, project, view_item, view_of
 from projections.log import LogRecord
 from projections.stores import StoreOptions, dynamodb_client
 from projections.view_worker import Projector
@@ -74,6 +74,28 @@ def test_a_view_is_stored_only_over_the_one_it_was_made_from(table: CaseTable) -
     stored = table.view(view.case_id)
     assert stored is not None
     assert stored.sequence == 2
+
+
+def test_a_view_that_was_overtaken_leaves_the_others_of_its_transaction_alone(table: CaseTable) -> None:
+    view = project(None, EVENTS[0])  # type: ignore[arg-type]
+    others = [replace(view, case_id=f"other-{number}") for number in range(130)]  # more than one transaction
+    assert table.save([(view, 0)], []) == []
+    events = [{**event_item(EVENTS[0]), "pk": f"case#{other.case_id}"} for other in others]
+    assert table.save(
+        [*((other, 0) for other in others[:60]), (view, 0), *((other, 0) for other in others[60:])], events
+    ) == [view.case_id]
+    assert all(
+        [item["sk"] for item in table.items_of(other.case_id)] == ["event#0000000001", "view"] for other in others
+    )
+
+
+def test_a_case_with_more_events_than_a_transaction_holds_is_stored_whole(table: CaseTable) -> None:
+    view = project(None, EVENTS[0])  # type: ignore[arg-type]
+    events = [{**event_item(EVENTS[0]), "sk": f"event#{number:010d}"} for number in range(1, 251)]
+    assert table.save([(replace(view, sequence=250), 0)], events) == []
+    assert len(table.items_of(view.case_id)) == 251
+    again = [{**event, "body": "x" * 60_000} for event in events[:80]]
+    assert table.save([(replace(view, sequence=251), 250)], again) == []
 
 
 def test_a_case_with_a_gap_stands_still_alone(table: CaseTable, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,8 +34,17 @@ ITEMS: dict[str, dict[str, Any]] = {
     "ShadowScore": {"pack_id": "abc", "score": 5, "rules": ["velocity"]},
     "FlaggedPayment": {
         "transaction_id": "tx-1", "content_digest": "00", "event_time": 5, "merchant_id": "m", "terminal_id": None,
-        "device_id": "d", "card_id": None,
+        "device_id": "d", "card_id": None, "account_id": "other",
     },
+    "MergedFlag": {
+        "flag_id": "f", "transaction_id": "tx-1", "score": 600, "content_digest": "00", "event_time": 5,
+        "merchant_id": "m", "terminal_id": None, "device_id": "d", "card_id": None, "account_id": "acct",
+    },
+    "Amount": {"currency": "EUR", "amount_minor": 5},
+    "Attachment": {
+        "file_name": "a.png", "size": 5, "media_type": "image/png", "sha256": "00" * 32, "storage_key": "files/1",
+    },
+    "MissedEvent": {"sequence": 3, "kind": "NoteAdded"},
     "Scored": {
         "account_id": "acct", "transaction_id": "tx-1", "content_digest": b"\x01", "event_time": 5, "amount_minor": 7,
         "currency": "EUR", "merchant_id": "m", "payment_method": "CARD", "channel": "POS", "country": None,
@@ -64,10 +73,16 @@ def sample_fields(schema: str) -> dict[str, Any]:
         if isinstance(kind, list):
             kind = kind[1]
         if isinstance(kind, dict) and kind["type"] == "array":
-            data[field["name"]] = ["x", "y"] if kind["items"] == "string" else [ITEMS[kind["items"]["name"]]]
+            data[field["name"]] = ["x", "y"] if kind["items"] == "string" else [item(kind["items"])]
         else:
             data[field["name"]] = values[kind["type"] if isinstance(kind, dict) else kind]
     return data
+
+
+def item(schema: dict[str, Any]) -> dict[str, Any]:
+    """What an array holds, with the fields that this version of it has."""
+    names = {field["name"] for field in schema["fields"]}
+    return {name: value for name, value in ITEMS[schema["name"]].items() if name in names}
 
 
 def test_every_schema_but_the_payment_has_its_event() -> None:

@@ -1,0 +1,281 @@
+"""What is asked of a case: by analysts, and by the process worker where a step spans two accounts.
+
+An analyst's command names the version of the case on their screen, and is answered by the event of that case that
+bears its id, or by CommandRejected. The worker's commands name no version: they carry on what was decided elsewhere,
+and their ids derive from its cause.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A file that lies in the object store: never in the log, which has its digest."""
+
+    file_name: str
+    size: int
+    media_type: str
+    sha256: str
+    storage_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedFlag:
+    """A flag that a merged case hands over; without a digest or merchant where it is older than these."""
+
+    flag_id: str
+    transaction_id: str
+    score: int
+    content_digest: str | None
+    event_time: int
+    merchant_id: str | None
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """An amount in minor units."""
+
+    currency: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What every command says."""
+
+    account_id: str
+    case_id: str
+    command_id: str
+    actor: str
+    requested_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen(Asked):
+    """What every analyst's command says: also the version of the case on their screen."""
+
+    seen_sequence: int
+
+
+# -- an analyst's -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeCase(Seen):
+    """The actor will work on the case, which nobody holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignCase(Seen):
+    """Somebody is to work on the case, whoever holds it now."""
+
+    assignee: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseCase(Seen):
+    """Nobody is to hold the case: undoes TakeCase and AssignCase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddNote(Seen):
+    """Words on a case, and files."""
+
+    text: str
+    attachments: tuple[Attachment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalateCase(Seen):
+    """An analyst asks for more eyes on a case, with the version of the case on their screen."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnoozeCase(Seen):
+    """Nothing is to be done on the case until a time; a tick, a new flag or WakeCase ends that."""
+
+    until_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeCase(Seen):
+    """Undoes SnoozeCase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseCase(Seen):
+    """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS.
+
+    `typology` is what it turned out to be, where that is another than it was opened for.
+    """
+
+    disposition: str
+    reason: str
+    typology: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveClosing(Seen):
+    """A second person agrees to the closing that was asked for."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseClosing(Seen):
+    """A second person does not agree to it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawClosing(Seen):
+    """Who asked for the closing no longer does: undoes CloseCase while it waits for approval."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReopenCase(Seen):
+    """A closed case is to be worked on again, if a second person agrees."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveReopening(Seen):
+    """A second person agrees to the reopening."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseReopening(Seen):
+    """A second person does not agree to it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawReopening(Seen):
+    """Who asked for the reopening no longer does."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeCases(Seen):
+    """This case becomes part of another one, of the same account or of another."""
+
+    into_account_id: str
+    into_case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmergeCase(Seen):
+    """Undoes MergeCases; addressed to the case that was merged away."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkCase(Seen):
+    """This case has to do with another one, of the same account or of another; both will say so."""
+
+    other_account_id: str
+    other_case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlinkCase(Seen):
+    """Undoes LinkCase, on both cases."""
+
+    other_account_id: str
+    other_case_id: str
+    reason: str
+
+
+# -- the process worker's -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsorbCase(Asked):
+    """A case of another account has been merged into this one; `merge_id` is the command that asked for it."""
+
+    merge_id: str
+    from_account_id: str
+    from_case_id: str
+    is_escalated: bool
+    standing: int
+    amounts: tuple[Amount, ...]
+    flags: tuple[MergedFlag, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartCase(Asked):
+    """A case of another account is no longer merged into this one."""
+
+    merge_id: str
+    from_account_id: str
+    from_case_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoMerge(Asked):
+    """The case that this one was to be merged into did not take it."""
+
+    merge_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkBack(Asked):
+    """A case of another account has been linked to this one."""
+
+    other_account_id: str
+    other_case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlinkBack(Asked):
+    """A case of another account is no longer linked to this one."""
+
+    other_account_id: str
+    other_case_id: str
+    reason: str
+
+
+AnalystCommand: TypeAlias = (
+    TakeCase
+    | AssignCase
+    | ReleaseCase
+    | AddNote
+    | EscalateCase
+    | SnoozeCase
+    | WakeCase
+    | CloseCase
+    | ApproveClosing
+    | RefuseClosing
+    | WithdrawClosing
+    | ReopenCase
+    | ApproveReopening
+    | RefuseReopening
+    | WithdrawReopening
+    | MergeCases
+    | UnmergeCase
+    | LinkCase
+    | UnlinkCase
+)
+ChainCommand: TypeAlias = AbsorbCase | PartCase | UndoMerge | LinkBack | UnlinkBack
+Command: TypeAlias = AnalystCommand | ChainCommand
