@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from console.progress import Stalled, end_offsets
 from console.stack_commands import AsJson
 from console.work import case_table, explained, fail, report, topics
-from domain.case import command_answered
+from domain.case_events import command_answered
 from domain.events import (
     DISPOSITIONS,
     CaseClosed,

@@ -1,56 +1,121 @@
-"""The cases of one account, and the fold of a partition of cases.inbox: what a record leads to, what is then true."""
+"""The cases of one account: what is true of them after each event. What leads to events is decided beside this.
 
-import json
-from collections.abc import Callable, Iterator
+`case_flags.py` decides on flags and ticks, `case_answers.py` on commands; `case_fold.py` folds a partition of cases.inbox.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias, TypeVar, assert_never
+from typing import Final, TypeAlias, TypeVar, assert_never
 
-from domain.currencies import DECIMALS
-from domain.events import (
-    DISPOSITIONS,
+from domain.case_commands import Amount, MergedFlag
+from domain.case_events import (
+    AbsorptionRefused,
+    CaseAbsorbed,
+    CaseAssigned,
     CaseClosed,
     CaseEscalated,
     CaseEvent,
+    CaseLinked,
+    CaseMerged,
     CaseOpened,
-    ClockTicked,
-    CloseCase,
-    Command,
+    CaseParted,
+    CaseReleased,
+    CaseReopened,
+    CaseSnoozed,
+    CaseUnlinked,
+    CaseUnmerged,
+    CaseWoken,
+    ClosingRefused,
+    ClosingRequested,
+    ClosingWithdrawn,
     CommandRejected,
-    EntityFlagged,
-    EscalateCase,
-    Flag,
     FlaggedPayment,
-    InboxRecord,
-    RiskFlagged,
+    NoteAdded,
+    ReopeningRefused,
+    ReopeningRequested,
+    ReopeningWithdrawn,
     RiskLinked,
-    RiskRestated,
     RiskRevised,
-    SequencedCaseEvent,
-    case_id,
-    from_fields,
+    command_answered,
 )
-from domain.payment import Refusal
 
-ESCALATE_AT_SCORE: Final = 900
-ESCALATE_AT_FLAGS: Final = 5
-ESCALATE_AT_VALUE_MAJOR: Final = 10_000
-"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
 SLA_MS: Final = 4 * 3_600_000
 """A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
 MAX_LINKED: Final = 1_000
 """Flags that a case remembers. Of more, the earliest are forgotten: a restatement links them anew, and closing the
 case as confirmed fraud puts no label on them."""
 MAX_CLOSED: Final = 20
-"""Closed cases that an account remembers, together with at most MAX_LINKED flags, to tell them of restatements. A
-restated flag of an older one, if it stands, opens or joins a case like a new flag."""
+"""Closed and merged cases that an account remembers, together with at most MAX_LINKED flags, to tell them of
+restatements and to reopen or unmerge them. A restated flag of an older one, if it stands, opens or joins a case like
+a new flag."""
 MAX_ANSWERED: Final = 100
-
+MAX_RECENT: Final = 50
+"""Events of a case whose kind is remembered, to tell the authors of stale commands what they missed."""
+MAX_NOTES: Final = 1_000
+MAX_ATTACHMENTS: Final = 100
+MAX_LINKS: Final = 100
+MAX_ABSORBED: Final = 20
+"""What one case may have of these."""
 
 Kept = TypeVar("Kept")
 
 
 class BrokenLog(Exception):
     """An event that cannot follow what came before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a second person is to agree to: a closing, or a reopening, which has no disposition."""
+
+    actor: str
+    reason: str
+    disposition: str | None = None
+    typology: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedInto:
+    """The case that this one is now part of."""
+
+    account_id: str
+    case_id: str
+    merge_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absorbed:
+    """What another case brought along: kept apart, so that it can leave with it."""
+
+    account_id: str
+    merge_id: str
+    standing: int
+    value_minor: dict[str, int]
+    linked: dict[str, int]
+    payments: dict[str, FlaggedPayment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What people did with a case: apart from its flags, which come far more often."""
+
+    is_touched: bool = False
+    assignee: str | None = None
+    snoozed_at_ms: int | None = None
+    snoozed_until_ms: int | None = None
+    request: Request | None = None
+    merged_into: MergedInto | None = None
+    absorbed: dict[str, Absorbed] = field(default_factory=dict)
+    """By case id."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Accounts of the other cases, by case id."""
+    notes: int = 0
+    attachments: int = 0
+    sla_from_ms: int | None = None
+    """From when the deadline counts, where not from the opening."""
+
+
+UNTOUCHED: Final = Work()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +128,7 @@ class Case:
     opened_at_ms: int
     escalated: bool
     flags: int
+    """Flags that stand, those of absorbed cases too."""
     value_minor: dict[str, int]
     linked: dict[str, int]
     """Scores by flag id, oldest first; 0 for a flag that no longer stands."""
@@ -70,6 +136,18 @@ class Case:
     """The payments of the linked flags, by flag id."""
     disposition: str | None = None
     """What the case turned out to be; None while it is open."""
+    recent: tuple[str, ...] = ()
+    """Kinds of the last events."""
+    work: Work = UNTOUCHED
+
+    @property
+    def is_open(self) -> bool:
+        """Neither closed nor part of another case."""
+        return self.disposition is None and self.work.merged_into is None
+
+    def knows(self, flag_id: str) -> bool:
+        """Whether the flag is linked to this case, or to one that is part of it."""
+        return flag_id in self.linked or any(flag_id in each.linked for each in self.work.absorbed.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,248 +160,65 @@ class AccountCases:
     answered: tuple[str, ...] = ()
     """The last commands that were answered, so that a redelivered one is answered once."""
     closed: tuple[Case, ...] = ()
-    """Oldest first."""
+    """Closed and merged cases, oldest first."""
     previous: dict[str, str] = field(default_factory=dict)
-    """The case of a typology that was closed last."""
+    """The case of a typology that was closed or merged last."""
     entity_offsets: dict[str, int] = field(default_factory=dict)
     """How far flags of entities have been read, by partition of entities.inbound: redelivered ones add nothing."""
 
+    def case(self, case_id: str) -> Case | None:
+        """An open or remembered case by its id."""
+        for case in self.cases.values():
+            if case.case_id == case_id:
+                return case
+        return next((case for case in self.closed if case.case_id == case_id), None)
 
-_INBOX: Final = frozenset({"RiskFlagged", "RiskRestated", "EntityFlagged", "ClockTicked", "EscalateCase", "CloseCase"})
-AccountRecord: TypeAlias = Flag | Command
-
-
-def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
-    """What a record leads to. A redelivered record leads to nothing; one after a gap is refused."""
-    match record:
-        case RiskFlagged() | RiskRestated():
-            if record.sequence <= state.risk_sequence:
-                return []
-            if record.sequence > state.risk_sequence + 1:
-                return Refusal(
-                    "sequence_gap",
-                    f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
-                    f"{state.risk_sequence}; it waits for those between",
-                )
-            return _on_flag(state, record)
-        case EntityFlagged():
-            is_known = record.offset <= state.entity_offsets.get(str(record.partition), -1)
-            return [] if is_known else _on_flag(state, record)
-        case EscalateCase() | CloseCase():
-            return _on_command(state, record)
-        case _:
-            assert_never(record)
+    def open_for(self, typology: str) -> Case | None:
+        """The open case that flags of a typology join: its own, or the one that its last was merged into."""
+        case = self.cases.get(typology)
+        if case is not None or typology not in self.previous:
+            return case
+        case = self.case(self.previous[typology])
+        for _ in range(MAX_CLOSED):  # it may have been merged on
+            if case is None or case.work.merged_into is None or case.work.merged_into.account_id != self.account_id:
+                break
+            case = self.case(case.work.merged_into.case_id)
+        return case if case is not None and case.is_open else None
 
 
-def _on_flag(state: AccountCases, record: Flag) -> list[CaseEvent]:
-    """A flag opens or joins a case. A restatement is told to every case that knows the flag, closed ones too.
-
-    A flag that had been withdrawn and stands again opens or joins a case unless it is in an open one: what was
-    decided on the closed case was decided without it.
-    """
-    holders = [case for case in (*state.cases.values(), *state.closed) if record.flag_id in case.linked]
-    events: list[CaseEvent] = []
-    if isinstance(record, RiskRestated) and holders:
-        events += [_revised(case, record) for case in holders]
-        if record.rules_before or any(case.disposition is None for case in holders):
-            return events
-    if not record.reasons:
-        return events
-    event = _open_or_link(state, record)
-    case = _evolve_case(state.cases.get(record.typology), event)
-    return [*events, event, *_escalation(state.account_id, case, record)]
-
-
-def _revised(case: Case, record: RiskRestated) -> RiskRevised:
-    return RiskRevised(
-        account_id=record.account_id,
-        case_id=case.case_id,
-        sequence=case.sequence + 1,
-        flag_id=record.flag_id,
-        transaction_id=record.transaction_id,
-        score_before=record.score_before if record.rules_before else 0,
-        score=record.score if record.reasons else 0,
-        rules=_rules(record),
-        cause_transaction_id=record.cause_transaction_id,
-    )
-
-
-def _rules(record: Flag) -> tuple[str, ...]:
-    return tuple(reason.rule for reason in record.reasons)
-
-
-def _open_or_link(state: AccountCases, record: Flag) -> CaseOpened | RiskLinked:
-    case = state.cases.get(record.typology)
-    if case is None:
-        previous = state.previous.get(record.typology)
-        return CaseOpened(
-            account_id=state.account_id,
-            case_id=case_id(record.typology, record.flag_id, previous),
-            sequence=1,
-            typology=record.typology,
-            flag_id=record.flag_id,
-            transaction_id=record.transaction_id,
-            event_time=record.event_time,
-            amount_minor=record.amount_minor,
-            currency=record.currency,
-            score=record.score,
-            rules=_rules(record),
-            opened_at_ms=record.event_time,
-            content_digest=record.content_digest,
-            merchant_id=record.merchant_id,
-            terminal_id=record.terminal_id,
-            device_id=record.device_id,
-            card_id=record.card_id,
-            previous_case_id=previous,
-        )
-    return RiskLinked(
-        account_id=state.account_id,
-        case_id=case.case_id,
-        sequence=case.sequence + 1,
-        flag_id=record.flag_id,
-        transaction_id=record.transaction_id,
-        event_time=record.event_time,
-        amount_minor=record.amount_minor,
-        currency=record.currency,
-        score=record.score,
-        rules=_rules(record),
-        content_digest=record.content_digest,
-        merchant_id=record.merchant_id,
-        terminal_id=record.terminal_id,
-        device_id=record.device_id,
-        card_id=record.card_id,
-    )
-
-
-def _escalation(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
-    if case.escalated:
-        return []
-    value = case.value_minor[record.currency] // 10 ** DECIMALS[record.currency]
-    if record.score >= ESCALATE_AT_SCORE:
-        trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
-    elif case.flags >= ESCALATE_AT_FLAGS:
-        trigger, detail = "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
-    elif value >= ESCALATE_AT_VALUE_MAJOR:
-        trigger, detail = "value", f"{value} {record.currency} flagged, from {ESCALATE_AT_VALUE_MAJOR}"
-    else:
-        return []
-    return [_escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
-
-
-def _escalated(
-    account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
-) -> CaseEscalated:
-    return CaseEscalated(
-        account_id=account_id,
-        case_id=case.case_id,
-        sequence=case.sequence + 1,
-        trigger=trigger,
-        detail=detail,
-        cause_id=cause_id,
-        actor=actor,
-        escalated_at_ms=at_ms,
-    )
-
-
-def _on_command(state: AccountCases, command: Command) -> list[CaseEvent]:
-    if command.command_id in state.answered:
-        return []
-    case = next((case for case in state.cases.values() if case.case_id == command.case_id), None)
-    if case is None:
-        return [_rejected(command, _why_not_open(state, command.case_id))]
-    if command.seen_sequence != case.sequence:
-        return [_rejected(command, f"the case has moved on: seen at {command.seen_sequence}, now at {case.sequence}")]
-    at_ms = command.requested_at_ms
-    match command:
-        case EscalateCase():
-            if case.escalated:
-                return [_rejected(command, "the case is escalated already")]
-            cause, actor = command.command_id, command.actor
-            return [_escalated(state.account_id, case, "analyst", command.reason, cause, at_ms, actor)]
-        case CloseCase():
-            if command.disposition not in DISPOSITIONS:
-                return [_rejected(command, f"the disposition must be one of {', '.join(DISPOSITIONS)}")]
-            return [_closed(case, command)]
-        case _:
-            assert_never(command)
-
-
-def _why_not_open(state: AccountCases, wanted: str) -> str:
-    closed = next((case for case in state.closed if case.case_id == wanted), None)
-    if closed is None:
-        return "the account has no open case of this id"
-    return f"the case is closed already, as {closed.disposition}"
-
-
-def _closed(case: Case, command: CloseCase) -> CaseClosed:
-    return CaseClosed(
-        account_id=command.account_id,
-        case_id=case.case_id,
-        sequence=case.sequence + 1,
-        disposition=command.disposition,
-        actor=command.actor,
-        reason=command.reason,
-        command_id=command.command_id,
-        payments=tuple(payment for flag, payment in case.payments.items() if case.linked[flag] > 0),
-        closed_at_ms=command.requested_at_ms,
-    )
-
-
-def _rejected(command: Command, reason: str) -> CommandRejected:
-    return CommandRejected(
-        account_id=command.account_id,
-        case_id=command.case_id,
-        command_id=command.command_id,
-        actor=command.actor,
-        reason=reason,
-        rejected_at_ms=command.requested_at_ms,
-    )
-
-
-def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
-    """The cases whose time is up at this tick."""
-    return [
-        _escalated(state.account_id, case, "sla", f"open for {SLA_MS // 3_600_000} h", tick.tick_id, tick.now_ms)
-        for case in state.cases.values()
-        if not case.escalated and tick.now_ms >= case.opened_at_ms + SLA_MS
-    ]
+# -- what is true after an event ------------------------------------------------------------------------
 
 
 def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
     """What is true after an event. Raises BrokenLog where it cannot follow."""
     answers = command_answered(event)
-    if answers is not None:
+    if answers is not None and answers not in state.answered:
         state = replace(state, answered=(*state.answered, answers)[-MAX_ANSWERED:])
-    if isinstance(event, CommandRejected):
+    if isinstance(event, CommandRejected | AbsorptionRefused):
         return state
-    before = state.cases.get(event.typology) if isinstance(event, CaseOpened) else _case(state, event.case_id)
-    case = _evolve_case(before, event)
-    if isinstance(event, CaseClosed):
-        return _put_away(state, case)
-    if case.disposition is not None:
-        closed = tuple(case if other.case_id == case.case_id else other for other in state.closed)
-        return replace(state, closed=closed)
+    if isinstance(event, CaseOpened):
+        return replace(state, cases={**state.cases, event.typology: opened(state.cases.get(event.typology), event)})
+    before = state.case(event.case_id)
+    if before is None:
+        raise BrokenLog(f"account {state.account_id} has no case {event.case_id}")
+    case = after(before, event)
+    if case.is_open:
+        return _open_again(state, case) if not before.is_open else _replaced(state, case)
+    return _put_away(state, case) if before.is_open else _replaced_closed(state, case)
+
+
+def _replaced(state: AccountCases, case: Case) -> AccountCases:
     return replace(state, cases={**state.cases, case.typology: case})
 
 
-def command_answered(event: CaseEvent) -> str | None:
-    """The command that an event answers; None for an event that no command asked for."""
-    if isinstance(event, CommandRejected | CaseClosed):
-        return event.command_id
-    return event.cause_id if isinstance(event, CaseEscalated) and event.actor is not None else None
-
-
-def _case(state: AccountCases, wanted: str) -> Case:
-    for case in (*state.cases.values(), *state.closed):
-        if case.case_id == wanted:
-            return case
-    raise BrokenLog(f"account {state.account_id} has no case {wanted}")
+def _replaced_closed(state: AccountCases, case: Case) -> AccountCases:
+    return replace(state, closed=tuple(case if other.case_id == case.case_id else other for other in state.closed))
 
 
 def _put_away(state: AccountCases, case: Case) -> AccountCases:
     """A case leaves the open ones for the closed ones, of which only so many are remembered."""
     closed = (*state.closed, case)[-MAX_CLOSED:]
-    while sum(len(each.linked) for each in closed) > MAX_LINKED and len(closed) > 1:
+    while sum(map(flags_remembered, closed)) > MAX_LINKED and len(closed) > 1:
         closed = closed[1:]
     return replace(
         state,
@@ -333,45 +228,260 @@ def _put_away(state: AccountCases, case: Case) -> AccountCases:
     )
 
 
-def _evolve_case(case: Case | None, event: SequencedCaseEvent) -> Case:
-    if isinstance(event, CaseOpened):
-        if case is not None:
-            raise BrokenLog(f"case {event.case_id} opens while {case.case_id} is open")
-        return Case(
-            case_id=event.case_id,
-            typology=event.typology,
-            sequence=1,
-            opened_at_ms=event.opened_at_ms,
-            escalated=False,
-            flags=1,
-            value_minor={event.currency: event.amount_minor},
-            linked={event.flag_id: event.score},
-            payments=_payment(event),
-        )
-    if case is None or event.sequence != case.sequence + 1:
-        raise BrokenLog(f"{type(event).__name__} {event.sequence} cannot follow {case}")
-    case = replace(case, sequence=event.sequence)
+def _open_again(state: AccountCases, case: Case) -> AccountCases:
+    if case.typology in state.cases:
+        raise BrokenLog(f"case {case.case_id} opens again while {state.cases[case.typology].case_id} is open")
+    closed = tuple(other for other in state.closed if other.case_id != case.case_id)
+    return replace(state, cases={**state.cases, case.typology: case}, closed=closed)
+
+
+def opened(before: Case | None, event: CaseOpened) -> Case:
+    """The case that an event opens."""
+    if before is not None:
+        raise BrokenLog(f"case {event.case_id} opens while {before.case_id} is open")
+    return Case(
+        case_id=event.case_id,
+        typology=event.typology,
+        sequence=1,
+        opened_at_ms=event.opened_at_ms,
+        escalated=False,
+        flags=1,
+        value_minor={event.currency: event.amount_minor},
+        linked={event.flag_id: event.score},
+        payments=_payment(event),
+        recent=("CaseOpened",),
+    )
+
+
+LaterEvent: TypeAlias = (
+    RiskLinked
+    | RiskRevised
+    | CaseEscalated
+    | CaseWoken
+    | CaseAssigned
+    | CaseReleased
+    | NoteAdded
+    | CaseSnoozed
+    | ClosingRequested
+    | ClosingRefused
+    | ClosingWithdrawn
+    | CaseClosed
+    | ReopeningRequested
+    | ReopeningRefused
+    | ReopeningWithdrawn
+    | CaseReopened
+    | CaseMerged
+    | CaseAbsorbed
+    | CaseUnmerged
+    | CaseParted
+    | CaseLinked
+    | CaseUnlinked
+)
+WorkEvent: TypeAlias = (
+    CaseWoken
+    | CaseAssigned
+    | CaseReleased
+    | NoteAdded
+    | CaseSnoozed
+    | ClosingRequested
+    | ClosingRefused
+    | ClosingWithdrawn
+    | ReopeningRequested
+    | ReopeningRefused
+    | ReopeningWithdrawn
+    | CaseMerged
+    | CaseUnmerged
+    | CaseLinked
+    | CaseUnlinked
+)
+
+
+def after(case: Case, event: LaterEvent) -> Case:
+    """A case after one of its events. Raises BrokenLog for any but the next."""
+    kind = type(event).__name__
+    if event.sequence != case.sequence + 1:
+        raise BrokenLog(f"{kind} {event.sequence} cannot follow {case}")
+    recent = (*case.recent[1 - MAX_RECENT :], kind)
     match event:
         case RiskLinked():
-            return replace(
-                case,
-                flags=case.flags + 1,
-                value_minor={
-                    **case.value_minor,
-                    event.currency: case.value_minor.get(event.currency, 0) + event.amount_minor,
-                },
-                linked=_latest({**case.linked, event.flag_id: event.score}),
-                payments=_latest({**case.payments, **_payment(event)}),
-            )
+            return _linked(case, event, recent)
         case RiskRevised():
-            stood, stands = case.linked.get(event.flag_id, 0) > 0, bool(event.rules)
-            return replace(case, flags=case.flags + stands - stood, linked={**case.linked, event.flag_id: event.score})
+            case = _revised(case, event)
         case CaseEscalated():
-            return replace(case, escalated=True)
+            touched = case.work if event.actor is None else replace(case.work, is_touched=True)
+            case = replace(case, escalated=True, work=touched)
         case CaseClosed():
-            return replace(case, disposition=event.disposition)
+            rested = replace(case.work, request=None, snoozed_at_ms=None, snoozed_until_ms=None)
+            case = replace(case, disposition=event.disposition, work=rested)
+        case CaseReopened():
+            work = replace(case.work, is_touched=True, assignee=None, request=None, sla_from_ms=event.reopened_at_ms)
+            case = replace(case, disposition=None, work=work)
+        case CaseAbsorbed():
+            case = _absorbed(case, event)
+        case CaseParted():
+            case = _parted(case, event)
+        case _:
+            case = replace(case, work=_worked(case.work, event))
+    return replace(case, sequence=event.sequence, recent=recent)
+
+
+def _worked(work: Work, event: WorkEvent) -> Work:
+    match event:
+        case CaseWoken():
+            return replace(work, snoozed_at_ms=None, snoozed_until_ms=None)
+        case CaseAssigned():
+            return replace(work, is_touched=True, assignee=event.assignee)
+        case CaseReleased():
+            return replace(work, is_touched=True, assignee=None)
+        case NoteAdded():
+            attachments = work.attachments + len(event.attachments)
+            return replace(work, is_touched=True, notes=work.notes + 1, attachments=attachments)
+        case CaseSnoozed():
+            until, at = event.until_ms, event.snoozed_at_ms
+            return replace(work, is_touched=True, snoozed_at_ms=at, snoozed_until_ms=until)
+        case ClosingRequested():
+            request = Request(
+                actor=event.actor, reason=event.reason, disposition=event.disposition, typology=event.typology
+            )
+            return replace(work, is_touched=True, request=request, snoozed_at_ms=None, snoozed_until_ms=None)
+        case ReopeningRequested():
+            return replace(work, request=Request(actor=event.actor, reason=event.reason))
+        case ClosingRefused() | ClosingWithdrawn() | ReopeningRefused() | ReopeningWithdrawn():
+            return replace(work, request=None)
+        case CaseMerged():
+            into = MergedInto(account_id=event.into_account_id, case_id=event.into_case_id, merge_id=event.command_id)
+            return replace(work, is_touched=True, merged_into=into, snoozed_at_ms=None, snoozed_until_ms=None)
+        case CaseUnmerged():
+            return replace(work, merged_into=None)
+        case CaseLinked():
+            return replace(work, links={**work.links, event.other_case_id: event.other_account_id})
+        case CaseUnlinked():
+            return replace(work, links={key: at for key, at in work.links.items() if key != event.other_case_id})
         case _:
             assert_never(event)
+
+
+def _linked(case: Case, event: RiskLinked, recent: tuple[str, ...]) -> Case:
+    """By hand and not by `replace`: this is what nearly every record of a busy inbox leads to."""
+    value = case.value_minor.get(event.currency, 0) + event.amount_minor
+    return Case(
+        case_id=case.case_id,
+        typology=case.typology,
+        sequence=event.sequence,
+        opened_at_ms=case.opened_at_ms,
+        escalated=case.escalated,
+        flags=case.flags + 1,
+        value_minor={**case.value_minor, event.currency: value},
+        linked=_latest({**case.linked, event.flag_id: event.score}),
+        payments=_latest({**case.payments, **_payment(event)}),
+        disposition=case.disposition,
+        recent=recent,
+        work=case.work,
+    )
+
+
+def _revised(case: Case, event: RiskRevised) -> Case:
+    if event.flag_id in case.linked:
+        more, linked = _restood(case.linked, event)
+        return replace(case, flags=case.flags + more, linked=linked)
+    absorbed, total = dict(case.work.absorbed), case.flags
+    for key, each in absorbed.items():
+        if event.flag_id in each.linked:
+            more, linked = _restood(each.linked, event)
+            absorbed[key], total = replace(each, standing=each.standing + more, linked=linked), total + more
+    return replace(case, flags=total, work=replace(case.work, absorbed=absorbed))
+
+
+def _restood(linked: dict[str, int], event: RiskRevised) -> tuple[int, dict[str, int]]:
+    """How many more flags stand, and the scores of all."""
+    return bool(event.rules) - (linked[event.flag_id] > 0), {**linked, event.flag_id: event.score}
+
+
+def _absorbed(case: Case, event: CaseAbsorbed) -> Case:
+    brought = Absorbed(
+        account_id=event.from_account_id,
+        merge_id=event.merge_id,
+        standing=event.standing,
+        value_minor={amount.currency: amount.amount_minor for amount in event.amounts},
+        linked={flag.flag_id: flag.score for flag in event.flags},
+        payments={flag.flag_id: _merged_payment(flag) for flag in event.flags},
+    )
+    work = replace(case.work, absorbed={**case.work.absorbed, event.from_case_id: brought})
+    value = summed(case.value_minor, brought.value_minor, 1)
+    return replace(case, flags=case.flags + event.standing, value_minor=value, work=work)
+
+
+def _parted(case: Case, event: CaseParted) -> Case:
+    left = {key: each for key, each in case.work.absorbed.items() if key != event.from_case_id}
+    amounts = {amount.currency: amount.amount_minor for amount in event.amounts}
+    return replace(
+        case,
+        flags=case.flags - event.standing,
+        value_minor=summed(case.value_minor, amounts, -1),
+        work=replace(case.work, absorbed=left),
+    )
+
+
+# -- parts -----------------------------------------------------------------------------------------------
+
+
+def summed(value_minor: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
+    """Amounts by currency with others added, or taken away; a currency of which nothing is left is left out."""
+    currencies = {**value_minor, **other}
+    total = {currency: value_minor.get(currency, 0) + sign * other.get(currency, 0) for currency in currencies}
+    return {currency: amount for currency, amount in total.items() if amount or sign > 0}
+
+
+def amounts_of(value_minor: Mapping[str, int]) -> tuple[Amount, ...]:
+    """The same as events have it."""
+    return tuple(Amount(currency=currency, amount_minor=amount) for currency, amount in sorted(value_minor.items()))
+
+
+def flags_remembered(case: Case) -> int:
+    """How many flags of a case are remembered, with those of the cases that are part of it."""
+    return len(case.linked) + sum(len(each.linked) for each in case.work.absorbed.values())
+
+
+def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
+    """The flags that a case hands over, with those of the cases that are part of it."""
+    sources = ((case.linked, case.payments), *((each.linked, each.payments) for each in case.work.absorbed.values()))
+    return tuple(
+        MergedFlag(
+            flag_id=flag_id,
+            score=linked[flag_id],
+            account_id=payment.account_id or account_id,
+            transaction_id=payment.transaction_id,
+            content_digest=payment.content_digest,
+            event_time=payment.event_time,
+            merchant_id=payment.merchant_id,
+            terminal_id=payment.terminal_id,
+            device_id=payment.device_id,
+            card_id=payment.card_id,
+        )
+        for linked, payments in sources
+        for flag_id, payment in payments.items()
+    )
+
+
+def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
+    """The payments of a case whose flags stand, with those of the cases that are part of it."""
+    sources = ((case.linked, case.payments), *((each.linked, each.payments) for each in case.work.absorbed.values()))
+    return tuple(
+        payment for linked, payments in sources for flag_id, payment in payments.items() if linked[flag_id] > 0
+    )
+
+
+def _merged_payment(flag: MergedFlag) -> FlaggedPayment:
+    return FlaggedPayment(
+        transaction_id=flag.transaction_id,
+        content_digest=flag.content_digest,
+        event_time=flag.event_time,
+        merchant_id=flag.merchant_id,
+        terminal_id=flag.terminal_id,
+        device_id=flag.device_id,
+        card_id=flag.card_id,
+        account_id=flag.account_id,
+    )
 
 
 def _payment(event: CaseOpened | RiskLinked) -> dict[str, FlaggedPayment]:
@@ -395,96 +505,24 @@ def _latest(by_flag: dict[str, Kept]) -> dict[str, Kept]:
     return dict(list(by_flag.items())[-MAX_LINKED:]) if len(by_flag) > MAX_LINKED else by_flag
 
 
-class CaseFold:
-    """The state of one partition of cases.inbox: its accounts with cases, all in memory, and its clock.
-
-    `load` reads a state entry by key and `keys` lists them; both are asked once, on start.
-    """
-
-    _CLOCK: Final = "\x1fclock"
-
-    def __init__(
-        self, load: Callable[[str], bytes | None] = lambda _: None, keys: Callable[[], Iterator[str]] = lambda: iter(())
-    ) -> None:
-        self._accounts: dict[str, AccountCases] = {}
-        self._dirty: set[str] = set()
-        for key in sorted(keys()):
-            packed = load(key)
-            if packed is not None and key != self._CLOCK:
-                self._accounts[key] = _unpack(packed)
-        self._now_ms = int(load(self._CLOCK) or -1)
-        self._clock_dirty = False
-
-    def read(self, name: str, data: dict[str, Any]) -> list[CaseEvent] | Refusal:
-        """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by."""
-        if name not in _INBOX:
-            return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
-        try:
-            record = from_fields(name, data)
-        except (KeyError, TypeError) as error:
-            return Refusal("bad_fields", f"not the fields of a {name}: {error!r}")
-        assert isinstance(record, InboxRecord)
-        return self.step(record)
-
-    def step(self, record: InboxRecord) -> list[CaseEvent] | Refusal:
-        """The events that a record leads to, already applied; or why it cannot be read yet."""
-        if isinstance(record, ClockTicked):
-            return self._tick(record)
-        state = self._accounts.get(record.account_id) or AccountCases(account_id=record.account_id)
-        decided = decide(state, record)
-        if isinstance(decided, Refusal):
-            return decided
-        if isinstance(record, RiskFlagged | RiskRestated):
-            state = replace(state, risk_sequence=max(state.risk_sequence, record.sequence))
-        if isinstance(record, EntityFlagged):
-            place, read = str(record.partition), state.entity_offsets
-            state = replace(state, entity_offsets={**read, place: max(read.get(place, -1), record.offset)})
-        self._keep(state, decided)
-        return decided
-
-    def _tick(self, tick: ClockTicked) -> list[CaseEvent]:
-        if tick.now_ms <= self._now_ms:
-            return []
-        self._now_ms, self._clock_dirty = tick.now_ms, True
-        events: list[CaseEvent] = []
-        for account_id in sorted(self._accounts):
-            state = self._accounts[account_id]
-            due = on_tick(state, tick)
-            if due:
-                self._keep(state, due)
-                events += due
-        return events
-
-    def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
-        for event in events:
-            state = evolve(state, event)
-        self._accounts[state.account_id] = state
-        self._dirty.add(state.account_id)
-
-    def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call, by key."""
-        writes: dict[str, bytes | None] = {key: _pack(self._accounts[key]) for key in sorted(self._dirty)}
-        if self._clock_dirty:
-            writes[self._CLOCK] = str(self._now_ms).encode()
-        self._dirty, self._clock_dirty = set(), False
-        return writes
-
-
-def _pack(state: AccountCases) -> bytes:
-    return json.dumps(state, separators=(",", ":"), default=_fields).encode()
-
-
-def _fields(part: AccountCases | Case | FlaggedPayment) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in part.__slots__}
-
-
-def _unpack(packed: bytes) -> AccountCases:
-    data = json.loads(packed)
-    cases = {typology: _unpack_case(case) for typology, case in data.pop("cases").items()}
-    closed = tuple(_unpack_case(case) for case in data.pop("closed", ()))
-    return AccountCases(**{**data, "answered": tuple(data["answered"]), "cases": cases, "closed": closed})
-
-
-def _unpack_case(data: dict[str, Any]) -> Case:
-    payments = {flag: FlaggedPayment(**payment) for flag, payment in data.pop("payments", {}).items()}
-    return Case(**data, payments=payments)
+def status_of(
+    *,
+    disposition: str | None,
+    is_merged: bool,
+    is_requested: bool,
+    is_snoozed: bool,
+    assignee: str | None,
+    is_touched: bool,
+) -> str:
+    """How far a case has come, in the one word that queues go by: what holds first of all these."""
+    if is_merged:
+        return "merged"
+    if disposition is not None:
+        return "closed"
+    if is_requested:
+        return "pending_approval"
+    if is_snoozed:
+        return "snoozed"
+    if assignee is not None:
+        return "in_review"
+    return "open" if is_touched else "new"

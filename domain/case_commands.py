@@ -22,18 +22,18 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedFlag:
-    """A flag that a merged case hands over; without a digest or merchant where it is older than these."""
+    """A flag that a merged case hands over, with its payment; a score of 0 where it no longer stands."""
 
     flag_id: str
-    transaction_id: str
     score: int
-    content_digest: str | None
+    account_id: str
+    transaction_id: str
+    content_digest: str
     event_time: int
-    merchant_id: str | None
+    merchant_id: str
     terminal_id: str | None
     device_id: str | None
     card_id: str | None
-    account_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

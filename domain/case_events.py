@@ -6,7 +6,6 @@ from typing import Final, TypeAlias
 from domain.case_commands import Amount, Attachment, MergedFlag
 from domain.reason import Reason
 
-
 CONFIRMED_FRAUD: Final = "confirmed_fraud"
 DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
 """What a case can turn out to be."""
@@ -32,7 +31,7 @@ REJECTIONS: Final = {
 class FlaggedPayment:
     """A payment that a case is about, with all that a label on it needs.
 
-    `account_id` is given where it is not the account of the case: of a case that was merged into it.
+    `account_id` is given where the payment came with a case that was merged into this one.
     """
 
     transaction_id: str

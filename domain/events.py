@@ -12,69 +12,191 @@ from uuid import UUID, uuid5
 
 from domain.case_commands import (
     AbsorbCase as AbsorbCase,
+)
+from domain.case_commands import (
     AddNote as AddNote,
+)
+from domain.case_commands import (
     Amount as Amount,
+)
+from domain.case_commands import (
     AnalystCommand as AnalystCommand,
+)
+from domain.case_commands import (
     ApproveClosing as ApproveClosing,
+)
+from domain.case_commands import (
     ApproveReopening as ApproveReopening,
+)
+from domain.case_commands import (
     AssignCase as AssignCase,
+)
+from domain.case_commands import (
     Attachment as Attachment,
+)
+from domain.case_commands import (
     ChainCommand as ChainCommand,
+)
+from domain.case_commands import (
     CloseCase as CloseCase,
+)
+from domain.case_commands import (
     Command as Command,
+)
+from domain.case_commands import (
     EscalateCase as EscalateCase,
+)
+from domain.case_commands import (
     LinkBack as LinkBack,
+)
+from domain.case_commands import (
     LinkCase as LinkCase,
+)
+from domain.case_commands import (
     MergeCases as MergeCases,
+)
+from domain.case_commands import (
     MergedFlag as MergedFlag,
+)
+from domain.case_commands import (
     PartCase as PartCase,
+)
+from domain.case_commands import (
     RefuseClosing as RefuseClosing,
+)
+from domain.case_commands import (
     RefuseReopening as RefuseReopening,
+)
+from domain.case_commands import (
     ReleaseCase as ReleaseCase,
+)
+from domain.case_commands import (
     ReopenCase as ReopenCase,
+)
+from domain.case_commands import (
     SnoozeCase as SnoozeCase,
+)
+from domain.case_commands import (
     TakeCase as TakeCase,
+)
+from domain.case_commands import (
     UndoMerge as UndoMerge,
+)
+from domain.case_commands import (
     UnlinkBack as UnlinkBack,
+)
+from domain.case_commands import (
     UnlinkCase as UnlinkCase,
+)
+from domain.case_commands import (
     UnmergeCase as UnmergeCase,
+)
+from domain.case_commands import (
     WakeCase as WakeCase,
+)
+from domain.case_commands import (
     WithdrawClosing as WithdrawClosing,
+)
+from domain.case_commands import (
     WithdrawReopening as WithdrawReopening,
 )
 from domain.case_events import (
-    AbsorptionRefused as AbsorptionRefused,
     CONFIRMED_FRAUD as CONFIRMED_FRAUD,
-    CaseAbsorbed as CaseAbsorbed,
-    CaseAnswer as CaseAnswer,
-    CaseAssigned as CaseAssigned,
-    CaseClosed as CaseClosed,
-    CaseEscalated as CaseEscalated,
-    CaseEvent as CaseEvent,
-    CaseLinked as CaseLinked,
-    CaseMerged as CaseMerged,
-    CaseOpened as CaseOpened,
-    CaseParted as CaseParted,
-    CaseReleased as CaseReleased,
-    CaseReopened as CaseReopened,
-    CaseSnoozed as CaseSnoozed,
-    CaseUnlinked as CaseUnlinked,
-    CaseUnmerged as CaseUnmerged,
-    CaseWoken as CaseWoken,
-    ClosingRefused as ClosingRefused,
-    ClosingRequested as ClosingRequested,
-    ClosingWithdrawn as ClosingWithdrawn,
-    CommandRejected as CommandRejected,
+)
+from domain.case_events import (
     DISPOSITIONS as DISPOSITIONS,
-    FlaggedPayment as FlaggedPayment,
-    MissedEvent as MissedEvent,
-    NoteAdded as NoteAdded,
+)
+from domain.case_events import (
     REJECTIONS as REJECTIONS,
+)
+from domain.case_events import (
+    AbsorptionRefused as AbsorptionRefused,
+)
+from domain.case_events import (
+    CaseAbsorbed as CaseAbsorbed,
+)
+from domain.case_events import (
+    CaseAnswer as CaseAnswer,
+)
+from domain.case_events import (
+    CaseAssigned as CaseAssigned,
+)
+from domain.case_events import (
+    CaseClosed as CaseClosed,
+)
+from domain.case_events import (
+    CaseEscalated as CaseEscalated,
+)
+from domain.case_events import (
+    CaseEvent as CaseEvent,
+)
+from domain.case_events import (
+    CaseLinked as CaseLinked,
+)
+from domain.case_events import (
+    CaseMerged as CaseMerged,
+)
+from domain.case_events import (
+    CaseOpened as CaseOpened,
+)
+from domain.case_events import (
+    CaseParted as CaseParted,
+)
+from domain.case_events import (
+    CaseReleased as CaseReleased,
+)
+from domain.case_events import (
+    CaseReopened as CaseReopened,
+)
+from domain.case_events import (
+    CaseSnoozed as CaseSnoozed,
+)
+from domain.case_events import (
+    CaseUnlinked as CaseUnlinked,
+)
+from domain.case_events import (
+    CaseUnmerged as CaseUnmerged,
+)
+from domain.case_events import (
+    CaseWoken as CaseWoken,
+)
+from domain.case_events import (
+    ClosingRefused as ClosingRefused,
+)
+from domain.case_events import (
+    ClosingRequested as ClosingRequested,
+)
+from domain.case_events import (
+    ClosingWithdrawn as ClosingWithdrawn,
+)
+from domain.case_events import (
+    CommandRejected as CommandRejected,
+)
+from domain.case_events import (
+    FlaggedPayment as FlaggedPayment,
+)
+from domain.case_events import (
+    MissedEvent as MissedEvent,
+)
+from domain.case_events import (
+    NoteAdded as NoteAdded,
+)
+from domain.case_events import (
     ReopeningRefused as ReopeningRefused,
+)
+from domain.case_events import (
     ReopeningRequested as ReopeningRequested,
+)
+from domain.case_events import (
     ReopeningWithdrawn as ReopeningWithdrawn,
+)
+from domain.case_events import (
     RiskLinked as RiskLinked,
+)
+from domain.case_events import (
     RiskRevised as RiskRevised,
+)
+from domain.case_events import (
     SequencedCaseEvent as SequencedCaseEvent,
 )
 from domain.reason import Reason as Reason

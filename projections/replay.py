@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from domain.case import CaseFold
+from domain.case_fold import CaseFold
 from domain.digest import HistoryDigest, canonical, canonical_json, place_of
 from domain.entity import EntityFold
 from domain.events import (

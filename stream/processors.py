@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from domain.case import CaseFold
+from domain.case_fold import CaseFold
 from domain.entity import EntityFold
 from domain.events import (
     TUPLES,

@@ -5,7 +5,8 @@ from functools import reduce
 
 import pytest
 
-from domain.case import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, CaseFold, decide, evolve
+from domain.case import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, evolve
+from domain.case_fold import CaseFold, decide
 from domain.events import (
     CaseClosed,
     CaseEscalated,
@@ -206,7 +207,7 @@ def test_an_analyst_escalates_and_is_answered_once() -> None:
     ("changed", "reason"),
     [
         ({"seen_sequence": 0}, "the case has moved on: seen at 0, now at 1"),
-        ({"case_id": "other"}, "the account has no open case of this id"),
+        ({"case_id": "other"}, "the account has no case of this id, or no longer remembers it"),
     ],
 )
 def test_a_refused_command_says_why(changed: dict[str, object], reason: str) -> None:
@@ -271,7 +272,7 @@ def test_a_flag_that_does_not_stand_is_not_among_the_payments_of_a_closed_case()
     ("changed", "reason"),
     [
         ({"seen_sequence": 2}, "the case has moved on: seen at 2, now at 1"),
-        ({"case_id": "other"}, "the account has no open case of this id"),
+        ({"case_id": "other"}, "the account has no case of this id, or no longer remembers it"),
         ({"disposition": "guilty"}, "the disposition must be one of confirmed_fraud, false_positive, inconclusive"),
     ],
 )
@@ -349,7 +350,7 @@ def test_only_so_many_closed_cases_are_remembered() -> None:
 
 
 def test_closed_cases_are_remembered_with_so_many_flags_in_all() -> None:
-    flags = [flag(number) for number in range(1, MAX_LINKED + 1)]
+    flags = [flag(number, amount_minor=100) for number in range(1, MAX_LINKED + 1)]
     first = close(seen_sequence=MAX_LINKED + 1)  # one event for the escalation by the number of flags
     fold, events = history(*flags, first, flag(MAX_LINKED + 1))
     opened = events[-1]

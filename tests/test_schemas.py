@@ -37,8 +37,8 @@ ITEMS: dict[str, dict[str, Any]] = {
         "device_id": "d", "card_id": None, "account_id": "other",
     },
     "MergedFlag": {
-        "flag_id": "f", "transaction_id": "tx-1", "score": 600, "content_digest": "00", "event_time": 5,
-        "merchant_id": "m", "terminal_id": None, "device_id": "d", "card_id": None, "account_id": "acct",
+        "flag_id": "f", "score": 600, "account_id": "acct", "transaction_id": "tx-1", "content_digest": "00",
+        "event_time": 5, "merchant_id": "m", "terminal_id": None, "device_id": "d", "card_id": None,
     },
     "Amount": {"currency": "EUR", "amount_minor": 5},
     "Attachment": {

@@ -1,0 +1,211 @@
+"""What flags and ticks of the clock lead to in the cases of an account."""
+
+from typing import Final
+
+from domain.case import SLA_MS, AccountCases, Case, after, opened
+from domain.case_events import CaseEscalated, CaseEvent, CaseOpened, CaseWoken, RiskLinked, RiskRevised
+from domain.currencies import DECIMALS
+from domain.events import ClockTicked, EntityFlagged, Flag, RiskFlagged, RiskRestated, case_id
+
+ESCALATE_AT_SCORE: Final = 900
+ESCALATE_AT_FLAGS: Final = 5
+ESCALATE_AT_VALUE_MAJOR: Final = 10_000
+"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
+
+
+def on_flag(state: AccountCases, record: Flag) -> list[CaseEvent]:
+    """A flag opens or joins a case. A restatement is told to every case that knows the flag, closed ones too.
+
+    A flag that had been withdrawn and stands again opens or joins a case unless it is in an open one: what was
+    decided on the closed case was decided without it.
+    """
+    events: list[CaseEvent] = []
+    if isinstance(record, RiskRestated):
+        holders = [case for case in (*state.cases.values(), *state.closed) if case.knows(record.flag_id)]
+        events += [_revised(case, record) for case in holders]
+        if holders and (record.rules_before or any(case.is_open for case in holders)):
+            return events
+    if not record.reasons:
+        return events
+    case = state.open_for(record.typology)
+    if case is None:
+        first = _open(state, record)
+        return [*events, first, *_escalated_by(record, state.account_id, opened(None, first))]
+    link = _link(state.account_id, case, record)
+    if case.escalated and case.work.snoozed_until_ms is None:
+        return [*events, link]
+    case = after(case, link)
+    woken = _woken(state.account_id, case, record)
+    for event in woken:
+        case = after(case, event)
+    return [*events, link, *woken, *_escalated_by(record, state.account_id, case)]
+
+
+def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
+    """Cases whose snoozing is over, and cases whose deadline is: a snoozed one is not escalated while it sleeps."""
+    events: list[CaseEvent] = []
+    for case in state.cases.values():
+        until = case.work.snoozed_until_ms
+        if until is not None:
+            if tick.now_ms < until:
+                continue
+            woken = _wake(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
+            events.append(woken)
+            case = after(case, woken)
+        due_ms = (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
+        if not case.escalated and tick.now_ms >= due_ms:
+            detail = f"open for {SLA_MS // 3_600_000} h"
+            events.append(escalated(state.account_id, case, "sla", detail, tick.tick_id, tick.now_ms))
+    return events
+
+
+def _revised(case: Case, record: RiskRestated) -> RiskRevised:
+    return RiskRevised(
+        account_id=record.account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        flag_id=record.flag_id,
+        transaction_id=record.transaction_id,
+        score_before=record.score_before if record.rules_before else 0,
+        score=record.score if record.reasons else 0,
+        rules=_rules(record),
+        cause_transaction_id=record.cause_transaction_id,
+        event_time=record.event_time,
+    )
+
+
+def _rules(record: Flag) -> tuple[str, ...]:
+    return tuple([reason.rule for reason in record.reasons])
+
+
+def _open(state: AccountCases, record: Flag) -> CaseOpened:
+    previous = state.previous.get(record.typology)
+    is_payment = isinstance(record, RiskFlagged | RiskRestated)
+    return CaseOpened(
+        account_id=state.account_id,
+        case_id=case_id(record.typology, record.flag_id, previous),
+        sequence=1,
+        typology=record.typology,
+        flag_id=record.flag_id,
+        transaction_id=record.transaction_id,
+        event_time=record.event_time,
+        amount_minor=record.amount_minor,
+        currency=record.currency,
+        score=record.score,
+        rules=_rules(record),
+        opened_at_ms=record.event_time,
+        content_digest=record.content_digest,
+        merchant_id=record.merchant_id,
+        terminal_id=record.terminal_id,
+        device_id=record.device_id,
+        card_id=record.card_id,
+        previous_case_id=previous,
+        payment_method=record.payment_method if is_payment else None,
+        channel=record.channel if is_payment else None,
+        country=record.country if is_payment else None,
+        latitude=record.latitude if is_payment else None,
+        longitude=record.longitude if is_payment else None,
+        reasons=record.reasons,
+    )
+
+
+def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
+    is_payment = isinstance(record, RiskFlagged | RiskRestated)
+    return RiskLinked(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        flag_id=record.flag_id,
+        transaction_id=record.transaction_id,
+        event_time=record.event_time,
+        amount_minor=record.amount_minor,
+        currency=record.currency,
+        score=record.score,
+        rules=_rules(record),
+        content_digest=record.content_digest,
+        merchant_id=record.merchant_id,
+        terminal_id=record.terminal_id,
+        device_id=record.device_id,
+        card_id=record.card_id,
+        payment_method=record.payment_method if is_payment else None,
+        channel=record.channel if is_payment else None,
+        country=record.country if is_payment else None,
+        latitude=record.latitude if is_payment else None,
+        longitude=record.longitude if is_payment else None,
+        reasons=record.reasons,
+    )
+
+
+def _woken(account_id: str, case: Case, record: Flag) -> list[CaseWoken]:
+    """A new flag ends the snoozing: at its payment's time, or when the snoozing began if that payment came late."""
+    if case.work.snoozed_until_ms is None:
+        return []
+    at_ms = max(record.event_time, case.work.snoozed_at_ms or 0)
+    return [_wake(account_id, case, "flag", record.flag_id, at_ms)]
+
+
+def _wake(account_id: str, case: Case, trigger: str, cause_id: str, at_ms: int) -> CaseWoken:
+    return CaseWoken(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        trigger=trigger,
+        cause_id=cause_id,
+        actor=None,
+        woken_at_ms=at_ms,
+    )
+
+
+def _escalated_by(record: Flag, account_id: str, case: Case) -> list[CaseEscalated]:
+    if case.escalated:
+        return []
+    if record.score >= ESCALATE_AT_SCORE:
+        trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
+    else:
+        trigger, detail = weight(case)
+    if not trigger:
+        return []
+    return [escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
+
+
+def weight(case: Case) -> tuple[str, str]:
+    """What of a case's flags needs more eyes, if any of it does: the trigger, and the detail."""
+    if case.flags >= ESCALATE_AT_FLAGS:
+        return "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
+    value, currency = largest_value_major(case)
+    if value >= ESCALATE_AT_VALUE_MAJOR:
+        return "value", f"{value} {currency} flagged, from {ESCALATE_AT_VALUE_MAJOR}"
+    return "", ""
+
+
+def largest_value_major(case: Case) -> tuple[int, str]:
+    """The largest flagged amount of a case in whole units, and its currency: amounts are not converted."""
+    value, currency = 0, ""
+    for each, amount_minor in case.value_minor.items():
+        major = amount_minor // 10 ** DECIMALS[each]
+        if major > value or not currency:
+            value, currency = major, each
+    return value, currency
+
+
+def escalated(
+    account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
+) -> CaseEscalated:
+    """More eyes are needed."""
+    return CaseEscalated(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        trigger=trigger,
+        detail=detail,
+        cause_id=cause_id,
+        actor=actor,
+        escalated_at_ms=at_ms,
+    )
+
+
+def is_redelivered(state: AccountCases, record: Flag) -> bool:
+    """Whether a flag has been read before."""
+    if isinstance(record, EntityFlagged):
+        return record.offset <= state.entity_offsets.get(str(record.partition), -1)
+    return record.sequence <= state.risk_sequence

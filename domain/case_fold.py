@@ -1,0 +1,162 @@
+"""The fold of a partition of cases.inbox: the one door that the live job, replays and tests come in by."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final, TypeAlias, get_args
+
+from domain.case import (
+    UNTOUCHED,
+    Absorbed,
+    AccountCases,
+    Case,
+    MergedInto,
+    Request,
+    Work,
+    evolve,
+)
+from domain.case_answers import on_command
+from domain.case_commands import Command
+from domain.case_events import CaseEvent, FlaggedPayment
+from domain.case_flags import is_redelivered, on_flag, on_tick
+from domain.events import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
+from domain.payment import Refusal
+
+AccountRecord: TypeAlias = Flag | Command
+_INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
+
+
+def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
+    """What a record leads to. A redelivered record leads to nothing; one after a gap is refused."""
+    if not isinstance(record, RiskFlagged | RiskRestated | EntityFlagged):
+        return on_command(state, record)
+    if is_redelivered(state, record):
+        return []
+    if not isinstance(record, EntityFlagged) and record.sequence > state.risk_sequence + 1:
+        return Refusal(
+            "sequence_gap",
+            f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
+            f"{state.risk_sequence}; it waits for those between",
+        )
+    return on_flag(state, record)
+
+
+class CaseFold:
+    """The state of one partition of cases.inbox: its accounts with cases, all in memory, and its clock.
+
+    `load` reads a state entry by key and `keys` lists them; both are asked once, on start.
+    """
+
+    _CLOCK: Final = "\x1fclock"
+
+    def __init__(
+        self, load: Callable[[str], bytes | None] = lambda _: None, keys: Callable[[], Iterator[str]] = lambda: iter(())
+    ) -> None:
+        self._accounts: dict[str, AccountCases] = {}
+        self._dirty: set[str] = set()
+        for key in sorted(keys()):
+            packed = load(key)
+            if packed is not None and key != self._CLOCK:
+                self._accounts[key] = _unpack(packed)
+        self._now_ms = int(load(self._CLOCK) or -1)
+        self._clock_dirty = False
+
+    def read(self, name: str, data: dict[str, Any]) -> list[CaseEvent] | Refusal:
+        """What a decoded record of the log leads to."""
+        if name not in _INBOX:
+            return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
+        try:
+            record = from_fields(name, data)
+        except (KeyError, TypeError) as error:
+            return Refusal("bad_fields", f"not the fields of a {name}: {error!r}")
+        assert isinstance(record, InboxRecord)
+        return self.step(record)
+
+    def step(self, record: InboxRecord) -> list[CaseEvent] | Refusal:
+        """The events that a record leads to, already applied; or why it cannot be read yet."""
+        if isinstance(record, ClockTicked):
+            return self._tick(record)
+        state = self._accounts.get(record.account_id) or AccountCases(account_id=record.account_id)
+        decided = decide(state, record)
+        if isinstance(decided, Refusal):
+            return decided
+        if isinstance(record, RiskFlagged | RiskRestated):
+            state = replace(state, risk_sequence=max(state.risk_sequence, record.sequence))
+        if isinstance(record, EntityFlagged):
+            place, read = str(record.partition), state.entity_offsets
+            state = replace(state, entity_offsets={**read, place: max(read.get(place, -1), record.offset)})
+        self._keep(state, decided)
+        return decided
+
+    def _tick(self, tick: ClockTicked) -> list[CaseEvent]:
+        if tick.now_ms <= self._now_ms:
+            return []
+        self._now_ms, self._clock_dirty = tick.now_ms, True
+        events: list[CaseEvent] = []
+        for account_id in sorted(self._accounts):
+            state = self._accounts[account_id]
+            due = on_tick(state, tick)
+            if due:
+                self._keep(state, due)
+                events += due
+        return events
+
+    def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
+        for event in events:
+            state = evolve(state, event)
+        self._accounts[state.account_id] = state
+        self._dirty.add(state.account_id)
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call, by key."""
+        writes: dict[str, bytes | None] = {key: pack(self._accounts[key]) for key in sorted(self._dirty)}
+        if self._clock_dirty:
+            writes[self._CLOCK] = str(self._now_ms).encode()
+        self._dirty, self._clock_dirty = set(), False
+        return writes
+
+
+# -- state entries: JSON, in which a part that is missing has its default, as in those of an earlier engine -----------
+
+
+def pack(state: AccountCases) -> bytes:
+    """A state entry."""
+    return json.dumps(state, separators=(",", ":"), default=_fields).encode()
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    if isinstance(part, Work) and part == UNTOUCHED:
+        return {}
+    return {name: getattr(part, name) for name in part.__slots__}
+
+
+def _unpack(packed: bytes) -> AccountCases:
+    data = json.loads(packed)
+    cases = {typology: _unpack_case(case) for typology, case in data.pop("cases").items()}
+    closed = tuple(_unpack_case(case) for case in data.pop("closed", ()))
+    return AccountCases(**{**data, "answered": tuple(data["answered"]), "cases": cases, "closed": closed})
+
+
+def _unpack_case(data: dict[str, Any]) -> Case:
+    data["payments"] = _unpack_payments(data.get("payments", {}))
+    data["recent"] = tuple(data.get("recent", ()))
+    work = data.pop("work", None)
+    return Case(**data, work=_unpack_work(work) if work else UNTOUCHED)
+
+
+def _unpack_work(data: dict[str, Any]) -> Work:
+    request, merged = data.pop("request"), data.pop("merged_into")
+    absorbed = {
+        key: Absorbed(**{**each, "payments": _unpack_payments(each["payments"])})
+        for key, each in data.pop("absorbed").items()
+    }
+    return Work(
+        **data,
+        request=Request(**request) if request else None,
+        merged_into=MergedInto(**merged) if merged else None,
+        absorbed=absorbed,
+    )
+
+
+def _unpack_payments(data: dict[str, Any]) -> dict[str, FlaggedPayment]:
+    return {flag: FlaggedPayment(**payment) for flag, payment in data.items()}
