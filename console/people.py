@@ -168,8 +168,8 @@ class People:
             )
         return token
 
-    def of_session(self, token: str) -> Person | None:
-        """Whoever is signed in with this cookie; idle and old sessions are nobody's."""
+    def of_session(self, token: str, *, is_use: bool = True) -> Person | None:
+        """Whoever is signed in with this cookie; idle and old sessions are nobody's. To watch only is no use of it."""
         now, key = self._now_ms(), digest_of(token)
         with self._reading() as session:
             found = session.execute(
@@ -181,7 +181,7 @@ class People:
         row, person = found
         if now - row.seen_at_ms > IDLE_MS or now - row.started_at_ms > ABSOLUTE_MS or person.is_disabled:
             return None
-        if now - row.seen_at_ms > SEEN_EVERY_MS:
+        if is_use and now - row.seen_at_ms > SEEN_EVERY_MS:
             with self._writing() as session:
                 session.execute(update(SessionRow).where(SessionRow.session_id == key).values(seen_at_ms=now))
         return _as_person(person)

@@ -109,3 +109,52 @@ class DoorLogRow(Base):
     subject: Mapped[str] = mapped_column(Text)
     outcome: Mapped[str] = mapped_column(String(16))
     detail: Mapped[str] = mapped_column(Text)
+
+
+class RequestRow(Base):
+    """A write that was asked for with an idempotency key, and its answer once there is one."""
+
+    __tablename__ = "requests"
+
+    command_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of what was asked: the same key for something else is a mistake."""
+    begun_at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    status: Mapped[int | None] = mapped_column(Integer)
+    etag: Mapped[str | None] = mapped_column(String(32))
+    body: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookRow(Base):
+    """An address that is told of case events. Its secret is not stored: it derives from the console's key."""
+
+    __tablename__ = "webhooks"
+
+    webhook_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    kinds: Mapped[str] = mapped_column(Text)
+    """Names of events, with spaces between; empty: all of them."""
+    secret_number: Mapped[int] = mapped_column(Integer)
+    is_active: Mapped[bool]
+    created_by: Mapped[str] = mapped_column(String(64))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class WebhookDeliveryRow(Base):
+    """One event on its way to one webhook: due, delivered, or dead after too many attempts."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('due', 'delivered', 'dead')", name="webhook_deliveries_state"),
+        Index("webhook_deliveries_due", "state", "next_at_ms"),
+    )
+
+    delivery_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.webhook_id"), index=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer)
+    made_at_ms: Mapped[int] = mapped_column(BigInteger)
+    next_at_ms: Mapped[int] = mapped_column(BigInteger)
+    last_error: Mapped[str | None] = mapped_column(Text)

@@ -1,17 +1,25 @@
 """Serves the console: `python -m console.web`, with the settings of its environment."""
 
-import uvicorn
+import time
 
+import uvicorn
+from fastapi import FastAPI
+
+from console.board_feed import BoardFeed
+from console.case_desk import CaseDesk
 from console.web.app import create_app
+from console.web.attachments import Attachments
 from console.web.doors import Doors
 from console.web.open_id import OpenId, provider_from
-from console.work import people
+from console.web.requests import Requests
+from console.work import bucket, case_table, people, topics
 from infra.services import CONSOLE, metrics_port
 from infra.settings import Settings
+from migrations.store import connect
 from projections.worker import serve_metrics
 
 
-def doors(settings: Settings) -> Doors:
+def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
     """The parts of the console that these settings make."""
     provider = provider_from(
         settings.oidc_issuer,
@@ -23,6 +31,14 @@ def doors(settings: Settings) -> Doors:
     callback = f"{settings.console_url}/sign-in/oidc/callback"
     return Doors(
         people=people(settings),
+        requests=Requests(connect(settings.control_database), now_ms),
+        board=feed.board,
+        changes=feed.changes,
+        is_ready=lambda: feed.is_ready,
+        desk=desk,
+        table=case_table(settings),
+        attachments=Attachments(bucket(settings)),
+        now_ms=now_ms,
         public_url=settings.console_url,
         open_id=OpenId(provider, callback) if provider else None,
     )
@@ -32,7 +48,21 @@ def main() -> None:
     """Run until told to stop."""
     settings = Settings()
     serve_metrics(metrics_port(settings, CONSOLE))
-    app = create_app(doors(settings))
+    feed = BoardFeed(
+        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, case_table(settings)
+    )
+    feed.start()
+    with CaseDesk(settings) as desk:
+        _serve(settings, create_app(doors(settings, feed, desk)))
+    feed.stop()
+
+
+def now_ms() -> int:
+    """The time."""
+    return time.time_ns() // 1_000_000
+
+
+def _serve(settings: Settings, app: FastAPI) -> None:
     uvicorn.run(
         app,
         host=settings.host,

@@ -7,7 +7,19 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from console.web import api_people, api_self, pages, problems, sign_in, sign_in_elsewhere
+from console.web import (
+    api_attachments,
+    api_cases,
+    api_commands,
+    api_events,
+    api_people,
+    api_queue,
+    api_self,
+    pages,
+    problems,
+    sign_in,
+    sign_in_elsewhere,
+)
 from console.web.doors import Doors
 from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
@@ -31,7 +43,18 @@ def create_app(doors: Doors) -> FastAPI:
     )
     app.state.doors = doors
     app.router.route_class = GuardedRoute
-    for area in (api_self, api_people, sign_in, sign_in_elsewhere, pages):
+    for area in (
+        api_self,
+        api_people,
+        api_queue,
+        api_cases,
+        api_commands,
+        api_attachments,
+        api_events,
+        sign_in,
+        sign_in_elsewhere,
+        pages,
+    ):
         area.register(app)
     problems.register(app)
     app.exception_handler(Problem)(_problem_or_sign_in)

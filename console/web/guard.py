@@ -47,7 +47,7 @@ async def admit(request: Request, permission: Permission | None) -> None:
     if person is None:
         raise Problem(401, "there is no valid session or token with this request", {"WWW-Authenticate": "Bearer"})
     request.state.person = person
-    wait_s = doors.requests.take(person.person_id)
+    wait_s = doors.rate.take(person.person_id)
     if wait_s:
         raise Problem(429, "too many requests", {"Retry-After": str(int(wait_s) + 1)})
     if permission is None or not person.may(permission):
@@ -67,6 +67,15 @@ async def _who(request: Request, doors: Doors) -> Person | None:
         return None
     request.state.session_token = cookie
     return await run_in_threadpool(doors.people.of_session, cookie)
+
+
+def still_in(request: Request) -> bool:
+    """Whether whoever opened a long answer may still read it: signed in, and with the permission that it took."""
+    doors, permission = doors_of(request), ROUTES.get(_route(request))
+    token = request.state.session_token
+    bearer = request.headers.get("authorization", "").partition(" ")[2]
+    person = doors.people.of_session(token, is_use=False) if token else doors.people.of_token(bearer)
+    return person is not None and permission is not None and person.may(permission)
 
 
 async def _check_csrf(request: Request, session_token: str) -> None:
