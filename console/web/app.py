@@ -23,6 +23,7 @@ from console.web import (
 from console.web.doors import Doors
 from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
+from console.web.page_parts import PageParts
 from console.web.problems import Problem, answer
 from console.web.rendering import FOLDER
 
@@ -30,7 +31,7 @@ MAX_BODY = 64 << 10
 """Of a request, in bytes; what takes attachments says so itself."""
 
 
-def create_app(doors: Doors) -> FastAPI:
+def create_app(doors: Doors, parts: PageParts) -> FastAPI:
     """The app, with every route behind the guard."""
     app = FastAPI(
         title="fraudcase",
@@ -42,6 +43,7 @@ def create_app(doors: Doors) -> FastAPI:
         max_body_size=MAX_BODY,
     )
     app.state.doors = doors
+    app.state.page_parts = parts
     app.router.route_class = GuardedRoute
     for area in (
         api_self,

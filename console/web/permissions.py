@@ -87,8 +87,31 @@ ROUTES: Final[dict[str, Permission]] = {
     "POST /api/v1/people/{name}/password": P.ADMINISTER,
     "POST /api/v1/people/{name}/tokens": P.ADMINISTER,
     "GET /api/v1/audit/doors": P.READ_AUDIT,
+    "GET /stream": P.SELF,
+    "GET /account": P.SELF,
+    "POST /account": P.SELF,
+    "GET /monitor": P.MONITOR,
+    "GET /queue": P.READ_CASES,
+    "POST /queue/take-next": P.WORK_CASES,
+    "POST /queue/bulk": P.LEAD_CASES,
+    "GET /cases/{case_id}": P.READ_CASES,
+    "GET /rules": P.READ_RULES,
+    "GET /rules/{pack_id}": P.READ_RULES,
+    "GET /audit": P.READ_AUDIT,
+    "GET /people": P.ADMINISTER,
+    "POST /people": P.ADMINISTER,
+    "POST /people/{name}": P.ADMINISTER,
 }
 """Every route, by method and path."""
+_PAGES: Final = "/cases/{case_id}/"
+ROUTES.update(
+    {
+        route.replace("/api/v1", ""): permission
+        for route, permission in ROUTES.items()
+        if route.startswith(f"POST /api/v1{_PAGES}") and not route.endswith("/attachments")
+    }
+)
+"""A command from a page takes what it takes over the API."""
 
 
 def permissions_of(roles: frozenset[Role]) -> frozenset[Permission]:

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from console.people import csrf_token
+from console.web.formats import FILTERS
 
 FOLDER = Path(__file__).parent
 TEMPLATES = Environment(
@@ -16,6 +17,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.filters.update(FILTERS)
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
@@ -25,5 +27,6 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         "person": getattr(request.state, "person", None),
         "csrf_token": csrf_token(token) if token else "",
         "path": request.url.path,
+        "theme": theme if (theme := request.cookies.get("theme")) in ("light", "dark") else "",
     }
     return Response(TEMPLATES.get_template(template).render(**known, **context), status, media_type="text/html")
