@@ -70,6 +70,7 @@ def replay(settings: Settings, source: str, *, with_views: bool = True) -> Repla
     if isinstance(log, ArchivedLog):
         problems += dict.fromkeys(each.detail for each in log.altered)
     result = compare(live, derived.history)
+    derived.know(live.known_at_ms)
     views, stored_digest = Comparison([], 0), None
     if with_views:
         try:

@@ -1,6 +1,6 @@
 """The cases of one account: what is true of them after each event. What leads to events is decided beside this.
 
-`case_flags.py` decides on flags and ticks, `case_answers.py` on commands; `case_fold.py` folds a partition of cases.inbox.
+`case_flags.py` decides on flags and ticks, `case_answers.py` on commands; `case_fold.py` folds the inbox.
 """
 
 from collections.abc import Mapping

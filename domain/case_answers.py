@@ -1,4 +1,4 @@
-"""What commands lead to in the cases of an account: every one is answered, by events or by a rejection that says why."""
+"""What commands lead to in the cases of an account: each is answered, by events or by a rejection."""
 
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
@@ -442,8 +442,12 @@ def _unfit(into: Case | None, brought: CaseMerged | AbsorbCase) -> str:
 
 
 def _taken(
-    account_id: str, into: Case, command: MergeCases | AbsorbCase | UndoMerge, brought: CaseMerged | AbsorbCase, merge_id: str
-) -> list[CaseEvent]:  # fmt: skip
+    account_id: str,
+    into: Case,
+    command: MergeCases | AbsorbCase | UndoMerge,
+    brought: CaseMerged | AbsorbCase,
+    merge_id: str,
+) -> list[CaseEvent]:
     """What it means for the case that takes the other one."""
     from_account = brought.from_account_id if isinstance(brought, AbsorbCase) else brought.account_id
     absorbed = CaseAbsorbed(
@@ -627,7 +631,7 @@ def _undo(state: AccountCases, case: Case, command: UndoMerge) -> Decision:
     return [again, *_taken(state.account_id, instead, command, again, command.command_id)]
 
 
-# -- parts --------------------------------------------------------------------------------------------------------------
+# -- parts ------------------------------------------------------------------------------------------------
 
 
 def _next(case: Case, command: Command) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What has happened to a case. Those with a `sequence` are numbered without gaps, case by case; answers are not."""
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from domain.case_commands import Amount, Attachment, MergedFlag
 from domain.reason import Reason
@@ -130,8 +130,8 @@ class RiskLinked(OfCase):
 class RiskRevised(OfCase):
     """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
 
-    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case. `event_time` is
-    the flagged payment's.
+    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
+    `event_time` is the flagged payment's.
     """
 
     flag_id: str
@@ -430,3 +430,46 @@ def command_answered(event: CaseEvent) -> str | None:
     if isinstance(event, Answered | CommandRejected | AbsorptionRefused):
         return event.command_id
     return event.cause_id if isinstance(event, CaseEscalated | CaseWoken) and event.actor is not None else None
+
+
+def happened_at_ms(event: SequencedCaseEvent) -> int | None:
+    """The event's own time: of a flag its payment's, of a deed when it was done. None for old RiskRevised, without."""
+    match event:
+        case CaseOpened() | RiskLinked() | RiskRevised():
+            return event.event_time
+        case CaseEscalated():
+            return event.escalated_at_ms
+        case CaseWoken():
+            return event.woken_at_ms
+        case CaseAssigned():
+            return event.assigned_at_ms
+        case CaseReleased():
+            return event.released_at_ms
+        case NoteAdded():
+            return event.added_at_ms
+        case CaseSnoozed():
+            return event.snoozed_at_ms
+        case ClosingRequested() | ReopeningRequested():
+            return event.requested_at_ms
+        case ClosingRefused() | ReopeningRefused():
+            return event.refused_at_ms
+        case ClosingWithdrawn() | ReopeningWithdrawn():
+            return event.withdrawn_at_ms
+        case CaseClosed():
+            return event.closed_at_ms
+        case CaseReopened():
+            return event.reopened_at_ms
+        case CaseMerged():
+            return event.merged_at_ms
+        case CaseAbsorbed():
+            return event.absorbed_at_ms
+        case CaseUnmerged():
+            return event.unmerged_at_ms
+        case CaseParted():
+            return event.parted_at_ms
+        case CaseLinked():
+            return event.linked_at_ms
+        case CaseUnlinked():
+            return event.unlinked_at_ms
+        case _:
+            assert_never(event)

@@ -5,7 +5,7 @@ from typing import Final
 from domain.case import SLA_MS, AccountCases, Case, after, opened
 from domain.case_events import CaseEscalated, CaseEvent, CaseOpened, CaseWoken, RiskLinked, RiskRevised
 from domain.currencies import DECIMALS
-from domain.events import ClockTicked, EntityFlagged, Flag, RiskFlagged, RiskRestated, case_id
+from domain.events import ClockTicked, EntityFlagged, Flag, RiskRestated, case_id
 
 ESCALATE_AT_SCORE: Final = 900
 ESCALATE_AT_FLAGS: Final = 5
@@ -80,7 +80,7 @@ def _rules(record: Flag) -> tuple[str, ...]:
 
 def _open(state: AccountCases, record: Flag) -> CaseOpened:
     previous = state.previous.get(record.typology)
-    is_payment = isinstance(record, RiskFlagged | RiskRestated)
+    payment = None if isinstance(record, EntityFlagged) else record  # an entity's flag says less of its payment
     return CaseOpened(
         account_id=state.account_id,
         case_id=case_id(record.typology, record.flag_id, previous),
@@ -100,17 +100,17 @@ def _open(state: AccountCases, record: Flag) -> CaseOpened:
         device_id=record.device_id,
         card_id=record.card_id,
         previous_case_id=previous,
-        payment_method=record.payment_method if is_payment else None,
-        channel=record.channel if is_payment else None,
-        country=record.country if is_payment else None,
-        latitude=record.latitude if is_payment else None,
-        longitude=record.longitude if is_payment else None,
+        payment_method=payment.payment_method if payment else None,
+        channel=payment.channel if payment else None,
+        country=payment.country if payment else None,
+        latitude=payment.latitude if payment else None,
+        longitude=payment.longitude if payment else None,
         reasons=record.reasons,
     )
 
 
 def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
-    is_payment = isinstance(record, RiskFlagged | RiskRestated)
+    payment = None if isinstance(record, EntityFlagged) else record  # an entity's flag says less of its payment
     return RiskLinked(
         account_id=account_id,
         case_id=case.case_id,
@@ -127,11 +127,11 @@ def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
         terminal_id=record.terminal_id,
         device_id=record.device_id,
         card_id=record.card_id,
-        payment_method=record.payment_method if is_payment else None,
-        channel=record.channel if is_payment else None,
-        country=record.country if is_payment else None,
-        latitude=record.latitude if is_payment else None,
-        longitude=record.longitude if is_payment else None,
+        payment_method=payment.payment_method if payment else None,
+        channel=payment.channel if payment else None,
+        country=payment.country if payment else None,
+        latitude=payment.latitude if payment else None,
+        longitude=payment.longitude if payment else None,
         reasons=record.reasons,
     )
 

@@ -536,11 +536,12 @@ _PLAIN: Final = (str, int, type(None))
 
 
 def _record(made: Any) -> dict[str, Any]:
-    return {name: _plain(getattr(made, name)) for name in _names(type(made))}
+    names: tuple[str, ...] = _names(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
+    return {name: _plain(getattr(made, name)) for name in names}
 
 
 @cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 

@@ -31,7 +31,11 @@ class CaseTable(Protocol):
         """All that is stored of a case: its view, and its events and answers in order."""
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """Store items, then each view if the stored sequence is the given one; returns the cases where it is not."""
+        """Store items that are not there, and each view if the stored sequence is the given one.
+
+        Returns the cases where it is another.
+        An event's item is written once: its first record says when the event became known.
+        """
 
     def put(self, items: list[Item]) -> None:
         """Store items as they are; the same item twice is the same as once."""
@@ -49,6 +53,7 @@ class Write(NamedTuple):
     case_id: str
     size: int
     request: Any
+    is_view: bool
 
 
 class DynamoCaseTable:
@@ -63,7 +68,7 @@ class DynamoCaseTable:
         """Make the table if it is missing."""
         if self._name in self._client.list_tables()["TableNames"]:
             return
-        keys = ("pk", "sk", "queue", "priority", "account")
+        keys = ("pk", "sk", "queue", "priority", "account", "assigned")
         try:
             self._client.create_table(
                 TableName=self._name,
@@ -79,7 +84,11 @@ class DynamoCaseTable:
                         ],
                         "Projection": {"ProjectionType": "ALL"},
                     }
-                    for index, hash_key in (("by-queue", "queue"), ("by-account", "account"))
+                    for index, hash_key in (
+                        ("by-queue", "queue"),
+                        ("by-account", "account"),
+                        ("by-assignee", "assigned"),
+                    )
                 ],
             )
         except self._client.exceptions.ResourceInUseException:
@@ -125,7 +134,7 @@ class DynamoCaseTable:
         return [case_id for writes in chain for case_id in self._commit(writes)]
 
     def _commit(self, writes: list[Write]) -> list[str]:
-        """Store a transaction; a view that was overtaken is left out, and the rest is stored without it."""
+        """Store a transaction; what is there already and a view that was overtaken are left out of it."""
         refused: list[str] = []
         attempt = 0
         while writes:
@@ -139,7 +148,9 @@ class DynamoCaseTable:
                         raise
                     time.sleep(min(2.0, 0.05 * 2**attempt))
                     attempt += 1
-                refused += [write.case_id for write, is_over in zip(writes, overtaken, strict=True) if is_over]
+                refused += [
+                    write.case_id for write, is_over in zip(writes, overtaken, strict=True) if is_over and write.is_view
+                ]
                 writes = [write for write, is_over in zip(writes, overtaken, strict=True) if not is_over]
             else:
                 break
@@ -191,8 +202,8 @@ class MemoryCaseTable:
         return [self.items[key] for key in sorted(self.items) if key[0] == f"case#{case_id}"]
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """Items, then views on their condition."""
-        self.put(items)
+        """Items that are not there, then views on their condition."""
+        self.put([item for item in _first_of_each(items) if (item["pk"], item["sk"]) not in self.items])
         refused = []
         for view, before in views:
             stored = self.view(view.case_id)
@@ -218,15 +229,22 @@ class MemoryCaseTable:
 def _by_case(table: str, views: list[tuple[CaseView, int]], items: list[Item]) -> dict[str, list[Write]]:
     """What to write of each case: its events, each once, and last its view, on the condition that it is unchanged."""
     writes: dict[str, list[Write]] = {}
-    for item in {(item["pk"], item["sk"]): item for item in items}.values():
+    for item in _first_of_each(items):
         case_id = item["pk"].removeprefix("case#")
-        put = {"TableName": table, "Item": _to_dynamo(item)}
-        writes.setdefault(case_id, []).append(Write(case_id, len(item["body"]), {"Put": put}))
+        put = {"TableName": table, "Item": _to_dynamo(item), **_unchanged_since(0)}
+        writes.setdefault(case_id, []).append(Write(case_id, len(item["body"]), {"Put": put}, is_view=False))
     for view, before in views:
         put = {"TableName": table, "Item": _to_dynamo(view_item(view)), **_unchanged_since(before)}
         size = sum(map(len, view.transactions))
-        writes.setdefault(view.case_id, []).append(Write(view.case_id, size, {"Put": put}))
+        writes.setdefault(view.case_id, []).append(Write(view.case_id, size, {"Put": put}, is_view=True))
     return writes
+
+
+def _first_of_each(items: Iterable[Item]) -> list[Item]:
+    firsts: dict[tuple[str, str], Item] = {}
+    for item in items:
+        firsts.setdefault((item["pk"], item["sk"]), item)
+    return list(firsts.values())
 
 
 def _unchanged_since(sequence: int) -> dict[str, Any]:

@@ -16,6 +16,10 @@ class NotAcknowledged(RuntimeError):
     """Kafka did not acknowledge some records; the message says how many, of which log, and why."""
 
 
+BY_KEY = -1
+"""Instead of a partition: the one that the record's key belongs to."""
+
+
 class Addressed(NamedTuple):
     """A record on its way into one partition."""
 
@@ -32,6 +36,7 @@ class PartitionWriter:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",  # the same as Java's
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 5,

@@ -1,9 +1,9 @@
-"""From cases.events to payments.inbound: a case that is closed as confirmed fraud becomes labels on its payments.
+"""From cases.events to other logs: labels on the payments of a confirmed fraud, steps in the cases of other accounts.
 
 The step between two accounts' worlds that docs/decisions/0001 asks for: it reads an event in one log and appends the
-next records to the other, with ids that derive from their cause. It holds no state: everything it needs stands in
-CaseClosed. Its position is committed after the labels are acknowledged, so a label may be written again and is then
-recognised by its id, in the folds.
+next records to payments.inbound and cases.inbox, with ids that derive from their cause. It holds no state: everything
+it needs stands in the event. Its position is committed after the records are acknowledged, so a record may be written
+again and is then recognised by its id, in the folds.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ from functools import partial
 
 from confluent_kafka import Consumer
 
+from domain.case_chain import next_steps
 from domain.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
-from projections.every_partition import Addressed, PartitionWriter, partitions_of
+from projections.every_partition import BY_KEY, Addressed, PartitionWriter, partitions_of
 from projections.log import MAX_BATCH, as_record
 from projections.worker import EVENTS, POLL_S, WRITTEN, Stop, decoded, parser, serve_metrics
 from schemas.codec import Decoder, Encoder
@@ -26,13 +27,13 @@ def labels(event: CaseClosed) -> list[FraudConfirmed]:
     if event.disposition != CONFIRMED_FRAUD:
         return []
     by_id = {
-        label_id(event.account_id, payment.transaction_id, payment.content_digest): payment
+        label_id(payment.account_id or event.account_id, payment.transaction_id, payment.content_digest): payment
         for payment in event.payments
     }
     return [
         FraudConfirmed(
             label_id=label,
-            account_id=event.account_id,
+            account_id=payment.account_id or event.account_id,
             transaction_id=payment.transaction_id,
             event_time=payment.event_time,
             merchant_id=payment.merchant_id,
@@ -60,6 +61,15 @@ def next_records(events: Sequence[CaseEvent], partitions: Sequence[int], encoder
     return addressed(found, partitions, encoder)
 
 
+def steps(events: Sequence[CaseEvent], encoder: Encoder) -> list[Addressed]:
+    """What these case events lead to in cases.inbox, in their order."""
+    found = [step for event in events for step in next_steps(event)]
+    return [
+        Addressed(BY_KEY, step.account_id.encode(), encoder.encode(type(step).__name__, to_fields(step)))
+        for step in found
+    ]
+
+
 def main() -> None:
     """Run until told to stop."""
     known = parser().parse_args()
@@ -68,6 +78,7 @@ def main() -> None:
     registry = Registry(known.registry)
     decoder, encoder = Decoder(registry.schema_text), Encoder(registry.ids())
     partitions, writer = partitions_of(known.bootstrap, target), PartitionWriter(known.bootstrap, target)
+    inbox = PartitionWriter(known.bootstrap, known.topics.cases_inbox)
     consumer = Consumer(
         {
             "bootstrap.servers": known.bootstrap,
@@ -84,11 +95,13 @@ def main() -> None:
         messages = consumer.consume(MAX_BATCH, timeout=POLL_S)
         if not messages:
             continue
-        records = next_records(decoded(decoder, map(as_record, messages)), partitions, encoder)
-        if stop.persist(partial(writer.write, records)):
+        events = [event for event, _ in decoded(decoder, map(as_record, messages))]
+        records, chained = next_records(events, partitions, encoder), steps(events, encoder)
+        if stop.persist(partial(writer.write, records)) and stop.persist(partial(inbox.write, chained)):
             consumer.commit(asynchronous=False)
         EVENTS.labels(NAME, source).inc(len(messages))
         WRITTEN.labels(NAME, "labels").inc(len(records) // len(partitions))
+        WRITTEN.labels(NAME, "steps").inc(len(chained))
     consumer.close()
 
 

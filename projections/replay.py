@@ -5,7 +5,7 @@ when it was live; the recorded flags and case events are read only to be compare
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,9 +15,9 @@ from domain.case_fold import CaseFold
 from domain.digest import HistoryDigest, canonical, canonical_json, place_of
 from domain.entity import EntityFold
 from domain.events import (
+    CaseAnswer,
     CaseEvent,
     CaseOpened,
-    CommandRejected,
     DuplicateSeen,
     EntityFlagged,
     EntityPayment,
@@ -64,6 +64,8 @@ class History:
     digest: HistoryDigest = field(default_factory=HistoryDigest)
     origins: dict[Place, str] = field(default_factory=dict)
     """Where each recorded event stands; derived ones stand nowhere."""
+    known_at_ms: dict[Place, int] = field(default_factory=dict)
+    """When each recorded case event became known: the Kafka timestamp of its first record."""
     contradictions: list[str] = field(default_factory=list)
     payments: int = 0
     duplicates: int = 0
@@ -115,14 +117,23 @@ class Derived:
     history: History = field(default_factory=History)
     views: dict[str, CaseView] = field(default_factory=dict)
     items: Items = field(default_factory=dict)
+    _places: dict[Place, tuple[str, str]] = field(default_factory=dict)
 
     def add_case_event(self, event: CaseEvent) -> None:
         """Take in a case event: into the history, and into the view of its case."""
         self.history.add_event(event)
-        self._put(event_item(event))
-        if not isinstance(event, CommandRejected):
+        item = event_item(event)
+        self._put(item)
+        self._places[place_of(event)] = item["pk"], item["sk"]
+        if not isinstance(event, CaseAnswer):
             view = self.views[event.case_id] = project(self.views.get(event.case_id), event)
             self._put(view_item(view))
+
+    def know(self, known_at_ms: Mapping[Place, int]) -> None:
+        """Take in when events became known: no fold derives that, it is what the broker wrote."""
+        for place, item in self._places.items():
+            if place in known_at_ms:
+                self.items[item]["known_at_ms"] = known_at_ms[place]
 
     def _put(self, item: Item) -> None:
         self.items[item["pk"], item["sk"]] = item
@@ -213,6 +224,8 @@ def recorded(
                     continue
                 if isinstance(event, kinds):
                     history.add_event(event, origin)
+                    if topic == topics.cases_events:
+                        history.known_at_ms.setdefault(place_of(event), record.timestamp_ms)
                 done += 1
                 seen(done)
     return history

@@ -7,7 +7,8 @@ from functools import partial
 from confluent_kafka import Consumer
 
 from domain.case import BrokenLog
-from domain.events import CaseEvent, CommandRejected, SequencedCaseEvent
+from domain.events import CaseAnswer, SequencedCaseEvent
+from projections.case_history import Known
 from projections.case_table import CaseTable, DynamoCaseTable
 from projections.case_view import CaseView, event_item, project
 from projections.log import MAX_BATCH, as_record
@@ -31,13 +32,13 @@ class Projector:
         self._views: OrderedDict[str, CaseView] = OrderedDict()
         self.parked: dict[str, str] = {}
 
-    def apply(self, events: Sequence[CaseEvent]) -> None:
+    def apply(self, events: Sequence[Known]) -> None:
         """Store the events, and one new view for each case that they are about."""
         by_case: dict[str, list[SequencedCaseEvent]] = {}
-        for event in events:
-            if not isinstance(event, CommandRejected):
+        for event, _ in events:
+            if not isinstance(event, CaseAnswer):
                 by_case.setdefault(event.case_id, []).append(event)
-        items = [event_item(event) for event in events]
+        items = [event_item(event, known_at_ms) for event, known_at_ms in events]
         for attempt in range(MAX_ROUNDS):
             held = [(self._held(case_id, found, is_first=attempt == 0), found) for case_id, found in by_case.items()]
             pairs = [pair for view, found in held if (pair := self._advance(view, found))]

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prometheus_client import Counter, Gauge, start_http_server
 
 from domain.events import CaseEvent, from_fields
+from projections.case_history import Known
 from projections.every_partition import NotAcknowledged
 from projections.log import LogRecord
 from schemas.codec import Decoder, Unreadable
@@ -78,9 +79,9 @@ def complain(message: str) -> None:
     sys.stderr.flush()
 
 
-def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[CaseEvent]:
-    """The case events in records; what cannot be read is complained about, and stays in the log."""
-    events: list[CaseEvent] = []
+def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[Known]:
+    """The case events in records, with their times; what cannot be read is complained about, and stays in the log."""
+    events: list[Known] = []
     for record in records:
         try:
             name, data = decoder.decode(record.value)
@@ -89,7 +90,7 @@ def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[CaseEvent]:
             complain(f"{record.topic} {record.partition} {record.offset} is no case event: {error}")
             continue
         if isinstance(event, CaseEvent):
-            events.append(event)
+            events.append(Known(event, record.timestamp_ms))
         else:
             complain(f"{record.topic} {record.partition} {record.offset} is no case event but a {name}")
     return events

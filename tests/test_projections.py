@@ -11,6 +11,7 @@ from infra.settings import Settings
 from projections.analytics import AnalyticsWriter, read_table
 from projections.archive import ArchivedLog, Bucket, next_offset, oversize_key, partition_folder
 from projections.archive_worker import ArchiveWriter, Buffer, Describer
+from projections.case_history import Known
 from projections.case_table import CaseTable, DynamoCaseTable, MemoryCaseTable
 from projections.case_view import CaseView, event_item, project, view_item, view_of
 from projections.log import LogRecord
@@ -26,6 +27,7 @@ NAMES = sorted({schema.name for schema in all_schemas()})
 IDS = {name: number for number, name in enumerate(NAMES, start=1)}
 ENCODER = Encoder(IDS)
 EVENTS = history(flag(1), flag(2), flag(3, score=950))[1]
+KNOWN = [Known(event, 1_000 + number) for number, event in enumerate(EVENTS)]
 
 
 def schema_text(schema_id: int) -> str | None:
@@ -54,15 +56,16 @@ def test_a_view_is_the_fold_of_its_events_however_they_are_delivered(table: Case
     whole, expected = Projector(table), None
     for event in EVENTS:
         expected = project(expected, event)  # type: ignore[arg-type]
-    whole.apply(EVENTS[:2])
-    whole.apply(EVENTS[:1])
-    Projector(table).apply(EVENTS)
-    whole.apply(EVENTS)  # it holds an old view: the table has moved on
+    whole.apply(KNOWN[:2])
+    whole.apply(KNOWN[:1])
+    Projector(table).apply(KNOWN)
+    whole.apply([Known(event, 9_000) for event, _ in KNOWN])  # it holds an old view: the table has moved on
     assert expected is not None
     assert table.view(expected.case_id) == expected
     assert (expected.sequence, expected.flags, expected.escalated, expected.score_max) == (4, 3, True, 950)
-    kinds = sorted(item["sk"] for item in table.scan())
-    assert kinds == [*(f"event#{number:010d}" for number in range(1, 5)), "view"]
+    places = {item["sk"]: item.get("known_at_ms") for item in table.scan()}
+    assert [places[f"event#{number:010d}"] for number in range(1, 5)] == [at_ms for _, at_ms in KNOWN]  # the first time
+    assert sorted(places) == [*(f"event#{number:010d}" for number in range(1, 5)), "view"]
 
 
 def test_a_view_is_stored_only_over_the_one_it_was_made_from(table: CaseTable) -> None:
@@ -101,7 +104,7 @@ def test_a_case_with_more_events_than_a_transaction_holds_is_stored_whole(table:
 def test_a_case_with_a_gap_stands_still_alone(table: CaseTable, capsys: pytest.CaptureFixture[str]) -> None:
     other = history(flag(1, account_id="other", transaction_id="o"))[1]
     projector = Projector(table)
-    projector.apply([EVENTS[0], *EVENTS[2:], *other])
+    projector.apply([KNOWN[0], *KNOWN[2:], *(Known(event, 2_000) for event in other)])
     case_id = EVENTS[0].case_id
     assert list(projector.parked) == [case_id]
     assert case_id in capsys.readouterr().err
@@ -112,10 +115,10 @@ def test_a_case_with_a_gap_stands_still_alone(table: CaseTable, capsys: pytest.C
 
 
 def test_an_answer_is_kept_beside_the_timeline(table: CaseTable) -> None:
-    Projector(table).apply(
-        [CommandRejected(account_id="a", case_id=CASE, command_id="c", actor="ana", reason="no", rejected_at_ms=1)]
-    )
-    assert [item["sk"] for item in table.scan()] == ["answer#c"]
+    rejected = CommandRejected(account_id="a", case_id=CASE, command_id="c", actor="ana", reason="no", rejected_at_ms=1)
+    Projector(table).apply([Known(rejected, 5), Known(rejected, 6)])
+    Projector(table).apply([Known(rejected, 7)])
+    assert [(item["sk"], item["known_at_ms"]) for item in table.scan()] == [("answer#c", 5)]
     assert table.view(CASE) is None
 
 
@@ -130,7 +133,7 @@ def test_an_item_gives_its_view_back() -> None:
 def test_what_is_no_case_event_is_complained_about(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ENCODER.encode("RiskFlagged", to_fields(flag(1)))
     records = [record("t", 0, b"nonsense"), record("t", 1, wrong), *event_records()]
-    assert decoded(Decoder(schema_text), records) == EVENTS
+    assert decoded(Decoder(schema_text), records) == KNOWN
     assert capsys.readouterr().err.count("\n") == 2
 
 
