@@ -267,7 +267,8 @@ class Board:
     def first(self, wanted: Wanted, many: int, reserved_for: str) -> list[CaseView]:
         """The first of these cases that were not just handed to somebody else; they are reserved for a moment."""
         with self._lock:
-            now, found = self._clock(), []
+            now = self._clock()
+            found: list[CaseView] = []
             self._reserved = {key: value for key, value in self._reserved.items() if value[1] > now}
             place: Place | None = None
             while len(found) < many:

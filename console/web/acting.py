@@ -18,6 +18,7 @@ from console.web.problems import Problem, answer
 from console.web.requests import Answer, KeyReused, command_id, fingerprint
 from console.web.texts import Asked
 from domain.case_commands import Attachment
+from domain.case_events import command_answered
 from domain.digest import canonical
 from domain.events import CaseEvent, Command, CommandRejected, from_fields
 from projections.case_view import CaseView
@@ -118,9 +119,9 @@ def earlier_answer(doors: Doors, case_id: str, made: str) -> CaseEvent | None:
     for item in doors.table.items_of(case_id):
         if item["sk"] != "view" and made in item["body"]:
             data = json.loads(item["body"])
-            if data.get("command_id") == made:
-                event = from_fields(data.pop("type"), data)
-                assert isinstance(event, CaseEvent)
+            event = from_fields(data.pop("type"), data)
+            assert isinstance(event, CaseEvent)
+            if command_answered(event) == made:
                 return event
     return None
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field, create_model
 from console.board import Wanted
 from console.web.acting import act_on, once, seen_sequence
 from console.web.api_cases import Case, current, document, etag_of
-from console.web.api_queue import QueueQuery
 from console.web.commands import KINDS, Kind
 from console.web.doors import board_of, person_of
 from console.web.problems import PROBLEMS, Problem, answer
@@ -89,17 +88,17 @@ def _endpoint(kind: Kind) -> Callable[..., Awaitable[Response]]:
 
 def _one_of_several(kind: Kind) -> type[BaseModel]:
     """The body of a command beside which case, which version and which command it is."""
-    return create_model(
-        f"{kind.command.__name__}Item",
-        __base__=kind.body,
-        command=(Literal[kind.slug], ...),
-        case_id=(CaseId, ...),
-        seen_sequence=(Annotated[int, Field(ge=0, le=999_999_999)], ...),
-    )
+    more: Any = {
+        "command": (Literal[kind.slug], ...),
+        "case_id": (CaseId, ...),
+        "seen_sequence": (Annotated[int, Field(ge=0, le=999_999_999)], ...),
+    }
+    made: type[BaseModel] = create_model(f"{kind.name}Item", __base__=kind.body, **more)
+    return made
 
 
 _ITEMS: Final = {slug: _one_of_several(kind) for slug, kind in KINDS.items()}
-Item = Annotated[Union[tuple(_ITEMS.values())], Field(discriminator="command")]  # type: ignore[valid-type]  # noqa: UP007
+Item: Any = Annotated[Union[tuple(_ITEMS.values())], Field(discriminator="command")]  # noqa: UP007 - made from a table
 
 
 class Bulk(Asked):
@@ -134,10 +133,14 @@ async def _one(request: Request, item: Any, key: str | None, number: int) -> dic
 
 async def take_next(request: Request, asked: Next, idempotency_key: Key = None) -> Response:
     """Take the next case that nobody works on: the answer is the case, yours now; 404 where there is none left."""
-    wanted = QueueQuery(
-        status=["new", "open"], assignee="", typology=asked.typology, escalated=asked.escalated,
-        score_from=asked.score_from, sort=asked.sort,
-    ).wanted()  # fmt: skip
+    wanted = Wanted(
+        statuses=("new", "open"),
+        assignee="",
+        typologies=tuple(asked.typology),
+        is_escalated=asked.escalated,
+        score_from=asked.score_from,
+        sort=asked.sort,
+    )
 
     async def act(made: str, _: bool) -> Answer:
         return await _take_first(request, wanted, made)

@@ -72,7 +72,11 @@ async def _stream(
     request: Request, changes: Changes, missed: list[Change] | None, case_id: str | None
 ) -> AsyncIterator[str]:
     loop, news = asyncio.get_running_loop(), asyncio.Event()
-    end = changes.watch(lambda: loop.call_soon_threadsafe(news.set))
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(news.set)
+
+    end = changes.watch(tell)
     try:
         number, sent = changes.end, {(change.partition, change.offset) for change in missed or ()}
         yield f"retry: 2000\nid: {offsets_text(changes.offsets)}\n\n"

@@ -24,7 +24,7 @@ from console.web.doors import Doors
 from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
 from console.web.page_parts import PageParts
-from console.web.problems import Problem, answer
+from console.web.problems import PlainProblems, Problem, answer
 from console.web.rendering import FOLDER
 
 MAX_BODY = 64 << 10
@@ -63,6 +63,7 @@ def create_app(doors: Doors, parts: PageParts) -> FastAPI:
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     hosts = ["127.0.0.1", "localhost", "[::1]", urlsplit(doors.public_url).hostname or "localhost"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_middleware(PlainProblems)
     app.add_middleware(SecurityHeaders, is_behind_tls=doors.is_behind_tls)
     return app
 

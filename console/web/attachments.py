@@ -3,14 +3,10 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Final
-from urllib.parse import quote, unquote
-
-from botocore.exceptions import ClientError
+from typing import Final, Protocol
 
 from domain.case_commands import Attachment
 from domain.masking import masked
-from projections.archive import Bucket
 
 MAX_BYTES: Final = 10 << 20
 MAX_NAME: Final = 120
@@ -47,40 +43,60 @@ class File:
     body: bytes
 
 
+class Objects(Protocol):
+    """Where files lie; the archive's bucket is one."""
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        """Store an object under a key that must be free; False if it is not."""
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content, None if there is none."""
+
+
+class MemoryObjects:
+    """The same in a dict, for fast tests."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        """Store an object."""
+        return self.objects.setdefault(key, body) is body
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content."""
+        return self.objects.get(key)
+
+
 class Attachments:
     """The files of all cases."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
 
     def store(self, case_id: str, file_name: str, body: bytes) -> Attachment:
-        """Keep a file; the same one again is the same. Raises NotTaken."""
+        """Keep a file; the same one again is the same, and keeps its first name. Raises NotTaken."""
         name = clean_name(file_name)
         media_type = _checked_type(name, body)
         sha256 = hashlib.sha256(body).hexdigest()
-        found = Attachment(
-            file_name=name, size=len(body), media_type=media_type, sha256=sha256, storage_key=_key(case_id, sha256)
-        )
-        said = {"said": quote(json.dumps({"file_name": name, "media_type": media_type, "size": len(body)}))}
-        if self._bucket.put_new(found.storage_key, body, said):
-            return found
-        return self.find(case_id, sha256) or found
+        key = _key(case_id, sha256)
+        self._objects.put_new(key, body)
+        said = {"file_name": name, "size": len(body), "media_type": media_type}
+        self._objects.put_new(f"{key}.json", json.dumps(said).encode())
+        found = self.find(case_id, sha256)
+        assert found is not None
+        return found
 
     def find(self, case_id: str, sha256: str) -> Attachment | None:
         """What is known of a file; None if there is none."""
         key = _key(case_id, sha256)
-        try:
-            said = json.loads(unquote(self._bucket.metadata(key)["said"]))
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
-                raise
-            return None
-        return Attachment(sha256=sha256, storage_key=key, **said)
+        said = self._objects.get(f"{key}.json")
+        return None if said is None else Attachment(sha256=sha256, storage_key=key, **json.loads(said))
 
     def read(self, case_id: str, sha256: str) -> File | None:
         """A file, if its content is still what its digest says."""
         attachment = self.find(case_id, sha256)
-        body = self._bucket.get(_key(case_id, sha256)) if attachment else None
+        body = self._objects.get(_key(case_id, sha256)) if attachment else None
         if attachment is None or body is None or hashlib.sha256(body).hexdigest() != sha256:
             return None
         return File(attachment=attachment, body=body)

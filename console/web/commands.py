@@ -74,13 +74,16 @@ class Kind:
     """One command: what its route says, what it takes, and what it is in the log."""
 
     slug: str
+    name: str
     body: type[Asked]
     command: Callable[..., AnalystCommand]
     summary: str
 
 
 def _kind(slug: str, body: type[Asked], command: type[Any]) -> Kind:
-    return Kind(slug=slug, body=body, command=command, summary=str(command.__doc__).partition("\n")[0])
+    return Kind(
+        slug=slug, name=command.__name__, body=body, command=command, summary=str(command.__doc__).partition("\n")[0]
+    )
 
 
 KINDS: Final[dict[str, Kind]] = {

@@ -8,7 +8,9 @@ from typing import Any, Final, cast
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOG = logging.getLogger("fraudcase.console")
 TITLES = {
@@ -78,6 +80,31 @@ def register(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_http)
     app.exception_handler(RequestValidationError)(_validation)
     app.exception_handler(Exception)(_mistake)
+
+
+class PlainProblems:
+    """What the libraries around the routes answer as plain text (a body too large, another host) becomes a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        held: list[Response] = []
+
+        async def translated(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                if kind.startswith("text/plain"):
+                    status = message["status"]
+                    held.append(answer(Problem(status, TITLES.get(status, "this cannot be done").lower())))
+                    return
+            if not held:
+                await send(message)
+            elif not message.get("more_body", False):
+                await held[0](scope, receive, send)
+
+        await self._app(scope, receive, translated)
 
 
 async def _problem(_: Request, error: Exception) -> Response:
