@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
@@ -18,6 +19,7 @@ import uvicorn
 
 from console.live import LiveFigures
 from console.live_feed import seen_of
+from console.web.commands import KINDS, Order, command_of
 from console.web.evidence import Seen
 from console.web.permissions import Role
 from domain.events import ClockTicked, RiskFlagged, RiskRestated, RiskScored
@@ -25,6 +27,7 @@ from domain.payment import Refusal
 from domain.risk import RiskFold
 from domain.rules import DEFAULT
 from generator.traffic import Traffic, TrafficOptions
+from projections.case_view import CaseView
 from tests.desk import PASSWORD, Clock, Desk
 
 PEOPLE = {
@@ -39,6 +42,16 @@ HEALTH: Mapping[str, Any] = {
         {"name": "case views", "topic": "cases.events", "lag": 0, "end": 3_004, "state": "well", "said": "keeps up"},
     ],
 }  # fmt: skip
+
+
+WORK: list[list[tuple[str, str, dict[str, Any]]]] = [
+    [], [], [("take", "ana", {}), ("note", "ana", {"text": "Called the customer: the card was in the wallet all day."})],
+    [], [("escalate", "ben", {"reason": "three merchants within a minute"})],
+    [], [("take", "ben", {}), ("snooze", "ben", {"hours": 4, "reason": "the customer calls back this afternoon"})],
+    [], [], [("take", "ana", {}), ("close", "ana", {"disposition": "false_positive", "reason": "a standing order, paid early"})],
+    [("take", "lea", {})], [],
+]  # fmt: skip
+"""What was done with every twelfth case, and so on."""
 
 
 class LiveClock(Clock):
@@ -106,6 +119,25 @@ class Stage:
         for generated in islice(self._traffic, payments):
             self._pay(generated.transaction, generated.arrives_ms)
 
+    def work(self) -> None:
+        """What analysts have done so far, on some of the cases."""
+        views = self.desk.log.board.views(list(self.desk.log.board._slots))
+        for number, view in enumerate(sorted(views, key=lambda view: view.case_id)):
+            for slug, actor, fields in WORK[number % len(WORK)]:
+                now = self.desk.log.board.view(view.case_id)
+                assert now is not None
+                self.act(now, slug, actor, **fields)
+
+    def act(self, view: CaseView, slug: str, actor: str, **fields: Any) -> None:
+        """A command of somebody."""
+        order = Order(
+            account_id=view.account_id, case_id=view.case_id, command_id=str(uuid.uuid4()), actor=actor,
+            seen_sequence=view.sequence, requested_at_ms=self.clock(),
+        )  # fmt: skip
+        if "hours" in fields:
+            fields["until_ms"] = self.clock() + fields.pop("hours") * 3_600_000
+        self.desk.log.send(command_of(KINDS[slug], KINDS[slug].body(**fields), order))
+
     def run(self, per_second: float) -> None:
         """Payments as they come, until the end."""
         for generated in self._traffic:
@@ -158,6 +190,7 @@ def staged(folder: Path, port: int, payments: int = 9_000, per_second: float = 3
     """A stage that is served."""
     stage = Stage(folder)
     stage.fill(payments)
+    stage.work()
     server = uvicorn.Server(uvicorn.Config(stage.desk.app, port=port, log_level="warning", timeout_graceful_shutdown=1))
     threads = [
         threading.Thread(target=server.run, daemon=True),

@@ -13,8 +13,8 @@ from domain.currencies import DECIMALS
 from domain.events import SequencedCaseEvent
 from domain.reason import Reason
 
-CHART_WIDTH, CHART_HEIGHT = 720, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 30
+CHART_WIDTH, CHART_HEIGHT = 520, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 30
 MAX_DOTS: Final = 400
 
 

@@ -96,8 +96,17 @@ def _rings(geometry: dict[str, Any], arcs: list[Ring]) -> Iterator[Ring]:
         yield ring
 
 
+def _unbroken(ring: Ring) -> Ring:
+    """An outline that crosses the 180th meridian runs on over the edge of the map, not all the way back."""
+    found: Ring = []
+    for longitude, latitude in ring:
+        turns = round((found[-1][0] - longitude) / 360) if found else 0
+        found.append((longitude + 360 * turns, latitude))
+    return found
+
+
 def _path(ring: Ring) -> str:
-    points = [equal_earth(max(latitude, _SOUTH), longitude) for longitude, latitude in ring]
+    points = [equal_earth(max(latitude, _SOUTH), longitude) for longitude, latitude in _unbroken(ring)]
     return "M" + "L".join(f"{point.x:g} {point.y:g}" for point in points) + "Z"
 
 

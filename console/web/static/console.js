@@ -296,18 +296,18 @@
     const data = [series.at_s, series.payments, series.flags];
     if (isNew && plot) { plot.destroy(); plot = null; }
     if (plot) { plot.setData(data); return; }
-    const style = getComputedStyle(document.documentElement);
+    const style = getComputedStyle(document.body);
     const probe = document.createElement("i");
     box.append(probe);
     const color = (name) => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
     const [other, flag, quiet, line] = ["--other", "--flag", "--quiet", "--line"].map(color);
     probe.remove();
     const soft = (rgb, share) => rgb.replace("rgb(", "rgba(").replace(")", `, ${share})`);
-    const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily || "Inter, sans-serif"}` };
+    const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: `12px ${style.fontFamily}` };
     plot = new uPlot({
       width: box.clientWidth - 20, height: 180, cursor: { y: false }, legend: { show: false }, tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "UTC"),
       scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.15)] }, flags: { range: (_, __, max) => [0, Math.max(2, max * 2.5)] } },
-      axes: [{ ...axis, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, 19)) }, { ...axis, size: 54 }, { ...axis, scale: "flags", side: 1, grid: { show: false }, size: 40 }],
+      axes: [{ ...axis, space: 84, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toISOString().slice(11, 19)) }, { ...axis, size: 54 }, { ...axis, scale: "flags", side: 1, grid: { show: false }, size: 40 }],
       series: [{}, { stroke: other, width: 1.5, fill: soft(other, .16), points: { show: false } }, { scale: "flags", stroke: flag, width: 1.5, fill: soft(flag, .22), points: { show: false } }],
     }, data, box);
   };
