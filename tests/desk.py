@@ -90,7 +90,9 @@ class MemoryDesk:
 class Desk:
     """One console, and ways to come to it."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None, figures: Figures | None = None, **changed: Any) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock | None = None, figures: Figures | None = None, **changed: Any
+    ) -> None:
         self.clock = clock or Clock()
         self.engine = connect(f"sqlite:///{folder / 'control.db'}")
         upgrade(self.engine)
@@ -105,7 +107,9 @@ class Desk:
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip
         self.doors = Doors(**{**parts, **changed})
-        self.app = create_app(self.doors, PageParts(control=Store(self.engine, self.clock), figures=figures or NoFigures()))
+        self.app = create_app(
+            self.doors, PageParts(control=Store(self.engine, self.clock), figures=figures or NoFigures())
+        )
         self._flags: dict[str, int] = {}
 
     def client(self, **options: Any) -> TestClient:

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from console.control import Store
 from console.live import LiveFigures
 from console.live_feed import seen_of
 from console.web.commands import KINDS, Order, command_of
@@ -35,20 +36,25 @@ PEOPLE = {
     "aud": (Role.AUDITOR,), "adm": (Role.ADMIN,),
 }  # fmt: skip
 HEALTH: Mapping[str, Any] = {
-    "worst": "well", "views_behind_ms": 40, "quarantined": 3, "quarantined_lately": 0, "parked": 0, "dead_letters": 0,
+    "worst": "well", "views_behind_ms": 0, "quarantined": 3, "quarantined_lately": 0, "parked": 0, "dead_letters": 0,
     "readers": [
-        {"name": "risk job", "topic": "payments.inbound", "lag": 12, "end": 184_220, "state": "well", "said": "keeps up"},
-        {"name": "case job", "topic": "cases.inbox", "lag": 0, "end": 2_113, "state": "well", "said": "keeps up"},
-        {"name": "case views", "topic": "cases.events", "lag": 0, "end": 3_004, "state": "well", "said": "keeps up"},
+        {"name": name, "topic": topic, "lag": lag, "end": end, "state": "well", "said": "keeps up"}
+        for name, topic, lag, end in (
+            ("risk job", "payments.inbound", 12, 184_220), ("case job", "cases.inbox", 0, 2_113),
+            ("case views", "cases.events", 0, 3_004),
+        )
     ],
 }  # fmt: skip
 
 
+_TOLD = "Called the customer: the card was in the wallet all day."
+_LATER = {"hours": 4, "reason": "the customer calls back this afternoon"}
+_FALSE = {"disposition": "false_positive", "reason": "a standing order, paid early"}
 WORK: list[list[tuple[str, str, dict[str, Any]]]] = [
-    [], [], [("take", "ana", {}), ("note", "ana", {"text": "Called the customer: the card was in the wallet all day."})],
+    [], [], [("take", "ana", {}), ("note", "ana", {"text": _TOLD})],
     [], [("escalate", "ben", {"reason": "three merchants within a minute"})],
-    [], [("take", "ben", {}), ("snooze", "ben", {"hours": 4, "reason": "the customer calls back this afternoon"})],
-    [], [], [("take", "ana", {}), ("close", "ana", {"disposition": "false_positive", "reason": "a standing order, paid early"})],
+    [], [("take", "ben", {}), ("snooze", "ben", _LATER)],
+    [], [], [("take", "ana", {}), ("close", "ana", _FALSE)],
     [("take", "lea", {})], [],
 ]  # fmt: skip
 """What was done with every twelfth case, and so on."""
@@ -102,7 +108,9 @@ class Stage:
         self.clock = LiveClock()
         self.desk = Desk(folder, clock=self.clock, figures=self.figures, patience_s=5)
         self._risk, self._offsets = RiskFold(0), count()
-        self._risk.read("RulesActivated", {"pack_id": DEFAULT.pack_id, "pack": DEFAULT.canonical, "activated_by": "system", "mode": "active"}, next(self._offsets), None)  # fmt: skip
+        pack = {"pack_id": DEFAULT.pack_id, "pack": DEFAULT.canonical, "activated_by": "system", "mode": "active"}
+        self._risk.read("RulesActivated", pack, next(self._offsets), None)
+        Store(self.desk.engine, self.clock).first(DEFAULT)
         self._seed = seed
         self._ended = threading.Event()
         for name, roles in PEOPLE.items():
@@ -135,7 +143,7 @@ class Stage:
             seen_sequence=view.sequence, requested_at_ms=self.clock(),
         )  # fmt: skip
         if "hours" in fields:
-            fields["until_ms"] = self.clock() + fields.pop("hours") * 3_600_000
+            fields = {"reason": fields["reason"], "until_ms": self.clock() + fields["hours"] * 3_600_000}
         self.desk.log.send(command_of(KINDS[slug], KINDS[slug].body(**fields), order))
 
     def run(self, per_second: float) -> None:

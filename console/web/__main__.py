@@ -7,13 +7,15 @@ from fastapi import FastAPI
 
 from console.board_feed import BoardFeed
 from console.case_desk import CaseDesk
+from console.live_feed import LiveFeed, Sources
 from console.web.app import create_app
 from console.web.attachments import Attachments
 from console.web.doors import Doors
 from console.web.open_id import OpenId, provider_from
+from console.web.page_parts import PageParts
 from console.web.requests import Requests
-from console.work import bucket, case_table, people, topics
-from infra.services import CONSOLE, metrics_port
+from console.work import bucket, case_table, control_store, people, topics
+from infra.services import CASE_VIEWS, CONSOLE, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
 from projections.worker import serve_metrics
@@ -51,10 +53,24 @@ def main() -> None:
     feed = BoardFeed(
         settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, case_table(settings)
     )
+    figures = LiveFeed(live_sources(settings))
     feed.start()
+    figures.start()
+    parts = PageParts(control=control_store(settings), figures=figures)
     with CaseDesk(settings) as desk:
-        _serve(settings, create_app(doors(settings, feed, desk)))
+        _serve(settings, create_app(doors(settings, feed, desk), parts))
+    figures.stop()
     feed.stop()
+
+
+def live_sources(settings: Settings) -> Sources:
+    """Where the live figures come from."""
+    return Sources(
+        bootstrap=settings.kafka_bootstrap,
+        registry_url=settings.registry_url,
+        prefix=settings.prefix,
+        view_metrics_url=f"http://{settings.host}:{metrics_port(settings, CASE_VIEWS)}/metrics",
+    )
 
 
 def now_ms() -> int:

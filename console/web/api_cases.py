@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Query, Request, Response
-from projections.case_history import as_of, known_items
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
@@ -14,6 +13,7 @@ from console.board_row import is_done
 from console.web.doors import Doors, board_of, doors_of
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import CaseId
+from projections.case_history import as_of, known_items
 from projections.case_view import CaseView
 
 MAX_PAGE = 1_000

@@ -1,4 +1,4 @@
-"""What a case rests on: each flag with its reasons, and the payments that they counted, for a table, a chart and a map."""
+"""What a case rests on: flags with their reasons, and the payments that those counted, in a table, a chart, a map."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

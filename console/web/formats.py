@@ -8,11 +8,12 @@ from markupsafe import Markup
 from console.web.maps import country_name
 from domain.currencies import DECIMALS
 
+NOTHING: Final = "\u2013"
+"""Stands where there is nothing to say."""
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 _UNITS: Final = ((DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "min"), (1000, "s"))
 _NAMES: Final = {
-    "sla": "SLA", "in_review": "in review", "pending_approval": "awaiting approval", "confirmed_fraud": "confirmed fraud",
-    "false_positive": "false positive", "ECOM": "online", "POS": "at a terminal", "ATM": "at a cash machine",
+    "sla": "SLA", "pending_approval": "awaiting approval", "ECOM": "online", "POS": "at a terminal", "ATM": "at a cash machine",
 }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def moneys(value_minor: dict[str, int]) -> str:
 def words(name: str | None) -> str:
     """The name of a thing in our code, as words."""
     if name is None:
-        return "–"
+        return NOTHING
     return _NAMES.get(name, name.replace("_", " ").replace("-", " "))
 
 
@@ -102,13 +103,9 @@ def short_id(identity: str) -> str:
     return identity if len(identity) <= 14 else identity[:8]
 
 
-def percent(part: int, whole: int) -> str:
-    """A share, to a tenth of a percent."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
-
-
 FILTERS: Final[dict[str, Any]] = {
     "money": money, "moneys": moneys, "words": words, "heading": title, "kind_words": kind_words, "duration": duration,
-    "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id, "country": country_name, "measured": measured,
+    "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id, "country": country_name,
+    "measured": measured,
 }  # fmt: skip
 """What templates call."""

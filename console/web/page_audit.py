@@ -80,7 +80,7 @@ def _of_case(table: CaseTable, case_id: str, asking: Asking) -> Iterator[Entry]:
     for item in table.items_of(case_id):
         if item["sk"] == "view" or (asking.kind and item["kind"] != asking.kind):
             continue
-        if since is not None and _known(item) < since or until is not None and _known(item) >= until:
+        if (since is not None and _known(item) < since) or (until is not None and _known(item) >= until):
             continue
         if asking.by == "transaction" and asking.value and asking.value not in item["body"]:
             continue

@@ -3,7 +3,6 @@
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 

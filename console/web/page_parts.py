@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -48,7 +48,7 @@ class PageParts:
     """One console's."""
 
     control: Store
-    figures: Figures = NoFigures()
+    figures: Figures = field(default_factory=NoFigures)
     wait: Callable[[float], None] = time.sleep
 
 

@@ -47,9 +47,9 @@ async def change(request: Request, name: str) -> Response:
     """Other roles, a new password, a token for a machine, or the door closed."""
     form = await request.form()
     accounts, actor, what = doors_of(request).people, person_of(request).name, str(form.get("what"))
+    if name == actor and what in ("roles", "disable"):
+        return await _shown(request, error="another admin must do this: nobody changes their own account")
     try:
-        if name == actor and what in ("roles", "disable"):
-            raise NotPossible("another admin must do this: nobody changes their own account")
         if what == "roles":
             roles = ChangedAccount.model_validate({"roles": form.getlist("roles")}).roles or []
             await run_in_threadpool(accounts.set_roles, name, frozenset(map(Role, roles)), actor)

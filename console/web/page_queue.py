@@ -129,11 +129,12 @@ async def queue_page(request: Request, asking: Annotated[Asking, Query()]) -> Re
     """The cases that are asked for."""
     board = board_of(request)
     names, known = await run_in_threadpool(lambda: (analysts(request), typologies(request)))
-    found = find(board, asking, doors_of(request).now_ms())
-    context = {"asking": asking, "found": found, "counts": board.counts(), "analysts": names, "typologies": known}
+    now_ms = doors_of(request).now_ms()
+    found = find(board, asking, now_ms)
     return page(
-        request, "queue.html", statuses=STATUSES, sorts=SORTS, bulk=BULK, now_ms=doors_of(request).now_ms(), **context
-    )
+        request, "queue.html", asking=asking, found=found, counts=board.counts(), analysts=names, typologies=known,
+        statuses=STATUSES, sorts=SORTS, bulk=BULK,
+    )  # fmt: skip
 
 
 def find(board: Board, asking: Asking, now_ms: int) -> Found:

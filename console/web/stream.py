@@ -5,7 +5,7 @@ One stream for a page. It carries no content, only what to look at again: the pa
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -94,10 +94,11 @@ class _News:
 
 async def _told(request: Request) -> AsyncIterator[str]:
     loop, woken, news = asyncio.get_running_loop(), asyncio.Event(), _News(request)
-    ends: list[Callable[[], None]] = [
-        source.watch(lambda: loop.call_soon_threadsafe(woken.set))
-        for source in (doors_of(request).changes, parts_of(request).figures)
-    ]
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
+    ends = [source.watch(wake) for source in (doors_of(request).changes, parts_of(request).figures)]
     quiet = 0
     try:
         yield "retry: 1000\nevent: hello\ndata: {}\n\n"
