@@ -13,7 +13,8 @@ NOTHING: Final = "\u2013"
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 _UNITS: Final = ((DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "min"), (1000, "s"))
 _NAMES: Final = {
-    "sla": "SLA", "pending_approval": "awaiting approval", "ECOM": "online", "POS": "at a terminal", "ATM": "at a cash machine",
+    "sla": "SLA", "pending_approval": "awaiting approval", "ECOM": "online", "POS": "at a terminal",
+    "ATM": "at a cash machine",
 }  # fmt: skip
 
 

@@ -5,7 +5,9 @@ One stream for a page. It carries no content, only what to look at again: the pa
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -22,8 +24,10 @@ from console.web.problems import Problem
 MAX_STREAMS: Final = 500
 LOOK_S: Final = 0.5
 """How often the control store is looked at for what nobody tells: rule packs, accounts."""
-QUIET_TURNS: Final = 20
-"""Turns without news after which the stream says that it lives, and whoever reads it is looked at again."""
+QUIET_S: Final = 10.0
+"""How often the stream says that it lives, and whether whoever reads it may still do so is looked at."""
+TOGETHER_S: Final = 0.02
+"""What comes within this is told together."""
 
 
 def register(app: FastAPI) -> None:
@@ -99,26 +103,26 @@ async def _told(request: Request) -> AsyncIterator[str]:
         loop.call_soon_threadsafe(woken.set)
 
     ends = [source.watch(wake) for source in (doors_of(request).changes, parts_of(request).figures)]
-    quiet = 0
     try:
+        await run_in_threadpool(news.stored)  # what the page is about to show, to compare with
+        looked_s = heard_s = time.monotonic()
         yield "retry: 1000\nevent: hello\ndata: {}\n\n"
         while True:
             woken.clear()
             told = [*news.cases(), *news.figures()]
+            if time.monotonic() - looked_s >= LOOK_S:
+                told += await run_in_threadpool(news.stored)
+                looked_s = time.monotonic()
+            if time.monotonic() - heard_s >= QUIET_S:
+                heard_s = time.monotonic()
+                if not await run_in_threadpool(still_in, request):
+                    return
+                told.append(": still here\n\n")
             if told:
                 yield "".join(told)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), LOOK_S)
-                await asyncio.sleep(0.02)  # what comes together is told together
-            except TimeoutError:
-                stored = await run_in_threadpool(news.stored)
-                quiet += 1
-                if stored:
-                    yield "".join(stored)
-                elif quiet % QUIET_TURNS == 0:
-                    if not await run_in_threadpool(still_in, request):
-                        return
-                    yield ": still here\n\n"
+                await asyncio.sleep(TOGETHER_S)
     finally:
         for end in ends:
             end()
