@@ -245,7 +245,7 @@
   let isGoing = false;
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    const target = event.target;
+    const target = event.target.closest("dialog:not([open])") ? document.body : event.target; // just closed, not yet left
     if (target.closest("dialog")) return;
     if (event.key === "Escape") { $("#said")?.replaceChildren(); if (target.matches("input, select, textarea")) target.blur(); return; }
     if (target.matches("textarea, select, input:not([type=checkbox]):not([type=range])")) return;
