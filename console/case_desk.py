@@ -8,9 +8,10 @@ One desk serves a whole process, from as many threads as there are:
 """
 
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NoAnswerYet
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from types import TracebackType
 
 from confluent_kafka import KafkaException, Producer
@@ -28,7 +29,7 @@ PATIENCE_S = 30.0
 """How long an answer is waited for."""
 MAX_WAITING = 10_000
 """Commands that wait for an answer at once."""
-POLL_S = 0.05
+POLL_S, RETRY_S = 0.05, 1.0
 DELIVERY_S = 20.0
 
 
@@ -48,7 +49,8 @@ class CaseDesk:
         names, registry = topics(settings), Registry(settings.registry_url)
         self._inbox, self._encoder = names.cases_inbox, Encoder(registry.ids())
         self._decoder, self._heard = Decoder(registry.schema_text), heard
-        self._waiting: dict[tuple[str, str], Future[CaseEvent]] = {}
+        self._waiting: dict[tuple[str, str], tuple[Future[CaseEvent], float]] = {}
+        """By case and command; with the time until which it is waited for."""
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._broken: BaseException | None = None
         self._producer = Producer(
@@ -61,42 +63,35 @@ class CaseDesk:
                 "message.timeout.ms": int(DELIVERY_S * 1000),
             }
         )
+        self._log = KafkaLog(settings.kafka_bootstrap)
         ends = end_offsets(settings.kafka_bootstrap, names.cases_events)
-        self._follower = KafkaLog(settings.kafka_bootstrap).follow(
-            {(names.cases_events, number): end for number, end in ends.items()}
-        )
+        self._places = {(names.cases_events, number): end for number, end in ends.items()}
+        """How far each partition has been read: an answer is looked for from before its command was sent."""
         self._reader = threading.Thread(target=self._read, name="case-desk", daemon=True)
         self._reader.start()
 
     def ask(self, command: Command, patience_s: float = PATIENCE_S) -> CaseEvent:
         """Send a command and wait for its answer. Raises Unanswered, NotSent."""
-        try:
-            return self.send(command).result(patience_s)
-        except NoAnswerYet as error:
-            raise Unanswered(
-                f"command {command.command_id} is recorded and was not answered within {patience_s:.0f} s. It may "
-                "still be: look at the case again. Look: fraudcase status"
-            ) from error
-        finally:
-            self._forget(command)
+        return self.send(command, patience_s).result()
 
-    def send(self, command: Command) -> "Future[CaseEvent]":
-        """Send a command; its answer comes in the future, or NotSent. The same command id again waits anew.
-
-        Raises NotSent.
-        """
+    def send(self, command: Command, patience_s: float = PATIENCE_S) -> "Future[CaseEvent]":
+        """Send a command; its answer comes in the future, or Unanswered, or NotSent. Raises NotSent."""
         self._check()
         value = self._encoder.encode(type(command).__name__, to_fields(command))
         place = (command.case_id, command.command_id)
         with self._lock:
             if len(self._waiting) >= MAX_WAITING:
                 raise NotSent(f"{MAX_WAITING} commands wait for their answers: try again later")
-            future = self._waiting.setdefault(place, Future())
-        future.add_done_callback(lambda _: self._forget(command))
+            future: Future[CaseEvent] = self._waiting[place][0] if place in self._waiting else Future()
+            if place not in self._waiting:
+                future.set_running_or_notify_cancel()  # who gives up waiting does not take the command back
+            self._waiting[place] = future, time.monotonic() + patience_s
 
         def delivered(error: object, _: object) -> None:
-            if error is not None and not future.done():
-                future.set_exception(NotSent(f"the command was not written: {error}. Look: fraudcase status"))
+            if error is not None:
+                self._forget(command)
+                with suppress(InvalidStateError):
+                    future.set_exception(NotSent(f"the command was not written: {error}. Look: fraudcase status"))
 
         try:
             self._producer.produce(self._inbox, value, command.account_id.encode(), on_delivery=delivered)
@@ -120,16 +115,28 @@ class CaseDesk:
         self.close()
 
     def _read(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._follow()
+            except KafkaException:  # the broker is away: what was missed is read when it is back
+                self._expire()
+                self._ended.wait(RETRY_S)
+            except Exception as error:  # whatever it was, nobody may wait for a thread that has ended
+                self._broken = error
+                self._give_up(error)
+                return
+
+    def _follow(self) -> None:
+        follower = self._log.follow(self._places)
         try:
             while not self._ended.is_set():
                 self._producer.poll(0)
-                for record in self._follower.poll(POLL_S):
+                self._expire()
+                for record in follower.poll(POLL_S):
                     self._take(record)
-        except Exception as error:  # whatever it was, nobody may wait for a thread that has ended
-            self._broken = error
-            self._give_up(error)
+                    self._places[record.topic, record.partition] = record.offset + 1
         finally:
-            self._follower.close()
+            follower.close()
 
     def _take(self, record: LogRecord) -> None:
         try:
@@ -141,11 +148,27 @@ class CaseDesk:
         command_id = command_answered(event)
         if command_id is not None:
             with self._lock:
-                future = self._waiting.pop((event.case_id, command_id), None)
-            if future is not None and not future.done():
-                future.set_result(event)
+                future, _ = self._waiting.pop((event.case_id, command_id), (None, 0.0))
+            if future is not None:
+                with suppress(InvalidStateError):
+                    future.set_result(event)
         if self._heard is not None:
             self._heard(event, record)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = {place: future for place, (future, until) in self._waiting.items() if until <= now}
+            for place in late:
+                del self._waiting[place]
+        for (_, command_id), future in late.items():
+            with suppress(InvalidStateError):
+                future.set_exception(
+                    Unanswered(
+                        f"command {command_id} is recorded and was not answered in time. It may still be: look at the "
+                        "case again. Look: fraudcase status"
+                    )
+                )
 
     def _check(self) -> None:
         if self._broken is not None or self._ended.is_set():
@@ -158,6 +181,6 @@ class CaseDesk:
     def _give_up(self, error: BaseException) -> None:
         with self._lock:
             waiting, self._waiting = list(self._waiting.values()), {}
-        for future in waiting:
-            if not future.done():
+        for future, _ in waiting:
+            with suppress(InvalidStateError):
                 future.set_exception(error)

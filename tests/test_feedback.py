@@ -88,7 +88,7 @@ def test_a_case_closed_as_fraud_labels_its_payments_though_the_worker_was_dead(
     settle(settings)
     (case,) = [line for line in run(command, "case", "list", "--limit", "10000") if line["account_id"] == account]
     shown = run(command, "case", "show", case["case_id"])
-    assert shown["status"] == "open"
+    assert shown["status"] == "new"
     stack.kill(settings, PROCESS)
     who = ("--actor", "ana", "--reason", "the customer says so")
     stale = run(command, "case", "escalate", case["case_id"], *who, "--seen", "0", code=1)

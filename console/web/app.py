@@ -27,9 +27,6 @@ from console.web.page_parts import PageParts
 from console.web.problems import PlainProblems, Problem, answer
 from console.web.rendering import FOLDER
 
-MAX_BODY = 64 << 10
-"""Of a request, in bytes; what takes attachments says so itself."""
-
 
 def create_app(doors: Doors, parts: PageParts) -> FastAPI:
     """The app, with every route behind the guard."""
@@ -40,7 +37,6 @@ def create_app(doors: Doors, parts: PageParts) -> FastAPI:
         openapi_url=None,  # ours is behind the guard
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY,
     )
     app.state.doors = doors
     app.state.page_parts = parts

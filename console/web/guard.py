@@ -17,12 +17,18 @@ from console.web.doors import Doors, doors_of
 from console.web.permissions import ROUTES, Permission
 from console.web.problems import Problem
 
+MAX_BODY: Final = 64 << 10
+"""Of a request, in bytes; what takes attachments says so itself."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class GuardedRoute(APIRoute):
     """A route that nobody passes whom the table of permissions does not let pass."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As FastAPI's own, with a limit on the body also where none is given."""
+        super().__init__(*arguments, **{**options, "max_body_size": options.get("max_body_size") or MAX_BODY})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own handler, behind the guard."""
