@@ -43,3 +43,7 @@ for area in (
 def main() -> None:
     """The entry point of the console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

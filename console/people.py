@@ -23,6 +23,8 @@ IDLE_MS: Final = 30 * 60_000
 ABSOLUTE_MS: Final = 12 * 3_600_000
 SEEN_EVERY_MS: Final = 60_000
 """How exactly a session's last use is kept: not every request needs a write."""
+KNOWN_MS: Final = 2_000
+MAX_KNOWN: Final = 10_000
 MIN_PASSWORD, MAX_PASSWORD = 12, 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _HASHER: Final = PasswordHasher()  # Argon2id with the parameters of RFC 9106's low-memory profile
@@ -54,12 +56,14 @@ class People:
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
+        self._known: dict[str, tuple[Person, int]] = {}
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
             session.commit()
+        self._known = {}
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -168,6 +172,20 @@ class People:
             )
         return token
 
+    def known(self, token: str) -> Person | None:
+        """Whoever came with this session or token a moment ago: most requests ask the store nothing.
+
+        What this process writes is forgotten at once; what another one does (the command line) counts KNOWN_MS later.
+        """
+        found = self._known.get(digest_of(token))
+        return found[0] if found is not None and found[1] > self._now_ms() else None
+
+    def _remember(self, key: str, person: Person) -> Person:
+        if len(self._known) >= MAX_KNOWN:
+            self._known = {}
+        self._known[key] = (person, self._now_ms() + KNOWN_MS)
+        return person
+
     def of_session(self, token: str, *, is_use: bool = True) -> Person | None:
         """Whoever is signed in with this cookie; idle and old sessions are nobody's. To watch only is no use of it."""
         now, key = self._now_ms(), digest_of(token)
@@ -184,7 +202,7 @@ class People:
         if is_use and now - row.seen_at_ms > SEEN_EVERY_MS:
             with self._writing() as session:
                 session.execute(update(SessionRow).where(SessionRow.session_id == key).values(seen_at_ms=now))
-        return _as_person(person)
+        return self._remember(key, _as_person(person))
 
     def end_session(self, token: str) -> None:
         """Signed out."""
@@ -216,7 +234,9 @@ class People:
         if found is None:
             return None
         row, person = found
-        return None if person.is_disabled or row.expires_at_ms < self._now_ms() else _as_person(person)
+        if person.is_disabled or row.expires_at_ms < self._now_ms():
+            return None
+        return self._remember(row.token_id, _as_person(person))
 
     # -- what happened at the doors ---------------------------------------------------------------
 
