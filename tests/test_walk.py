@@ -21,7 +21,7 @@ AMOUNT_MINOR = 199_000
 """Three flags of it take two people to close, and do not escalate by themselves."""
 
 PAYMENT: dict[str, Any] = {
-    "amount_minor": AMOUNT_MINOR, "currency": "EUR", "merchant_id": "shop-walk", "merchant_category": "5732",
+    "amount_minor": AMOUNT_MINOR, "currency": "EUR", "merchant_category": "5732",
     "terminal_id": None, "payment_method": "CARD", "channel": "ECOM", "country": "DE", "latitude": None,
     "longitude": None, "home_latitude": 52.5, "home_longitude": 13.4, "counterparty_id": None,
 }  # fmt: skip
@@ -56,12 +56,9 @@ def pay(settings: Settings, account: str) -> None:
     intake, _ = open_intake(settings)
     now = time.time_ns() // 1_000_000
     for number in range(7):
-        row = {
-            "account_id": account,
-            "transaction_id": f"{account}-{number}",
-            "event_time": now - 30_000 + number * 1_000,
-        }
-        intake.send({**PAYMENT, **row, "card_id": f"card-{account}", "device_id": f"dev-{account}"}, "test")
+        row = {"transaction_id": f"{account}-{number}", "event_time": now - 30_000 + number * 1_000}
+        entities = {f"{kind}_id": f"{kind}-{account}" for kind in ("card", "device", "merchant")}
+        intake.send({**PAYMENT, **row, **entities, "account_id": account}, "test")
     intake.flush()
 
 
@@ -83,7 +80,6 @@ def walk(pair: Pair, account: str, receipt: Path) -> None:
     ana, lea = pair.actor, pair.watcher
     ana.go(f"/queue?account={account}")
     ana.page.wait_for_selector("tr[data-case]", timeout=20_000)
-    expect(ana.page.locator("tr[data-case]")).to_contain_text("3", timeout=20_000)
     case = ana.page.locator("tr[data-case]").get_attribute("data-case")
     lea.go(f"/cases/{case}")
     expect(lea.page.locator("#evidence-title")).to_contain_text("3 flags", timeout=20_000)
