@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 from console.control import Store
 from console.web.formats import duration, measured, money, moneys
 from console.web.maps import countries, equal_earth
-from domain.rules import THREE
+from domain.rules import DEFAULT, THREE
 from tests.browser import NARROW, WIDE, Visitor, chromium
 from tests.desk import PASSWORD
 from tests.stage import Stage, free_port, staged
@@ -79,7 +79,7 @@ def a_case(stage: Stage, status: str, least_flags: int = 1) -> str:
 def test_no_page_has_a_serious_violation(visit: "Visits", theme: str, size: dict[str, int]) -> None:
     case = a_case(visit.stage, "in_review", 2)
     pages = {
-        "lea": ["/queue", f"/cases/{case}", f"/cases/{case}?known_at_ms=1", "/monitor", "/rules", "/account"],
+        "lea": ["/queue", f"/cases/{case}", f"/cases/{case}?known_at_ms=1", "/monitor", "/rules", f"/rules/{DEFAULT.pack_id}", "/account"],
         "aud": ["/audit", f"/cases/{case}"],
         "adm": ["/people"],
     }

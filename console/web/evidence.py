@@ -13,7 +13,7 @@ from domain.currencies import DECIMALS
 from domain.events import SequencedCaseEvent
 from domain.reason import Reason
 
-CHART_WIDTH, CHART_HEIGHT = 520, 230
+CHART_WIDTH, CHART_HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 30
 MAX_DOTS: Final = 400
 
@@ -176,7 +176,7 @@ def chart(payments: Sequence[Seen], flagged: set[str]) -> Chart:
         )
         for payment, power in zip(payments, logs, strict=True)
     ]
-    marks = [first + (last - first) * number / 4 for number in range(5)]
+    marks = [first + (last - first) * number / 3 for number in range(4)]
     many = sum(dot.is_flagged for dot in dots)
     return Chart(
         dots=sorted(dots, key=lambda dot: dot.is_flagged),

@@ -43,7 +43,8 @@ async def rule_pack(request: Request, pack_id: PackId) -> Response:
     except Refused as error:
         raise Problem(404, "there is no such rule pack") from error
     document = json.loads(row.document)
-    found = [(rule, _settings(rule)) for rule in document["rules"]]
+    plain = dict.fromkeys(_PLAIN, "") | {"severity": "medium"}
+    found = [({**plain, **rule}, _settings(rule)) for rule in document["rules"]]
     return page(request, "rule_pack.html", pack=row, flag_at=document["flag_at"], rules=found, log=log[::-1])
 
 
