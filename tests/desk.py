@@ -20,6 +20,7 @@ from console.web.doors import Doors
 from console.web.limits import Buckets
 from console.web.permissions import Role, permissions_of
 from console.web.requests import Requests
+from console.web.timelines import Timelines
 from domain.case_fold import CaseFold
 from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, Reason, RiskFlagged
 from domain.events import flag_id as flag_id_of
@@ -95,10 +96,12 @@ class Desk:
         self.people = People(self.engine, self.clock)
         self.log = MemoryDesk(self.clock)
         self.objects = MemoryObjects()
+        timelines = Timelines(self.log.table)
+        self.log.changes.tell(lambda change: timelines.changed(change.case_id))
         generous = Buckets(burst=1e9, per_s=1e9)
         parts: dict[str, Any] = {
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
-            "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
+            "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table, "timelines": timelines,
             "attachments": Attachments(self.objects), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip

@@ -12,6 +12,7 @@ from console.web.attachments import Attachments
 from console.web.doors import Doors
 from console.web.open_id import OpenId, provider_from
 from console.web.requests import Requests
+from console.web.timelines import Timelines
 from console.work import bucket, case_table, people, topics
 from infra.services import CONSOLE, metrics_port
 from infra.settings import Settings
@@ -28,6 +29,9 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         settings.oidc_roles_claim,
         settings.oidc_roles,
     )
+    table = case_table(settings)
+    timelines = Timelines(table)
+    feed.changes.tell(lambda change: timelines.changed(change.case_id))
     callback = f"{settings.console_url}/sign-in/oidc/callback"
     return Doors(
         people=people(settings),
@@ -36,7 +40,8 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         changes=feed.changes,
         is_ready=lambda: feed.is_ready,
         desk=desk,
-        table=case_table(settings),
+        table=table,
+        timelines=timelines,
         attachments=Attachments(bucket(settings)),
         now_ms=now_ms,
         public_url=settings.console_url,

@@ -15,6 +15,7 @@ from console.web.limits import Buckets
 from console.web.open_id import OpenId
 from console.web.problems import Problem
 from console.web.requests import Requests
+from console.web.timelines import Timelines
 from domain.events import CaseEvent, Command
 from projections.case_table import CaseTable
 
@@ -38,6 +39,7 @@ class Doors:
     """Whether the board holds what the log does."""
     desk: Desk
     table: CaseTable
+    timelines: Timelines
     attachments: Attachments
     now_ms: Callable[[], int]
     public_url: str = "http://127.0.0.1"
