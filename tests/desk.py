@@ -101,7 +101,8 @@ class Desk:
         generous = Buckets(burst=1e9, per_s=1e9)
         parts: dict[str, Any] = {
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
-            "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table, "timelines": timelines,
+            "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
+            "timelines": timelines,
             "attachments": Attachments(self.objects), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip

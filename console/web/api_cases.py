@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Query, Request, Response
-from projections.case_history import as_of, known_items
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
@@ -15,6 +14,7 @@ from console.web.doors import Doors, board_of, doors_of
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import CaseId
 from console.web.timelines import ordered
+from projections.case_history import as_of, known_items
 from projections.case_view import CaseView
 
 MAX_PAGE = 1_000

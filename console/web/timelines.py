@@ -1,4 +1,4 @@
-"""What happened to cases, as it is shown: the last ones that were looked at are kept, since the table is slow to ask."""
+"""What happened to cases, as it is shown: those that were looked at last are kept, since the table is slow to ask."""
 
 import json
 import threading
