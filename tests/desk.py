@@ -21,6 +21,7 @@ from console.web.limits import Buckets
 from console.web.permissions import Role, permissions_of
 from console.web.requests import Requests
 from console.web.timelines import Timelines
+from console.webhooks import Webhooks
 from domain.case_fold import CaseFold
 from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, Reason, RiskFlagged
 from domain.events import flag_id as flag_id_of
@@ -103,7 +104,8 @@ class Desk:
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
             "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
             "timelines": timelines,
-            "attachments": Attachments(self.objects), "now_ms": self.clock, "patience_s": 0.2,
+            "attachments": Attachments(self.objects),
+            "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip
         self.doors = Doors(**{**parts, **changed})

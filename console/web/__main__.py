@@ -13,6 +13,7 @@ from console.web.doors import Doors
 from console.web.open_id import OpenId, provider_from
 from console.web.requests import Requests
 from console.web.timelines import Timelines
+from console.webhook_worker import webhooks_of
 from console.work import bucket, case_table, people, topics
 from infra.services import CONSOLE, metrics_port
 from infra.settings import Settings
@@ -42,6 +43,8 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         desk=desk,
         table=table,
         timelines=timelines,
+        webhooks=webhooks_of(settings),
+        webhooks_may_be_private=settings.webhooks_may_be_private,
         attachments=Attachments(bucket(settings)),
         now_ms=now_ms,
         public_url=settings.console_url,

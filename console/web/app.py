@@ -15,6 +15,7 @@ from console.web import (
     api_people,
     api_queue,
     api_self,
+    api_webhooks,
     pages,
     problems,
     sign_in,
@@ -41,11 +42,13 @@ def create_app(doors: Doors) -> FastAPI:
     app.router.route_class = GuardedRoute
     for area in (
         api_self,
+        api_webhooks,
         api_people,
         api_queue,
         api_cases,
         api_commands,
         api_attachments,
+        api_webhooks,
         api_events,
         sign_in,
         sign_in_elsewhere,

@@ -16,6 +16,7 @@ from console.web.open_id import OpenId
 from console.web.problems import Problem
 from console.web.requests import Requests
 from console.web.timelines import Timelines
+from console.webhooks import Webhooks
 from domain.events import CaseEvent, Command
 from projections.case_table import CaseTable
 
@@ -41,9 +42,11 @@ class Doors:
     table: CaseTable
     timelines: Timelines
     attachments: Attachments
+    webhooks: Webhooks
     now_ms: Callable[[], int]
     public_url: str = "http://127.0.0.1"
     open_id: OpenId | None = None
+    webhooks_may_be_private: bool = False
     patience_s: float = 20
     """How long a request waits for the answer to a command."""
     sign_ins: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=1 / 6))
