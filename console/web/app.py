@@ -42,7 +42,6 @@ def create_app(doors: Doors) -> FastAPI:
     app.router.route_class = GuardedRoute
     for area in (
         api_self,
-        api_webhooks,
         api_people,
         api_queue,
         api_cases,
