@@ -32,6 +32,8 @@ ANALYSTS: Final = tuple(f"analyst-{number:02}" for number in range(20))
 BATCH: Final = 2_000
 WARM_S: Final = 5.0
 AIM_MS: Final = 100.0
+SHOWN_SHARE: Final = 0.9
+"""Of the cases that are opened, those that the reader's last queue page showed; the others are any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +227,10 @@ class Reader:
             self._writer.close()
 
 
-def pages(draw: random.Random, cases: int) -> tuple[str, str]:
-    """What somebody asks for next: the kind of page, and its address."""
-    case = f"/api/v1/cases/{case_id_of(draw.randrange(cases))}"
+def pages(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
+    """What somebody asks for next: the kind of page, and its address. Most cases that are opened were in a queue."""
+    chosen = draw.choice(shown) if shown and draw.random() < SHOWN_SHARE else case_id_of(draw.randrange(cases))
+    case = f"/api/v1/cases/{chosen}"
     kinds: list[tuple[str, str, int]] = [
         ("queue", f"/api/v1/queue?{_filters(draw)}", 50),
         ("queue, next page", "/api/v1/queue?sort=opened&cursor=NEXT", 5),
@@ -268,13 +271,16 @@ async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, 
     begun_cpu = 0.0
 
     async def one(number: int, reader: Reader) -> None:
-        draw, cursor = random.Random(f"{load.seed} {number}"), ""  # noqa: S311 - seeded on purpose
+        draw = random.Random(f"{load.seed} {number}")  # noqa: S311 - seeded on purpose
+        cursor, shown = "", list[str]()
         while time.monotonic() < until:
-            kind, path = pages(draw, load.cases)
+            kind, path = pages(draw, load.cases, shown)
             begun = time.monotonic()
             status, body = await reader.get(path.replace("cursor=NEXT", f"cursor={cursor}" if cursor else ""))
             if status != 200:
                 raise RuntimeError(f"{status} for {path}: {body[:200]!r}")
+            if kind == "queue":
+                shown = [part[:36].decode() for part in body.split(b'"case_id": "')[1:]]
             if kind == "queue, next page":
                 cursor = body.rpartition(b'"next":')[2].strip(b'"}').decode().replace("null", "")
             if begun >= measured_from:

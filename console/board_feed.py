@@ -48,6 +48,7 @@ class Changes:
         self._first = 0
         self._since = start
         self._watchers: set[Callable[[], None]] = set()
+        self._told: Callable[[Change], None] = lambda _: None
 
     def start_from(self, offsets: Offsets) -> None:
         """Where the log is read from: before any change."""
@@ -68,6 +69,7 @@ class Changes:
 
     def add(self, change: Change) -> None:
         """The next one; the oldest leaves where there are too many."""
+        self._told(change)
         with self._lock:
             self._kept.append(change)
             if len(self._kept) > MAX_CHANGES:
@@ -91,6 +93,10 @@ class Changes:
             if not is_kept:
                 return None
             return [change for change in self._kept if change.offset >= seen[change.partition]]
+
+    def tell(self, told: Callable[[Change], None]) -> None:
+        """Call a function with each change, before any watcher hears of it."""
+        self._told = told
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call a function after each change; returns what ends that."""

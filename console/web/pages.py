@@ -3,7 +3,16 @@
 from fastapi import FastAPI, Request, Response
 from starlette.responses import RedirectResponse
 
-from console.web import page_account, page_audit, page_case, page_monitor, page_people, page_queue, page_rules, stream
+from console.web import (
+    page_account,
+    page_audit,
+    page_case,
+    page_monitor,
+    page_people,
+    page_queue,
+    page_rules,
+    stream,
+)
 from console.web.doors import person_of
 from console.web.permissions import Permission
 
