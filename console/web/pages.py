@@ -11,6 +11,7 @@ from console.web import (
     page_people,
     page_queue,
     page_rules,
+    page_webhooks,
     stream,
 )
 from console.web.doors import person_of
@@ -23,7 +24,9 @@ FIRST = ((Permission.READ_CASES, "/queue"), (Permission.ADMINISTER, "/people"), 
 def register(app: FastAPI) -> None:
     """Add these routes."""
     app.get("/", include_in_schema=False)(home)
-    for area in (page_account, page_monitor, page_queue, page_case, page_rules, page_audit, page_people, stream):
+    for area in (
+        page_account, page_monitor, page_queue, page_case, page_rules, page_audit, page_people, page_webhooks, stream,
+    ):  # fmt: skip
         area.register(app)
 
 
