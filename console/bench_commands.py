@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from console import system
+from console.bench_console import Load, bench_console, console_settings
 from console.bench_rules import bench_rules
 from console.benchmark import bench_settings, bench_stream
 from console.rule_files import load_pack
@@ -51,6 +52,35 @@ def stream(
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     report(document, as_json=False)
+
+
+@bench.command()
+def console(
+    out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
+    cases: Annotated[int, typer.Option(min=100, help="how many cases are in the table")] = 100_000,
+    readers: Annotated[int, typer.Option(min=1, max=20, help="how many read at once, without a pause")] = 20,
+    seconds: Annotated[float, typer.Option(min=1, help="how long")] = 30,
+    payments: Annotated[float, typer.Option(min=0, help="that come in each second meanwhile")] = 100,
+    seed: Annotated[int, typer.Option(help="the same seed, the same cases and requests")] = 1,
+) -> None:
+    """How fast queue and case pages answer with many cases and readers, while payments come in."""
+    home = Settings()
+    settings = console_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
+    load = Load(cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, seed=seed)
+    with explained():
+        started = system.up(home, report=tell, only_stores=True)
+        try:
+            document = bench_console(settings, load)
+        finally:
+            if started:
+                system.down(home, lambda _, __: None)
+    if out is not None:
+        out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    for kind, figures in document.pop("pages").items():
+        report({"page": kind, **figures}, as_json=False)
+    report(document, as_json=False)
+    if not document["within_aim"]:
+        raise typer.Exit(1)
 
 
 @bench.command()

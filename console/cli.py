@@ -14,6 +14,7 @@ from console import (
     score_commands,
     stack_commands,
     tune_commands,
+    user_commands,
 )
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ for area in (
     explain_commands,
     demo_commands,
     bench_commands,
+    user_commands,
 ):
     area.register(app)
 
@@ -41,3 +43,7 @@ for area in (
 def main() -> None:
     """The entry point of the console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from console import system
 from console.intake import Answers, Sent, open_intake, send_generated
 from console.progress import Stalled
 from console.replaying import Replay, replay
+from console.sign_ins import print_sign_ins
 from console.stack_commands import AsJson, tell
 from console.work import bucket, explained, fail, messages, progress, report, topics
 from generator.traffic import Generated, Traffic, TrafficOptions
@@ -149,6 +150,7 @@ def _replay_without_views(settings: Settings) -> Replay:
 
 def _stay(settings: Settings, seed: int) -> None:
     """Traffic until interrupted, in the time that it is now."""
+    print_sign_ins(settings, system.first_sign_ins(settings))
     addresses = {
         "risk job (Flink)": f"http://{settings.host}:{settings.flink_port}",
         "case job (Flink)": f"http://{settings.host}:{settings.flink_port + 1}",

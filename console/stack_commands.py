@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from console import system
+from console.sign_ins import print_sign_ins
 from console.work import explained, fail, messages
 from infra import stack
 from infra.settings import Settings
@@ -32,8 +33,11 @@ def up(
 ) -> None:
     """Start the whole system on this machine; what runs already stays as it is."""
     with explained():
-        started = system.up(Settings(), report=tell, only_stores=only_stores)
+        settings = Settings()
+        started = system.up(settings, report=tell, only_stores=only_stores)
     messages.print(f"started: {', '.join(started)}" if started else "all of it ran already", highlight=False)
+    if not only_stores:
+        print_sign_ins(settings, system.first_sign_ins(settings))
 
 
 def down() -> None:

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 
 from console.bootstrap import activate_first_rules, register_schemas
-from console.work import case_table, control_store, messages, progress, topics
+from console.web.permissions import Role
+from console.work import case_table, control_store, messages, people, progress, topics
 from domain.rules import DEFAULT, parse_pack
 from infra import jars, stack
 from infra.errors import StackError
@@ -47,6 +48,16 @@ def prepare(settings: Settings) -> None:
     pack = parse_pack(control_store(settings).first(DEFAULT))
     for topic in topics(settings).ruled_logs:
         activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
+
+
+def first_sign_ins(settings: Settings) -> dict[str, str]:
+    """One account for each of three roles where there are none yet: the new passwords by name, this once."""
+    accounts = people(settings)
+    if accounts.everybody():
+        return {}
+    wanted = {"admin": Role.ADMIN, "lead": Role.LEAD, "analyst": Role.ANALYST}
+    made = {name: accounts.first(name, role) for name, role in wanted.items()}
+    return {name: password for name, password in made.items() if password}
 
 
 def down(settings: Settings, report: stack.Report) -> list[str]:

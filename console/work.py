@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from console.control import Store
+from console.people import People
 from console.progress import Stalled
 from console.rules_log import KafkaRulesLog
 from generator.producer import NotWritten
@@ -110,6 +111,11 @@ def case_table(settings: Settings) -> DynamoCaseTable:
 def control_store(settings: Settings) -> Store:
     """The control store as it stands: `fraudcase up` and `fraudcase control upgrade` make its tables."""
     return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def people(settings: Settings) -> People:
+    """The accounts of people and machines."""
+    return People(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
 
 
 def rules_log(settings: Settings) -> KafkaRulesLog:

@@ -1,5 +1,6 @@
 """Where things are on this machine: read from `FRAUDCASE_…` variables or from `fraudcase.env` in the working folder."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,10 @@ class Settings(BaseSettings):
     """The first of the ports on which a cluster's processes speak to each other: four for each."""
     metrics_port: int = 19400
     """The first of the ports on which services tell Prometheus how they are."""
+    console_port: int = 18080
+    """The console: its pages and its API."""
+    console_public_url: str = ""
+    """Where people reach the console if not at its own port, `https://…` behind a proxy that speaks TLS."""
 
     partitions: int = 8
     """Of the decision logs, fixed when they are made: account histories cannot move to another partition."""
@@ -59,6 +64,18 @@ class Settings(BaseSettings):
     clock_every_s: float = 60
     """How often time itself becomes a record of cases.inbox; 0 for ticks from a file only (`fraudcase clock`)."""
 
+    def variables(self) -> dict[str, str]:
+        """The variables from which another process makes the same settings."""
+        plain = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name in type(self).model_fields
+            if (value := getattr(self, name)) is not None
+        }
+        return {
+            f"FRAUDCASE_{name.upper()}": json.dumps(value) if isinstance(value, tuple) else str(value)
+            for name, value in plain.items()
+        }
+
     @property
     def jar_folder(self) -> Path:
         """Where downloaded jars are kept."""
@@ -70,6 +87,21 @@ class Settings(BaseSettings):
         if self.control_url is not None:
             return self.control_url.get_secret_value()
         return f"sqlite:///{self.home.resolve() / f'{self.prefix}control.db'}"
+
+    webhooks_may_be_private: bool = False
+    """Whether webhooks may go to this machine and its private network, and without TLS: for tests."""
+    oidc_issuer: str = ""
+    """The identity provider that people may sign in at; its client must allow CONSOLE/sign-in/oidc/callback."""
+    oidc_client_id: str = ""
+    oidc_client_secret: SecretStr = SecretStr("")
+    oidc_roles_claim: str = "roles"
+    oidc_roles: str = ""
+    """JSON: what the provider calls a role, and which of ours it is; by default they have our names."""
+
+    @property
+    def console_url(self) -> str:
+        """Where people reach the console."""
+        return self.console_public_url.rstrip("/") or f"http://{self.host}:{self.console_port}"
 
     @property
     def kafka_bootstrap(self) -> str:

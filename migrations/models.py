@@ -54,3 +54,107 @@ class RulePackLogRow(Base):
     at_ms: Mapped[int] = mapped_column(BigInteger)
     detail: Mapped[str] = mapped_column(Text)
     """JSON; of the begin of a change in the log: from which offsets on to look whether it was written."""
+
+
+class PersonRow(Base):
+    """Somebody who may come in: with a password of ours, or as the subject of an identity provider."""
+
+    __tablename__ = "people"
+    __table_args__ = (UniqueConstraint("issuer", "subject", name="people_issuer_subject"),)
+
+    person_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    """What the logs call them: the actor of their commands."""
+    roles: Mapped[str] = mapped_column(Text)
+    """Names of roles, sorted, with spaces between."""
+    password_hash: Mapped[str | None] = mapped_column(Text)
+    issuer: Mapped[str | None] = mapped_column(Text)
+    subject: Mapped[str | None] = mapped_column(Text)
+    is_disabled: Mapped[bool]
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class SessionRow(Base):
+    """Somebody is signed in: the row's key is the SHA-256 of what their cookie holds."""
+
+    __tablename__ = "sessions"
+
+    session_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.person_id"), index=True)
+    started_at_ms: Mapped[int] = mapped_column(BigInteger)
+    seen_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiTokenRow(Base):
+    """A machine may come in with a person's roles: the row's key is the SHA-256 of its token."""
+
+    __tablename__ = "api_tokens"
+
+    token_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.person_id"), index=True)
+    label: Mapped[str] = mapped_column(String(64))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class DoorLogRow(Base):
+    """What happened at the doors and is in no other log: sign-ins, refusals, changes to people. Append-only."""
+
+    __tablename__ = "door_log"
+
+    number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(String(16))
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class RequestRow(Base):
+    """A write that was asked for with an idempotency key, and its answer once there is one."""
+
+    __tablename__ = "requests"
+
+    command_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of what was asked: the same key for something else is a mistake."""
+    begun_at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    status: Mapped[int | None] = mapped_column(Integer)
+    etag: Mapped[str | None] = mapped_column(String(32))
+    body: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookRow(Base):
+    """An address that is told of case events. Its secret is not stored: it derives from the console's key."""
+
+    __tablename__ = "webhooks"
+
+    webhook_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    kinds: Mapped[str] = mapped_column(Text)
+    """Names of events, with spaces between; empty: all of them."""
+    secret_number: Mapped[int] = mapped_column(Integer)
+    is_active: Mapped[bool]
+    created_by: Mapped[str] = mapped_column(String(64))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class WebhookDeliveryRow(Base):
+    """One event on its way to one webhook: due, delivered, or dead after too many attempts."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('due', 'delivered', 'dead')", name="webhook_deliveries_state"),
+        Index("webhook_deliveries_due", "state", "next_at_ms"),
+    )
+
+    delivery_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.webhook_id"), index=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer)
+    made_at_ms: Mapped[int] = mapped_column(BigInteger)
+    next_at_ms: Mapped[int] = mapped_column(BigInteger)
+    last_error: Mapped[str | None] = mapped_column(Text)

@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_MS = 10_000
 """How long a writer of SQLite waits for another one."""
+_READS = "fraudcase_reads"
 _WRITER = 0x6672617564
 """The advisory lock of PostgreSQL that makes writers take turns, as SQLite does by itself."""
 
@@ -40,7 +41,14 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads: with SQLite it waits for no writer that has not begun to commit."""
+    with engine.connect().execution_options(**{_READS: True}) as connection:
+        yield connection
 
 
 @contextmanager

@@ -40,6 +40,9 @@ class CaseTable(Protocol):
     def put(self, items: list[Item]) -> None:
         """Store items as they are; the same item twice is the same as once."""
 
+    def views(self) -> Iterator[CaseView]:
+        """Every view."""
+
     def scan(self) -> Iterator[Item]:
         """Everything there is."""
 
@@ -169,6 +172,14 @@ class DynamoCaseTable:
                 time.sleep(min(2.0, 0.05 * 2**attempt))
                 attempt += 1
 
+    def views(self) -> Iterator[CaseView]:
+        """Every view, page by page, from the index of the queues: the timelines are not read for it.
+
+        The index follows the table: what was just written may be missing.
+        """
+        kinds = self._client.get_paginator("scan").paginate(TableName=self._name, IndexName="by-queue")
+        return (view_of(_from_dynamo(item)) for page in kinds for item in page["Items"])
+
     def scan(self) -> Iterator[Item]:
         """Everything there is, page by page."""
         pages = self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True)
@@ -205,6 +216,10 @@ class MemoryCaseTable:
     def put(self, items: list[Item]) -> None:
         """As they are."""
         self.items.update({(item["pk"], item["sk"]): item for item in items})
+
+    def views(self) -> Iterator[CaseView]:
+        """Every view."""
+        return (view_of(item) for item in list(self.items.values()) if item["sk"] == "view")
 
     def scan(self) -> Iterator[Item]:
         """Everything there is."""

@@ -1,11 +1,9 @@
 """The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from console import system
@@ -14,7 +12,7 @@ from infra.stack import reset
 
 PORTS: dict[str, Any] = {
     "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
-    "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400,
+    "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400, "console_port": 20080,
 }  # fmt: skip
 
 
@@ -38,10 +36,6 @@ def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line, pointed at a system of the tests."""
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        shown = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if value is not None:
-            text = json.dumps(shown) if isinstance(shown, tuple) else str(shown)
-            monkeypatch.setenv(f"FRAUDCASE_{name.upper()}", text)
+    for name, value in settings.variables().items():
+        monkeypatch.setenv(name, value)
     return CliRunner()

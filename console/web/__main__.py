@@ -1,0 +1,105 @@
+"""Serves the console: `python -m console.web`, with the settings of its environment."""
+
+import time
+
+import uvicorn
+from fastapi import FastAPI
+
+from console.board_feed import BoardFeed
+from console.case_desk import CaseDesk
+from console.live_feed import LiveFeed, Sources
+from console.web.app import create_app
+from console.web.attachments import Attachments
+from console.web.doors import Doors
+from console.web.open_id import OpenId, provider_from
+from console.web.page_parts import PageParts
+from console.web.requests import Requests
+from console.web.timelines import Timelines
+from console.webhook_worker import webhooks_of
+from console.work import bucket, case_table, control_store, people, topics
+from infra.services import CASE_VIEWS, CONSOLE, metrics_port
+from infra.settings import Settings
+from migrations.store import connect
+from projections.worker import serve_metrics
+
+
+def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
+    """The parts of the console that these settings make."""
+    provider = provider_from(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_client_secret.get_secret_value(),
+        settings.oidc_roles_claim,
+        settings.oidc_roles,
+    )
+    table = case_table(settings)
+    timelines = Timelines(table)
+    feed.changes.tell(lambda change: timelines.changed(change.case_id))
+    callback = f"{settings.console_url}/sign-in/oidc/callback"
+    return Doors(
+        people=people(settings),
+        requests=Requests(connect(settings.control_database), now_ms),
+        board=feed.board,
+        changes=feed.changes,
+        is_ready=lambda: feed.is_ready,
+        desk=desk,
+        table=table,
+        timelines=timelines,
+        webhooks=webhooks_of(settings),
+        webhooks_may_be_private=settings.webhooks_may_be_private,
+        attachments=Attachments(bucket(settings)),
+        now_ms=now_ms,
+        public_url=settings.console_url,
+        open_id=OpenId(provider, callback) if provider else None,
+    )
+
+
+def main() -> None:
+    """Run until told to stop."""
+    settings = Settings()
+    serve_metrics(metrics_port(settings, CONSOLE))
+    feed = BoardFeed(
+        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, case_table(settings)
+    )
+    figures = LiveFeed(live_sources(settings))
+    feed.start()
+    figures.start()
+    parts = PageParts(control=control_store(settings), figures=figures)
+    with CaseDesk(settings) as desk:
+        _serve(settings, create_app(doors(settings, feed, desk), parts))
+    figures.stop()
+    feed.stop()
+
+
+def live_sources(settings: Settings) -> Sources:
+    """Where the live figures come from."""
+    return Sources(
+        bootstrap=settings.kafka_bootstrap,
+        registry_url=settings.registry_url,
+        prefix=settings.prefix,
+        view_metrics_url=f"http://{settings.host}:{metrics_port(settings, CASE_VIEWS)}/metrics",
+    )
+
+
+def now_ms() -> int:
+    """The time."""
+    return time.time_ns() // 1_000_000
+
+
+def _serve(settings: Settings, app: FastAPI) -> None:
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.console_port,
+        access_log=False,  # it would write down what people search for
+        server_header=False,
+        date_header=True,
+        proxy_headers=True,
+        forwarded_allow_ips="127.0.0.1",
+        timeout_graceful_shutdown=5,
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()

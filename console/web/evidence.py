@@ -1,0 +1,229 @@
+"""What a case rests on: flags with their reasons, and the payments that those counted, in a table, a chart, a map."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log10
+from typing import Any, Final
+
+from console.web.formats import money, utc
+from console.web.maps import at, countries
+from domain.case_events import CaseAbsorbed, CaseOpened, RiskLinked, RiskRevised
+from domain.currencies import DECIMALS
+from domain.events import SequencedCaseEvent
+from domain.reason import Reason
+
+CHART_WIDTH, CHART_HEIGHT = 420, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 30
+MAX_DOTS: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A payment as far as pages know it; what is None was not told."""
+
+    transaction_id: str
+    event_time: int
+    amount_minor: int
+    currency: str
+    merchant_id: str | None = None
+    country: str | None = None
+    channel: str | None = None
+    payment_method: str | None = None
+    latitude: int | None = None
+    longitude: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flagged:
+    """A flag of a case as it stands."""
+
+    flag_id: str
+    payment: Seen
+    score: int
+    rules: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    card_id: str | None
+    device_id: str | None
+    terminal_id: str | None
+    sequence: int
+    revisions: tuple[RiskRevised, ...] = ()
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was not withdrawn by a payment that came late."""
+        return bool(self.rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """A payment on the chart or on the map."""
+
+    x: float
+    y: float
+    label: str
+    transaction_id: str
+    is_flagged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Amounts over time, on a scale of powers of ten."""
+
+    dots: list[Dot]
+    across: list[tuple[float, str]]
+    up: list[tuple[float, str]]
+    summary: str
+    width: int = CHART_WIDTH
+    height: int = CHART_HEIGHT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All of it."""
+
+    flags: list[Flagged]
+    contributing: list[Seen]
+    unknown: list[str]
+    """Payments that reasons name and nobody here can look up any more."""
+    charts: list[Chart] = field(default_factory=list)
+    places: list[Dot] = field(default_factory=list)
+
+
+def flags_of(events: Iterable[SequencedCaseEvent]) -> list[Flagged]:
+    """The flags of a case as they stand after these events, newest payment first."""
+    found: dict[str, Flagged] = {}
+    for event in events:
+        if isinstance(event, CaseOpened | RiskLinked):
+            found[event.flag_id] = _flagged(event)
+        elif isinstance(event, RiskRevised) and event.flag_id in found:
+            flag = found[event.flag_id]
+            found[event.flag_id] = _revised(flag, event)
+    return sorted(found.values(), key=lambda flag: (-flag.payment.event_time, flag.flag_id))
+
+
+def _flagged(event: CaseOpened | RiskLinked) -> Flagged:
+    payment = Seen(
+        transaction_id=event.transaction_id, event_time=event.event_time, amount_minor=event.amount_minor,
+        currency=event.currency, merchant_id=event.merchant_id, country=event.country, channel=event.channel,
+        payment_method=event.payment_method, latitude=event.latitude, longitude=event.longitude,
+    )  # fmt: skip
+    return Flagged(
+        flag_id=event.flag_id, payment=payment, score=event.score, rules=event.rules, reasons=event.reasons,
+        card_id=event.card_id, device_id=event.device_id, terminal_id=event.terminal_id, sequence=event.sequence,
+    )  # fmt: skip
+
+
+def _revised(flag: Flagged, event: RiskRevised) -> Flagged:
+    return Flagged(
+        flag_id=flag.flag_id, payment=flag.payment, score=event.score, rules=event.rules,
+        reasons=tuple(reason for reason in flag.reasons if reason.rule in event.rules),
+        card_id=flag.card_id, device_id=flag.device_id, terminal_id=flag.terminal_id, sequence=flag.sequence,
+        revisions=(*flag.revisions, event),
+    )  # fmt: skip
+
+
+def named_payments(flags: Iterable[Flagged]) -> list[str]:
+    """The payments that the reasons of these flags counted."""
+    return list(dict.fromkeys(one for flag in flags for reason in flag.reasons for one in reason.contributing))
+
+
+def evidence(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> Evidence:
+    """Flags and the payments that they counted, drawn; `known` are payments that are not flagged here, by id."""
+    flagged = {flag.payment.transaction_id: flag.payment for flag in flags}
+    wanted = [name for name in named_payments(flags) if name not in flagged]
+    contributing = sorted((known[name] for name in wanted if name in known), key=lambda seen: -seen.event_time)
+    everything = [*contributing, *flagged.values()][:MAX_DOTS]
+    return Evidence(
+        flags=list(flags),
+        contributing=contributing,
+        unknown=[name for name in wanted if name not in known],
+        charts=[chart(group, set(flagged)) for group in _by_currency(everything)],
+        places=places(everything, set(flagged)),
+    )
+
+
+def _by_currency(payments: Iterable[Seen]) -> list[list[Seen]]:
+    groups: dict[str, list[Seen]] = {}
+    for payment in payments:
+        groups.setdefault(payment.currency, []).append(payment)
+    return sorted(groups.values(), key=lambda group: -len(group))
+
+
+def chart(payments: Sequence[Seen], flagged: set[str]) -> Chart:
+    """Amounts of one currency over time."""
+    decimals = DECIMALS.get(payments[0].currency, 2)
+    times = [payment.event_time for payment in payments]
+    first, last = min(times), max(times)
+    pad = max(1000, (last - first) // 20)
+    first, last = first - pad, last + pad
+    logs = [log10(max(1, payment.amount_minor)) for payment in payments]
+    low, high = int(min(logs)), int(max(logs)) + 1
+
+    def x_of(at_ms: float) -> float:
+        return round(_LEFT + (at_ms - first) / (last - first) * (CHART_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y_of(power: float) -> float:
+        return round(CHART_HEIGHT - _BOTTOM - (power - low) / (high - low) * (CHART_HEIGHT - _TOP - _BOTTOM), 1)
+
+    dots = [
+        Dot(
+            x=x_of(payment.event_time),
+            y=y_of(power),
+            label=_label(payment, payment.transaction_id in flagged),
+            transaction_id=payment.transaction_id,
+            is_flagged=payment.transaction_id in flagged,
+        )
+        for payment, power in zip(payments, logs, strict=True)
+    ]
+    marks = [first + (last - first) * number / 3 for number in range(4)]
+    many = sum(dot.is_flagged for dot in dots)
+    return Chart(
+        dots=sorted(dots, key=lambda dot: dot.is_flagged),
+        across=[(x_of(mark), _moment(int(mark), last - first)) for mark in marks],
+        up=[(y_of(power), _scale(power - decimals)) for power in range(low, high + 1)],
+        summary=f"{len(dots)} payments in {payments[0].currency} between {utc(first + pad)} and {utc(last - pad)} UTC, "
+        f"{many} of them flagged",
+    )
+
+
+def _scale(power: int) -> str:
+    return f"{10**power:,}" if power >= 0 else f"{10**power:.{-power}f}"
+
+
+def _moment(at_ms: int, span_ms: int) -> str:
+    text = utc(at_ms)
+    return text[5:10] if span_ms > 5 * 86_400_000 else text[5:16] if span_ms > 86_400_000 else text[11:19]
+
+
+def _label(payment: Seen, is_flagged: bool) -> str:
+    where = f", {payment.merchant_id}" if payment.merchant_id else ""
+    flag = ", flagged" if is_flagged else ""
+    return f"{money(payment.amount_minor, payment.currency)} at {utc(payment.event_time)} UTC{where}{flag}"
+
+
+def places(payments: Iterable[Seen], flagged: set[str]) -> list[Dot]:
+    """Where payments were made: by their coordinates, or else in the middle of their country."""
+    dots = []
+    for payment in payments:
+        if payment.latitude is not None and payment.longitude is not None:
+            x, y = at(payment.latitude, payment.longitude)
+        elif payment.country is not None and payment.country in countries():
+            _, x, y = countries()[payment.country]
+        else:
+            continue
+        is_flagged = payment.transaction_id in flagged
+        label = _label(payment, is_flagged)
+        dots.append(Dot(x=x, y=y, label=label, transaction_id=payment.transaction_id, is_flagged=is_flagged))
+    return sorted(dots, key=lambda dot: dot.is_flagged)
+
+
+def merged_in(events: Iterable[SequencedCaseEvent]) -> int:
+    """Flags that came by merging, which this case knows without their reasons."""
+    return sum(len(event.flags) for event in events if isinstance(event, CaseAbsorbed))
+
+
+def details(body: str) -> dict[str, Any]:
+    """The members of an event's canonical text."""
+    found: dict[str, Any] = json.loads(body)
+    return found

@@ -1,0 +1,110 @@
+"""The guard of every route: who asks, whether they may, and that a write from a browser was meant.
+
+It runs before anything of the request is read but its head: a body's errors tell nothing to whom may not send it.
+"""
+
+import hmac
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from console.people import Person, csrf_token
+from console.web.doors import Doors, doors_of
+from console.web.permissions import ROUTES, Permission
+from console.web.problems import Problem
+
+MAX_BODY: Final = 64 << 10
+"""Of a request, in bytes; what takes attachments says so itself."""
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class GuardedRoute(APIRoute):
+    """A route that nobody passes whom the table of permissions does not let pass."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As FastAPI's own, with a limit on the body also where none is given."""
+        super().__init__(*arguments, **{**options, "max_body_size": options.get("max_body_size") or MAX_BODY})
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own handler, behind the guard."""
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            await admit(request, ROUTES.get(f"{request.method} {self.path}"))
+            return await handler(request)
+
+        return guarded
+
+
+async def admit(request: Request, permission: Permission | None) -> None:
+    """Raise Problem unless whoever asks has this permission; a route without one is for nobody."""
+    doors = doors_of(request)
+    same_origin = _is_of_our_pages(request, doors)
+    if request.method not in SAFE and same_origin is False:
+        raise Problem(403, "this request comes from another site's page")
+    if permission is Permission.ANYBODY:
+        return
+    person = await _who(request, doors)
+    if person is None:
+        raise Problem(401, "there is no valid session or token with this request", {"WWW-Authenticate": "Bearer"})
+    request.state.person = person
+    wait_s = doors.rate.take(person.person_id)
+    if wait_s:
+        raise Problem(429, "too many requests", {"Retry-After": str(int(wait_s) + 1)})
+    if permission is None or not person.may(permission):
+        await run_in_threadpool(doors.people.log, person.name, "refused", _route(request), "refused")
+        raise Problem(403, "none of your roles may do this")
+    if request.method not in SAFE and request.state.session_token is not None:
+        await _check_csrf(request, request.state.session_token)
+
+
+async def _who(request: Request, doors: Doors) -> Person | None:
+    request.state.session_token = None
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return doors.people.known(token) or await run_in_threadpool(doors.people.of_token, token)
+    cookie = request.cookies.get(doors.cookie)
+    if not cookie:
+        return None
+    request.state.session_token = cookie
+    return doors.people.known(cookie) or await run_in_threadpool(doors.people.of_session, cookie)
+
+
+def still_in(request: Request) -> bool:
+    """Whether whoever opened a long answer may still read it: signed in, and with the permission that it took."""
+    doors, permission = doors_of(request), ROUTES.get(_route(request))
+    token = request.state.session_token
+    bearer = request.headers.get("authorization", "").partition(" ")[2]
+    person = doors.people.of_session(token, is_use=False) if token else doors.people.of_token(bearer)
+    return person is not None and permission is not None and person.may(permission)
+
+
+async def _check_csrf(request: Request, session_token: str) -> None:
+    """The token that our page was given comes back, in a header or in a field of the form."""
+    sent = request.headers.get("x-csrf-token")
+    if sent is None and request.headers.get("content-type", "").startswith(_FORMS):
+        field = (await request.form()).get("csrf_token")
+        sent = field if isinstance(field, str) else None
+    if sent is None or not hmac.compare_digest(sent.encode(), csrf_token(session_token).encode()):
+        raise Problem(403, "the page's token is missing or old: load the page again")
+
+
+def _is_of_our_pages(request: Request, doors: Doors) -> bool | None:
+    """What the browser says about the page that asks; None where nothing is said, as by a program."""
+    fetched = request.headers.get("sec-fetch-site")
+    if fetched is not None:
+        return fetched in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    if origin is None:
+        return None
+    ours = urlsplit(doors.public_url)
+    return origin == f"{ours.scheme}://{ours.netloc}" or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _route(request: Request) -> str:
+    return f"{request.method} {getattr(request.scope.get('route'), 'path', '?')}"

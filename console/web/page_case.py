@@ -1,0 +1,248 @@
+"""The page of a case: as it stands, or as of a time as it was known at another; and what analysts do there."""
+
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Query, Request, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from console.board import Board
+from console.board_row import entities_of, is_done
+from console.web.acting import act_on
+from console.web.api_cases import current
+from console.web.attachments import MAX_BYTES, NotTaken
+from console.web.case_actions import ACTIONS, SAID, actions_for, undo_of
+from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
+from console.web.doors import board_of, doors_of, person_of
+from console.web.evidence import evidence, flags_of, merged_in, named_payments
+from console.web.formats import HOUR_MS
+from console.web.page_parts import analysts, parts_of, typologies
+from console.web.problems import Problem
+from console.web.rendering import page
+from console.web.texts import Asked, CaseId
+from console.web.timeline import Order as By
+from console.web.timeline import notes, timeline
+from domain.case_events import DISPOSITIONS
+from domain.events import SequencedCaseEvent
+from projections.case_history import as_of, known_at, known_items
+from projections.case_view import CaseView, Item
+
+LAST_MS: Final = 253_402_300_799_999
+Time = Annotated[int | None, Query(ge=0, le=LAST_MS)]
+MAX_RELATED: Final = 8
+"""Cases that are shown for one thing that they share."""
+BEHIND_S: Final = 1.0
+"""How long a page waits for the table to hold what the board shows."""
+_STEP_S: Final = 0.03
+SNOOZES: Final = ((1, "1 hour"), (4, "4 hours"), (24, "1 day"), (72, "3 days"), (168, "1 week"))
+"""How long cases are snoozed, in hours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Then:
+    """Which moment a page shows: None stands for now."""
+
+    as_of_ms: int | None
+    known_at_ms: int | None
+
+    @property
+    def is_now(self) -> bool:
+        """Whether that is how the case stands."""
+        return self.as_of_ms is None and self.known_at_ms is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Something that cases have in common, and some of those cases."""
+
+    kind: str
+    value: str
+    cases: list[CaseView]
+    more: int
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/cases/{case_id}", include_in_schema=False)(case_page)
+    for kind in KINDS.values():
+        size = (MAX_ATTACHMENTS * MAX_BYTES) // 2 if kind.slug == "note" else 64 << 10
+        path = f"/cases/{{case_id}}/{kind.slug}"
+        app.post(path, include_in_schema=False, max_body_size=size)(_endpoint(kind))
+
+
+# -- reading --------------------------------------------------------------------------------------------
+
+
+async def case_page(
+    request: Request, case_id: CaseId, as_of_ms: Time = None, known_at_ms: Time = None, by: By = "known"
+) -> Response:
+    """The case, with all that it rests on."""
+    now = await current(request, case_id)
+    then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms)
+    context = await run_in_threadpool(_context, request, now, then, by)
+    return page(request, "case.html", **context)
+
+
+def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, Any]:
+    person = person_of(request)
+    items = _items(request, now)
+    known = known_items(items)
+    view = now if then.is_now else as_of(known, then.as_of_ms, then.known_at_ms)
+    kept = [item for item in items if _is_there(item, then)]
+    events = [event for event in known_at(known, then.known_at_ms) if _stands(event, kept)]
+    entries = timeline(kept, by)
+    flags = flags_of(events)
+    found = parts_of(request).figures.payments(now.account_id, named_payments(flags))
+    return {
+        "case": view,
+        "now": now,
+        "then": then,
+        "by": by,
+        "actions": actions_for(now, person) if then.is_now else [],
+        "all_actions": [action for action in ACTIONS if action.fields],
+        "entries": entries,
+        "notes": notes(entries),
+        "evidence": evidence(flags, found),
+        "merged_in": merged_in(events),
+        "related": related(board_of(request), now),
+        "account_cases": _others_of_account(board_of(request), now),
+        "is_done": view is not None and is_done(view),
+        "stops": _stops(items),
+        "snoozes": SNOOZES,
+        "dispositions": DISPOSITIONS,
+        "people": analysts(request),
+        "typologies": typologies(request),
+    }
+
+
+def _items(request: Request, now: CaseView) -> list[Item]:
+    """All that the table has of the case, once that is as much as the board shows."""
+    table, parts = doors_of(request).table, parts_of(request)
+    items = table.items_of(now.case_id)
+    for _ in range(int(BEHIND_S / _STEP_S)):
+        if sum(item["sk"].startswith("event#") for item in items) >= now.sequence:
+            break
+        parts.wait(_STEP_S)
+        items = table.items_of(now.case_id)
+    return items
+
+
+def _is_there(item: Mapping[str, Any], then: Then) -> bool:
+    """Whether an item was known by then, and had happened."""
+    if item["sk"] == "view":
+        return False
+    is_known = then.known_at_ms is None or item.get("known_at_ms", 0) <= then.known_at_ms
+    return is_known and (then.as_of_ms is None or item.get("happened_at_ms", 0) <= then.as_of_ms)
+
+
+def _stands(event: SequencedCaseEvent, items: list[Item]) -> bool:
+    place = f"event#{event.sequence:010d}"
+    return any(item["sk"] == place for item in items)
+
+
+def _stops(items: list[Item]) -> dict[str, list[int]]:
+    """The moments at which something happened, and at which it was known: where the sliders stop."""
+    events = [item for item in items if item["sk"] != "view"]
+    return {
+        name: sorted({item[name] for item in events if item.get(name)}) for name in ("happened_at_ms", "known_at_ms")
+    }
+
+
+def related(board: Board, view: CaseView) -> list[Shared]:
+    """What the case has in common with others, the rarest first: what many share says little."""
+    found = []
+    for kind, value in entities_of(view):
+        others = [case_id for case_id in board.of_entity(kind, value) if case_id != view.case_id]
+        if others:
+            cases = board.views(others[:MAX_RELATED])
+            found.append(Shared(kind=kind, value=value, cases=cases, more=len(others) - len(cases)))
+    return sorted(found, key=lambda shared: (len(shared.cases) + shared.more, shared.kind, shared.value))
+
+
+def _others_of_account(board: Board, view: CaseView) -> list[CaseView]:
+    others = [case_id for case_id in board.of_account(view.account_id)[::-1] if case_id != view.case_id]
+    return board.views(others[:MAX_RELATED])
+
+
+# -- acting ---------------------------------------------------------------------------------------------
+
+
+def _endpoint(kind: Kind) -> Callable[[Request, CaseId], Awaitable[Response]]:
+    async def act(request: Request, case_id: CaseId) -> Response:
+        view = await current(request, case_id)
+        form = await request.form()
+        try:
+            body = await _body(request, kind, view, form)
+            answer = await act_on(request, view, kind, body, _seen(form), str(uuid.uuid4()), False)
+        except (ValidationError, Problem, NotTaken) as error:
+            return page(request, "_not_done.html", case=view, why=_why(error))
+        said = json.loads(answer.body)
+        if answer.status != 200:
+            return page(request, "_conflict.html", case=view, command=kind.slug, refused=said)
+        response = page(request, "_done.html", case=view, said=SAID.get(said["answer"], "Done"), undo=undo_of(said))
+        response.headers["HX-Trigger"] = "acted"
+        return response
+
+    act.__name__ = f"act_{kind.slug.replace('-', '_')}"
+    return act
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}"
+    return error.detail if isinstance(error, Problem) else str(error)
+
+
+def _seen(form: FormData) -> int:
+    text = str(form.get("seen_sequence", ""))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise Problem(428, "the page did not say which version of the case it showed: load it again")
+    return int(text)
+
+
+async def _body(request: Request, kind: Kind, view: CaseView, form: FormData) -> Asked:
+    """What the form says, as the command takes it. Raises ValidationError, Problem, NotTaken."""
+    fields = {name: str(form[name]) for name in ("reason", "text", "assignee", "disposition") if form.get(name)}
+    said: dict[str, Any] = {name: value for name, value in fields.items() if name in kind.body.model_fields}
+    if kind.slug == "note":
+        said["attachments"] = await _store(request, view, form)
+    if kind.slug == "snooze":
+        hours = str(form.get("hours", ""))
+        chosen = int(hours) if hours.isdigit() and len(hours) <= 4 else 1
+        said["until_ms"] = doors_of(request).now_ms() + chosen * HOUR_MS
+    if kind.slug == "close" and form.get("typology") not in (None, "", view.typology):
+        said["typology"] = str(form["typology"])
+    if kind.slug in ("link", "unlink", "merge"):
+        other = await _other(request, view, str(form.get("other", "")).strip())
+        prefix = "into" if kind.slug == "merge" else "other"
+        said |= {f"{prefix}_account_id": other[0], f"{prefix}_case_id": other[1]}
+    return kind.body.model_validate(said)
+
+
+async def _other(request: Request, view: CaseView, text: str) -> tuple[str, str]:
+    """The account and id of another case; of one that is linked already it stands in this one."""
+    for link in view.links:
+        if link["case_id"] == text:
+            return link["account_id"], text
+    try:
+        other = await current(request, str(uuid.UUID(text)))
+    except ValueError as error:
+        raise Problem(422, "this is not the id of a case") from error
+    return other.account_id, other.case_id
+
+
+async def _store(request: Request, view: CaseView, form: FormData) -> list[str]:
+    """Keep the files of a form; their digests."""
+    digests = []
+    for value in form.getlist("files"):
+        if isinstance(value, UploadFile) and value.filename:
+            body = await value.read(MAX_BYTES + 1)
+            stored = await run_in_threadpool(doors_of(request).attachments.store, view.case_id, value.filename, body)
+            digests.append(stored.sha256)
+    return digests

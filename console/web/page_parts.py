@@ -1,0 +1,73 @@
+"""What the pages work with besides the doors: rule packs, live figures, and payments by account."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fastapi import Request
+
+from console.control import Store
+from console.web.doors import doors_of
+from console.web.evidence import Seen
+from console.web.permissions import Permission, Role, permissions_of
+from domain.rules import parse_pack
+
+
+class Figures(Protocol):
+    """The live figures; console.live has the real ones."""
+
+    def latest(self) -> Mapping[str, Any]:
+        """The last snapshot; empty before there is one."""
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call a function after each snapshot; returns what ends that."""
+
+    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, Seen]:
+        """Those of these payments of an account that are remembered, by id."""
+
+
+class NoFigures:
+    """Where nobody counts."""
+
+    def latest(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def watch(self, _: Callable[[], None]) -> Callable[[], None]:
+        """Never."""
+        return lambda: None
+
+    def payments(self, _: str, __: Sequence[str]) -> dict[str, Seen]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageParts:
+    """One console's."""
+
+    control: Store
+    figures: Figures = field(default_factory=NoFigures)
+    wait: Callable[[float], None] = time.sleep
+
+
+def parts_of(request: Request) -> PageParts:
+    """The parts of the app that a request has come to."""
+    found: PageParts = request.app.state.page_parts
+    return found
+
+
+def analysts(request: Request) -> list[str]:
+    """Whoever may work on cases, by name."""
+    return [
+        row.name
+        for row in doors_of(request).people.everybody()
+        if not row.is_disabled and Permission.WORK_CASES in permissions_of(frozenset(map(Role, row.roles.split())))
+    ]
+
+
+def typologies(request: Request) -> list[str]:
+    """What the rules that are in force look for."""
+    packs = [row for row in parts_of(request).control.packs() if row.state == "active" or row.shadow]
+    return sorted({rule.typology for row in packs for rule in parse_pack(row.document).rules})

@@ -1,0 +1,73 @@
+"""Writes that may come again: the same idempotency key is the same command, and gets the same answer."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid4, uuid5
+
+from sqlalchemy import Engine, delete, update
+from sqlalchemy.orm import Session
+
+from migrations.models import RequestRow
+from migrations.store import writing
+
+COMMANDS: Final = UUID("5b0a3d1e-0c6f-5f0e-8a44-0d9f1c7b2e63")
+KEPT_MS: Final = 48 * 3_600_000
+"""How long an answer is kept for a request that comes again."""
+
+
+class Answer(NamedTuple):
+    """What a write was answered with."""
+
+    status: int
+    etag: str | None
+    body: str
+
+
+class KeyReused(ValueError):
+    """The key came with another request before."""
+
+
+class Requests:
+    """The answers that are kept."""
+
+    def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
+        self._engine = engine
+        self._now_ms = now_ms
+
+    def begin(self, command_id: str, fingerprint: str) -> tuple[bool, Answer | None]:
+        """Whether this request came before, and its answer if it has one. Raises KeyReused."""
+        now = self._now_ms()
+        with writing(self._engine) as connection, Session(connection) as session:
+            session.execute(delete(RequestRow).where(RequestRow.begun_at_ms < now - KEPT_MS))
+            row = session.get(RequestRow, command_id)
+            if row is None:
+                session.add(RequestRow(command_id=command_id, fingerprint=fingerprint, begun_at_ms=now))
+                session.commit()
+                return False, None
+            if row.fingerprint != fingerprint:
+                raise KeyReused("this idempotency key came with another request before")
+            done = row.status is not None and row.body is not None
+            answer = Answer(row.status or 0, row.etag, row.body or "") if done else None
+            session.commit()
+            return True, answer
+
+    def end(self, command_id: str, answer: Answer) -> None:
+        """Keep the answer."""
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(RequestRow)
+                .where(RequestRow.command_id == command_id)
+                .values(status=answer.status, etag=answer.etag, body=answer.body)
+            )
+
+
+def command_id(person_id: str, key: str | None) -> str:
+    """Of a key always the same; without one, new."""
+    return str(uuid4() if key is None else uuid5(COMMANDS, f"{person_id}\x1f{key}"))
+
+
+def fingerprint(*parts: Any) -> str:
+    """What was asked, as one digest."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

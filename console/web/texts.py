@@ -1,0 +1,57 @@
+"""What people and programs may write into the API: bounded, printable, and never a card number."""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+from domain.masking import masked
+
+MAX_REASON, MAX_NOTE = 2_000, 10_000
+_UNWANTED: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _plain(text: str) -> str:
+    """Without what no keyboard writes: control characters other than tabs and line ends."""
+    if _UNWANTED.search(text):
+        raise ValueError("control characters are not taken")
+    return text
+
+
+def _no_card_number(text: str) -> str:
+    if masked(text) != text:
+        raise ValueError("this is a card number: send its token")
+    return text
+
+
+class Asked(BaseModel):
+    """What comes in has the members that are described, and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON),
+    AfterValidator(_plain),
+    AfterValidator(masked),
+]
+"""Why, in words."""
+Note = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NOTE),
+    AfterValidator(_plain),
+    AfterValidator(masked),
+]
+"""What somebody found out."""
+Token = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[!-~]([ -~]*[!-~])?$"),
+    AfterValidator(_no_card_number),
+]
+"""The id of an account, a card, a device, a merchant, a payment."""
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"), AfterValidator(_no_card_number)]
+"""A status, a typology."""
+CaseId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -1,0 +1,89 @@
+"""Card numbers never enter: what people write is masked at the door, before it is logged, stored or sent."""
+
+import unicodedata
+from typing import Final, NamedTuple
+
+SHORTEST, LONGEST = 13, 19
+"""Digits of a card number (ISO/IEC 7812-1)."""
+MAX_BETWEEN: Final = 3
+"""Characters between the groups of one number; invisible ones do not count."""
+_BETWEEN: Final = frozenset("-./_,\u00b7\u2022'\u2019\\|+*")
+
+
+class _Group(NamedTuple):
+    """Digits side by side: from where to where, and their values."""
+
+    start: int
+    end: int
+    digits: tuple[int, ...]
+
+
+def masked(text: str) -> str:
+    """The text, with each card number as its last four digits.
+
+    A card number is 13 to 19 digits of any script with a valid check digit (Luhn), as one run or as whole groups with
+    separators between; part of a longer run is none, and neither is what fails the check: telephone numbers, ids.
+    """
+    if sum(map(str.isdigit, text)) < SHORTEST:
+        return text
+    parts, done = [], 0
+    for start, end, last in _found(text):
+        parts += [text[done:start], f"[card number ending {last}]"]
+        done = end
+    return "".join((*parts, text[done:]))
+
+
+def _found(text: str) -> list[tuple[int, int, str]]:
+    """Where card numbers are, and how they end; the longest wins where several begin."""
+    groups, found, at = _groups(text), [], 0
+    while at < len(groups):
+        length = _longest_at(text, groups, at)
+        if length:
+            chosen = groups[at : at + length]
+            digits = [digit for group in chosen for digit in group.digits]
+            found.append((chosen[0].start, chosen[-1].end, "".join(map(str, digits[-4:]))))
+        at += length or 1
+    return found
+
+
+def _longest_at(text: str, groups: list[_Group], at: int) -> int:
+    """How many groups from this one on make a card number; 0 if none do."""
+    digits: list[int] = []
+    best = 0
+    for number, group in enumerate(groups[at:]):
+        if number and not _are_neighbours(text[groups[at + number - 1].end : group.start]):
+            break
+        digits += group.digits
+        if len(digits) > LONGEST:
+            break
+        if len(digits) >= SHORTEST and is_luhn_valid(digits):
+            best = number + 1
+    return best
+
+
+def _groups(text: str) -> list[_Group]:
+    groups: list[_Group] = []
+    digits: list[int] = []
+    start = 0
+    for place, character in enumerate(f"{text}\n"):
+        value = unicodedata.digit(character, -1)
+        if value >= 0:
+            start = start if digits else place
+            digits.append(value)
+        elif digits:
+            groups.append(_Group(start, place, tuple(digits)))
+            digits = []
+    return groups
+
+
+def _are_neighbours(between: str) -> bool:
+    visible = [character for character in between if unicodedata.category(character) not in ("Cf", "Mn", "Me")]
+    return len(visible) <= MAX_BETWEEN and all(
+        character.isspace() or character in _BETWEEN or unicodedata.category(character) == "Pd" for character in visible
+    )
+
+
+def is_luhn_valid(digits: list[int]) -> bool:
+    """Whether the last digit is the check digit of the others; zeros alone are no number."""
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
+    return any(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

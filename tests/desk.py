@@ -1,0 +1,181 @@
+"""A console of the tests: the real app, and behind it the real folds in memory instead of Kafka and DynamoDB."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from console.board import Board
+from console.board_feed import Changes, change_of
+from console.board_row import row_of
+from console.control import Store
+from console.people import People, Person, csrf_token
+from console.web.app import create_app
+from console.web.attachments import Attachments, MemoryObjects
+from console.web.doors import Doors
+from console.web.limits import Buckets
+from console.web.page_parts import Figures, NoFigures, PageParts
+from console.web.permissions import Role, permissions_of
+from console.web.requests import Requests
+from console.web.timelines import Timelines
+from console.webhooks import Webhooks
+from domain.case_fold import CaseFold
+from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, Reason, RiskFlagged
+from domain.events import flag_id as flag_id_of
+from domain.payment import Refusal
+from migrations.store import connect, upgrade
+from projections.case_history import Known
+from projections.case_table import MemoryCaseTable
+from projections.log import LogRecord
+from projections.view_worker import Projector
+
+BASE = "http://127.0.0.1"
+PASSWORD = "correct horse battery staple"
+NOON = 1_750_000_000_000
+REASON = Reason(rule="velocity", measure="payments", value=5, threshold=5, points=600, contributing=("tx-1",))
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOON
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+class MemoryDesk:
+    """cases.inbox, the case job, cases.events and the view worker, in one call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.table = MemoryCaseTable()
+        self.board = Board(self.table.view)
+        self.changes = Changes((0,))
+        self.commands: list[Command] = []
+        self.is_silent = False
+        self._clock, self._fold, self._projector = clock, CaseFold(), Projector(self.table)
+        self._lock = threading.Lock()
+        self._offset = 0
+
+    def send(self, command: Command) -> "Future[CaseEvent]":
+        """Its first event is the answer; a redelivered command has none, as in the real log."""
+        future: Future[CaseEvent] = Future()
+        self.commands.append(command)
+        events = self.step(command)
+        if events and not self.is_silent:
+            future.set_result(events[0])
+        return future
+
+    def step(self, record: InboxRecord) -> list[CaseEvent]:
+        """A record enters cases.inbox; what it leads to is stored, shown and told."""
+        with self._lock:
+            events = self._fold.step(record)
+            assert not isinstance(events, Refusal), events
+            self._projector.apply([Known(event, self._clock()) for event in events])
+            for event in events:
+                self._tell(event)
+            return events
+
+    def _tell(self, event: CaseEvent) -> None:
+        view = None if isinstance(event, CaseAnswer) else self.board.apply(event)
+        known = LogRecord("cases.events", 0, self._offset, self._clock(), None, None, ())
+        self._offset += 1
+        self.changes.add(change_of(event, known, (self._offset,), row_of(view) if view else None))
+
+
+class Desk:
+    """One console, and ways to come to it."""
+
+    def __init__(
+        self, folder: Path, clock: Clock | None = None, figures: Figures | None = None, **changed: Any
+    ) -> None:
+        self.clock = clock or Clock()
+        self.engine = connect(f"sqlite:///{folder / 'control.db'}")
+        upgrade(self.engine)
+        self.people = People(self.engine, self.clock)
+        self.log = MemoryDesk(self.clock)
+        self.objects = MemoryObjects()
+        timelines = Timelines(self.log.table)
+        self.log.changes.tell(lambda change: timelines.changed(change.case_id))
+        generous = Buckets(burst=1e9, per_s=1e9)
+        parts: dict[str, Any] = {
+            "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
+            "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
+            "timelines": timelines,
+            "attachments": Attachments(self.objects),
+            "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
+            "rate": generous, "sign_ins": generous,
+        }  # fmt: skip
+        self.doors = Doors(**{**parts, **changed})
+        self.app = create_app(
+            self.doors, PageParts(control=Store(self.engine, self.clock), figures=figures or NoFigures())
+        )
+        self._flags: dict[str, int] = {}
+
+    def client(self, **options: Any) -> TestClient:
+        """A browser that nobody is signed in with."""
+        return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
+
+    def person(self, *roles: Role, name: str = "") -> Person:
+        """Somebody with these roles, and without the work of a password."""
+        name = name or "+".join(roles) or "nobody"
+        made = self.people.of_provider("tests", name, name, frozenset(roles))
+        assert made is not None
+        assert made.permissions == permissions_of(frozenset(roles))
+        return made
+
+    def signed_in(self, *roles: Role, name: str = "", **options: Any) -> TestClient:
+        """A browser in which somebody with these roles is signed in, and whose pages send their token."""
+        token = self.people.start_session(self.person(*roles, name=name))
+        client = self.client(**options)
+        client.cookies.set(self.doors.cookie, token, domain="127.0.0.1")
+        client.headers["X-CSRF-Token"] = csrf_token(token)
+        return client
+
+    def flag(self, account_id: str = "acct-1", **changed: Any) -> list[CaseEvent]:
+        """A flag on an account, and what it leads to."""
+        number = self._flags[account_id] = self._flags.get(account_id, 0) + 1
+        made = RiskFlagged(
+            account_id=account_id,
+            sequence=number,
+            flag_id=flag_id_of(account_id, f"tx-{account_id}-{number}", b""),
+            transaction_id=f"tx-{account_id}-{number}",
+            content_digest="00",
+            event_time=self.clock.now_ms,
+            amount_minor=1_000,
+            currency="EUR",
+            merchant_id="bakery",
+            card_id=None,
+            payment_method="CARD",
+            channel="POS",
+            country=None,
+            latitude=None,
+            longitude=None,
+            typology="rapid_spending",
+            score=600,
+            reasons=(REASON,),
+            pack_id="pack",
+        )
+        return self.log.step(replace(made, **changed))
+
+    def case(self, account_id: str = "acct-1", **changed: Any) -> str:
+        """The id of a new case."""
+        opened = self.flag(account_id, **changed)[0]
+        assert isinstance(opened, CaseOpened)
+        return opened.case_id
+
+
+@contextmanager
+def opened(folder: Path, **changed: Any) -> Iterator[Desk]:
+    """A desk, and its store closed afterwards."""
+    desk = Desk(folder, **changed)
+    try:
+        yield desk
+    finally:
+        desk.engine.dispose()
