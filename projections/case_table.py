@@ -175,8 +175,8 @@ class DynamoCaseTable:
     def views(self) -> Iterator[CaseView]:
         """Every view, queue by queue, from their index: the timelines are not read for it.
 
-        The index follows the table: what was just written may be missing, what just moved may come twice. Not a
-        scan: DynamoDB Local holds the whole index in memory for each page of one, and 100,000 cases are too much for it.
+        The index follows the table: what was just written may be missing, what just moved may come twice. Not a scan:
+        DynamoDB Local holds the whole index in memory for each page of one, and 100,000 cases are too much for it.
         """
         query = self._client.get_paginator("query")
         for status in STATUSES:
