@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import Consumer, TopicPartition
 
 from console.board import Board
@@ -23,6 +24,7 @@ MAX_CHANGES: Final = 10_000
 """Changes that are remembered for watchers who come back."""
 POLL_S: Final = 0.05
 RETRY_S: Final = 2.0
+RECONCILE_EVERY_S: Final = 1_800.0
 Offsets = tuple[int, ...]
 """How far each partition of cases.events was read, by its number."""
 
@@ -48,6 +50,7 @@ class Changes:
         self._first = 0
         self._since = start
         self._watchers: set[Callable[[], None]] = set()
+        self._told: Callable[[Change], None] = lambda _: None
 
     def start_from(self, offsets: Offsets) -> None:
         """Where the log is read from: before any change."""
@@ -68,6 +71,7 @@ class Changes:
 
     def add(self, change: Change) -> None:
         """The next one; the oldest leaves where there are too many."""
+        self._told(change)
         with self._lock:
             self._kept.append(change)
             if len(self._kept) > MAX_CHANGES:
@@ -91,6 +95,10 @@ class Changes:
             if not is_kept:
                 return None
             return [change for change in self._kept if change.offset >= seen[change.partition]]
+
+    def tell(self, told: Callable[[Change], None]) -> None:
+        """Call a function with each change, before any watcher hears of it."""
+        self._told = told
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call a function after each change; returns what ends that."""
@@ -121,6 +129,18 @@ class BoardFeed:
     def start(self) -> None:
         """Begin to fill the board; it says `is_ready` when it holds what the table and the log do."""
         self._thread.start()
+        threading.Thread(target=self._reconcile, name="board-reconcile", daemon=True).start()
+
+    def _reconcile(self) -> None:
+        """Compare the board with the table now and then: an index that lagged leaves no case out for ever."""
+        while not self._ended.wait(RECONCILE_EVERY_S):
+            try:
+                behind = sum(self.board.put(view) for view in self._table.views() if not self._ended.is_set())
+            except (BotoCoreError, ClientError) as error:
+                complain(f"the board was not compared with the table: {error}")
+            else:
+                if behind:
+                    complain(f"{behind} cases were further in the table than on the board")
 
     def stop(self) -> None:
         """End the thread."""

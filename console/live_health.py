@@ -118,7 +118,6 @@ class Readers:
             "quarantined": last,
             "quarantined_lately": last - self._quarantined[0][1] if self._quarantined else 0,
             "parked": self._parked,
-            "dead_letters": None,
         }  # fmt: skip
 
     def _run(self) -> None:

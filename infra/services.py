@@ -10,15 +10,26 @@ from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
 PROCESS, ENTITY_JOB, CONSOLE = "process", "entity-job", "console"
+WEBHOOKS = "webhooks"
 MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}
-METRICS_PORTS = {RISK_JOB: 0, CASE_JOB: 1, CASE_VIEWS: 2, ARCHIVE: 3, CLOCK: 4, PROCESS: 5, ENTITY_JOB: 6, CONSOLE: 7}
+METRICS_PORTS = {
+    RISK_JOB: 0,
+    CASE_JOB: 1,
+    CASE_VIEWS: 2,
+    ARCHIVE: 3,
+    CLOCK: 4,
+    PROCESS: 5,
+    ENTITY_JOB: 6,
+    CONSOLE: 7,
+    WEBHOOKS: 8,
+}
 """Each service's port for Prometheus, counted from the first."""
 
 
 def services(settings: Settings) -> tuple[Part, ...]:
     """Every program of one system, and the cluster of its jobs; the clock only where it is to tick by itself."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
-    workers = (_case_views(settings), _archive(settings), _process(settings), _console(settings))
+    workers = (_case_views(settings), _archive(settings), _process(settings), _console(settings), _webhooks(settings))
     return (*cluster(settings), *jobs(settings), *workers, *clock)
 
 
@@ -144,6 +155,18 @@ def _console(settings: Settings) -> Part:
         ports={port: "FRAUDCASE_CONSOLE_PORT", metrics: "FRAUDCASE_METRICS_PORT"},
         environment=settings.variables(),
         is_ready=answers(f"http://{settings.host}:{port}/health"),
+        stop_within_s=30,
+    )
+
+
+def _webhooks(settings: Settings) -> Part:
+    port = metrics_port(settings, WEBHOOKS)
+    return Part(
+        name=service_name(settings, WEBHOOKS),
+        command=python("console.webhook_worker"),
+        ports={port: "FRAUDCASE_METRICS_PORT"},
+        environment=settings.variables(),
+        is_ready=answers(f"http://{settings.host}:{port}/metrics"),
         stop_within_s=30,
     )
 

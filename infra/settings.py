@@ -88,6 +88,8 @@ class Settings(BaseSettings):
             return self.control_url.get_secret_value()
         return f"sqlite:///{self.home.resolve() / f'{self.prefix}control.db'}"
 
+    webhooks_may_be_private: bool = False
+    """Whether webhooks may go to this machine and its private network, and without TLS: for tests."""
     oidc_issuer: str = ""
     """The identity provider that people may sign in at; its client must allow CONSOLE/sign-in/oidc/callback."""
     oidc_client_id: str = ""

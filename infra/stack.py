@@ -140,7 +140,7 @@ def reset(settings: Settings, parts: Sequence[Part]) -> None:
     down(settings, parts)
     for name in ("data", "run", "logs", "checkpoints"):
         shutil.rmtree(settings.home / name, ignore_errors=True)
-    for file in settings.home.glob("*control.db"):
+    for file in (*settings.home.glob("*control.db"), *settings.home.glob("*console.key")):
         file.unlink()
 
 

@@ -22,6 +22,8 @@ from console.web.limits import Buckets
 from console.web.page_parts import Figures, NoFigures, PageParts
 from console.web.permissions import Role, permissions_of
 from console.web.requests import Requests
+from console.web.timelines import Timelines
+from console.webhooks import Webhooks
 from domain.case_fold import CaseFold
 from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, Reason, RiskFlagged
 from domain.events import flag_id as flag_id_of
@@ -99,11 +101,15 @@ class Desk:
         self.people = People(self.engine, self.clock)
         self.log = MemoryDesk(self.clock)
         self.objects = MemoryObjects()
+        timelines = Timelines(self.log.table)
+        self.log.changes.tell(lambda change: timelines.changed(change.case_id))
         generous = Buckets(burst=1e9, per_s=1e9)
         parts: dict[str, Any] = {
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
             "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
-            "attachments": Attachments(self.objects), "now_ms": self.clock, "patience_s": 0.2,
+            "timelines": timelines,
+            "attachments": Attachments(self.objects),
+            "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip
         self.doors = Doors(**{**parts, **changed})

@@ -36,7 +36,7 @@ PEOPLE = {
     "aud": (Role.AUDITOR,), "adm": (Role.ADMIN,),
 }  # fmt: skip
 HEALTH: Mapping[str, Any] = {
-    "worst": "well", "views_behind_ms": 0, "quarantined": 3, "quarantined_lately": 0, "parked": 0, "dead_letters": 0,
+    "worst": "well", "views_behind_ms": 0, "quarantined": 3, "quarantined_lately": 0, "parked": 0,
     "readers": [
         {"name": name, "topic": topic, "lag": lag, "end": end, "state": "well", "said": "keeps up"}
         for name, topic, lag, end in (

@@ -79,9 +79,17 @@ def a_case(stage: Stage, status: str, least_flags: int = 1) -> str:
 def test_no_page_has_a_serious_violation(visit: "Visits", theme: str, size: dict[str, int]) -> None:
     case = a_case(visit.stage, "in_review", 2)
     pages = {
-        "lea": ["/queue", f"/cases/{case}", f"/cases/{case}?known_at_ms=1", "/monitor", "/rules", f"/rules/{DEFAULT.pack_id}", "/account"],
+        "lea": [
+            "/queue",
+            f"/cases/{case}",
+            f"/cases/{case}?known_at_ms=1",
+            "/monitor",
+            "/rules",
+            f"/rules/{DEFAULT.pack_id}",
+            "/account",
+        ],
         "aud": ["/audit", f"/cases/{case}"],
-        "adm": ["/people"],
+        "adm": ["/people", "/webhooks"],
     }
     for name, paths in pages.items():
         visitor = visit(name, color_scheme=theme, viewport=size)

@@ -14,6 +14,8 @@ from console.web.doors import Doors
 from console.web.open_id import OpenId, provider_from
 from console.web.page_parts import PageParts
 from console.web.requests import Requests
+from console.web.timelines import Timelines
+from console.webhook_worker import webhooks_of
 from console.work import bucket, case_table, control_store, people, topics
 from infra.services import CASE_VIEWS, CONSOLE, metrics_port
 from infra.settings import Settings
@@ -30,6 +32,9 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         settings.oidc_roles_claim,
         settings.oidc_roles,
     )
+    table = case_table(settings)
+    timelines = Timelines(table)
+    feed.changes.tell(lambda change: timelines.changed(change.case_id))
     callback = f"{settings.console_url}/sign-in/oidc/callback"
     return Doors(
         people=people(settings),
@@ -38,7 +43,10 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         changes=feed.changes,
         is_ready=lambda: feed.is_ready,
         desk=desk,
-        table=case_table(settings),
+        table=table,
+        timelines=timelines,
+        webhooks=webhooks_of(settings),
+        webhooks_may_be_private=settings.webhooks_may_be_private,
         attachments=Attachments(bucket(settings)),
         now_ms=now_ms,
         public_url=settings.console_url,

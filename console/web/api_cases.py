@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Query, Request, Response
@@ -13,6 +13,7 @@ from console.board_row import is_done
 from console.web.doors import Doors, board_of, doors_of
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import CaseId
+from console.web.timelines import ordered
 from projections.case_history import as_of, known_items
 from projections.case_view import CaseView
 
@@ -91,7 +92,9 @@ async def timeline(
 ) -> Response:
     """What happened to the case, in the order in which it was known or in which it happened."""
     await current(request, case_id)
-    entries = await run_in_threadpool(happenings, doors_of(request), case_id, order)
+    timelines = doors_of(request).timelines
+    found = timelines.kept(case_id)
+    entries = ordered(await run_in_threadpool(timelines.read, case_id) if found is None else found, order)
     page, total = entries[after : after + limit], len(entries)
     following = str(after + limit) if after + limit < total else "null"
     body = f'{{"entries":[{",".join(page)}],"total":{total},"next":{following}}}'
@@ -113,25 +116,6 @@ async def past(doors: Doors, case_id: str, as_of_ms: int | None, known_at_ms: in
         return as_of(known_items(doors.table.items_of(case_id)), as_of_ms, known_at_ms)
 
     return await run_in_threadpool(read)
-
-
-def happenings(doors: Doors, case_id: str, order: str) -> list[str]:
-    """What happened, each as JSON: the text that the table has is not taken apart."""
-    items = [item for item in doors.table.items_of(case_id) if item["sk"] != "view"]
-    by = "known_at_ms" if order == "known" else "happened_at_ms"
-    items.sort(key=lambda item: (item.get(by) or 0, item["sk"].startswith("answer#"), item["sk"]))
-    return [_happened(item) for item in items]
-
-
-def _happened(item: Mapping[str, Any]) -> str:
-    place, _, number = item["sk"].partition("#")
-    said = {
-        "sequence": int(number) if place == "event" else None,
-        "kind": item["kind"],
-        "happened_at_ms": item.get("happened_at_ms"),
-        "known_at_ms": item.get("known_at_ms"),
-    }
-    return f'{json.dumps(said)[:-1]}, "event": {item["body"]}}}'
 
 
 def document(view: CaseView) -> dict[str, Any]:

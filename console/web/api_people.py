@@ -91,7 +91,7 @@ def register(app: FastAPI) -> None:
     people = {"tags": ["people"], "responses": PROBLEMS}
     app.get("/api/v1/people", **people)(list_people)  # type: ignore[arg-type]
     app.post("/api/v1/people", status_code=201, **people)(add_person)  # type: ignore[arg-type]
-    app.patch("/api/v1/people/{name}", **people)(change_person)  # type: ignore[arg-type]
+    app.patch("/api/v1/people/{name}", status_code=204, **people)(change_person)  # type: ignore[arg-type]
     app.post("/api/v1/people/{name}/password", **people)(reset_password)  # type: ignore[arg-type]
     app.post("/api/v1/people/{name}/tokens", status_code=201, **people)(add_token)  # type: ignore[arg-type]
     app.post("/api/v1/me/password", status_code=204, **people)(change_password)  # type: ignore[arg-type]
@@ -127,6 +127,8 @@ async def change_person(request: Request, name: Name, asked: ChangedAccount) -> 
     people, actor = doors_of(request).people, person_of(request).name
     if name == actor:
         raise Problem(409, "another admin must do this: nobody changes their own account")
+    if not await run_in_threadpool(people.is_known, name):
+        raise Problem(404, f"there is nobody called {name}")
     try:
         if asked.roles is not None:
             await run_in_threadpool(people.set_roles, name, frozenset(asked.roles), actor)

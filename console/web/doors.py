@@ -15,6 +15,8 @@ from console.web.limits import Buckets
 from console.web.open_id import OpenId
 from console.web.problems import Problem
 from console.web.requests import Requests
+from console.web.timelines import Timelines
+from console.webhooks import Webhooks
 from domain.events import CaseEvent, Command
 from projections.case_table import CaseTable
 
@@ -38,10 +40,13 @@ class Doors:
     """Whether the board holds what the log does."""
     desk: Desk
     table: CaseTable
+    timelines: Timelines
     attachments: Attachments
+    webhooks: Webhooks
     now_ms: Callable[[], int]
     public_url: str = "http://127.0.0.1"
     open_id: OpenId | None = None
+    webhooks_may_be_private: bool = False
     patience_s: float = 20
     """How long a request waits for the answer to a command."""
     sign_ins: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=1 / 6))

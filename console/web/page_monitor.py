@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from console.web.doors import doors_of, person_of
 from console.web.formats import money
@@ -12,6 +13,7 @@ from console.web.page_parts import parts_of
 from console.web.permissions import Permission
 from console.web.rendering import page
 
+MAX_DEAD: Final = 100
 SHOWN: Final = 8
 """Rows of a list."""
 
@@ -24,11 +26,13 @@ def register(app: FastAPI) -> None:
 async def monitor(request: Request) -> Response:
     """As of the last snapshot."""
     figures = parts_of(request).figures.latest()
+    dead = await run_in_threadpool(_dead_letters, request) if figures else 0
     board = doors_of(request).board
     return page(
         request,
         "monitor.html",
         figures=figures,
+        dead_letters=dead,
         points=[_point(point) for point in figures.get("points", ())],
         counts=board.counts(),
         is_ready=doors_of(request).is_ready(),
@@ -38,6 +42,12 @@ async def monitor(request: Request) -> Response:
         map_height=HEIGHT,
         sees_cases=person_of(request).may(Permission.READ_CASES),
     )
+
+
+def _dead_letters(request: Request) -> int:
+    """Deliveries to webhooks that were given up, of each webhook the last ones."""
+    webhooks = doors_of(request).webhooks
+    return sum(len(webhooks.deliveries(row.webhook_id, "dead", MAX_DEAD)) for row in webhooks.all())
 
 
 def _point(point: Mapping[str, Any]) -> dict[str, Any]:

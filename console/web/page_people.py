@@ -10,6 +10,7 @@ from console.people import NotPossible
 from console.web.api_people import ChangedAccount, NewAccount, NewToken
 from console.web.doors import doors_of, person_of
 from console.web.permissions import ROLES, Role
+from console.web.problems import Problem
 from console.web.rendering import page
 
 
@@ -39,7 +40,7 @@ async def add(request: Request) -> Response:
         asked = NewAccount.model_validate({"name": form.get("name"), "roles": form.getlist("roles")})
         secret = await run_in_threadpool(accounts.add, asked.name, frozenset(asked.roles), actor)
     except (NotPossible, ValidationError) as error:
-        return await _shown(request, error=_why(error))
+        return await _shown(request, error=why(error))
     return await _shown(request, secret=secret, secret_of=asked.name, what="password")
 
 
@@ -63,12 +64,13 @@ async def change(request: Request, name: str) -> Response:
             secret = await run_in_threadpool(accounts.add_token, name, token.label, token.days, actor)
             return await _shown(request, secret=secret, secret_of=name, what="token")
     except (NotPossible, ValidationError) as error:
-        return await _shown(request, error=_why(error))
+        return await _shown(request, error=why(error))
     return await _shown(request)
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What went wrong, for people."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
-    return str(error)
+    return error.detail if isinstance(error, Problem) else str(error)

@@ -3,7 +3,17 @@
 from fastapi import FastAPI, Request, Response
 from starlette.responses import RedirectResponse
 
-from console.web import page_account, page_audit, page_case, page_monitor, page_people, page_queue, page_rules, stream
+from console.web import (
+    page_account,
+    page_audit,
+    page_case,
+    page_monitor,
+    page_people,
+    page_queue,
+    page_rules,
+    page_webhooks,
+    stream,
+)
 from console.web.doors import person_of
 from console.web.permissions import Permission
 
@@ -14,7 +24,9 @@ FIRST = ((Permission.READ_CASES, "/queue"), (Permission.ADMINISTER, "/people"), 
 def register(app: FastAPI) -> None:
     """Add these routes."""
     app.get("/", include_in_schema=False)(home)
-    for area in (page_account, page_monitor, page_queue, page_case, page_rules, page_audit, page_people, stream):
+    for area in (
+        page_account, page_monitor, page_queue, page_case, page_rules, page_audit, page_people, page_webhooks, stream,
+    ):  # fmt: skip
         area.register(app)
 
 

@@ -86,6 +86,11 @@ ROUTES: Final[dict[str, Permission]] = {
     "PATCH /api/v1/people/{name}": P.ADMINISTER,
     "POST /api/v1/people/{name}/password": P.ADMINISTER,
     "POST /api/v1/people/{name}/tokens": P.ADMINISTER,
+    "GET /api/v1/webhooks": P.ADMINISTER,
+    "POST /api/v1/webhooks": P.ADMINISTER,
+    "PATCH /api/v1/webhooks/{webhook_id}": P.ADMINISTER,
+    "GET /api/v1/webhooks/{webhook_id}/deliveries": P.ADMINISTER,
+    "POST /api/v1/webhooks/deliveries/{delivery_id}/send-again": P.ADMINISTER,
     "GET /api/v1/audit/doors": P.READ_AUDIT,
     "GET /stream": P.SELF,
     "GET /account": P.SELF,
@@ -101,6 +106,10 @@ ROUTES: Final[dict[str, Permission]] = {
     "GET /people": P.ADMINISTER,
     "POST /people": P.ADMINISTER,
     "POST /people/{name}": P.ADMINISTER,
+    "GET /webhooks": P.ADMINISTER,
+    "POST /webhooks": P.ADMINISTER,
+    "POST /webhooks/{webhook_id}": P.ADMINISTER,
+    "POST /webhooks/deliveries/{delivery_id}": P.ADMINISTER,
 }
 """Every route, by method and path."""
 _PAGES: Final = "/cases/{case_id}/"

@@ -1,0 +1,15 @@
+"""The figures of `fraudcase bench stream`, from answers whose times are known."""
+
+from console.benchmark import sustained
+from console.latency import percentiles
+
+
+def test_the_rate_is_that_of_the_answers_after_the_first_fifth() -> None:
+    slow_start = {0: 100, 9_000: 100}
+    steady = {9_000 + 100 * number: 50 for number in range(1, 17)}
+    assert sustained({**slow_start, **steady}) == 500.0
+    assert sustained({5: 10}) == 0.0
+
+
+def test_percentiles_are_the_least_values_that_so_many_do_not_exceed() -> None:
+    assert percentiles(range(1_000)) == {"p50": 500, "p99": 990, "p999": 999}
