@@ -62,10 +62,11 @@ def console(
     seconds: Annotated[float, typer.Option(min=1, help="how long")] = 30,
     payments: Annotated[float, typer.Option(min=0, help="that come in each second meanwhile")] = 100,
     seed: Annotated[int, typer.Option(help="the same seed, the same cases and requests")] = 1,
+    run: Annotated[str, typer.Option(help="a name; the cases of an earlier run of that name are used again")] = "",
 ) -> None:
     """How fast queue and case pages answer with many cases and readers, while payments come in."""
     home = Settings()
-    settings = console_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
+    settings = console_settings(home, run or f"{time.time_ns() // 1_000_000_000:x}")
     load = Load(cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, seed=seed)
     with explained():
         started = system.up(home, report=tell, only_stores=True)

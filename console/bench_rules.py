@@ -12,7 +12,7 @@ import psutil
 
 from console.rule_files import load_pack
 from domain.events import TUPLES, RiskScored, RulesActivated
-from domain.payment import Refusal
+from domain.payment import FIELDS, Refusal
 from domain.risk import RiskFold
 from generator.traffic import Traffic, TrafficOptions
 from schemas.catalog import all_schemas, latest
@@ -43,7 +43,7 @@ def measure(pack_name: str, transactions: int, accounts: int, seed: int) -> dict
 
     `memory_mb` is what the process holds in the end above what it held before the first payment.
     """
-    encoder, decoder = Encoder(IDS, TUPLES), Decoder(_schema_text)
+    encoder, decoder = Encoder(IDS, TUPLES), Decoder(_schema_text, {"Transaction": FIELDS})
     traffic = Traffic(TrafficOptions(seed=seed, accounts=accounts))
     fold = RiskFold(0, hot_accounts=accounts)
     pack = load_pack(pack_name)

@@ -121,12 +121,14 @@ class Board:
 
     # -- what the log says ------------------------------------------------------------------------
 
-    def put(self, view: CaseView) -> None:
-        """A view as the table has it; one that the board knows further stays."""
+    def put(self, view: CaseView) -> bool:
+        """A view as the table has it; one that the board knows further stays. Returns whether it was news."""
         with self._lock:
             held = self.view(view.case_id)
-            if held is None or held.sequence < view.sequence:
+            is_news = held is None or held.sequence < view.sequence
+            if is_news:
                 self._set(view)
+            return is_news
 
     def apply(self, event: SequencedCaseEvent) -> CaseView | None:
         """What an event makes of its case; None where the case cannot be brought so far."""

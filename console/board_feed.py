@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import Consumer, TopicPartition
 
 from console.board import Board
@@ -23,6 +24,7 @@ MAX_CHANGES: Final = 10_000
 """Changes that are remembered for watchers who come back."""
 POLL_S: Final = 0.05
 RETRY_S: Final = 2.0
+RECONCILE_EVERY_S: Final = 1_800.0
 Offsets = tuple[int, ...]
 """How far each partition of cases.events was read, by its number."""
 
@@ -127,6 +129,18 @@ class BoardFeed:
     def start(self) -> None:
         """Begin to fill the board; it says `is_ready` when it holds what the table and the log do."""
         self._thread.start()
+        threading.Thread(target=self._reconcile, name="board-reconcile", daemon=True).start()
+
+    def _reconcile(self) -> None:
+        """Compare the board with the table now and then: an index that lagged leaves no case out for ever."""
+        while not self._ended.wait(RECONCILE_EVERY_S):
+            try:
+                behind = sum(self.board.put(view) for view in self._table.views() if not self._ended.is_set())
+            except (BotoCoreError, ClientError) as error:
+                complain(f"the board was not compared with the table: {error}")
+            else:
+                if behind:
+                    complain(f"{behind} cases were further in the table than on the board")
 
     def stop(self) -> None:
         """End the thread."""

@@ -17,7 +17,7 @@ from domain.expression import COMPARISONS, Comparison
 from domain.features import DAY_MS, previous_present
 from domain.geo import distance_m
 from domain.history import HORIZON_MS, MAX_WINDOW_MS, Decision, History
-from domain.labels import Label, Labels
+from domain.labels import Label, Labels, by_key
 from domain.payment import FUTURE_TOLERANCE_MS, MAX_AMOUNT_MINOR, Payment, Refusal, admit
 from domain.risk import ActivePack, Finding, RiskFold, decide, findings
 from domain.rules import family_of, is_by_entity
@@ -71,7 +71,7 @@ class Dossier:
         history = History(payment.account_id)
         for other in self.others[start:end]:
             history.insert(other, 0)
-        return history, history.insert(payment, 0, self.labels.facts(payment, self.pack.confirmed))
+        return history, history.insert(payment, 0, self.labels.facts(payment, by_key(self.pack.confirmed)))
 
     def decision(self, payment: Payment) -> Decision:
         """What the pack says of this payment in the place of the one that is explained."""

@@ -169,6 +169,7 @@ class EntityFold:
             return []  # delivered again; or older than all that is kept, which counts nothing any more
         index = history.insert(payment, 0)
         if self._hot_entities is not None:
+            history.remember(payment, 0)
             self._dirty[record.entity] = history
         flagged = [] if record.is_allowed else self._decide(record, history, index, pack, offset)
         history.prune(pack.window_ms, 0)

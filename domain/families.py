@@ -5,7 +5,7 @@ is cheap and fails nearly always, since nearly no payment fires; what passes tha
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isqrt
 from typing import Final, NamedTuple, TypeAlias
@@ -71,10 +71,21 @@ Check: TypeAlias = Callable[[History, int, Payment], bool]
 """Asked with the payment at the index; False only where the measure does not hold."""
 
 
+class Gate(NamedTuple):
+    """Where a rule can hold at all: from how many earlier payments on, and in which channels, None for any.
+
+    Known of a payment before any rule is asked, so that most rules need not be.
+    """
+
+    least_index: int = 0
+    channels: frozenset[str] | None = None
+
+
 class Ready(NamedTuple):
     """A rule made ready."""
 
     rule: Rule
+    gate: Gate
     check: Check
     measure: Measure
     points: Compiled | None
@@ -132,7 +143,7 @@ def ready(rule: Rule, lists: Lists) -> Ready:
     for part in (when, points, value):
         needs |= part.needs if part else NO_NEEDS
     check, measure = _functions(rule, lists, value, when)
-    return Ready(rule, check, measure, points, when, value, needs)
+    return Ready(rule, _gate(rule), check, measure, points, when, value, needs)
 
 
 def _needs(rule: Rule) -> Needs:
@@ -149,6 +160,20 @@ def _needs(rule: Rule) -> Needs:
             return Needs(confirmed=((rule.by, rule.window_ms),))
         case FarFromHome() | Blocklist() | Allowlist() | Expression():
             return NO_NEEDS
+
+
+def _gate(rule: Rule) -> Gate:
+    match rule:
+        case Velocity(measure="count") | CardTesting():
+            return Gate(rule.at_least - 1)
+        case AmountSpike() | NewDevice() | NewCountry() | AccountEmptying() | UnusualHour():
+            return Gate(rule.minimum_history)
+        case ImpossibleTravel():
+            return Gate(1, CARD_PRESENT_CHANNELS)
+        case FarFromHome() if rule.channels:
+            return Gate(0, frozenset(rule.channels))
+        case _:
+            return Gate()
 
 
 def _functions(rule: Rule, lists: Lists, value: Compiled | None, when: Compiled | None) -> tuple[Check, Measure]:
@@ -182,8 +207,8 @@ def _functions(rule: Rule, lists: Lists, value: Compiled | None, when: Compiled 
             return _value_check(rule, value, when), partial(_value, rule, value)
 
 
-def _ids(history: History, found: Iterable[int]) -> tuple[str, ...]:
-    return tuple(history.payments[position].transaction_id for position in list(found)[-MAX_CONTRIBUTING:])
+def _ids(history: History, found: Sequence[int]) -> tuple[str, ...]:
+    return tuple(history.payments[position].transaction_id for position in found[-MAX_CONTRIBUTING:])
 
 
 def _lacks(measure: str, threshold: int, what: str) -> Measured:
@@ -219,7 +244,7 @@ def _velocity(rule: Velocity, history: History, index: int) -> Measured:
     if KEYS[key](history.payments[index]) is None:
         return _lacks(measure, rule.at_least, f"{key}_id")
     first = bisect_left(history.times, history.times[index] - rule.window_ms, 0, index + 1)
-    found = list(positions(key, history, index, first, index + 1, one_currency=is_sum))
+    found = positions(key, history, index, first, index + 1, one_currency=is_sum)
     value = sum(history.payments[position].amount_minor for position in found) if is_sum else len(found)
     return Measured(measure, value, rule.at_least, value >= rule.at_least, _ids(history, found))
 
@@ -380,9 +405,11 @@ def _novelty_check(key: str, rule: NewDevice | NewCountry) -> Check:
         here = read(payment)
         if here is None or index < minimum_history:
             return False
+        payments = history.payments
         for position in range(index - 1, max(-1, index - 1 - FEW), -1):
-            if read(history.payments[position]) == here:
-                return history.times[position] < payment.event_time_ms - lookback_ms
+            before = payments[position]
+            if read(before) == here:
+                return before.event_time_ms < payment.event_time_ms - lookback_ms
         return True
 
     return is_other
@@ -406,7 +433,7 @@ def _novelty(rule: NewDevice | NewCountry, key: str, history: History, index: in
         if there is not None:
             others.append(position)
     holds = len(others) >= rule.minimum_history
-    return Measured(measure, len(others), rule.minimum_history, holds, _ids(history, reversed(others)))
+    return Measured(measure, len(others), rule.minimum_history, holds, _ids(history, others[::-1]))
 
 
 # -- confirmed frauds -----------------------------------------------------------------------------------
@@ -423,21 +450,38 @@ def _entity_risk(rule: EntityRisk, history: History, index: int) -> Measured:
     fact = history.fact(index, (rule.by, rule.window_ms))
     if fact is None:
         return Measured(measure, 0, rule.at_least, holds=False)
-    return Measured(measure, fact.number, rule.at_least, fact.number >= rule.at_least, fact.transactions)
+    lacking = ""
+    if fact.accounts < rule.minimum_accounts:
+        lacking = f"of {fact.accounts} accounts, {rule.minimum_accounts} are needed"
+    holds = fact.number >= rule.at_least and not lacking
+    return Measured(measure, fact.number, rule.at_least, holds, fact.transactions, lacking)
 
 
 # -- account emptying -----------------------------------------------------------------------------------
 
 
 def _emptying_check(rule: AccountEmptying) -> Check:
-    window_ms, minimum, least = rule.window_ms, rule.minimum_minor, rule.minimum_history
+    """As the measure, by running sums: a busy account is asked for every payment."""
+    window_ms, lookback_ms, minimum, least = rule.window_ms, rule.lookback_ms, rule.minimum_minor, rule.minimum_history
+    ratio, shortest_ms = rule.ratio_percent * window_ms, rule.minimum_span_ms
 
     def is_much(history: History, index: int, payment: Payment) -> bool:
-        if index < least:
+        times, sums, now_ms = history.times, history.sums, payment.event_time_ms
+        if index < least or times[least - 1] >= now_ms - window_ms:
             return False
-        sums = history.sums
-        first = bisect_left(history.times, payment.event_time_ms - window_ms, 0, index + 1)
-        return first >= least and sums[index + 1] - sums[first] >= minimum
+        first = bisect_left(times, now_ms - window_ms, least, index + 1)
+        total = sums[index + 1] - sums[first]
+        if total < minimum:
+            return False
+        oldest = bisect_left(times, now_ms - lookback_ms, 0, first)
+        if history.is_mixed:
+            return True
+        if first - oldest < least:
+            return False
+        span_ms = now_ms - window_ms - times[oldest]
+        if span_ms < shortest_ms:
+            return False
+        return 100 * total * max(window_ms, span_ms) >= ratio * (sums[first] - sums[oldest])
 
     return is_much
 
@@ -447,14 +491,18 @@ def _emptying(rule: AccountEmptying, history: History, index: int) -> Measured:
     now_ms = times[index]
     first = bisect_left(times, now_ms - rule.window_ms, 0, index + 1)
     oldest = bisect_left(times, now_ms - rule.lookback_ms, 0, first)
-    usual = list(positions("account", history, index, oldest, first, one_currency=True))
-    found = list(positions("account", history, index, first, index + 1, one_currency=True))
-    value = sum(history.payments[position].amount_minor for position in found)
+    usual = positions("account", history, index, oldest, first, one_currency=True)
+    found = positions("account", history, index, first, index + 1, one_currency=True)
+    value = moments("account", history, index, first, index + 1)[1]
     if len(usual) < rule.minimum_history:
         lacking = f"{len(usual)} payments before, {rule.minimum_history} are needed"
         return Measured("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
-    before = sum(history.payments[position].amount_minor for position in usual)
-    span_ms = max(rule.window_ms, now_ms - rule.window_ms - times[usual[0]])
+    span_ms = now_ms - rule.window_ms - times[usual[0]]
+    if span_ms < rule.minimum_span_ms:
+        lacking = f"{span_ms // 60_000} minutes of payments before, {rule.minimum_span_ms // 60_000} are needed"
+        return Measured("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
+    before = moments("account", history, index, oldest, first)[1]
+    span_ms = max(rule.window_ms, span_ms)
     threshold = max(rule.minimum_minor, -(-rule.ratio_percent * before * rule.window_ms // (100 * span_ms)))
     return Measured("minor units", value, threshold, value >= threshold, _ids(history, found))
 

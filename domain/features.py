@@ -1,12 +1,12 @@
 """What an expression may name: features of the payment, of the one before it, and of windows over its account.
 
 All are computed inside the history of the payment's account, from what is not after it, so that they are exact
-whatever order payments arrive in; only `confirmed` and `since_confirmed_s` come from labels, and are frozen when the
-payment arrives. A text that a payment lacks is "", an integer that has no value is -1.
+whatever order payments arrive in; only what is `confirmed` comes from labels, and is frozen when the payment
+arrives. A text that a payment lacks is "", an integer that has no value is -1.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from math import isqrt
 from operator import itemgetter
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from domain.durations import duration_ms
 from domain.expression import BadExpression, Call, Compiled, Evaluate, Kind, Literal, Name, Needs, Node, Scope, Trace
 from domain.geo import distance_m
-from domain.history import MAX_ROWS, MAX_WINDOW_MS, History, Spec
+from domain.history import MAX_ROWS, MAX_WINDOW_MS, ONLY_HERE, History, Spec
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
 
 DAY_MS: Final = 86_400_000
@@ -163,17 +163,22 @@ class Window(NamedTuple):
         return Needs(window_ms=self.ms, rows=self.rows)
 
 
-def positions(key: str, history: History, index: int, first: int, end: int, *, one_currency: bool) -> Iterator[int]:
+def positions(key: str, history: History, index: int, first: int, end: int, *, one_currency: bool) -> range | list[int]:
     """The indexes in a span of what agrees with the payment in a key, and in its currency; none if it lacks the key."""
-    read, payments = KEYS[key], history.payments
+    payments = history.payments
     here = payments[index]
+    is_any_currency = not one_currency or not history.is_mixed
+    if key == "account" and is_any_currency:
+        return range(first, end)
+    read = KEYS[key]
     wanted, currency = read(here), here.currency
     if wanted is None:
-        return
-    for position in range(first, end):
-        payment = payments[position]
-        if read(payment) == wanted and (not one_currency or payment.currency == currency):
-            yield position
+        return range(0)
+    return [
+        position
+        for position in range(first, end)
+        if read(payments[position]) == wanted and (is_any_currency or payments[position].currency == currency)
+    ]
 
 
 def moments(key: str, history: History, index: int, first: int, end: int) -> tuple[int, int, int]:
@@ -191,9 +196,7 @@ def moments(key: str, history: History, index: int, first: int, end: int) -> tup
 def _count(key: str, window: Window) -> Evaluate:
     span = window.span
     if key != "account":
-        return lambda history, index: sum(
-            1 for _ in positions(key, history, index, *span(history, index), one_currency=False)
-        )
+        return lambda history, index: len(positions(key, history, index, *span(history, index), one_currency=False))
     ms, rows = window
     if rows:
         return lambda _, index: min(rows, index)
@@ -244,6 +247,14 @@ def _confirmed(spec: Spec) -> Evaluate:
         return fact.number if fact else 0
 
     return confirmed
+
+
+def _confirmed_accounts(spec: Spec) -> Evaluate:
+    def confirmed_accounts(history: History, index: int) -> int:
+        fact = history.fact(index, spec)
+        return fact.accounts if fact else 0
+
+    return confirmed_accounts
 
 
 def _since_confirmed_s(spec: Spec) -> Evaluate:
@@ -305,10 +316,10 @@ def _distinct_call(node: Call) -> Compiled:
     return Compiled(Kind.INTEGER, _distinct(what, key, window), window.needs, traces=(_trace(key, window),))
 
 
-def _labelled(function: Callable[[Spec], Evaluate], node: Call) -> Compiled:
+def _labelled(function: Callable[[Spec], Evaluate], node: Call, suffix: str = "") -> Compiled:
     _check_count(node, 2, f'{node.name}(terminal, "28d")')
     key = _key_in(node.arguments[0], LABEL_KEYS, node.name)
-    spec = key, _window_in(node.arguments[1], node.name, only_time=True).ms
+    spec = key + suffix, _window_in(node.arguments[1], node.name, only_time=True).ms
     return Compiled(Kind.INTEGER, function(spec), Needs(confirmed=(spec,)))
 
 
@@ -320,6 +331,8 @@ FUNCTIONS: Final[dict[str, Callable[[Call], Compiled]]] = {
     "highest": partial(_windowed, _highest),
     "distinct": _distinct_call,
     "confirmed": partial(_labelled, _confirmed),
+    "confirmed_accounts": partial(_labelled, _confirmed_accounts),
+    "confirmed_only_here": partial(_labelled, _confirmed, suffix=ONLY_HERE),
     "since_confirmed_s": partial(_labelled, _since_confirmed_s),
 }
 """Windowed features by name; each checks its own arguments."""

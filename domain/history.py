@@ -7,7 +7,6 @@ long the history is.
 import pickle
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
-from io import BytesIO
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +23,8 @@ HORIZON_MS: Final = 35 * 86_400_000
 MAX_PAYMENTS: Final = 2_000
 """Payments kept per account: past it the oldest leave, and what is older than they were is refused."""
 CHUNK: Final = 16
-_TIME_IN_ENTRY: Final = 2 + Payment._fields.index("event_time_ms")
+MAX_RAW: Final = 512
+"""Bytes of a record that a history keeps as it came, instead of the payment in it."""
 
 
 class Decision(NamedTuple):
@@ -43,21 +43,32 @@ class Decision(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some."""
+    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some.
+
+    `accounts` is how many accounts they were of, as far as that is counted; a fact from an older state does not say.
+    """
 
     number: int
     newest_ms: int
     transactions: tuple[str, ...]
+    accounts: int = 1
 
 
 NOTHING: Final = Decision(0, ())
 Order = tuple[int, str, bytes]
 Spec = tuple[str, int]
-"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds."""
+"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds.
+
+A key that ends in ONLY_HERE asks for those alone whose account was robbed nowhere else in that window.
+"""
+ONLY_HERE: Final = " only here"
 Facts = dict[Spec, Confirmed]
 """What the labels said when a payment arrived, where they said anything: frozen, so that no restatement asks again."""
-Entry = tuple[int, Facts | None, Payment]
-"""A payment as it is packed, with the number of the pack that decided it and with its facts."""
+Entry = tuple[int, int, Facts | None, bytes | tuple[Any, ...]]
+"""A payment as it is packed: its event time, the number of the pack that decided it, its facts, and the payment: as the
+record that it came in, which costs nothing to keep, or its fields."""
+Parse = Callable[[bytes], Payment]
+"""The payment in a record that was admitted before."""
 
 
 class History:
@@ -78,7 +89,6 @@ class History:
         "ids",
         "is_mixed",
         "latest_ms",
-        "newest_ms",
         "old_chunks",
         "packs",
         "payments",
@@ -107,11 +117,10 @@ class History:
         self.latest_ms = -1
         self.floor: Order | None = None
         self.unpacked: list[Entry] = []
-        self.chunk: list[bytes] = []
+        self.chunk: list[Entry] = []
         self.chunk_number = 0
-        self.newest_ms = -1
         self.old_chunks: list[tuple[int, int]] = []
-        self.dirty_chunks: dict[int, list[bytes]] = {}
+        self.dirty_chunks: dict[int, list[Entry]] = {}
         self.removed_chunks: list[int] = []
 
     def is_beyond_horizon(self, payment: Payment) -> bool:
@@ -164,8 +173,12 @@ class History:
             self.facts[payment.order] = facts
         ids = self.ids
         ids[payment.transaction_id] = ids.get(payment.transaction_id, 0) + 1
-        self.unpacked.append((pack, facts, payment))
         return index
+
+    def remember(self, payment: Payment, pack: int, facts: Facts | None = None, raw: bytes | None = None) -> None:
+        """Have an inserted payment written with the next writes; `raw` is the record that it came in."""
+        held = raw if raw is not None and len(raw) <= MAX_RAW else tuple(payment)
+        self.unpacked.append((payment.event_time_ms, pack, facts, held))
 
     def _note_currency(self, currency: str) -> None:
         self.is_mixed = self.currency != ""
@@ -225,14 +238,17 @@ class History:
     # -- packing: chunks in order of arrival, each written again only while it grows ----------------
 
     def _pack(self) -> None:
-        for pack, facts, payment in self.unpacked:
-            self.chunk.append(pickle.dumps((pack, facts, *payment), 5))
-            self.newest_ms = max(self.newest_ms, payment.event_time_ms)
-            self.dirty_chunks[self.chunk_number] = self.chunk
-            if len(self.chunk) == CHUNK:
-                self.old_chunks.append((self.chunk_number, self.newest_ms))
-                self.chunk_number, self.chunk, self.newest_ms = self.chunk_number + 1, [], -1
-        self.unpacked = []
+        if not self.unpacked:
+            return
+        waiting, self.unpacked = self.chunk + self.unpacked, []
+        while len(waiting) >= CHUNK:
+            full, waiting = waiting[:CHUNK], waiting[CHUNK:]
+            self.dirty_chunks[self.chunk_number] = full
+            self.old_chunks.append((self.chunk_number, max(entry[0] for entry in full)))
+            self.chunk_number += 1
+        if waiting:
+            self.dirty_chunks[self.chunk_number] = waiting
+        self.chunk = waiting
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call, by key; None removes one."""
@@ -240,7 +256,7 @@ class History:
         self._forget_chunks()
         writes: dict[str, bytes | None] = {self._key(number): None for number in self.removed_chunks}
         for number, chunk in self.dirty_chunks.items():
-            writes[self._key(number)] = b"".join(chunk)
+            writes[self._key(number)] = pickle.dumps(chunk, 5)
         head = (self.sequence, self.latest_ms, self.floor, self.chunk_number, self.old_chunks, self.standing)
         writes[self.account_id] = pickle.dumps(head, 5)
         self.dirty_chunks, self.removed_chunks = {}, []
@@ -250,7 +266,7 @@ class History:
         return f"{self.account_id}\x1f{chunk_number}"
 
     @classmethod
-    def read(cls, account_id: str, load: Callable[[str], bytes | None]) -> "History":
+    def read(cls, account_id: str, load: Callable[[str], bytes | None], parse: Parse | None = None) -> "History":
         """The history of an account from its state entries; a new one where there are none."""
         history = cls(account_id)
         head = load(account_id)
@@ -261,21 +277,18 @@ class History:
             history.standing,
         ) = pickle.loads(head)  # noqa: S301 - our own bytes  # fmt: skip
         entries: list[Entry] = []
-        for number in [number for number, _ in history.old_chunks] + [history.chunk_number]:
-            packed = _split(load(history._key(number)))
-            if number == history.chunk_number:
-                history.chunk = [pickle.dumps(entry, 5) for entry in packed]
-                history.newest_ms = max((entry[_TIME_IN_ENTRY] for entry in packed), default=-1)
-            entries += [(entry[0], entry[1], Payment(*entry[2:])) for entry in packed]
-        history._fill(entries)
+        for number in [number for number, _ in history.old_chunks]:
+            entries += _unpickled(load(history._key(number)))
+        history.chunk = _unpickled(load(history._key(history.chunk_number)))
+        history._fill([(_payment(held, parse), pack, facts) for _, pack, facts, held in entries + history.chunk])
         return history
 
-    def _fill(self, entries: list[Entry]) -> None:
-        kept = [entry for entry in entries if self.floor is None or entry[2].order > self.floor]
-        kept.sort(key=lambda entry: entry[2].order)
-        self.packs = [pack for pack, _, _ in kept]
-        self.payments = [payment for _, _, payment in kept]
-        self.facts = {payment.order: facts for _, facts, payment in kept if facts}
+    def _fill(self, entries: list[tuple[Payment, int, Facts | None]]) -> None:
+        kept = [entry for entry in entries if self.floor is None or entry[0].order > self.floor]
+        kept.sort(key=lambda entry: entry[0].order)
+        self.packs = [pack for _, pack, _ in kept]
+        self.payments = [payment for payment, _, _ in kept]
+        self.facts = {payment.order: facts for payment, _, facts in kept if facts}
         self.times = [payment.event_time_ms for payment in self.payments]
         for payment in self.payments:
             self.ids[payment.transaction_id] = self.ids.get(payment.transaction_id, 0) + 1
@@ -284,14 +297,17 @@ class History:
         self._sum_from(0)
 
 
+def _payment(held: bytes | tuple[Any, ...], parse: Parse | None) -> Payment:
+    if not isinstance(held, bytes):
+        return Payment(*held)
+    assert parse is not None, "a history that keeps records is read by who can read records"
+    return parse(held)
+
+
+def _unpickled(packed: bytes | None) -> list[Entry]:
+    entries: list[Entry] = pickle.loads(packed) if packed else []  # noqa: S301 - our own bytes
+    return entries
+
+
 def _order(payment: Payment) -> Order:
     return payment.order
-
-
-def _split(packed: bytes | None) -> list[tuple[Any, ...]]:
-    entries: list[tuple[Any, ...]] = []
-    stream = BytesIO(packed or b"")
-    end = len(packed or b"")
-    while stream.tell() < end:
-        entries.append(pickle.load(stream))  # noqa: S301 - our own bytes
-    return entries

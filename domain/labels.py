@@ -7,9 +7,9 @@ is a function of what was read; so a restored state answers as the one that was 
 import pickle
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-from domain.history import HORIZON_MS, MAX_WINDOW_MS, Confirmed, Facts, Spec
+from domain.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, Confirmed, Facts, Spec
 from domain.payment import Payment
 
 MAX_LABELS: Final = 50_000
@@ -18,9 +18,15 @@ KEPT_MS: Final = HORIZON_MS + MAX_WINDOW_MS
 """How long a label is kept behind the newest: nothing that may still be decided looks back farther."""
 MAX_NAMED: Final = 20
 """Confirmed frauds named as the ground of one reason, the newest; the value counts them all."""
+MAX_ACCOUNTS: Final = 20
+"""Accounts with confirmed frauds that are counted: more say nothing more, and counting has an end."""
 PAGE: Final = 128
 HEAD_KEY: Final = "\x1flabels"
 """The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
+
+
+MAX_LOOKED_INTO: Final = 100
+"""Labels of which it is asked whether their account was robbed elsewhere: the newest of a window."""
 
 
 class Label(NamedTuple):
@@ -36,6 +42,11 @@ class Label(NamedTuple):
     account: str
 
 
+Entry: TypeAlias = tuple[int, str, str, Label]
+"""A label in an index: the time of its payment, its transaction, its id, and itself."""
+SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
+
+
 _KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], str | None]]]] = {
     "merchant": (lambda label: label.merchant, lambda payment: payment.merchant_id),
     "terminal": (lambda label: label.terminal, lambda payment: payment.terminal_id),
@@ -49,7 +60,7 @@ class Labels:
     """The labels of one partition, by what they name, each list in event-time order."""
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
-        self._by_key: dict[str, dict[str, list[tuple[int, str, str]]]] = {key: {} for key in _KEYS}
+        self._by_key: dict[str, dict[str, list[Entry]]] = {key: {} for key in _KEYS}
         self._pages: dict[int, list[Label]] = {}
         self.known: set[str] = set()
         """The ids of the labels that are kept; nothing walks through it, so its order decides nothing."""
@@ -79,31 +90,45 @@ class Labels:
         self._forget()
         return True
 
-    def facts(self, payment: Payment, specs: Iterable[Spec]) -> Facts | None:
+    def facts(self, payment: Payment, specs: SpecsByKey) -> Facts | None:
         """What is known now of what a payment touches, for each spec; None if that is nothing.
 
         A window is closed at both ends, and ends at the payment's event time.
         """
         found: Facts | None = None
+        for key, own in specs:
+            base = key.removesuffix(ONLY_HERE)
+            name = _KEYS[base][1](payment)
+            labels = self._by_key[base].get(name) if name else None
+            if labels:
+                found = found or {}
+                if base == key:
+                    _count(labels, payment.event_time_ms, own, found)
+                else:
+                    self._count_only_here(labels, base, payment.event_time_ms, own, found)
+        return found or None
+
+    def _count_only_here(
+        self, labels: list[Entry], key: str, now_ms: int, specs: tuple[Spec, ...], found: Facts
+    ) -> None:
+        read = _KEYS[key][0]
+        here, until = read(labels[0][3]), bisect_right(labels, now_ms, key=_time)
         for spec in specs:
-            key, window_ms = spec
-            name = _KEYS[key][1](payment)
-            labels = self._by_key[key].get(name) if name else None
-            if not labels:
-                continue
-            until = bisect_right(labels, payment.event_time_ms, key=_time)
-            first = bisect_left(labels, payment.event_time_ms - window_ms, 0, until, key=_time)
-            if first == until:
-                continue
-            named = tuple(transaction_id for _, transaction_id, _ in labels[max(first, until - MAX_NAMED) : until])
-            found = found or {}
-            found[spec] = Confirmed(until - first, labels[until - 1][0], named)
-        return found
+            oldest_ms = now_ms - spec[1]
+            first = bisect_left(labels, oldest_ms, 0, until, key=_time)
+            looked_into = labels[max(first, until - MAX_LOOKED_INTO) : until]
+            elsewhere: dict[str, bool] = {}
+            for account in {entry[3].account: None for entry in looked_into}:
+                elsewhere[account] = any(
+                    oldest_ms <= entry[0] <= now_ms and read(entry[3]) != here
+                    for entry in self._by_key["account"].get(account, ())  # a blank account is in no index
+                )
+            _count([entry for entry in looked_into if not elsewhere[entry[3].account]], now_ms, (spec,), found)
 
     def _index(self, label: Label) -> None:
         self.known.add(label.label_id)
         self._newest_ms = max(self._newest_ms, label.event_time_ms)
-        entry = label.event_time_ms, label.transaction_id, label.label_id
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label
         for key, (read, _) in _KEYS.items():
             name = read(label)
             if name:
@@ -122,7 +147,7 @@ class Labels:
 
     def _unindex(self, label: Label) -> None:
         self.known.discard(label.label_id)
-        entry = label.event_time_ms, label.transaction_id, label.label_id
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label
         for key, (read, _) in _KEYS.items():
             name = read(label)
             if name:
@@ -144,7 +169,34 @@ class Labels:
         return writes
 
 
-def _time(entry: tuple[int, str, str]) -> int:
+def by_key(specs: Iterable[Spec]) -> SpecsByKey:
+    """Specs as `Labels.facts` wants them: each key is looked up once, however many windows there are."""
+    keys: dict[str, dict[Spec, None]] = {}
+    for spec in specs:
+        keys.setdefault(spec[0], {})[spec] = None
+    return tuple((key, tuple(own)) for key, own in keys.items())
+
+
+def _count(labels: list[Entry], now_ms: int, specs: tuple[Spec, ...], found: Facts) -> None:
+    until = bisect_right(labels, now_ms, key=_time)
+    for spec in specs:
+        first = bisect_left(labels, now_ms - spec[1], 0, until, key=_time)
+        if first < until:
+            named = tuple(entry[1] for entry in labels[max(first, until - MAX_NAMED) : until])
+            found[spec] = Confirmed(until - first, labels[until - 1][0], named, _accounts(labels, first, until))
+
+
+def _accounts(labels: list[Entry], first: int, until: int) -> int:
+    """How many accounts are behind the labels of a stretch, up to MAX_ACCOUNTS."""
+    accounts: set[str] = set()
+    for number in range(first, until):
+        accounts.add(labels[number][3].account)
+        if len(accounts) == MAX_ACCOUNTS:
+            break
+    return len(accounts)
+
+
+def _time(entry: Entry) -> int:
     return entry[0]
 
 

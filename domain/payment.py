@@ -4,6 +4,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import product
+from string import ascii_uppercase, digits
 from typing import Any, Final, NamedTuple
 
 from domain.currencies import DECIMALS
@@ -21,6 +23,8 @@ MAX_AMOUNT_MINOR: Final = 10**15
 """A bound that keeps 2,000 squared amounts far inside a 128-bit sum in any engine that checks our figures."""
 
 _SEPARATOR: Final = "\x1f"  # ASCII unit separator: refused inside the fields, so that joined fields stay distinct
+_TWO_LETTERS: Final = frozenset(map("".join, product(ascii_uppercase, repeat=2)))
+_FOUR_DIGITS: Final = frozenset(map("".join, product(digits, repeat=4)))
 _DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 
 
@@ -72,19 +76,51 @@ class _Refused(Exception):
         self.refusal = Refusal(reason, detail)
 
 
+FIELDS: Final = (
+    "transaction_id", "account_id", "card_id", "amount_minor", "currency", "event_time", "merchant_id",
+    "merchant_category", "terminal_id", "payment_method", "channel", "country", "latitude", "longitude",
+    "home_latitude", "home_longitude", "device_id", "counterparty_id", "attributes",
+)  # fmt: skip
+"""What is read of a Transaction record, in the order of `admit_row`."""
+_REQUIRED: Final = frozenset(
+    {
+        "transaction_id",
+        "account_id",
+        "amount_minor",
+        "currency",
+        "event_time",
+        "merchant_id",
+        "payment_method",
+        "channel",
+    }
+)
+Row = tuple[Any, ...]
+
+
 def admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment | Refusal:
-    """The payment in a decoded Transaction record, or why it is refused.
+    """The payment in a decoded Transaction record, or why it is refused. Raises KeyError and TypeError for bad fields.
 
     `received_ms` is the Kafka timestamp of the record; without one (a file) nothing can be dated past it.
     """
+    missing = _REQUIRED - raw.keys()
+    if missing:
+        raise KeyError(min(missing))
+    return admit_row(tuple(map(raw.get, FIELDS)), received_ms)
+
+
+def admit_row(row: Row, received_ms: int | None) -> Payment | Refusal:
+    """The same of the values of FIELDS: a decoder that makes no dict of a record saves a tenth of what it costs."""
     try:
-        return _admit(raw, received_ms)
+        return _admit(row, received_ms)
     except _Refused as refused:
         return refused.refusal
 
 
-def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
-    amount, currency, event_time = raw["amount_minor"], raw["currency"], raw["event_time"]
+def _admit(row: Row, received_ms: int | None) -> Payment:
+    (
+        transaction_id, account_id, card_id, amount, currency, event_time, merchant_id, category, terminal_id, method,
+        channel, country, latitude, longitude, home_latitude, home_longitude, device_id, other, attributes,
+    ) = row  # fmt: skip
     if not 0 <= amount <= MAX_AMOUNT_MINOR:
         raise _bad_amount(amount)
     if currency not in DECIMALS:
@@ -94,51 +130,29 @@ def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
     if received_ms is not None and event_time > received_ms + FUTURE_TOLERANCE_MS:
         ahead_s = (event_time - received_ms) // 1000
         raise _Refused("future_dated", f"dated {ahead_s} s past its arrival, {FUTURE_TOLERANCE_MS // 1000} are allowed")
-    latitude, longitude = _place(raw.get("latitude"), raw.get("longitude"), "")
-    home_latitude, home_longitude = _place(raw.get("home_latitude"), raw.get("home_longitude"), "home_")
-    text = (
-        raw["transaction_id"],
-        raw["account_id"],
-        raw.get("card_id") or "",
-        currency,
-        raw["merchant_id"],
-        raw.get("merchant_category") or "",
-        raw.get("terminal_id") or "",
-        raw["payment_method"],
-        raw["channel"],
-        raw.get("country") or "",
-        raw.get("device_id") or "",
-        raw.get("counterparty_id") or "",
-    )
-    (
-        transaction_id,
-        account_id,
-        card_id,
-        _,
-        merchant_id,
-        category,
-        terminal_id,
-        method,
-        channel,
-        country,
-        device_id,
-        other,
-    ) = text
+    if latitude is not None or longitude is not None:
+        latitude, longitude = _place(latitude, longitude, "")
+    if home_latitude is not None or home_longitude is not None:
+        home_latitude, home_longitude = _place(home_latitude, home_longitude, "home_")
     if not (transaction_id and account_id and merchant_id and method and channel):
-        raise _blank(raw)
-    if country and not (len(country) == 2 and country.isascii() and country.isalpha() and country.isupper()):
+        raise _blank(row)
+    text = (
+        transaction_id, account_id, card_id or "", currency, merchant_id, category or "", terminal_id or "", method,
+        channel, country or "", device_id or "", other or "",
+    )  # fmt: skip
+    if country and country not in _TWO_LETTERS:
         raise _Refused("bad_country", "country is not two capital letters (ISO 3166-1 alpha-2)")
-    if category and not (len(category) == 4 and category.isascii() and category.isdigit()):
+    if category and category not in _FOUR_DIGITS:
         raise _Refused("bad_merchant_category", "merchant_category is not four digits (MCC)")
-    if len(account_id) > 12 or len(card_id) > 12 or len(device_id) > 12 or len(other) > 12:
-        _check_tokens(account_id=account_id, card_id=card_id, device_id=device_id, counterparty_id=other)
+    for token in (account_id, card_id, device_id, other):
+        if token and len(token) > 12 and holds_card_number(token):
+            raise _card_number(row)
     joined = _SEPARATOR.join(text)
     if len(joined) > MAX_TEXT and len(max(text, key=len)) > MAX_TEXT:
         raise _Refused("text_too_long", f"a field is longer than {MAX_TEXT} characters")
     if joined.count(_SEPARATOR) != len(text) - 1:
         raise _Refused("control_character", "a field holds the unit separator, U+001F")
     numbers = f"{amount},{event_time},{latitude},{longitude},{home_latitude},{home_longitude}"
-    attributes = raw.get("attributes")
     content = f"{joined}{_SEPARATOR}{numbers}{_attributes(attributes) if attributes else ''}"
     return Payment(
         transaction_id,
@@ -163,10 +177,10 @@ def _admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment:
     )
 
 
-def _check_tokens(**tokens: str) -> None:
-    for field, token in tokens.items():
-        if holds_card_number(token):
-            raise _Refused("card_number", f"{field} holds a card number: send a token")
+def _card_number(row: Row) -> _Refused:
+    names = ("account_id", "card_id", "device_id", "counterparty_id")
+    field = next(name for name in names if holds_card_number(row[FIELDS.index(name)] or ""))
+    return _Refused("card_number", f"{field} holds a card number: send a token")
 
 
 def _bad_amount(amount: int) -> _Refused:
@@ -175,14 +189,13 @@ def _bad_amount(amount: int) -> _Refused:
     return _Refused("amount_too_large", f"amount_minor {amount} is above {MAX_AMOUNT_MINOR}")
 
 
-def _blank(raw: Mapping[str, Any]) -> _Refused:
+def _blank(row: Row) -> _Refused:
     names = ("transaction_id", "account_id", "merchant_id", "payment_method", "channel")
-    return _Refused("blank_field", f"{', '.join(name for name in names if not raw[name])} must not be empty")
+    blank = ", ".join(name for name in names if not row[FIELDS.index(name)])
+    return _Refused("blank_field", f"{blank} must not be empty")
 
 
-def _place(latitude: float | None, longitude: float | None, prefix: str) -> tuple[int | None, int | None]:
-    if latitude is None and longitude is None:
-        return None, None
+def _place(latitude: float | None, longitude: float | None, prefix: str) -> tuple[int, int]:
     if latitude is None or longitude is None:
         raise _Refused("bad_coordinates", f"{prefix}latitude and {prefix}longitude come together or not at all")
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):  # what is not a number is between no two
@@ -205,6 +218,6 @@ def holds_card_number(text: str) -> bool:
     return any(_luhn([int(digit) for digit in run.group() if digit.isdecimal()]) for run in _DIGITS.finditer(text))
 
 
-def _luhn(digits: list[int]) -> bool:
-    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+def _luhn(number: list[int]) -> bool:
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in number[-2::-2]]
+    return (sum(number[-1::-2]) + sum(doubled)) % 10 == 0

@@ -4,7 +4,7 @@ import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from domain.entity import entity_keys, entity_payments
 from domain.events import (
@@ -21,15 +21,19 @@ from domain.events import (
     flag_id,
 )
 from domain.families import Check, Measured, Ready, either, ready
-from domain.history import HORIZON_MS, NOTHING, Decision, History, Spec
-from domain.labels import Label, Labels
-from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit
+from domain.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
+from domain.labels import Label, Labels, by_key
+from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
 from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
 
 MAX_SHADOWS: Final = 4
 """Packs that may look on at a time: each is evaluated for every payment."""
 MAX_PACKS: Final = 1_000
 """Distinct packs that a partition may ever have been decided by: old decisions are restated by their own."""
+MAX_LANE: Final = 64
+"""Earlier payments up to which rules wait their turn unasked; a rule that needs more is asked from there on."""
+ELSEWHERE: Final = ""
+"""The lane of channels that no rule names; no payment's own channel is empty."""
 PACKS_KEY: Final = "\x1fpacks"
 """The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
 
@@ -40,18 +44,22 @@ class Conflict(NamedTuple):
     detail: str
 
 
+Lane: TypeAlias = tuple[tuple[tuple[Check, Ready], ...], ...]
+
+
 class ActivePack(NamedTuple):
     """A rule pack made ready: what its rules are, and how far back they look.
 
-    `rules` are those that the account's fold decides, `checks` the same as they are asked; those by labels alone, and
-    those that forbid a flag, stand apart.
+    `rules` are those that the account's fold decides; those by labels alone, and those that forbid a flag, stand apart.
+    `lanes` are the checks of those rules that can hold in a channel, by the number of earlier payments; what stands
+    under no channel's name is for all others.
     `entity_keys` is what payments have to be grouped by, across accounts, for the rest.
     """
 
     pack_id: str
     pack: RulePack
     rules: tuple[Ready, ...]
-    checks: tuple[tuple[Check, Ready], ...]
+    lanes: dict[str, Lane]
     by_labels: tuple[Ready, ...]
     allowing: tuple[Ready, ...]
     window_ms: int
@@ -78,14 +86,20 @@ class RiskFold:
 
     `load` reads a state entry by key. Histories in use are kept in memory, `hot_accounts` of them; the least
     recently used leave and are read back when needed. With `hot_accounts=None` nothing leaves, and nothing needs
-    to be written: for replays and backtests that hold all in memory.
+    to be written: for replays and backtests that hold all in memory. With `parse` the state keeps the records that
+    payments came in (where `read` is given them), and reads them again.
     """
 
     def __init__(
-        self, partition: int, load: Callable[[str], bytes | None] = lambda _: None, hot_accounts: int | None = None
+        self,
+        partition: int,
+        load: Callable[[str], bytes | None] = lambda _: None,
+        hot_accounts: int | None = None,
+        parse: Parse | None = None,
     ) -> None:
         self._partition = partition
         self._load = load
+        self._parse = parse
         self._hot_accounts = hot_accounts
         self._histories: dict[str, History] = {}
         self._dirty: dict[str, History] = {}
@@ -103,21 +117,22 @@ class RiskFold:
         active = [*self._packs[number : number + 1], *self._shadows]
         self._window_ms = max((pack.window_ms for pack in active), default=0)
         self._rows = max((pack.rows for pack in active), default=0)
-        self._specs = tuple(dict.fromkeys(spec for pack in active for spec in pack.confirmed))
+        self._specs = by_key(spec for pack in active for spec in pack.confirmed)
 
     def read(
-        self, name: str, data: Mapping[str, Any], offset: int, received_ms: int | None
+        self, name: str, data: Any, offset: int, received_ms: int | None, raw: bytes | None = None
     ) -> list[RiskOutput | Conflict] | Refusal:
         """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by.
 
-        `received_ms` is the record's Kafka timestamp, None where there is none (a file).
+        `data` are the fields by name, or of a Transaction the tuple of `payment.FIELDS`. `received_ms` is the record's
+        Kafka timestamp, None where there is none (a file); `raw` is what was decoded.
         """
         if name == "Transaction":
             try:
-                admitted = admit(data, received_ms)
+                admitted = admit_row(data, received_ms) if type(data) is tuple else admit(data, received_ms)
             except (KeyError, TypeError) as error:
                 return Refusal("bad_fields", f"not the fields of a Transaction: {error!r}")
-            return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset)
+            return admitted if isinstance(admitted, Refusal) else self.step(admitted, offset, raw)
         if name == "RulesActivated":
             return self._activated(data)
         if name == "FraudConfirmed":
@@ -187,7 +202,7 @@ class RiskFold:
             )
         )
 
-    def step(self, payment: Payment, offset: int) -> list[RiskOutput | Conflict] | Refusal:
+    def step(self, payment: Payment, offset: int, raw: bytes | None = None) -> list[RiskOutput | Conflict] | Refusal:
         """Decide on a payment: its score, a flag where that is high enough, and what it changes about later ones."""
         number = self._number
         if number < 0:
@@ -207,6 +222,7 @@ class RiskFold:
         facts = labels.facts(payment, self._specs) if labels.known else None
         index = history.insert(payment, number, facts)
         if self._hot_accounts is not None:
+            history.remember(payment, number, facts, raw)
             self._dirty[account_id] = history
         score, reasons = decision = decide(history, index, active)
         outputs: list[RiskOutput | Conflict] = [
@@ -222,7 +238,7 @@ class RiskFold:
                 payment.channel,
                 payment.country,
                 score,
-                [reason.rule for reason in reasons],
+                [reason.rule for reason in reasons] if reasons else [],
                 active.pack_id,
                 self._partition,
                 offset,
@@ -293,7 +309,7 @@ class RiskFold:
         return writes
 
     def _read(self, account_id: str) -> History:
-        history = self._histories[account_id] = History.read(account_id, self._load)
+        history = self._histories[account_id] = History.read(account_id, self._load, self._parse)
         return history
 
     def _restate(self, history: History, index: int) -> list[RiskOutput | Conflict]:
@@ -334,7 +350,7 @@ def activate(canonical: str) -> ActivePack:
         pack_id=pack.pack_id,
         pack=pack,
         rules=rules,
-        checks=tuple((each.check, each) for each in rules),
+        lanes=_lanes(rules),
         by_labels=tuple(each for each in made if isinstance(each.rule, EntityRisk)),
         allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
         window_ms=max((each.needs.window_ms for each in made), default=0),
@@ -344,10 +360,32 @@ def activate(canonical: str) -> ActivePack:
     )
 
 
+def _lanes(rules: tuple[Ready, ...]) -> dict[str, Lane]:
+    channels = {channel for each in rules for channel in each.gate.channels or ()}
+    longest = min(MAX_LANE, max((each.gate.least_index for each in rules), default=0))
+    return {
+        channel: tuple(
+            tuple(
+                (each.check, each)
+                for each in rules
+                if min(MAX_LANE, each.gate.least_index) <= index
+                and (each.gate.channels is None or channel in each.gate.channels)
+            )
+            for index in range(longest + 1)
+        )
+        for channel in sorted({ELSEWHERE, *channels})
+    }
+
+
 def decide(history: History, index: int, active: ActivePack) -> Decision:
     """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
     payment = history.payments[index]
-    found = [each for check, each in active.checks if check(history, index, payment)]
+    lanes = active.lanes
+    lane = lanes.get(payment.channel) or lanes[ELSEWHERE]
+    found: list[Ready] = []
+    for check, each in lane[index] if index < len(lane) else lane[-1]:
+        if check(history, index, payment):
+            found.append(each)
     if history.facts and payment.order in history.facts:
         found += active.by_labels
     if not found:

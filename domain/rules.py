@@ -163,12 +163,17 @@ class NewCountry(Common):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityRisk(Common):
     """At least `at_least` confirmed frauds within `window_ms` that share a merchant, terminal, device, card or account
-    with the payment, as far as they were known when it arrived."""
+    with the payment, as far as they were known when it arrived.
+
+    They must be of at least `minimum_accounts` accounts: that many customers were robbed at a common place, while the
+    frauds of one stolen card say little of where it was used.
+    """
 
     scales: ClassVar[bool] = True
     by: LabelKey
     window_ms: Window
     at_least: Annotated[int, Within(1, MAX_ROWS)]
+    minimum_accounts: Annotated[int, Within(1, 20)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +181,9 @@ class AccountEmptying(Common):
     """More leaves the account within `window_ms` than `ratio_percent` of what usually does in such a time.
 
     With S the sum of the window [t - w, t], and B, n the sum and number of the payments in [t - lookback, t - w), the
-    first of which is d before t - w: 100 * S * max(d, w) >= ratio_percent * B * w, for S of at least `minimum_minor`
-    and n of at least `minimum_history`. Sums are of payments in the currency of the one decided on.
+    first of which is d before t - w: 100 * S * max(d, w) >= ratio_percent * B * w, for S of at least `minimum_minor`,
+    n of at least `minimum_history` and d of at least `minimum_span_ms`: an account that is a few hours old has no usual
+    day. Sums are of payments in the currency of the one decided on.
     """
 
     scales: ClassVar[bool] = True
@@ -186,6 +192,7 @@ class AccountEmptying(Common):
     minimum_history: Rows
     minimum_minor: Annotated[int, Within(1, MAX_AMOUNT_MINOR)]
     ratio_percent: Annotated[int, Within(1, 1_000_000)]
+    minimum_span_ms: Annotated[int, Within(0, MAX_WINDOW_MS)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,7 +493,7 @@ THREE: Final = RulePack(
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 DEFAULT: Final = RulePack(
     name="default",
-    version=2,
+    version=3,
     flag_at=400,
     rules=(
         *THREE.rules,
@@ -497,6 +504,7 @@ DEFAULT: Final = RulePack(
         AccountEmptying(
             name="account_emptying", typology="account_takeover", points=450, severity="high", reason_code="OUTFLOW",
             window_ms=_DAY_MS, lookback_ms=35 * _DAY_MS, minimum_history=10, minimum_minor=100_000, ratio_percent=1_000,
+            minimum_span_ms=3 * _DAY_MS,
         ),
         FarFromHome(
             name="far_from_home", typology="stolen_card", points=200, severity="low", reason_code="FAR_FROM_HOME",
@@ -519,25 +527,28 @@ DEFAULT: Final = RulePack(
             value="amount_minor > 50_000 and previous_amount_minor < 100 and previous_amount_minor >= 0",
         ),
         EntityRisk(
-            name="risky_device", typology="known_fraud", points=500, severity="high", reason_code="DEVICE_FRAUD",
+            name="risky_device", typology="known_fraud", severity="high",
+            points='if(confirmed_accounts(device, "35d") >= 2, 600, 250)', reason_code="DEVICE_FRAUD",
             by="device", window_ms=35 * _DAY_MS, at_least=1,
         ),
         EntityRisk(
-            name="risky_card", typology="known_fraud", points=450, severity="high", reason_code="CARD_FRAUD",
+            name="risky_card", typology="known_fraud", points="250", severity="high", reason_code="CARD_FRAUD",
             by="card", window_ms=14 * _DAY_MS, at_least=1,
         ),
         EntityRisk(
             name="risky_terminal", typology="known_fraud", points=400, reason_code="TERMINAL_FRAUD",
-            by="terminal", window_ms=14 * _DAY_MS, at_least=2,
+            by="terminal", window_ms=14 * _DAY_MS, at_least=3, minimum_accounts=3,
         ),
         EntityRisk(
-            name="risky_merchant", typology="known_fraud", points=150, severity="low", reason_code="MERCHANT_FRAUD",
-            by="merchant", window_ms=7 * _DAY_MS, at_least=3,
+            name="risky_merchant", typology="known_fraud", points="150", severity="low", reason_code="MERCHANT_FRAUD",
+            by="merchant", window_ms=7 * _DAY_MS, at_least=3, minimum_accounts=3,
         ),
     ),
 )  # fmt: skip
 """The pack that a new system starts with: `fraudcase up` writes its activation into the log.
 
 It holds every family that needs no knowledge of a stream. What is common in honest streams (a new device, goods sent
-far away, a night owl) flags only together with something else.
+far away, a night owl) flags only together with something else. So does a confirmed fraud of the same card, of one's own
+device or at a large merchant: most payments there are honest, however many frauds there were, so those points do not
+grow with their number. Frauds of several accounts at one terminal, or from one device, flag by themselves.
 """

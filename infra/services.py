@@ -80,7 +80,8 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
         f"--prefix={settings.prefix}",
         *("--partitions", str(settings.partitions)),
         *("--parallelism", str(settings.flink_parallelism), "--window-ms", str(settings.flink_window_ms)),
-        *("--mode", settings.flink_mode, "--checkpoint-dir", str(folder)),
+        *("--mode", settings.flink_mode, "--state-backend", settings.flink_state_backend),
+        *("--checkpoint-dir", str(folder)),
         *("--checkpoint-interval-ms", str(settings.checkpoint_every_ms), "--heap", settings.flink_heap),
         *("--jars", *connector_jars(settings)),
     )

@@ -37,6 +37,8 @@ from domain.case_events import (
 )
 from domain.digest import canonical
 
+STATUSES = ("new", "open", "in_review", "snoozed", "pending_approval", "closed", "merged")
+"""Each is a queue."""
 QUEUE_SHARDS = 4
 """A queue's index entries are spread over so many keys: one key alone takes only so many writes a second."""
 MAX_LINKED = 200

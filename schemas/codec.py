@@ -52,14 +52,18 @@ class Encoder:
 class Decoder:
     """Reads each record with the schema that it was written with.
 
-    `lookup` gives the text of a writer schema by id, or None if the registry knows none.
+    `lookup` gives the text of a writer schema by id, or None if the registry knows none. `tuples` names records that
+    are given as tuples, not dicts, each with the fields that are wanted of it.
     """
 
-    def __init__(self, lookup: Callable[[int], str | None]) -> None:
+    def __init__(
+        self, lookup: Callable[[int], str | None], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> None:
         self._lookup = lookup
+        self._tuples = tuples
         self._readers: dict[bytes, tuple[str, Reader]] = {}
 
-    def decode(self, value: bytes | None) -> tuple[str, dict[str, Any]]:
+    def decode(self, value: bytes | None) -> tuple[str, Any]:
         """The record's name and fields. Raises Unreadable."""
         if not value:
             raise Unreadable("empty", "the record has no value")
@@ -91,22 +95,24 @@ class Decoder:
             name, schema = parse(text)
         except (SchemaParseException, ValueError, TypeError, KeyError) as error:
             raise Unreadable("unknown_schema", f"schema {schema_id} is no Avro record: {error}") from error
-        self._readers[header] = name, _read_by(schema)
+        self._readers[header] = name, _read_by(schema, self._tuples.get(name))
         return self._readers[header]
 
 
-def _read_by(schema: Mapping[str, Any]) -> Reader:
+def _read_by(schema: Mapping[str, Any], order: Sequence[str] | None) -> Reader:
     try:
-        return compile_reader(schema)
+        return compile_reader(schema, order)
     except Unsupported:
-        return partial(_interpreted, schema)
+        return partial(_interpreted, schema, order)
 
 
-def _interpreted(schema: Mapping[str, Any], value: bytes, position: int) -> tuple[dict[str, Any], int]:
+def _interpreted(
+    schema: Mapping[str, Any], order: Sequence[str] | None, value: bytes, position: int
+) -> tuple[Any, int]:
     stream = BytesIO(value)
     stream.seek(position)
-    data: dict[str, Any] = schemaless_reader(stream, schema, None)
-    return data, stream.tell()
+    data: Any = schemaless_reader(stream, schema, None)
+    return (data if order is None else tuple(map(data.get, order))), stream.tell()
 
 
 def _writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]]) -> Writer:

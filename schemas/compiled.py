@@ -11,7 +11,7 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final
 
-Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
+Reader = Callable[[bytes, int], tuple[Any, int]]
 """Reads a record that begins at a position; returns its fields and where it ends, which may be past the bytes."""
 Writer = Callable[[Mapping[str, Any]], bytes]
 """Writes fields; raises KeyError, TypeError, AttributeError, ValueError or OverflowError if they do not fit."""
@@ -110,14 +110,15 @@ def _boolean(value: bool) -> bytes:
 _WRITERS: Final = {
     "string": "_text({})",
     "bytes": "_raw({})",
-    "long": "_long({})",
+    "long": "(_SMALL[n] if -1 < (n := {}) < 4096 else _number(n))",
     "int": "_int({})",
     "boolean": "_boolean({})",
     "double": "_pack({})",
 }
 _NAMES: Final[dict[str, Any]] = {
     "_rest": _rest, "_length": _length, "_count": _count, "_long": _long, "_int": _int, "_text": _text, "_raw": _raw,
-    "_boolean": _boolean, "_pack": _DOUBLE.pack, "_unpack": _DOUBLE.unpack_from, "_Malformed": Malformed,
+    "_boolean": _boolean, "_SMALL": _SMALL, "_number": _number, "_pack": _DOUBLE.pack,
+    "_unpack": _DOUBLE.unpack_from, "_Malformed": Malformed,
 }  # fmt: skip
 
 
@@ -152,10 +153,17 @@ class _Source:
         return next(iter(made.values()))
 
 
-def compile_reader(schema: Mapping[str, Any]) -> Reader:
-    """A reader of a record's schema. Raises Unsupported."""
+def compile_reader(schema: Mapping[str, Any], order: Sequence[str] | None = None) -> Reader:
+    """A reader of a record's schema. Raises Unsupported.
+
+    With `order` it gives a tuple of the fields of these names, None for those that the schema does not have.
+    """
     source = _Source()
-    result = _read(source, 1, schema)
+    if order is None:
+        result = _read(source, 1, schema)
+    else:
+        held = {field["name"]: _read(source, 1, field["type"]) for field in schema["fields"]}
+        result = f"({''.join(f'{held.get(name)}, ' for name in order)})"
     source.add(1, f"return {result}, p")
     made: Reader = source.function("def read(b, p):")
     return made
@@ -227,12 +235,10 @@ def _write(source: _Source, schema: Any, value: str) -> str:
     kind = _kind(schema)
     if kind == "record":
         order = source.tuples.get(schema["name"].rpartition(".")[2])
-        if order is None:
-            parts = [_write_field(source, field, value) for field in schema["fields"]]
-        else:
-            parts = [
-                _write(source, field["type"], f"{value}[{order.index(field['name'])}]") for field in schema["fields"]
-            ]
+        parts: list[str] = []
+        for field in schema["fields"]:
+            place = _field(source, field, value) if order is None else f"{value}[{order.index(field['name'])}]"
+            parts += _pieces(source, field["type"], place)
         return f"b''.join(({', '.join(parts)},))"
     if kind == "union":
         if len(schema) != 2 or schema[0] != "null":
@@ -252,12 +258,20 @@ def _write(source: _Source, schema: Any, value: str) -> str:
     return _WRITERS[kind].format(value)
 
 
-def _write_field(source: _Source, field: Mapping[str, Any], record: str) -> str:
+def _pieces(source: _Source, schema: Any, value: str) -> list[str]:
+    """The same as several expressions, so that the bytes of a text are joined once, and without a call."""
+    if _kind(schema) != "string":
+        return [_write(source, schema, value)]
+    name = source.name()
+    return [f"(_SMALL[n] if (n := len({name} := {value}.encode())) < 4096 else _number(n))", name]
+
+
+def _field(source: _Source, field: Mapping[str, Any], record: str) -> str:
     key = repr(field["name"])
     if "default" not in field:
-        return _write(source, field["type"], f"{record}[{key}]")
+        return f"{record}[{key}]"
     default = "None" if field["default"] is None else source.constant(field["default"])
-    return _write(source, field["type"], f"{record}.get({key}, {default})")
+    return f"{record}.get({key}, {default})"
 
 
 def _kind(schema: Any) -> str:

@@ -69,7 +69,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--prefix", default="", help="before the name of every topic")
     parser.add_argument("--partitions", type=int, required=True, help="of the log that the job reads")
     parser.add_argument("--parallelism", type=int, default=1)
-    parser.add_argument("--window-ms", type=int, default=20, help="how long records are gathered into a batch")
+    parser.add_argument("--window-ms", type=int, default=100, help="how long records are gathered into a batch")
     parser.add_argument("--mode", choices=["thread", "process"], default="thread")
     parser.add_argument("--checkpoint-dir", type=Path, required=True)
     parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000)
@@ -236,6 +236,7 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
         "execution.checkpointing.dir": options.checkpoint_dir.resolve().as_uri(),
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "2",
+        "execution.checkpointing.incremental": "true",
         "state.backend.type": options.state_backend,
         "restart-strategy.type": "exponential-delay",  # crashes far apart are survived for ever, a bug ends the job
         "restart-strategy.exponential-delay.initial-backoff": "1 s",

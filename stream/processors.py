@@ -15,7 +15,7 @@ from domain.events import (
     RiskScored,
     to_fields,
 )
-from domain.payment import Refusal
+from domain.payment import FIELDS, Payment, Refusal, admit_row
 from domain.quarantine import key_of, report
 from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
@@ -34,13 +34,13 @@ MAX_DECISIONS = 1_000
 
 
 class RiskProcessor:
-    """One partition of payments.inbound."""
+    """One partition of payments.inbound. Its decoder gives a Transaction as the tuple of `payment.FIELDS`."""
 
     def __init__(self, partition: int, state: StateReader, codec: tuple[Decoder, Encoder], topics: Topics) -> None:
         self._partition = partition
         self._decoder, self._encoder = codec
         self._topics = topics
-        self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS)
+        self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS, self._parse)
         self._journal = Journal(state.get)
         self._unwritten: list[Record] = []
         for record in self._journal.read():
@@ -77,7 +77,12 @@ class RiskProcessor:
             name, data = self._decoder.decode(record.value)
         except Unreadable as unreadable:
             return Refusal(unreadable.reason, str(unreadable))
-        return self._fold.read(name, data, record.offset, record.timestamp_ms)
+        return self._fold.read(name, data, record.offset, record.timestamp_ms, record.value)
+
+    def _parse(self, value: bytes) -> Payment:
+        admitted = admit_row(self._decoder.decode(value)[1], None)
+        assert isinstance(admitted, Payment), "it was admitted when it came"
+        return admitted
 
     def _answers(self, scored: list[RiskScored], duplicates: list[DuplicateSeen]) -> list[Emission]:
         """All answers of a batch together; the key keeps those of a partition in order."""
@@ -213,9 +218,8 @@ class _Factory:
     def __call__(self, partition: int, state: StateReader) -> Processor:
         registry = Registry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
-        return self.kind(
-            partition, state, (Decoder(registry.schema_text), Encoder(registry.ids(), TUPLES)), self.topics
-        )
+        decoder = Decoder(registry.schema_text, {"Transaction": FIELDS})
+        return self.kind(partition, state, (decoder, Encoder(registry.ids(), TUPLES)), self.topics)
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:

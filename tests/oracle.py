@@ -45,9 +45,21 @@ class Past(NamedTuple):
 
     def confirmed(self, key: str, ms: int) -> int:
         """The labels that share a key with the payment, on payments at most so old, and none after it."""
+        return len(self._known(key, ms))
+
+    def confirmed_accounts(self, key: str, ms: int) -> int:
+        """The accounts that those labels are of."""
+        return len({label["account_id"] for label in self._known(key, ms)})
+
+    def confirmed_only_here(self, key: str, ms: int) -> int:
+        """Those of accounts that have no such label elsewhere."""
+        now, here = self.payment["event_time"], self._known(key, ms)
+        near = [label for label in self.labels if 0 <= now - label["event_time"] <= ms]
+        return sum(all(other in here for other in near if other["account_id"] == label["account_id"]) for label in here)
+
+    def _known(self, key: str, ms: int) -> list[Raw]:
         now = self.payment["event_time"]
-        known = [label for label in self.labels if 0 <= now - label["event_time"] <= ms]
-        return len(self.of_key(known, key))
+        return self.of_key([label for label in self.labels if 0 <= now - label["event_time"] <= ms], key)
 
 
 class Standing(NamedTuple):
@@ -119,7 +131,8 @@ def _excess(past: Past, rule: Raw, pack: Raw, meanings: Mapping[str, Meaning]) -
         case "impossible_travel":
             return _impossible_travel(past, rule)
         case "entity_risk":
-            return _times(past.confirmed(rule["by"], rule["window_ms"]), rule["at_least"])
+            is_common = past.confirmed_accounts(rule["by"], rule["window_ms"]) >= rule.get("minimum_accounts", 1)
+            return _times(past.confirmed(rule["by"], rule["window_ms"]), rule["at_least"]) if is_common else None
         case "expression":
             value = int(meanings[rule["name"]](past))
             return Fraction(1) if value >= rule.get("at_least", 1) else None
@@ -194,6 +207,8 @@ def _account_emptying(past: Past, rule: Raw) -> Fraction | None:
     ]
     total = sum(other["amount_minor"] for other in near)
     if len(usual) < rule["minimum_history"]:
+        return None
+    if now - window - usual[0]["event_time"] < rule.get("minimum_span_ms", 0):
         return None
     span = max(window, now - window - usual[0]["event_time"])
     in_such_a_time = Fraction(sum(other["amount_minor"] for other in usual) * window, span)

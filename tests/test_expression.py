@@ -110,12 +110,14 @@ HISTORY = history_of(
         ('distinct(country, account, "1d")', 1),
         ('confirmed(merchant, "10d")', 3),
         ('since_confirmed_s(merchant, "10d")', 5),
+        ('confirmed_accounts(merchant, "10d")', 2),
+        ('confirmed_accounts(terminal, "10d")', 0),
         ('confirmed(terminal, "10d")', 0),
         ('since_confirmed_s(terminal, "10d")', -1),
     ],
 )
 def test_an_expression_means(source: str, value: int | bool) -> None:
-    three = Confirmed(3, NOON - 5_000, ("a", "b", "c"))
+    three = Confirmed(3, NOON - 5_000, ("a", "b", "c"), 2)
     HISTORY.facts = {HISTORY.payments[3].order: {("merchant", 10 * DAY_MS): three}}
     found = made(source).evaluate(HISTORY, 3)
     assert found == value

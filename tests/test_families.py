@@ -50,6 +50,18 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
         pytest.param([VELOCITY], at(0, 1, MINUTE_MS + 1), {}, id="a millisecond more is another minute"),
         pytest.param([VELOCITY], at(0, 1, 2, 3), {"tx-2": 100, "tx-3": 133}, id="a fourth weighs a third more"),
         pytest.param(
+            [rule("velocity", window_ms=MINUTE_MS, at_least=70)],
+            at(*range(71)),
+            {"tx-69": 100, "tx-70": 101},
+            id="seventy in a minute, not the sixty-ninth",
+        ),
+        pytest.param(
+            [{**FAR, "channels": ["ECOM"]}, rule("velocity", window_ms=MINUTE_MS, at_least=2)],
+            at(0, 1, 2, **HOME, **LISBON, channel=["ECOM", "MOTO", "POS"]),
+            {"tx-0": 100, "tx-1": 100, "tx-2": 150},
+            id="a rule of one channel takes no other rule from the rest",
+        ),
+        pytest.param(
             [rule("velocity", by="card", window_ms=MINUTE_MS, at_least=2)],
             at(0, 1, 2, card_id=["a", "b", "a"]),
             {"tx-2": 100},
@@ -115,9 +127,34 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
         ),
         pytest.param(
             [EMPTYING],
+            at(
+                0,
+                HOUR_MS,
+                2 * HOUR_MS,
+                3 * HOUR_MS + 1,
+                amount_minor=[10, 9_000, 10, 20],
+                currency=["EUR", "JPY", "EUR", "EUR"],
+            ),
+            {"tx-3": 100},
+            id="what is usual in euros does not know the yen",
+        ),
+        pytest.param(
+            [EMPTYING],
             at(0, HOUR_MS + 1, HOUR_MS + 2, 2 * HOUR_MS + 1, amount_minor=[1, 100, 1, 900]),
             {},
             id="what belongs to the window is not what is usual",
+        ),
+        pytest.param(
+            [{**EMPTYING, "minimum_span_ms": 2 * HOUR_MS}],
+            at(0, HOUR_MS, 3 * HOUR_MS, amount_minor=[100, 100, 900]),
+            {"tx-2": 450},
+            id="two hours of payments before the hour are enough",
+        ),
+        pytest.param(
+            [{**EMPTYING, "minimum_span_ms": 2 * HOUR_MS}],
+            at(1, HOUR_MS, 3 * HOUR_MS, amount_minor=[100, 100, 900]),
+            {},
+            id="a millisecond less is no habit",
         ),
         pytest.param(
             [HOUR],
@@ -219,6 +256,12 @@ def test_a_family_fires_at_its_edge(
         ),
         pytest.param(DEVICE, at(0, 1, device_id="a"), (0, 2, "seen before, in tx-0"), id="new device: seen where"),
         pytest.param(EMPTYING, at(0), (1_000, 1, "0 payments before, 2 are needed"), id="account emptying: no history"),
+        pytest.param(
+            {**EMPTYING, "minimum_span_ms": 2 * HOUR_MS},
+            at(MINUTE_MS, HOUR_MS, 3 * HOUR_MS),
+            (1_000, 1, "119 minutes of payments before, 120 are needed"),
+            id="account emptying: too young",
+        ),
         pytest.param(HOUR, at(0), (None, 750, "0 earlier payments, 4 are needed"), id="unusual hour: no habit"),
         pytest.param(BLOCK, at(0), (0, 1, ""), id="blocklist: not in it"),
         pytest.param(BIG, at(0), (1_000, 5_000, ""), id="expression: its value"),

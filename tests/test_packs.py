@@ -98,6 +98,19 @@ def test_a_compromised_terminal_is_known_by_its_confirmed_frauds(name: str, foun
     assert flags(name, rows, frauds, 7 * DAY_MS) == found
 
 
+def test_default_knows_a_robbed_card_from_a_terminal_that_robs() -> None:
+    """Known on day 7: three frauds of one card at the butcher's, and one of each of three cards at the baker's."""
+    frauds = [payment(f"f{n}", n, account_id="anna", terminal_id="butcher") for n in range(3)]
+    frauds += [payment(f"g{n}", n, account_id=f"a{n}", card_id=f"c{n}", terminal_id="baker") for n in range(3)]
+    rows = [
+        payment("her-card", 8 * DAY_MS, terminal_id="kiosk"),
+        payment("butcher", 8 * DAY_MS, account_id="bob", card_id="c", terminal_id="butcher"),
+        payment("baker", 8 * DAY_MS, account_id="bob", card_id="c", terminal_id="baker"),
+    ]
+    known = tuple(row["transaction_id"] for row in frauds)
+    assert flags("default", frauds + rows, known, 7 * DAY_MS) == {"baker"}
+
+
 def test_fraudtwin_sees_bursts_of_a_card_and_nothing_slower() -> None:
     burst = [payment(f"b{n:02}", n * 3_000, 150 + n, merchant_id=f"m{n % 2}", channel="ECOM") for n in range(20)]
     slower = [payment(f"c{n:02}", n * 16_000, 150, account_id="bob", card_id="card-bob") for n in range(20)]
@@ -133,6 +146,13 @@ def test_synccfd_is_precise_without_labels_and_finds_more_with_them() -> None:
     _, _, fed_back = judged("synccfd", "synccfd", 7 * DAY_MS)
     assert fed_back["precision"] >= 0.95
     assert fed_back["recall"] >= 0.74
+
+
+def test_default_stays_precise_when_labels_are_fed_back() -> None:
+    _, _, report = judged("default", "synccfd", 7 * DAY_MS)
+    assert report["precision"] >= 0.95
+    assert report["recall"] >= 0.45
+    assert report["alerts_per_day"] < 50
 
 
 def test_fraudtwin_bursts_are_all_seen_and_nothing_in_the_background() -> None:

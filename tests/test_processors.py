@@ -6,14 +6,18 @@ from typing import Any
 import pytest
 
 from domain.entity import EntityFold
-from domain.events import to_fields
-from schemas.codec import Decoder
+from domain.events import TUPLES, RulesActivated, to_fields
+from domain.payment import FIELDS
+from domain.rules import THREE
+from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
+from stream import journal, processors
 from stream.journal import Record
-from stream.processors import EntityProcessor
+from stream.microbatch import Emission
+from stream.processors import EntityProcessor, RiskProcessor
 from tests.test_entity import PACK, activation, crowd, sent
 from tests.test_risk import NOON, payment
-from tests.test_schemas import ENCODER, TEXTS
+from tests.test_schemas import ENCODER, IDS, TEXTS
 
 
 class State:
@@ -76,3 +80,45 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
         position += size
     found = sorted((topic, data.get("transaction_id", "")) for (topic, _), data in out.items())
     assert found == sorted(expected()) == [("cases.inbox", "tx-3"), ("cases.inbox", "tx-4"), ("quarantine", "")]
+
+
+@pytest.mark.parametrize("snapshot_every", [1, 3, 1_000])
+def test_risk_decisions_come_out_alike_when_histories_are_cold(
+    snapshot_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored for every batch, and with one account in memory: all is read back from snapshots and journals."""
+    monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
+    monkeypatch.setattr(journal, "MAX_RECORDS", snapshot_every)
+    codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
+    log = [Record(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
+    whole = RiskProcessor(3, State(), codec, Topics())
+    expected = [each for record in log for each in decided(whole.process([record]))]
+    assert [each["transaction_id"] for each in expected if "reasons" in each] == ["a-20", "b-20"]
+    state = State()
+    found: list[dict[str, Any]] = []
+    for record in log:
+        processor = RiskProcessor(3, state, codec, Topics())
+        found += decided(processor.process([record]))
+        state.write(processor.take_writes())
+    assert found == expected
+
+
+def risk_values() -> list[bytes]:
+    """Two accounts in turn, equal amounts and then a spike of each; one record is too long to be kept as it is."""
+    activated = RulesActivated(pack_id=THREE.pack_id, pack=THREE.canonical, activated_by="test")
+    raws = [
+        payment(f"{account}-{number}", account_id=account, event_time=NOON + number * 3_600_000, amount_minor=amount)
+        for number, amount in enumerate([50_000 + number for number in range(20)] + [9_000_000])
+        for account in ("a", "b")
+    ]
+    raws[8]["attributes"] = {"note": "x" * 500}
+    return [
+        ENCODER.encode("RulesActivated", to_fields(activated)),
+        *(ENCODER.encode("Transaction", raw) for raw in raws),
+    ]
+
+
+def decided(emissions: list[Emission]) -> list[dict[str, Any]]:
+    """The answers in emissions, and the flags with what they measured, in order."""
+    records = [Decoder(TEXTS.get).decode(each.value) for each in emissions]
+    return [each for name, data in records for each in (data["scored"] if name == "DecisionsMade" else [data])]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
 from domain.history import NOTHING
-from domain.labels import Label, Labels
+from domain.labels import Label, Labels, by_key
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
 from domain.rules import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
@@ -268,6 +268,59 @@ def test_confirmed_fraud_feeds_back(labels: list[dict[str, Any]], at: int, value
     assert [reason.value for reason in fold.decision(tx).reasons] == ([] if value is None else [value])
 
 
+COMMON = {"family": "entity_risk", "by": "merchant", "window_ms": 10 * DAY_MS, "at_least": 3, "minimum_accounts": 2}
+
+
+@pytest.mark.parametrize(
+    ("robbed", "fires", "lacking"),
+    [
+        pytest.param("aaa", False, "of 1 accounts, 2 are needed", id="three frauds of one account"),
+        pytest.param("aab", True, "", id="three frauds of two accounts"),
+        pytest.param("ab", False, "", id="two frauds of two accounts"),
+    ],
+)
+def test_frauds_of_several_accounts_point_to_where_they_happened(robbed: str, fires: bool, lacking: str) -> None:
+    fold = new_fold(pack_of(COMMON))
+    confirm(fold, *(label(f"x-{number}", account_id=account) for number, account in enumerate(robbed)))
+    tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
+    fold.step(tx, 0)
+    assert bool(fold.decision(tx).reasons) is fires
+    (finding,) = fold.findings(tx)
+    assert (finding.measured.value, finding.measured.lacking) == (len(robbed), lacking)
+
+
+ELSEWHERE = {"merchant_id": "baker"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "value"),
+    [
+        pytest.param([label("x", account_id="a"), label("y", account_id="b")], 2, id="two accounts robbed here alone"),
+        pytest.param([label("x"), label("y", **ELSEWHERE)], None, id="one that was robbed elsewhere too"),
+        pytest.param(
+            [label("x"), label("y", account_id="b"), label("z", **ELSEWHERE)], 1, id="one of each says it once"
+        ),
+        pytest.param(
+            [label("x"), label("y", **ELSEWHERE, event_time=NOON - 10 * DAY_MS)], 1, id="elsewhere, but long ago"
+        ),
+    ],
+)
+def test_frauds_of_accounts_that_were_robbed_nowhere_else(labels: list[dict[str, Any]], value: int | None) -> None:
+    fold = new_fold(pack_of({"family": "expression", "value": 'confirmed_only_here(merchant, "10d")'}))
+    confirm(fold, *labels)
+    tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
+    fold.step(tx, 0)
+    assert [reason.value for reason in fold.decision(tx).reasons] == ([] if value is None else [value])
+
+
+def test_accounts_are_counted_up_to_twenty() -> None:
+    fold = new_fold(pack_of({"family": "expression", "value": 'confirmed_accounts(merchant, "1d")', "at_least": 20}))
+    confirm(fold, *(label(f"x-{number}", account_id=f"a-{number}") for number in range(30)))
+    tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
+    fold.step(tx, 0)
+    assert [reason.value for reason in fold.decision(tx).reasons] == [20]
+
+
 def test_a_label_changes_nothing_that_was_decided_before_it() -> None:
     """Not even when a late payment makes the decision be taken again: what labels said is kept with the payment."""
     velocity = {"family": "velocity", "window_ms": HOUR_MS, "at_least": 2}
@@ -376,7 +429,7 @@ def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch
 
     def known_of(merchant: str, at: int) -> list[int]:
         tx = admitted(payment("tx", merchant_id=merchant, event_time=at))
-        facts = [each.facts(tx, (spec,)) or {} for each in (labels, Labels(store.get))]
+        facts = [each.facts(tx, by_key([spec])) or {} for each in (labels, Labels(store.get))]
         return [found[spec].number if spec in found else 0 for found in facts]
 
     def save() -> None:
@@ -491,6 +544,14 @@ EXPRESSIONS: list[tuple[dict[str, Any], dict[str, Meaning]]] = [
         {"name": "known", "value": 'confirmed(card, "10d") + confirmed(merchant, "1h")'},
         {"known": lambda past: past.confirmed("card", 10 * DAY_MS) + past.confirmed("merchant", HOUR_MS)},
     ),
+    (
+        {"name": "common", "value": 'confirmed_accounts(merchant, "10d")', "at_least": 2},
+        {"common": lambda past: past.confirmed_accounts("merchant", 10 * DAY_MS)},
+    ),
+    (
+        {"name": "lonely", "value": 'confirmed_only_here(merchant, "10d")'},
+        {"lonely": lambda past: past.confirmed_only_here("merchant", 10 * DAY_MS)},
+    ),
 ]
 """Expressions, and what they mean in Python."""
 PLACES = st.sampled_from([{}, BERLIN, LISBON, {"latitude": 52.1, "longitude": 12.9}])
@@ -517,11 +578,15 @@ FAMILIES: list[dict[str, Any]] = [
     },
     {"family": "new_device", "lookback_ms": WINDOWS, "minimum_history": SMALL},
     {"family": "new_country", "lookback_ms": WINDOWS, "minimum_history": SMALL},
-    {"family": "entity_risk", "by": LABEL_KEYS, "window_ms": WINDOWS, "at_least": st.integers(1, 2)},
+    {
+        "family": "entity_risk", "by": LABEL_KEYS, "window_ms": WINDOWS, "at_least": st.integers(1, 2),
+        "minimum_accounts": st.integers(1, 2),
+    },
     {
         "family": "account_emptying", "window_ms": st.sampled_from([MINUTE_MS, HOUR_MS]),
         "lookback_ms": st.sampled_from([HOUR_MS, DAY_MS, 10 * DAY_MS]), "minimum_history": SMALL,
         "minimum_minor": AMOUNTS, "ratio_percent": st.sampled_from([50, 150, 1_000]),
+        "minimum_span_ms": st.sampled_from([0, 0, HOUR_MS]),
     },
     {
         "family": "unusual_hour", "history": st.integers(4, 8), "minimum_history": st.integers(1, 4),

@@ -4,13 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import TimeoutError as NoAnswerYet
 from typing import Any, Final
 
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from console.case_desk import NotSent
+from console.case_desk import NotSent, Unanswered
 from console.web.api_cases import etag_of
 from console.web.commands import Kind, Noted, Order, command_of
 from console.web.doors import Doors, board_of, doors_of, person_of
@@ -99,7 +98,7 @@ async def ask(doors: Doors, command: Command) -> CaseEvent:
         return await asyncio.wait_for(asyncio.wrap_future(future), doors.patience_s)
     except NotSent as error:
         raise Problem(503, "the command was not recorded: try again", {"Retry-After": "3"}) from error
-    except (TimeoutError, NoAnswerYet) as error:
+    except (TimeoutError, Unanswered) as error:
         raise Problem(504, "the command is recorded and not answered yet: look at the case again, or send it again "
                            "with the same idempotency key") from error  # fmt: skip
 

@@ -15,7 +15,7 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.oidc.core import CodeIDToken
 from httpx2 import AsyncClient, HTTPError
 from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
@@ -133,8 +133,8 @@ class OpenId:
         if self._keys:
             try:
                 return jwt.decode(id_token, KeySet.import_key_set(self._keys), registry=registry)  # type: ignore[arg-type]
-            except InvalidKeyIdError:
-                pass
+            except (InvalidKeyIdError, BadSignatureError):
+                pass  # signed by a key that is newer than ours, or by nobody: the provider's keys of now tell
         metadata = await self._discover()
         self._keys = await self._get(metadata["jwks_uri"])
         return jwt.decode(id_token, KeySet.import_key_set(self._keys), registry=registry)  # type: ignore[arg-type]
