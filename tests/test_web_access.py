@@ -20,7 +20,7 @@ from migrations.models import DoorLogRow, SessionRow
 from tests.desk import PASSWORD, Desk, opened
 
 SAFE = ("GET", "HEAD")
-STREAMS = {"GET /api/v1/events"}
+STREAMS = {"GET /api/v1/events", "GET /stream"}
 """Never end, so they are tested where somebody reads them."""
 SIGNS_OUT = {"POST /sign-out"}
 """Ends the session, so it is tested by itself."""
