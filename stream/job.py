@@ -276,17 +276,20 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def check_mode(options: JobOptions) -> None:
-    """Exit if the newest checkpoint is of the other mode: PyFlink would find no state there, and not say so."""
+    """Exit if the newest checkpoint is of another mode or state backend: PyFlink would find no state in another mode's,
+    and not say so."""
     note = options.checkpoint_dir / "mode"
-    written = note.read_text(encoding="utf-8") if note.exists() else "thread"
-    if options.mode != written and newest_checkpoint(options.checkpoint_dir) is not None:
+    wanted = f"{options.mode} {options.state_backend}"
+    written = note.read_text(encoding="utf-8") if note.exists() else wanted
+    if wanted != written and newest_checkpoint(options.checkpoint_dir) is not None:
+        mode, _, backend = written.partition(" ")
         sys.exit(
-            f"the checkpoints in {options.checkpoint_dir} were written in {written} mode, which {options.mode} mode "
-            f"cannot read. Cure: FRAUDCASE_FLINK_MODE={written}; or move that folder away, and the job derives all "
-            "of it again from the start of its log"
+            f"the checkpoints in {options.checkpoint_dir} were written as {written}, and cannot be read as {wanted}. "
+            f"Cure: FRAUDCASE_FLINK_MODE={mode} FRAUDCASE_FLINK_STATE_BACKEND={backend or 'hashmap'}; or move that "
+            "folder away, and the job derives all of it again from the start of its log"
         )
     options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    note.write_text(options.mode, encoding="utf-8")
+    note.write_text(wanted, encoding="utf-8")
 
 
 def prepare_process(options: JobOptions, jit: str = "-XX:TieredStopAtLevel=1") -> None:
