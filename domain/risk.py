@@ -34,6 +34,7 @@ MAX_LANE: Final = 64
 """Earlier payments up to which rules wait their turn unasked; a rule that needs more is asked from there on."""
 ELSEWHERE: Final = ""
 """The lane of channels that no rule names; no payment's own channel is empty."""
+_new_tuple: Final = tuple.__new__  # as in payment.py: one for every payment
 PACKS_KEY: Final = "\x1fpacks"
 """The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
 
@@ -225,26 +226,25 @@ class RiskFold:
             history.remember(payment, number, facts, raw)
             self._dirty[account_id] = history
         score, reasons = decision = decide(history, index, active)
-        outputs: list[RiskOutput | Conflict] = [
-            RiskScored(
-                account_id,
-                payment.transaction_id,
-                payment.digest,
-                payment.event_time_ms,
-                payment.amount_minor,
-                payment.currency,
-                payment.merchant_id,
-                payment.payment_method,
-                payment.channel,
-                payment.country,
-                score,
-                [reason.rule for reason in reasons] if reasons else [],
-                active.pack_id,
-                self._partition,
-                offset,
-                self._shadow_scores(history, index) if self._shadows else NO_SHADOW,
-            )
-        ]
+        scored = (
+            account_id,
+            payment.transaction_id,
+            payment.digest,
+            payment.event_time_ms,
+            payment.amount_minor,
+            payment.currency,
+            payment.merchant_id,
+            payment.payment_method,
+            payment.channel,
+            payment.country,
+            score,
+            [reason.rule for reason in reasons] if reasons else [],
+            active.pack_id,
+            self._partition,
+            offset,
+            self._shadow_scores(history, index) if self._shadows else NO_SHADOW,
+        )
+        outputs: list[RiskOutput | Conflict] = [_new_tuple(RiskScored, scored)]
         if known:
             outputs.append(Conflict(f"transaction id {payment.transaction_id!r} came before with other content"))
         if reasons:
