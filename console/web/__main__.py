@@ -21,7 +21,6 @@ from infra.settings import Settings
 from migrations.store import connect
 from projections.worker import serve_metrics
 
-
 SWITCH_S = 0.0005
 """How long a thread that reads a table may keep the others waiting: the one that answers everybody comes first."""
 
