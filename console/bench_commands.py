@@ -58,8 +58,9 @@ def stream(
 def console(
     out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
     cases: Annotated[int, typer.Option(min=100, help="how many cases are in the table")] = 100_000,
-    readers: Annotated[int, typer.Option(min=1, max=20, help="how many read at once, without a pause")] = 20,
+    readers: Annotated[int, typer.Option(min=1, max=20, help="how many read at once")] = 20,
     seconds: Annotated[float, typer.Option(min=1, help="how long")] = 30,
+    pause_ms: Annotated[float, typer.Option(min=0, help="between a reader's answer and its next question")] = 100,
     payments: Annotated[float, typer.Option(min=0, help="that come in each second meanwhile")] = 100,
     seed: Annotated[int, typer.Option(help="the same seed, the same cases and requests")] = 1,
     run: Annotated[str, typer.Option(help="a name; the cases of an earlier run of that name are used again")] = "",
@@ -67,7 +68,7 @@ def console(
     """How fast queue and case pages answer with many cases and readers, while payments come in."""
     home = Settings()
     settings = console_settings(home, run or f"{time.time_ns() // 1_000_000_000:x}")
-    load = Load(cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, seed=seed)
+    load = Load(cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, pause_ms=pause_ms, seed=seed)
     with explained():
         started = system.up(home, report=tell, only_stores=True)
         try:

@@ -46,6 +46,8 @@ class Load:
     readers: int
     seconds: float
     payments_per_s: float
+    pause_ms: float
+    """Between a reader's answer and its next question; 0 shows where the console saturates."""
     seed: int
 
 
@@ -83,6 +85,7 @@ def bench_console(settings: Settings, load: Load) -> dict[str, Any]:
         "events_stored_per_s": round(events / filled_s),
         "start_s": round(started_s, 1),
         "readers": load.readers,
+        "pause_ms": load.pause_ms,
         "payments_per_s": load.payments_per_s,
         **figures,
     }
@@ -292,6 +295,7 @@ async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, 
                 cursor = body.rpartition(b'"next":')[2].strip(b'"}').decode().replace("null", "")
             if begun >= measured_from:
                 taken.setdefault(kind, []).append((time.monotonic() - begun) * 1000)
+            await asyncio.sleep(load.pause_ms / 1000 * draw.uniform(0.5, 1.5))
 
     async def warm() -> None:
         nonlocal begun_cpu

@@ -1,5 +1,6 @@
 """Keeps the board up to date from the log, and remembers the last changes for whoever watches."""
 
+import gc
 import json
 import threading
 from collections import deque
@@ -164,6 +165,7 @@ class BoardFeed:
             self.board.put(view)
             if self._ended.is_set():
                 return
+        gc.freeze()  # millions of objects that stay: looking through them for garbage stops everybody for a second
         ends = log.ends(self._topic)
         follower = log.follow({(self._topic, number): offset for number, offset in starts.items()})
         position = dict(starts)

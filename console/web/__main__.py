@@ -1,5 +1,6 @@
 """Serves the console: `python -m console.web`, with the settings of its environment."""
 
+import sys
 import time
 
 import uvicorn
@@ -21,6 +22,9 @@ from infra.services import CASE_VIEWS, CONSOLE, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
 from projections.worker import serve_metrics
+
+SWITCH_S = 0.0005
+"""How long a thread that reads a table may keep the others waiting: the one that answers everybody comes first."""
 
 
 def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
@@ -57,6 +61,7 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
 def main() -> None:
     """Run until told to stop."""
     settings = Settings()
+    sys.setswitchinterval(SWITCH_S)
     serve_metrics(metrics_port(settings, CONSOLE))
     feed = BoardFeed(
         settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, case_table(settings)
