@@ -273,10 +273,14 @@ def decisions_of(table: pa.Table) -> Iterator[RiskScored | DuplicateSeen]:
 
 
 def views_digest(items: Items) -> str:
-    """SHA-256 over all items of the case table by their keys, each as canonical JSON preceded by its length."""
+    """SHA-256 over all items of the case table by their keys, each as canonical JSON preceded by its length.
+
+    Without `known_at_ms`: when a record was written is the one thing that differs where the same payments are decided
+    again. `compare_views` looks at it.
+    """
     digest = hashlib.sha256()
     for key in sorted(items):
-        encoded = canonical_json(items[key])
+        encoded = canonical_json({name: value for name, value in items[key].items() if name != "known_at_ms"})
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.hexdigest()
 

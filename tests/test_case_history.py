@@ -13,7 +13,8 @@ from domain.case_fold import CaseFold
 from domain.events import CaseEvent, to_fields
 from projections.case_history import Known, as_of, known_items
 from projections.case_view import event_item
-from tests.test_case import CASE, NOON, flag, restated
+from projections.replay import views_digest
+from tests.test_case import CASE, NOON, flag, history, restated
 from tests.test_case_commands import asked
 
 MINUTE_MS = 60_000
@@ -105,3 +106,10 @@ def test_a_redelivered_event_counts_once() -> None:
     assert as_of([*known, *later]) == as_of(known)
     event: CaseEvent = known[1].event
     assert as_of([known[0], known[1], Known(event, NOON)], known_at_ms=NOON) == as_of(known[:1])
+
+
+def test_the_digest_of_the_views_does_not_depend_on_when_records_were_written() -> None:
+    event = history(flag(1))[1][0]
+    early, late = ({("case#1", "event#1"): event_item(event, known_at_ms)} for known_at_ms in (5, 6))
+    other = {("case#1", "event#1"): {**event_item(event, 5), "body": "altered"}}
+    assert views_digest(early) == views_digest(late) != views_digest(other)
