@@ -13,7 +13,7 @@ from domain.case_fold import CaseFold
 from domain.events import CaseEvent, to_fields
 from projections.case_history import Known, as_of, known_items
 from projections.case_view import event_item
-from projections.replay import views_digest
+from projections.replay import compare_views, views_digest
 from tests.test_case import CASE, NOON, flag, history, restated
 from tests.test_case_commands import asked
 
@@ -113,3 +113,12 @@ def test_the_digest_of_the_views_does_not_depend_on_when_records_were_written() 
     early, late = ({("case#1", "event#1"): event_item(event, known_at_ms)} for known_at_ms in (5, 6))
     other = {("case#1", "event#1"): {**event_item(event, 5), "body": "altered"}}
     assert views_digest(early) == views_digest(late) != views_digest(other)
+
+
+def test_an_item_of_which_the_record_was_not_read_yet_is_no_difference() -> None:
+    event = history(flag(1))[1][0]
+    stored, place = {("case#1", "event#1"): event_item(event, 5)}, ("case#1", "event#1")
+    assert compare_views(stored, {place: event_item(event)}).differences == []
+    assert compare_views(stored, {place: event_item(event, 5)}).differences == []
+    assert len(compare_views(stored, {place: event_item(event, 6)}).differences) == 1
+    assert len(compare_views(stored, {place: {**event_item(event), "body": "other"}}).differences) == 1
