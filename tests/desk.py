@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhooks import Webhooks
 from domain.case_fold import CaseFold
-from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, Reason, RiskFlagged
+from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord
 from domain.events import flag_id as flag_id_of
 from domain.payment import Refusal
 from migrations.store import connect, upgrade
@@ -33,11 +32,11 @@ from projections.case_history import Known
 from projections.case_table import MemoryCaseTable
 from projections.log import LogRecord
 from projections.view_worker import Projector
+from tests.test_case import flag
 
 BASE = "http://127.0.0.1"
 PASSWORD = "correct horse battery staple"
 NOON = 1_750_000_000_000
-REASON = Reason(rule="velocity", measure="payments", value=5, threshold=5, points=600, contributing=("tx-1",))
 
 
 class Clock:
@@ -141,28 +140,14 @@ class Desk:
     def flag(self, account_id: str = "acct-1", **changed: Any) -> list[CaseEvent]:
         """A flag on an account, and what it leads to."""
         number = self._flags[account_id] = self._flags.get(account_id, 0) + 1
-        made = RiskFlagged(
-            account_id=account_id,
-            sequence=number,
-            flag_id=flag_id_of(account_id, f"tx-{account_id}-{number}", b""),
-            transaction_id=f"tx-{account_id}-{number}",
-            content_digest="00",
-            event_time=self.clock.now_ms,
-            amount_minor=1_000,
-            currency="EUR",
-            merchant_id="bakery",
-            card_id=None,
-            payment_method="CARD",
-            channel="POS",
-            country=None,
-            latitude=None,
-            longitude=None,
-            typology="rapid_spending",
-            score=600,
-            reasons=(REASON,),
-            pack_id="pack",
-        )
-        return self.log.step(replace(made, **changed))
+        transaction_id = f"tx-{account_id}-{number}"
+        like: dict[str, Any] = {
+            "account_id": account_id,
+            "flag_id": flag_id_of(account_id, transaction_id, b""),
+            "transaction_id": transaction_id,
+            "event_time": self.clock.now_ms,
+        }
+        return self.log.step(flag(number, **{**like, **changed}))
 
     def case(self, account_id: str = "acct-1", **changed: Any) -> str:
         """The id of a new case."""
