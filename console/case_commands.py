@@ -17,7 +17,7 @@ from console.work import case_table, explained, fail, iso_time, report
 from domain.case_events import DISPOSITIONS, CaseClosed, CommandRejected
 from domain.events import CaseEvent, Command, to_fields
 from infra.settings import Settings
-from projections.case_history import as_of, known_items
+from projections.case_history import as_of, known_items, was_there
 from projections.case_view import CaseView, Item, view_of
 
 PATIENCE_S = 30.0
@@ -116,7 +116,7 @@ def show(
         if found is None:
             raise fail(f"there was no case {case_id} then, or nobody knew of it")
         view = found
-        items = [item for item in items if _was_there(item, at_ms, known_ms)]
+        items = [item for item in items if was_there(item, at_ms, known_ms)]
     fields = {name: getattr(view, name) for name in CaseView.__slots__}
     document = {name: value for name, value in fields.items() if value is not None}
     timeline = [_entry(item) for item in _sorted(items, sort)]
@@ -127,11 +127,6 @@ def show(
     for event in timeline:
         times = (iso_time(event[name]) if name in event else "?" for name in ("happened_at_ms", "known_at_ms"))
         sys.stdout.write(f"{event.get('sequence', ''):>4}  {'  '.join(times)}  {event['type']}\n")
-
-
-def _was_there(item: Item, at_ms: int | None, known_at_ms: int | None) -> bool:
-    happened, known = item.get("happened_at_ms", 0), item.get("known_at_ms", 0)
-    return (at_ms is None or happened <= at_ms) and (known_at_ms is None or known <= known_at_ms)
 
 
 def _entry(item: Item) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias, TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from domain.case_commands import Amount, MergedFlag
 from domain.case_events import (
@@ -30,12 +30,14 @@ from domain.case_events import (
     ClosingWithdrawn,
     CommandRejected,
     FlaggedPayment,
+    LaterEvent,
     NoteAdded,
     ReopeningRefused,
     ReopeningRequested,
     ReopeningWithdrawn,
     RiskLinked,
     RiskRevised,
+    WorkEvent,
     command_answered,
 )
 
@@ -251,49 +253,6 @@ def opened(before: Case | None, event: CaseOpened) -> Case:
         payments=_payment(event),
         recent=("CaseOpened",),
     )
-
-
-LaterEvent: TypeAlias = (
-    RiskLinked
-    | RiskRevised
-    | CaseEscalated
-    | CaseWoken
-    | CaseAssigned
-    | CaseReleased
-    | NoteAdded
-    | CaseSnoozed
-    | ClosingRequested
-    | ClosingRefused
-    | ClosingWithdrawn
-    | CaseClosed
-    | ReopeningRequested
-    | ReopeningRefused
-    | ReopeningWithdrawn
-    | CaseReopened
-    | CaseMerged
-    | CaseAbsorbed
-    | CaseUnmerged
-    | CaseParted
-    | CaseLinked
-    | CaseUnlinked
-)
-WorkEvent: TypeAlias = (
-    CaseWoken
-    | CaseAssigned
-    | CaseReleased
-    | NoteAdded
-    | CaseSnoozed
-    | ClosingRequested
-    | ClosingRefused
-    | ClosingWithdrawn
-    | ReopeningRequested
-    | ReopeningRefused
-    | ReopeningWithdrawn
-    | CaseMerged
-    | CaseUnmerged
-    | CaseLinked
-    | CaseUnlinked
-)
 
 
 def after(case: Case, event: LaterEvent) -> Case:

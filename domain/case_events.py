@@ -393,12 +393,8 @@ class AbsorptionRefused:
     refused_at_ms: int
 
 
-SequencedCaseEvent: TypeAlias = (
-    CaseOpened
-    | RiskLinked
-    | RiskRevised
-    | CaseEscalated
-    | CaseWoken
+WorkEvent: TypeAlias = (
+    CaseWoken
     | CaseAssigned
     | CaseReleased
     | NoteAdded
@@ -406,18 +402,20 @@ SequencedCaseEvent: TypeAlias = (
     | ClosingRequested
     | ClosingRefused
     | ClosingWithdrawn
-    | CaseClosed
     | ReopeningRequested
     | ReopeningRefused
     | ReopeningWithdrawn
-    | CaseReopened
     | CaseMerged
-    | CaseAbsorbed
     | CaseUnmerged
-    | CaseParted
     | CaseLinked
     | CaseUnlinked
 )
+"""What changes nothing of a case but how it is worked on."""
+DeedEvent: TypeAlias = WorkEvent | CaseEscalated | CaseClosed | CaseReopened | CaseAbsorbed | CaseParted
+"""What does not come from a flag alone."""
+LaterEvent: TypeAlias = RiskLinked | RiskRevised | DeedEvent
+"""What can follow the opening."""
+SequencedCaseEvent: TypeAlias = CaseOpened | LaterEvent
 CaseAnswer: TypeAlias = CommandRejected | AbsorptionRefused
 CaseEvent: TypeAlias = SequencedCaseEvent | CaseAnswer
 

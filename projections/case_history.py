@@ -34,6 +34,12 @@ def known_items(items: Iterable[Mapping[str, Any]]) -> list[Known]:
     return found
 
 
+def was_there(item: Mapping[str, Any], at_ms: int | None, known_at_ms: int | None) -> bool:
+    """Whether what an item tells of had happened by a time, and was known at another; None stands for now."""
+    is_known = known_at_ms is None or item.get("known_at_ms", 0) <= known_at_ms
+    return is_known and (at_ms is None or item.get("happened_at_ms", 0) <= at_ms)
+
+
 def known_at(events: Iterable[Known], known_at_ms: int | None) -> list[SequencedCaseEvent]:
     """The events of one case that were known at a time, in sequence; redelivered ones once.
 

@@ -26,6 +26,7 @@ from domain.case_events import (
     ClosingRequested,
     ClosingWithdrawn,
     CommandRejected,
+    DeedEvent,
     NoteAdded,
     ReopeningRefused,
     ReopeningRequested,
@@ -202,29 +203,7 @@ def _settled(view: CaseView) -> CaseView:
 _AWAKE: dict[str, Any] = {"snoozed_until_ms": None, "snooze_reason": None}
 
 
-def _worked(
-    view: CaseView,
-    event: CaseEscalated
-    | CaseWoken
-    | CaseAssigned
-    | CaseReleased
-    | NoteAdded
-    | CaseSnoozed
-    | ClosingRequested
-    | ClosingRefused
-    | ClosingWithdrawn
-    | CaseClosed
-    | ReopeningRequested
-    | ReopeningRefused
-    | ReopeningWithdrawn
-    | CaseReopened
-    | CaseMerged
-    | CaseAbsorbed
-    | CaseUnmerged
-    | CaseParted
-    | CaseLinked
-    | CaseUnlinked,
-) -> CaseView:
+def _worked(view: CaseView, event: DeedEvent) -> CaseView:
     match event:
         case CaseEscalated():
             return replace(
@@ -380,7 +359,7 @@ def event_item(event: CaseEvent, known_at_ms: int | None = None) -> Item:
         case AbsorptionRefused():
             place, happened_ms = f"answer#{event.command_id}", event.refused_at_ms
         case _:
-            place, happened_ms = f"event#{event.sequence:010d}", happened_at_ms(event)
+            place, happened_ms = event_place(event.sequence), happened_at_ms(event)
     times = {"known_at_ms": known_at_ms, "happened_at_ms": happened_ms}
     return {
         "pk": f"case#{event.case_id}",
@@ -389,6 +368,11 @@ def event_item(event: CaseEvent, known_at_ms: int | None = None) -> Item:
         "body": canonical(event).decode(),
         **{name: value for name, value in times.items() if value is not None},
     }
+
+
+def event_place(sequence: int) -> str:
+    """Where the event of a sequence stands among the items of its case."""
+    return f"event#{sequence:010d}"
 
 
 _FIELDS = tuple(each.name for each in fields(CaseView))

@@ -336,16 +336,17 @@ def _compare_sent(live: History, derived: History) -> tuple[list[str], int]:
 
 def compare_views(stored: Items, derived: Items) -> Comparison:
     """Item by item."""
-    differences = [
-        f"view item {' '.join(key)}: stored {_shown(canonical_json(stored[key]))}, "
-        f"derived {_shown(canonical_json(derived[key])) if key in derived else 'nothing'}"
-        for key in sorted(stored)
-        if key not in derived or (not _is_same(stored[key], derived[key]) and not _is_behind(stored[key], derived[key]))
-    ]
-    behind = sum(key not in stored or not _is_same(stored[key], derived[key]) for key in derived) - sum(
-        key in derived and not _is_same(stored[key], derived[key]) and not _is_behind(stored[key], derived[key])
-        for key in stored
-    )
+    differences: list[str] = []
+    behind = sum(key not in stored for key in derived)
+    for key in sorted(stored):
+        item, wanted = stored[key], derived.get(key)
+        if wanted is not None and _is_same(item, wanted):
+            continue
+        if wanted is not None and _is_behind(item, wanted):
+            behind += 1
+            continue
+        shown = "nothing" if wanted is None else _shown(canonical_json(wanted))
+        differences.append(f"view item {' '.join(key)}: stored {_shown(canonical_json(item))}, derived {shown}")
     return Comparison(differences, behind)
 
 

@@ -280,12 +280,13 @@ def check_mode(options: JobOptions) -> None:
     and not say so."""
     note = options.checkpoint_dir / "mode"
     wanted = f"{options.mode} {options.state_backend}"
-    written = note.read_text(encoding="utf-8") if note.exists() else wanted
+    mode, _, backend = (note.read_text(encoding="utf-8") if note.exists() else "thread").partition(" ")
+    backend = backend or "hashmap"  # the only one, before the note said so
+    written = f"{mode} {backend}"
     if wanted != written and newest_checkpoint(options.checkpoint_dir) is not None:
-        mode, _, backend = written.partition(" ")
         sys.exit(
             f"the checkpoints in {options.checkpoint_dir} were written as {written}, and cannot be read as {wanted}. "
-            f"Cure: FRAUDCASE_FLINK_MODE={mode} FRAUDCASE_FLINK_STATE_BACKEND={backend or 'hashmap'}; or move that "
+            f"Cure: FRAUDCASE_FLINK_MODE={mode} FRAUDCASE_FLINK_STATE_BACKEND={backend}; or move that "
             "folder away, and the job derives all of it again from the start of its log"
         )
     options.checkpoint_dir.mkdir(parents=True, exist_ok=True)

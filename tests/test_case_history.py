@@ -11,7 +11,7 @@ from domain.case import BrokenLog
 from domain.case_events import CaseAnswer
 from domain.case_fold import CaseFold
 from domain.events import CaseEvent, to_fields
-from projections.case_history import Known, as_of, known_items
+from projections.case_history import Known, as_of, known_items, was_there
 from projections.case_view import event_item
 from projections.replay import compare_views, views_digest
 from tests.test_case import CASE, NOON, flag, history, restated
@@ -122,3 +122,13 @@ def test_an_item_of_which_the_record_was_not_read_yet_is_no_difference() -> None
     assert compare_views(stored, {place: event_item(event, 5)}).differences == []
     assert len(compare_views(stored, {place: event_item(event, 6)}).differences) == 1
     assert len(compare_views(stored, {place: {**event_item(event), "body": "other"}}).differences) == 1
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "known_at_ms", "is_there"),
+    [(None, None, True), (5, 8, True), (4, 8, False), (5, 7, False), (None, 7, False), (4, None, False)],
+)
+def test_an_item_was_there_once_it_had_happened_and_was_known(
+    at_ms: int | None, known_at_ms: int | None, is_there: bool
+) -> None:
+    assert was_there({"happened_at_ms": 5, "known_at_ms": 8}, at_ms, known_at_ms) is is_there

@@ -29,3 +29,12 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
         (tmp_path / "job" / name).mkdir(parents=True)
     (tmp_path / "job" / "chk-9" / "_metadata").touch()
     assert newest_checkpoint(tmp_path) == tmp_path / "job" / "chk-9"
+
+
+def test_a_folder_whose_note_is_missing_or_names_only_a_mode_was_written_on_the_heap(tmp_path: Path) -> None:
+    (tmp_path / "job" / "chk-1").mkdir(parents=True)
+    (tmp_path / "job" / "chk-1" / "_metadata").touch()
+    with pytest.raises(SystemExit, match="FRAUDCASE_FLINK_MODE=thread FRAUDCASE_FLINK_STATE_BACKEND=hashmap"):
+        check_mode(options(tmp_path, "--mode", "process"))
+    (tmp_path / "mode").write_text("process")
+    check_mode(options(tmp_path, "--mode", "process"))

@@ -14,12 +14,12 @@ from console.web.doors import Doors, board_of, doors_of
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import CaseId
 from console.web.timelines import ordered
+from domain.payment import LAST_EVENT_TIME_MS
 from projections.case_history import as_of, known_items
 from projections.case_view import CaseView
 
 MAX_PAGE = 1_000
-LAST_MS = 253_402_300_799_999
-Time = Annotated[int | None, Query(ge=0, le=LAST_MS)]
+Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 
 
 class Case(BaseModel):

@@ -13,10 +13,10 @@ from console.board_row import entities_of, row_of
 from console.web.doors import board_of
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import CaseId, Token, Word
+from domain.payment import LAST_EVENT_TIME_MS
 
 MAX_PAGE, MAX_NAMES = 200, 20
-LAST_MS = 253_402_300_799_999
-Time = Annotated[int, Query(ge=0, le=LAST_MS)]
+Time = Annotated[int, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 Entity = Literal["card", "device", "merchant", "terminal"]
 
 
@@ -92,9 +92,9 @@ class QueueQuery(BaseModel):
     """A name; empty: nobody's cases."""
     escalated: bool | None = None
     score_from: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    opened_from_ms: Annotated[int, Field(ge=0, le=LAST_MS)] | None = None
-    opened_until_ms: Annotated[int, Field(ge=0, le=LAST_MS)] | None = None
-    due_until_ms: Annotated[int, Field(ge=0, le=LAST_MS)] | None = None
+    opened_from_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
+    opened_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
+    due_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
     sort: Literal["-score", "opened", "-opened", "-changed", "due"] = "-score"
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
     cursor: Annotated[str, Field(max_length=200)] | None = None

@@ -9,9 +9,9 @@ from pydantic import Field
 from console.web.texts import Asked, CaseId, Note, PersonName, Reason, Sha256, Token, Word
 from domain import case_commands
 from domain.case_commands import AnalystCommand, Attachment
+from domain.payment import LAST_EVENT_TIME_MS
 
 MAX_ATTACHMENTS: Final = 10
-LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 Disposition = Literal["confirmed_fraud", "false_positive", "inconclusive"]
 
@@ -42,7 +42,7 @@ class Noted(Asked):
 class Until(Why):
     """Until when nothing is to be done."""
 
-    until_ms: Annotated[int, Field(ge=0, le=LAST_MS)]
+    until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)]
 
 
 class Closing(Why):

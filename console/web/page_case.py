@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -28,12 +28,11 @@ from console.web.texts import Asked, CaseId
 from console.web.timeline import Order as By
 from console.web.timeline import notes, timeline
 from domain.case_events import DISPOSITIONS
-from domain.events import SequencedCaseEvent
-from projections.case_history import as_of, known_at, known_items
-from projections.case_view import CaseView, Item
+from domain.payment import LAST_EVENT_TIME_MS
+from projections.case_history import as_of, known_at, known_items, was_there
+from projections.case_view import CaseView, Item, event_place
 
-LAST_MS: Final = 253_402_300_799_999
-Time = Annotated[int | None, Query(ge=0, le=LAST_MS)]
+Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 MAX_RELATED: Final = 8
 """Cases that are shown for one thing that they share."""
 BEHIND_S: Final = 1.0
@@ -93,8 +92,9 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
     items = _items(request, now)
     known = known_items(items)
     view = now if then.is_now else as_of(known, then.as_of_ms, then.known_at_ms)
-    kept = [item for item in items if _is_there(item, then)]
-    events = [event for event in known_at(known, then.known_at_ms) if _stands(event, kept)]
+    kept = [item for item in items if item["sk"] != "view" and was_there(item, then.as_of_ms, then.known_at_ms)]
+    places = {item["sk"] for item in kept}
+    events = [event for event in known_at(known, then.known_at_ms) if event_place(event.sequence) in places]
     entries = timeline(kept, by)
     flags = flags_of(events)
     found = parts_of(request).figures.payments(now.account_id, named_payments(flags))
@@ -130,19 +130,6 @@ def _items(request: Request, now: CaseView) -> list[Item]:
         parts.wait(_STEP_S)
         items = table.items_of(now.case_id)
     return items
-
-
-def _is_there(item: Mapping[str, Any], then: Then) -> bool:
-    """Whether an item was known by then, and had happened."""
-    if item["sk"] == "view":
-        return False
-    is_known = then.known_at_ms is None or item.get("known_at_ms", 0) <= then.known_at_ms
-    return is_known and (then.as_of_ms is None or item.get("happened_at_ms", 0) <= then.as_of_ms)
-
-
-def _stands(event: SequencedCaseEvent, items: list[Item]) -> bool:
-    place = f"event#{event.sequence:010d}"
-    return any(item["sk"] == place for item in items)
 
 
 def _stops(items: list[Item]) -> dict[str, list[int]]:
