@@ -166,6 +166,7 @@ def _as_table(tables: StreamTableEnvironment, folded: object) -> Table:
 
 
 def _source_sql(spec: JobSpec, options: JobOptions) -> str:
+    """A fetch waits for much, or 50 ms: answered as soon as anything comes, fetches alone filled a fifth of a core."""
     return f"""
         CREATE TABLE source (
             v BYTES,
@@ -178,7 +179,8 @@ def _source_sql(spec: JobSpec, options: JobOptions) -> str:
             'topic' = '{spec.source}',
             'properties.bootstrap.servers' = '{options.bootstrap}',
             'properties.group.id' = '{spec.source}-{spec.name}',
-            'properties.fetch.min.bytes' = '1',
+            'properties.fetch.min.bytes' = '262144',
+            'properties.fetch.max.wait.ms' = '50',
             'properties.max.poll.records' = '5000',
             'scan.startup.mode' = 'earliest-offset',
             'format' = 'raw'
