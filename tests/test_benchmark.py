@@ -4,10 +4,12 @@ from console.benchmark import sustained
 from console.latency import percentiles
 
 
-def test_the_rate_is_that_of_the_answers_after_the_first_fifth() -> None:
+def test_the_rate_is_that_of_the_answers_in_the_middle() -> None:
     slow_start = {0: 100, 9_000: 100}
     steady = {9_000 + 100 * number: 50 for number in range(1, 17)}
     assert sustained({**slow_start, **steady}) == 500.0
+    stragglers = {60_000: 20, 70_000: 30}
+    assert sustained({**slow_start, **steady, **stragglers}) == 500.0
     assert sustained({5: 10}) == 0.0
 
 
