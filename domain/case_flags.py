@@ -52,11 +52,28 @@ def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
             woken = _wake(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
             events.append(woken)
             case = after(case, woken)
-        due_ms = (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
-        if not case.escalated and tick.now_ms >= due_ms:
+        if not case.escalated and tick.now_ms >= _deadline_ms(case):
             detail = f"open for {SLA_MS // 3_600_000} h"
             events.append(escalated(state.account_id, case, "sla", detail, tick.tick_id, tick.now_ms))
     return events
+
+
+def due_ms(state: AccountCases) -> int | None:
+    """From what time on a tick leads to something here; None as long as nothing else happens."""
+    due: int | None = None
+    for case in state.cases.values():
+        at_ms = case.work.snoozed_until_ms
+        if at_ms is None:
+            if case.escalated:
+                continue
+            at_ms = _deadline_ms(case)
+        if due is None or at_ms < due:
+            due = at_ms
+    return due
+
+
+def _deadline_ms(case: Case) -> int:
+    return (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
 
 
 def _revised(case: Case, record: RiskRestated) -> RiskRevised:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Final, TypeAlias, get_args
 
 from domain.case import (
@@ -17,18 +16,20 @@ from domain.case import (
 )
 from domain.case_answers import on_command
 from domain.case_commands import Command
-from domain.case_events import CaseEvent, FlaggedPayment
-from domain.case_flags import is_redelivered, on_flag, on_tick
+from domain.case_due import Due
+from domain.case_events import CaseEvent, FlaggedPayment, RiskLinked
+from domain.case_flags import due_ms, is_redelivered, on_flag, on_tick
 from domain.events import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
 from domain.payment import Refusal
 
 AccountRecord: TypeAlias = Flag | Command
 _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
+_FLAGS: Final = (RiskFlagged, RiskRestated, EntityFlagged)
 
 
 def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
     """What a record leads to. A redelivered record leads to nothing; one after a gap is refused."""
-    if not isinstance(record, RiskFlagged | RiskRestated | EntityFlagged):
+    if not isinstance(record, _FLAGS):
         return on_command(state, record)
     if is_redelivered(state, record):
         return []
@@ -58,6 +59,7 @@ class CaseFold:
             packed = load(key)
             if packed is not None and key != self._CLOCK:
                 self._accounts[key] = _unpack(packed)
+        self._due = Due({key: due_ms(state) for key, state in self._accounts.items()})
         self._now_ms = int(load(self._CLOCK) or -1)
         self._clock_dirty = False
 
@@ -80,11 +82,11 @@ class CaseFold:
         decided = decide(state, record)
         if isinstance(decided, Refusal):
             return decided
-        if isinstance(record, RiskFlagged | RiskRestated):
-            state = replace(state, risk_sequence=max(state.risk_sequence, record.sequence))
         if isinstance(record, EntityFlagged):
             place, read = str(record.partition), state.entity_offsets
-            state = replace(state, entity_offsets={**read, place: max(read.get(place, -1), record.offset)})
+            read[place] = max(read.get(place, -1), record.offset)
+        elif isinstance(record, _FLAGS):
+            state.risk_sequence = max(state.risk_sequence, record.sequence)
         self._keep(state, decided)
         return decided
 
@@ -93,19 +95,22 @@ class CaseFold:
             return []
         self._now_ms, self._clock_dirty = tick.now_ms, True
         events: list[CaseEvent] = []
-        for account_id in sorted(self._accounts):
+        for account_id in self._due.take(tick.now_ms):
             state = self._accounts[account_id]
             due = on_tick(state, tick)
-            if due:
-                self._keep(state, due)
-                events += due
+            self._keep(state, due)
+            events += due
         return events
 
     def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
+        is_due_elsewhen = False
         for event in events:
-            state = evolve(state, event)
+            evolve(state, event)
+            is_due_elsewhen = is_due_elsewhen or type(event) is not RiskLinked
         self._accounts[state.account_id] = state
         self._dirty.add(state.account_id)
+        if is_due_elsewhen:
+            self._due.put(state.account_id, due_ms(state))
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call, by key."""
@@ -133,13 +138,12 @@ def _fields(part: Any) -> dict[str, Any]:
 def _unpack(packed: bytes) -> AccountCases:
     data = json.loads(packed)
     cases = {typology: _unpack_case(case) for typology, case in data.pop("cases").items()}
-    closed = tuple(_unpack_case(case) for case in data.pop("closed", ()))
-    return AccountCases(**{**data, "answered": tuple(data["answered"]), "cases": cases, "closed": closed})
+    closed = [_unpack_case(case) for case in data.pop("closed", ())]
+    return AccountCases(**data, cases=cases, closed=closed)
 
 
 def _unpack_case(data: dict[str, Any]) -> Case:
     data["payments"] = _unpack_payments(data.get("payments", {}))
-    data["recent"] = tuple(data.get("recent", ()))
     work = data.pop("work", None)
     return Case(**data, work=_unpack_work(work) if work else UNTOUCHED)
 
