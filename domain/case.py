@@ -177,7 +177,10 @@ class AccountCases:
         for case in self.cases.values():
             if case.case_id == case_id:
                 return case
-        return next((case for case in self.closed if case.case_id == case_id), None)
+        for case in self.closed:
+            if case.case_id == case_id:
+                return case
+        return None
 
     def open_for(self, typology: str) -> Case | None:
         """The open case that flags of a typology join: its own, or the one that its last was merged into."""

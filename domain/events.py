@@ -559,6 +559,8 @@ def _plan(kind: Any) -> _Plan:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):  # what most arrays hold
+        return value
     if isinstance(value, RiskScored | DuplicateSeen):
         return value._asdict()
     if isinstance(value, tuple):
