@@ -19,6 +19,7 @@ from domain.case_commands import Command
 from domain.case_due import Due
 from domain.case_events import CaseEvent, FlaggedPayment, RiskLinked
 from domain.case_flags import due_ms, is_redelivered, on_flag, on_tick
+from domain.engines import ENGINE_KEY, FIRST, ActiveEngine, Engine
 from domain.events import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
 from domain.payment import Refusal
 
@@ -27,8 +28,8 @@ _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
 _FLAGS: Final = (RiskFlagged, RiskRestated, EntityFlagged)
 
 
-def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
-    """What a record leads to. A redelivered record leads to nothing; one after a gap is refused."""
+def decide(state: AccountCases, record: AccountRecord, engine: Engine = FIRST) -> list[CaseEvent] | Refusal:
+    """What a record leads to, by an engine. A redelivered record leads to nothing; one after a gap is refused."""
     if not isinstance(record, _FLAGS):
         return on_command(state, record)
     if is_redelivered(state, record):
@@ -39,7 +40,7 @@ def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refu
             f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
             f"{state.risk_sequence}; it waits for those between",
         )
-    return on_flag(state, record)
+    return on_flag(state, record, engine)
 
 
 class CaseFold:
@@ -57,14 +58,22 @@ class CaseFold:
         self._dirty: set[str] = set()
         for key in sorted(keys()):
             packed = load(key)
-            if packed is not None and key != self._CLOCK:
+            if packed is not None and key not in (self._CLOCK, ENGINE_KEY):
                 self._accounts[key] = _unpack(packed)
         self._due = Due({key: due_ms(state) for key, state in self._accounts.items()})
         self._now_ms = int(load(self._CLOCK) or -1)
         self._clock_dirty = False
+        self._engine = ActiveEngine(load)
+
+    @property
+    def engine(self) -> int:
+        """The number of the engine that the next record will be decided by."""
+        return self._engine.now.number
 
     def read(self, name: str, data: dict[str, Any]) -> list[CaseEvent] | Refusal:
         """What a decoded record of the log leads to."""
+        if name == "EngineActivated":
+            return self._engine.read(data) or []
         if name not in _INBOX:
             return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
         try:
@@ -79,7 +88,7 @@ class CaseFold:
         if isinstance(record, ClockTicked):
             return self._tick(record)
         state = self._accounts.get(record.account_id) or AccountCases(account_id=record.account_id)
-        decided = decide(state, record)
+        decided = decide(state, record, self._engine.now)
         if isinstance(decided, Refusal):
             return decided
         if isinstance(record, EntityFlagged):
@@ -117,6 +126,7 @@ class CaseFold:
         writes: dict[str, bytes | None] = {key: pack(self._accounts[key]) for key in sorted(self._dirty)}
         if self._clock_dirty:
             writes[self._CLOCK] = str(self._now_ms).encode()
+        writes.update(self._engine.take_writes())
         self._dirty, self._clock_dirty = set(), False
         return writes
 

@@ -227,6 +227,18 @@ class RulesActivated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineActivated:
+    """From here on this partition is decided by this version of the engine: also in entities.inbound and cases.inbox.
+
+    `activation_id` derives from the engine, so that it is the same in every partition.
+    """
+
+    activation_id: str
+    engine: int
+    activated_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeRefused:
     """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
 
@@ -498,7 +510,7 @@ RiskEvent: TypeAlias = RiskFlagged | RiskRestated
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated | EntityPayment
 Flag: TypeAlias = RiskEvent | EntityFlagged
 InboxRecord: TypeAlias = Flag | ClockTicked | Command
-InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
+InboundRecord: TypeAlias = RulesActivated | EngineActivated | IntakeRefused | FraudConfirmed
 Event: TypeAlias = InboundRecord | EntityPayment | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
