@@ -1,11 +1,18 @@
 """What a new system needs before its first payment: schemas registered, rules in force, tables and a bucket."""
 
+from collections.abc import Iterable
+
 from console.progress import end_offsets
 from domain.events import RulesActivated, to_fields
 from domain.rules import RulePack
 from projections.every_partition import write_to_partitions
-from schemas.codec import Encoder
+from projections.log import KafkaLog
+from schemas.codec import Decoder, Encoder, Unreadable
 from schemas.registry import Registry
+
+ACTIVATIONS = ("RulesActivated", "EngineActivated")
+MANY = 100
+"""Records of a partition among which there is certainly more than activations."""
 
 
 def register_schemas(registry_url: str) -> None:
@@ -27,3 +34,19 @@ def activate_rules(
     event = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by=activated_by)
     value = Encoder(Registry(registry_url).ids()).encode("RulesActivated", to_fields(event))
     write_to_partitions(bootstrap, topic, pack.pack_id.encode(), value, partitions)
+
+
+def is_untouched(bootstrap: str, registry_url: str, topics: Iterable[str]) -> bool:
+    """Whether these logs hold nothing but activations: nothing has been decided by them yet."""
+    log, decoder = KafkaLog(bootstrap), Decoder(Registry(registry_url).schema_text)
+    for topic in topics:
+        for partition, end in end_offsets(bootstrap, topic).items():
+            if end > MANY:
+                return False
+            for record in log.read(topic, partition, end):
+                try:
+                    if decoder.name_of(record.value or b"") not in ACTIVATIONS:
+                        return False
+                except Unreadable:
+                    return False
+    return True

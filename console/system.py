@@ -4,9 +4,11 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from console.bootstrap import activate_first_rules, register_schemas
+from console.bootstrap import activate_first_rules, is_untouched, register_schemas
+from console.control import SYSTEM, Refused
 from console.web.permissions import Role
-from console.work import case_table, control_store, messages, people, progress, topics
+from console.work import case_table, control_store, engine_log, engines, messages, people, progress, topics
+from domain.engines import FIRST, LATEST
 from domain.rules import DEFAULT, parse_pack
 from infra import jars, stack
 from infra.errors import StackError
@@ -48,6 +50,18 @@ def prepare(settings: Settings) -> None:
     pack = parse_pack(control_store(settings).first(DEFAULT))
     for topic in topics(settings).ruled_logs:
         activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
+    first = LATEST.number if settings.engine == "latest" else settings.engine
+    logs = topics(settings).engined_logs
+    if first != FIRST.number and is_untouched(settings.kafka_bootstrap, settings.registry_url, logs):
+        activate_first_engine(settings, first)
+
+
+def activate_first_engine(settings: Settings, engine: int) -> None:
+    """Let a system in which nothing has been decided begin with this engine. Raises StackError if there is none."""
+    try:
+        engines(settings).activate(engine, SYSTEM, engine_log(settings))
+    except Refused as refused:
+        raise StackError(f"FRAUDCASE_ENGINE={settings.engine}: {refused}") from refused
 
 
 def first_sign_ins(settings: Settings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from console.control import Store
+from console.engines import Engines
 from console.people import People
 from console.progress import Stalled
 from console.rules_log import KafkaRulesLog
@@ -121,6 +122,16 @@ def people(settings: Settings) -> People:
 def rules_log(settings: Settings) -> KafkaRulesLog:
     """The logs that rule packs are activated in."""
     return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).ruled_logs)
+
+
+def engines(settings: Settings) -> Engines:
+    """The engines of the system, as the control store has them."""
+    return Engines(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def engine_log(settings: Settings) -> KafkaRulesLog:
+    """The logs that engines are activated in."""
+    return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).engined_logs)
 
 
 def bucket(settings: Settings) -> Bucket:

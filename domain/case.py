@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 from domain.case_commands import Amount, MergedFlag
 from domain.case_events import (
@@ -58,8 +58,6 @@ MAX_ATTACHMENTS: Final = 100
 MAX_LINKS: Final = 100
 MAX_ABSORBED: Final = 20
 """What one case may have of these."""
-
-Kept = TypeVar("Kept")
 
 
 class BrokenLog(Exception):
@@ -120,9 +118,12 @@ class Work:
 UNTOUCHED: Final = Work()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Case:
-    """What decisions need to know of a case; everything to be read is in the view."""
+    """What decisions need to know of a case; everything to be read is in the view.
+
+    Decisions only read it; its fold changes it in place, by `evolve` alone.
+    """
 
     case_id: str
     typology: str
@@ -138,7 +139,7 @@ class Case:
     """The payments of the linked flags, by flag id."""
     disposition: str | None = None
     """What the case turned out to be; None while it is open."""
-    recent: tuple[str, ...] = ()
+    recent: list[str] = field(default_factory=list)
     """Kinds of the last events."""
     work: Work = UNTOUCHED
 
@@ -152,16 +153,19 @@ class Case:
         return flag_id in self.linked or any(flag_id in each.linked for each in self.work.absorbed.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class AccountCases:
-    """The open cases of an account by typology, its last closed ones, and how far its flags and commands are read."""
+    """The open cases of an account by typology, its last closed ones, and how far its flags and commands are read.
+
+    Decisions only read it; its fold changes it in place, by `evolve` and as it reads on.
+    """
 
     account_id: str
     risk_sequence: int = 0
     cases: dict[str, Case] = field(default_factory=dict)
-    answered: tuple[str, ...] = ()
+    answered: list[str] = field(default_factory=list)
     """The last commands that were answered, so that a redelivered one is answered once."""
-    closed: tuple[Case, ...] = ()
+    closed: list[Case] = field(default_factory=list)
     """Closed and merged cases, oldest first."""
     previous: dict[str, str] = field(default_factory=dict)
     """The case of a typology that was closed or merged last."""
@@ -173,7 +177,10 @@ class AccountCases:
         for case in self.cases.values():
             if case.case_id == case_id:
                 return case
-        return next((case for case in self.closed if case.case_id == case_id), None)
+        for case in self.closed:
+            if case.case_id == case_id:
+                return case
+        return None
 
     def open_for(self, typology: str) -> Case | None:
         """The open case that flags of a typology join: its own, or the one that its last was merged into."""
@@ -192,55 +199,61 @@ class AccountCases:
 
 
 def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
-    """What is true after an event. Raises BrokenLog where it cannot follow."""
+    """What is true after an event: the state that was given, changed. Raises BrokenLog where the event cannot follow.
+
+    In place, for the fold that owns the state: a case may have a thousand flags, and nearly every event adds one.
+    """
+    if type(event) is RiskLinked:  # as nearly all are
+        _follow(_known(state, event), event)
+        return state
     answers = command_answered(event)
     if answers is not None and answers not in state.answered:
-        state = replace(state, answered=(*state.answered, answers)[-MAX_ANSWERED:])
+        state.answered.append(answers)
+        del state.answered[:-MAX_ANSWERED]
     if isinstance(event, CommandRejected | AbsorptionRefused):
         return state
     if isinstance(event, CaseOpened):
-        return replace(state, cases={**state.cases, event.typology: opened(state.cases.get(event.typology), event)})
-    before = state.case(event.case_id)
-    if before is None:
+        state.cases[event.typology] = opened(state.cases.get(event.typology), event)
+        return state
+    case = _known(state, event)
+    was_open = case.is_open
+    _follow(case, event)
+    if was_open and not case.is_open:
+        _put_away(state, case)
+    elif case.is_open and not was_open:
+        _open_again(state, case)
+    return state
+
+
+def _known(state: AccountCases, event: LaterEvent) -> Case:
+    case = state.case(event.case_id)
+    if case is None:
         raise BrokenLog(f"account {state.account_id} has no case {event.case_id}")
-    case = after(before, event)
-    if case.is_open:
-        return _open_again(state, case) if not before.is_open else _replaced(state, case)
-    return _put_away(state, case) if before.is_open else _replaced_closed(state, case)
+    return case
 
 
-def _replaced(state: AccountCases, case: Case) -> AccountCases:
-    return replace(state, cases={**state.cases, case.typology: case})
-
-
-def _replaced_closed(state: AccountCases, case: Case) -> AccountCases:
-    return replace(state, closed=tuple(case if other.case_id == case.case_id else other for other in state.closed))
-
-
-def _put_away(state: AccountCases, case: Case) -> AccountCases:
+def _put_away(state: AccountCases, case: Case) -> None:
     """A case leaves the open ones for the closed ones, of which only so many are remembered."""
-    closed = (*state.closed, case)[-MAX_CLOSED:]
-    while sum(map(flags_remembered, closed)) > MAX_LINKED and len(closed) > 1:
-        closed = closed[1:]
-    return replace(
-        state,
-        cases={typology: other for typology, other in state.cases.items() if typology != case.typology},
-        closed=closed,
-        previous={**state.previous, case.typology: case.case_id},
-    )
+    del state.cases[case.typology]
+    state.closed.append(case)
+    del state.closed[:-MAX_CLOSED]
+    while sum(map(flags_remembered, state.closed)) > MAX_LINKED and len(state.closed) > 1:
+        del state.closed[0]
+    state.previous[case.typology] = case.case_id
 
 
-def _open_again(state: AccountCases, case: Case) -> AccountCases:
+def _open_again(state: AccountCases, case: Case) -> None:
     if case.typology in state.cases:
         raise BrokenLog(f"case {case.case_id} opens again while {state.cases[case.typology].case_id} is open")
-    closed = tuple(other for other in state.closed if other.case_id != case.case_id)
-    return replace(state, cases={**state.cases, case.typology: case}, closed=closed)
+    state.closed = [other for other in state.closed if other.case_id != case.case_id]
+    state.cases[case.typology] = case
 
 
 def opened(before: Case | None, event: CaseOpened) -> Case:
     """The case that an event opens."""
     if before is not None:
         raise BrokenLog(f"case {event.case_id} opens while {before.case_id} is open")
+    payment = _payment(event)
     return Case(
         case_id=event.case_id,
         typology=event.typology,
@@ -250,38 +263,50 @@ def opened(before: Case | None, event: CaseOpened) -> Case:
         flags=1,
         value_minor={event.currency: event.amount_minor},
         linked={event.flag_id: event.score},
-        payments=_payment(event),
-        recent=("CaseOpened",),
+        payments={event.flag_id: payment} if payment else {},
+        recent=["CaseOpened"],
     )
 
 
 def after(case: Case, event: LaterEvent) -> Case:
-    """A case after one of its events. Raises BrokenLog for any but the next."""
+    """What a case would be after one of its events; the case itself stays as it is."""
+    value, linked, payments = dict(case.value_minor), dict(case.linked), dict(case.payments)
+    case = replace(case, value_minor=value, linked=linked, payments=payments, recent=[*case.recent])
+    _follow(case, event)
+    return case
+
+
+def _follow(case: Case, event: LaterEvent) -> None:
+    """Change a case by one of its events. Raises BrokenLog for any but the next."""
     kind = type(event).__name__
     if event.sequence != case.sequence + 1:
         raise BrokenLog(f"{kind} {event.sequence} cannot follow {case}")
-    recent = (*case.recent[1 - MAX_RECENT :], kind)
     match event:
         case RiskLinked():
-            return _linked(case, event, recent)
+            _link(case, event)
         case RiskRevised():
-            case = _revised(case, event)
+            _revise(case, event)
         case CaseEscalated():
-            touched = case.work if event.actor is None else replace(case.work, is_touched=True)
-            case = replace(case, escalated=True, work=touched)
+            case.escalated = True
+            if event.actor is not None:
+                case.work = replace(case.work, is_touched=True)
         case CaseClosed():
-            rested = replace(case.work, request=None, snoozed_at_ms=None, snoozed_until_ms=None)
-            case = replace(case, disposition=event.disposition, work=rested)
+            case.disposition = event.disposition
+            case.work = replace(case.work, request=None, snoozed_at_ms=None, snoozed_until_ms=None)
         case CaseReopened():
-            work = replace(case.work, is_touched=True, assignee=None, request=None, sla_from_ms=event.reopened_at_ms)
-            case = replace(case, disposition=None, work=work)
+            case.disposition = None
+            since_ms = event.reopened_at_ms
+            case.work = replace(case.work, is_touched=True, assignee=None, request=None, sla_from_ms=since_ms)
         case CaseAbsorbed():
-            case = _absorbed(case, event)
+            _absorb(case, event)
         case CaseParted():
-            case = _parted(case, event)
+            _part(case, event)
         case _:
-            case = replace(case, work=_worked(case.work, event))
-    return replace(case, sequence=event.sequence, recent=recent)
+            case.work = _worked(case.work, event)
+    case.sequence = event.sequence
+    case.recent.append(kind)
+    if len(case.recent) > MAX_RECENT:
+        del case.recent[0]
 
 
 def _worked(work: Work, event: WorkEvent) -> Work:
@@ -320,43 +345,40 @@ def _worked(work: Work, event: WorkEvent) -> Work:
             assert_never(event)
 
 
-def _linked(case: Case, event: RiskLinked, recent: tuple[str, ...]) -> Case:
-    """By hand and not by `replace`: this is what nearly every record of a busy inbox leads to."""
-    value = case.value_minor.get(event.currency, 0) + event.amount_minor
-    return Case(
-        case_id=case.case_id,
-        typology=case.typology,
-        sequence=event.sequence,
-        opened_at_ms=case.opened_at_ms,
-        escalated=case.escalated,
-        flags=case.flags + 1,
-        value_minor={**case.value_minor, event.currency: value},
-        linked=_latest({**case.linked, event.flag_id: event.score}),
-        payments=_latest({**case.payments, **_payment(event)}),
-        disposition=case.disposition,
-        recent=recent,
-        work=case.work,
-    )
+def _link(case: Case, event: RiskLinked) -> None:
+    case.flags += 1
+    case.value_minor[event.currency] = case.value_minor.get(event.currency, 0) + event.amount_minor
+    linked, payments = case.linked, case.payments
+    linked[event.flag_id] = event.score
+    payment = _payment(event)
+    if payment is not None:
+        payments[event.flag_id] = payment
+    if len(linked) > MAX_LINKED:
+        del linked[next(iter(linked))]
+    if len(payments) > MAX_LINKED:
+        del payments[next(iter(payments))]
 
 
-def _revised(case: Case, event: RiskRevised) -> Case:
+def _revise(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
-        more, linked = _restood(case.linked, event)
-        return replace(case, flags=case.flags + more, linked=linked)
-    absorbed, total = dict(case.work.absorbed), case.flags
+        case.flags += _more(case.linked, event)
+        case.linked[event.flag_id] = event.score
+        return
+    absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():
         if event.flag_id in each.linked:
-            more, linked = _restood(each.linked, event)
-            absorbed[key], total = replace(each, standing=each.standing + more, linked=linked), total + more
-    return replace(case, flags=total, work=replace(case.work, absorbed=absorbed))
+            more, linked = _more(each.linked, event), {**each.linked, event.flag_id: event.score}
+            absorbed[key] = replace(each, standing=each.standing + more, linked=linked)
+            case.flags += more
+    case.work = replace(case.work, absorbed=absorbed)
 
 
-def _restood(linked: dict[str, int], event: RiskRevised) -> tuple[int, dict[str, int]]:
-    """How many more flags stand, and the scores of all."""
-    return bool(event.rules) - (linked[event.flag_id] > 0), {**linked, event.flag_id: event.score}
+def _more(linked: Mapping[str, int], event: RiskRevised) -> int:
+    """How many more flags stand."""
+    return bool(event.rules) - (linked[event.flag_id] > 0)
 
 
-def _absorbed(case: Case, event: CaseAbsorbed) -> Case:
+def _absorb(case: Case, event: CaseAbsorbed) -> None:
     brought = Absorbed(
         account_id=event.from_account_id,
         merge_id=event.merge_id,
@@ -365,20 +387,17 @@ def _absorbed(case: Case, event: CaseAbsorbed) -> Case:
         linked={flag.flag_id: flag.score for flag in event.flags},
         payments={flag.flag_id: _merged_payment(flag) for flag in event.flags},
     )
-    work = replace(case.work, absorbed={**case.work.absorbed, event.from_case_id: brought})
-    value = summed(case.value_minor, brought.value_minor, 1)
-    return replace(case, flags=case.flags + event.standing, value_minor=value, work=work)
+    case.flags += event.standing
+    case.value_minor = summed(case.value_minor, brought.value_minor, 1)
+    case.work = replace(case.work, absorbed={**case.work.absorbed, event.from_case_id: brought})
 
 
-def _parted(case: Case, event: CaseParted) -> Case:
+def _part(case: Case, event: CaseParted) -> None:
     left = {key: each for key, each in case.work.absorbed.items() if key != event.from_case_id}
     amounts = {amount.currency: amount.amount_minor for amount in event.amounts}
-    return replace(
-        case,
-        flags=case.flags - event.standing,
-        value_minor=summed(case.value_minor, amounts, -1),
-        work=replace(case.work, absorbed=left),
-    )
+    case.flags -= event.standing
+    case.value_minor = summed(case.value_minor, amounts, -1)
+    case.work = replace(case.work, absorbed=left)
 
 
 # -- parts -----------------------------------------------------------------------------------------------
@@ -443,25 +462,19 @@ def _merged_payment(flag: MergedFlag) -> FlaggedPayment:
     )
 
 
-def _payment(event: CaseOpened | RiskLinked) -> dict[str, FlaggedPayment]:
-    """The payment of an event by its flag; none in an event from before there were labels."""
+def _payment(event: CaseOpened | RiskLinked) -> FlaggedPayment | None:
+    """The payment of an event; None of an event from before there were labels."""
     if event.content_digest is None or event.merchant_id is None:
-        return {}
-    return {
-        event.flag_id: FlaggedPayment(
-            transaction_id=event.transaction_id,
-            content_digest=event.content_digest,
-            event_time=event.event_time,
-            merchant_id=event.merchant_id,
-            terminal_id=event.terminal_id,
-            device_id=event.device_id,
-            card_id=event.card_id,
-        )
-    }
-
-
-def _latest(by_flag: dict[str, Kept]) -> dict[str, Kept]:
-    return dict(list(by_flag.items())[-MAX_LINKED:]) if len(by_flag) > MAX_LINKED else by_flag
+        return None
+    return FlaggedPayment(
+        transaction_id=event.transaction_id,
+        content_digest=event.content_digest,
+        event_time=event.event_time,
+        merchant_id=event.merchant_id,
+        terminal_id=event.terminal_id,
+        device_id=event.device_id,
+        card_id=event.card_id,
+    )
 
 
 def status_of(

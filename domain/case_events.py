@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from domain.case_commands import Amount, Attachment, MergedFlag
+from domain.quick import quick
 from domain.reason import Reason
 
 CONFIRMED_FRAUD: Final = "confirmed_fraud"
@@ -27,6 +28,7 @@ REJECTIONS: Final = {
 """Why commands are rejected, by code."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlaggedPayment:
     """A payment that a case is about, with all that a label on it needs.
@@ -72,6 +74,7 @@ class Answered(OfCase):
 # -- from flags and the clock -------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOpened(OfCase):
     """The first flag of a typology on an account without an open case of it.
@@ -102,6 +105,7 @@ class CaseOpened(OfCase):
     reasons: tuple[Reason, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskLinked(OfCase):
     """A further flag on the open case."""

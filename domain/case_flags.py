@@ -5,6 +5,7 @@ from typing import Final
 from domain.case import SLA_MS, AccountCases, Case, after, opened
 from domain.case_events import CaseEscalated, CaseEvent, CaseOpened, CaseWoken, RiskLinked, RiskRevised
 from domain.currencies import DECIMALS
+from domain.engines import Engine
 from domain.events import ClockTicked, EntityFlagged, Flag, RiskRestated, case_id
 
 ESCALATE_AT_SCORE: Final = 900
@@ -13,7 +14,7 @@ ESCALATE_AT_VALUE_MAJOR: Final = 10_000
 """The flagged amounts of a case, in whole units of their currency, that need more eyes."""
 
 
-def on_flag(state: AccountCases, record: Flag) -> list[CaseEvent]:
+def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent]:
     """A flag opens or joins a case. A restatement is told to every case that knows the flag, closed ones too.
 
     A flag that had been withdrawn and stands again opens or joins a case unless it is in an open one: what was
@@ -24,6 +25,8 @@ def on_flag(state: AccountCases, record: Flag) -> list[CaseEvent]:
         holders = [case for case in (*state.cases.values(), *state.closed) if case.knows(record.flag_id)]
         events += [_revised(case, record) for case in holders]
         if holders and (record.rules_before or any(case.is_open for case in holders)):
+            if engine.weighs_restatements:
+                events += _weighed(state.account_id, holders, record)
             return events
     if not record.reasons:
         return events
@@ -34,11 +37,27 @@ def on_flag(state: AccountCases, record: Flag) -> list[CaseEvent]:
     link = _link(state.account_id, case, record)
     if case.escalated and case.work.snoozed_until_ms is None:
         return [*events, link]
-    case = after(case, link)
-    woken = _woken(state.account_id, case, record)
+    return [*events, link, *_roused(state.account_id, after(case, link), record)]
+
+
+def _weighed(account_id: str, holders: list[Case], record: RiskRestated) -> list[CaseEvent]:
+    """What a restatement leads to beside being told: nothing unless the flag weighs more than before."""
+    before = record.score_before if record.rules_before else 0
+    if not record.reasons or record.score <= before:
+        return []
+    events: list[CaseEvent] = []
+    for case in holders:
+        if case.is_open:
+            events += _roused(account_id, after(case, _revised(case, record)), record)
+    return events
+
+
+def _roused(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
+    """What it means for a case that a flag has come, or weighs more: it sleeps no longer, and may need more eyes."""
+    woken = _woken(account_id, case, record)
     for event in woken:
         case = after(case, event)
-    return [*events, link, *woken, *_escalated_by(record, state.account_id, case)]
+    return [*woken, *_escalated_by(record, account_id, case)]
 
 
 def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
@@ -52,11 +71,28 @@ def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
             woken = _wake(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
             events.append(woken)
             case = after(case, woken)
-        due_ms = (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
-        if not case.escalated and tick.now_ms >= due_ms:
+        if not case.escalated and tick.now_ms >= _deadline_ms(case):
             detail = f"open for {SLA_MS // 3_600_000} h"
             events.append(escalated(state.account_id, case, "sla", detail, tick.tick_id, tick.now_ms))
     return events
+
+
+def due_ms(state: AccountCases) -> int | None:
+    """From what time on a tick leads to something here; None as long as nothing else happens."""
+    due: int | None = None
+    for case in state.cases.values():
+        at_ms = case.work.snoozed_until_ms
+        if at_ms is None:
+            if case.escalated:
+                continue
+            at_ms = _deadline_ms(case)
+        if due is None or at_ms < due:
+            due = at_ms
+    return due
+
+
+def _deadline_ms(case: Case) -> int:
+    return (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
 
 
 def _revised(case: Case, record: RiskRestated) -> RiskRevised:

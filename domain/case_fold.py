@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Final, TypeAlias, get_args
 
 from domain.case import (
@@ -17,18 +16,21 @@ from domain.case import (
 )
 from domain.case_answers import on_command
 from domain.case_commands import Command
-from domain.case_events import CaseEvent, FlaggedPayment
-from domain.case_flags import is_redelivered, on_flag, on_tick
+from domain.case_due import Due
+from domain.case_events import CaseEvent, FlaggedPayment, RiskLinked
+from domain.case_flags import due_ms, is_redelivered, on_flag, on_tick
+from domain.engines import ENGINE_KEY, FIRST, ActiveEngine, Engine
 from domain.events import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
 from domain.payment import Refusal
 
 AccountRecord: TypeAlias = Flag | Command
 _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
+_FLAGS: Final = (RiskFlagged, RiskRestated, EntityFlagged)
 
 
-def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refusal:
-    """What a record leads to. A redelivered record leads to nothing; one after a gap is refused."""
-    if not isinstance(record, RiskFlagged | RiskRestated | EntityFlagged):
+def decide(state: AccountCases, record: AccountRecord, engine: Engine = FIRST) -> list[CaseEvent] | Refusal:
+    """What a record leads to, by an engine. A redelivered record leads to nothing; one after a gap is refused."""
+    if not isinstance(record, _FLAGS):
         return on_command(state, record)
     if is_redelivered(state, record):
         return []
@@ -38,7 +40,7 @@ def decide(state: AccountCases, record: AccountRecord) -> list[CaseEvent] | Refu
             f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
             f"{state.risk_sequence}; it waits for those between",
         )
-    return on_flag(state, record)
+    return on_flag(state, record, engine)
 
 
 class CaseFold:
@@ -56,13 +58,22 @@ class CaseFold:
         self._dirty: set[str] = set()
         for key in sorted(keys()):
             packed = load(key)
-            if packed is not None and key != self._CLOCK:
+            if packed is not None and key not in (self._CLOCK, ENGINE_KEY):
                 self._accounts[key] = _unpack(packed)
+        self._due = Due({key: due_ms(state) for key, state in self._accounts.items()})
         self._now_ms = int(load(self._CLOCK) or -1)
         self._clock_dirty = False
+        self._engine = ActiveEngine(load)
+
+    @property
+    def engine(self) -> int:
+        """The number of the engine that the next record will be decided by."""
+        return self._engine.now.number
 
     def read(self, name: str, data: dict[str, Any]) -> list[CaseEvent] | Refusal:
         """What a decoded record of the log leads to."""
+        if name == "EngineActivated":
+            return self._engine.read(data) or []
         if name not in _INBOX:
             return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
         try:
@@ -77,14 +88,14 @@ class CaseFold:
         if isinstance(record, ClockTicked):
             return self._tick(record)
         state = self._accounts.get(record.account_id) or AccountCases(account_id=record.account_id)
-        decided = decide(state, record)
+        decided = decide(state, record, self._engine.now)
         if isinstance(decided, Refusal):
             return decided
-        if isinstance(record, RiskFlagged | RiskRestated):
-            state = replace(state, risk_sequence=max(state.risk_sequence, record.sequence))
         if isinstance(record, EntityFlagged):
             place, read = str(record.partition), state.entity_offsets
-            state = replace(state, entity_offsets={**read, place: max(read.get(place, -1), record.offset)})
+            read[place] = max(read.get(place, -1), record.offset)
+        elif isinstance(record, _FLAGS):
+            state.risk_sequence = max(state.risk_sequence, record.sequence)
         self._keep(state, decided)
         return decided
 
@@ -93,25 +104,29 @@ class CaseFold:
             return []
         self._now_ms, self._clock_dirty = tick.now_ms, True
         events: list[CaseEvent] = []
-        for account_id in sorted(self._accounts):
+        for account_id in self._due.take(tick.now_ms):
             state = self._accounts[account_id]
             due = on_tick(state, tick)
-            if due:
-                self._keep(state, due)
-                events += due
+            self._keep(state, due)
+            events += due
         return events
 
     def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
+        is_due_elsewhen = False
         for event in events:
-            state = evolve(state, event)
+            evolve(state, event)
+            is_due_elsewhen = is_due_elsewhen or type(event) is not RiskLinked
         self._accounts[state.account_id] = state
         self._dirty.add(state.account_id)
+        if is_due_elsewhen:
+            self._due.put(state.account_id, due_ms(state))
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call, by key."""
         writes: dict[str, bytes | None] = {key: pack(self._accounts[key]) for key in sorted(self._dirty)}
         if self._clock_dirty:
             writes[self._CLOCK] = str(self._now_ms).encode()
+        writes.update(self._engine.take_writes())
         self._dirty, self._clock_dirty = set(), False
         return writes
 
@@ -133,13 +148,12 @@ def _fields(part: Any) -> dict[str, Any]:
 def _unpack(packed: bytes) -> AccountCases:
     data = json.loads(packed)
     cases = {typology: _unpack_case(case) for typology, case in data.pop("cases").items()}
-    closed = tuple(_unpack_case(case) for case in data.pop("closed", ()))
-    return AccountCases(**{**data, "answered": tuple(data["answered"]), "cases": cases, "closed": closed})
+    closed = [_unpack_case(case) for case in data.pop("closed", ())]
+    return AccountCases(**data, cases=cases, closed=closed)
 
 
 def _unpack_case(data: dict[str, Any]) -> Case:
     data["payments"] = _unpack_payments(data.get("payments", {}))
-    data["recent"] = tuple(data.get("recent", ()))
     work = data.pop("work", None)
     return Case(**data, work=_unpack_work(work) if work else UNTOUCHED)
 

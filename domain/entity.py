@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final, NamedTuple
 
+from domain.engines import ActiveEngine
 from domain.events import EntityFlagged, EntityPayment, Reason, RulesActivated, entity_flag_id
 from domain.families import Ready, either, ready
 from domain.history import History
@@ -134,6 +135,12 @@ class EntityFold:
         entries: list[tuple[str, str]] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
         self._packs = {pack_id: _entity_pack(canonical) for pack_id, canonical in entries}
         self._packs_changed = False
+        self._engine = ActiveEngine(load)
+
+    @property
+    def engine(self) -> int:
+        """The number of the engine that the next payment will be decided by."""
+        return self._engine.now.number
 
     def read(self, name: str, data: Mapping[str, Any], offset: int) -> list[EntityFlagged] | Refusal:
         """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by."""
@@ -143,6 +150,8 @@ class EntityFold:
             if name == "RulesActivated":
                 self.activate(RulesActivated(**data))
                 return []
+            if name == "EngineActivated":
+                return self._engine.read(data) or []
         except TypeError as error:
             return Refusal("bad_fields", f"not the fields of a {name}: {error}")
         except BadRulePack as error:
@@ -230,6 +239,7 @@ class EntityFold:
             entries = [(pack_id, pack.canonical) for pack_id, pack in self._packs.items()]
             writes[PACKS_KEY] = pickle.dumps(entries, 5)
             self._packs_changed = False
+        writes.update(self._engine.take_writes())
         if self._hot_entities is not None:
             for entity in list(self._histories)[: max(0, len(self._histories) - self._hot_entities)]:
                 del self._histories[entity]

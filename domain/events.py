@@ -5,8 +5,10 @@ field that a record lacks, because it was written before there was such a field,
 our upcasting.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, get_args
 from uuid import UUID, uuid5
 
@@ -199,6 +201,7 @@ from domain.case_events import (
 from domain.case_events import (
     SequencedCaseEvent as SequencedCaseEvent,
 )
+from domain.quick import quick
 from domain.reason import Reason as Reason
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
@@ -221,6 +224,18 @@ class RulesActivated:
     pack: str
     activated_by: str
     mode: str = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineActivated:
+    """From here on this partition is decided by this version of the engine: also in entities.inbound and cases.inbox.
+
+    `activation_id` derives from the engine, so that it is the same in every partition.
+    """
+
+    activation_id: str
+    engine: int
+    activated_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +275,7 @@ class FraudConfirmed:
 # -- entities.inbound, beside the activations -----------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityPayment:
     """A decided payment on its way to the fold of one of its merchant, terminal and device.
@@ -371,6 +387,7 @@ def _offset(answer: RiskScored | DuplicateSeen) -> int:
 # -- cases.inbox ----------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskFlagged:
     """A payment fired at least one rule when it arrived. `sequence` is gapless per account, with RiskRestated."""
@@ -398,6 +415,7 @@ class RiskFlagged:
     device_id: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskRestated:
     """A payment that arrived late changed the decision on this one; nothing is rewritten, this is said instead."""
@@ -429,6 +447,7 @@ class RiskRestated:
     device_id: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityFlagged:
     """A payment fired a rule that counts the payments of its merchant, terminal or device, whosever they are.
@@ -491,18 +510,11 @@ RiskEvent: TypeAlias = RiskFlagged | RiskRestated
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated | EntityPayment
 Flag: TypeAlias = RiskEvent | EntityFlagged
 InboxRecord: TypeAlias = Flag | ClockTicked | Command
-InboundRecord: TypeAlias = RulesActivated | IntakeRefused | FraudConfirmed
+InboundRecord: TypeAlias = RulesActivated | EngineActivated | IntakeRefused | FraudConfirmed
 Event: TypeAlias = InboundRecord | EntityPayment | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 """Every event by the name that its schema bears."""
-_NESTED: Final[dict[str, type[Any]]] = {
-    "payments": FlaggedPayment, "attachments": Attachment, "amounts": Amount, "flags": MergedFlag,
-    "missed": MissedEvent,
-}  # fmt: skip
-"""What fields hold that are arrays of records, reasons aside."""
-_TEXTS: Final = ("rules", "rules_before", "flag_ids", "transactions")
-"""Fields that are arrays of texts."""
 
 
 def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
@@ -531,22 +543,35 @@ def to_fields(event: Event) -> dict[str, Any]:
     return _record(event)
 
 
-_PLAIN: Final = (str, int, type(None))
-"""What nearly every field holds: looked for first."""
+_PLAIN: Final = {str, int, bool, bytes, str | None, int | None, bytes | None}
+"""What nearly every field holds."""
 
 
 def _record(made: Any) -> dict[str, Any]:
-    names: tuple[str, ...] = _names(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
-    return {name: _plain(getattr(made, name)) for name in names}
+    plan: _Plan = _plan(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
+    data = dict(zip(plan.names, plan.values(made), strict=True))
+    for name in plan.nested:
+        data[name] = _plain(data[name])
+    return data
+
+
+class _Plan(NamedTuple):
+    """The fields of a class, what gets their values, and which of them hold more than one."""
+
+    names: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]
+    nested: tuple[str, ...]
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _plan(kind: Any) -> _Plan:
+    names = [field.name for field in fields(kind)]
+    nested = tuple(field.name for field in fields(kind) if field.type not in _PLAIN)
+    return _Plan(tuple(names), attrgetter(*names), nested)  # each class has two fields at least
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, _PLAIN):
+    if isinstance(value, str):  # what most arrays hold
         return value
     if isinstance(value, RiskScored | DuplicateSeen):
         return value._asdict()
@@ -563,14 +588,26 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
         partition = known["partition"]
         known["scored"] = tuple(RiskScored(**scored, partition=partition) for scored in known["scored"])
         known["duplicates"] = tuple(DuplicateSeen(**each, partition=partition) for each in known["duplicates"])
-    if "reasons" in known:
-        known["reasons"] = tuple(
-            Reason(**{**reason, "contributing": tuple(reason["contributing"])}) for reason in known["reasons"]
-        )
-    for key, made in _NESTED.items():
+    for key in _plan(kind).nested:  # type: ignore[arg-type]  # as above
         if key in known:
-            known[key] = tuple(made(**item) for item in known[key])
-    for key in _TEXTS:
-        if key in known:
-            known[key] = tuple(known[key])
+            known[key] = tuple([_MAKERS[key](item) for item in known[key]]) if key in _MAKERS else tuple(known[key])
     return kind(**known)
+
+
+def _reason(data: dict[str, Any]) -> Reason:
+    return Reason(**{**data, "contributing": tuple(data["contributing"])})
+
+
+def _maker(kind: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
+    return lambda data: kind(**data)
+
+
+_MAKERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
+    "reasons": _reason,
+    "payments": _maker(FlaggedPayment),
+    "attachments": _maker(Attachment),
+    "amounts": _maker(Amount),
+    "flags": _maker(MergedFlag),
+    "missed": _maker(MissedEvent),
+}
+"""What makes the records of the fields that hold arrays of them; other arrays are of texts."""

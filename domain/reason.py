@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from domain.quick import quick
 
+
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """Why one rule fired: what it measured, what it allows, and the payments that it counted.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from domain.engines import ActiveEngine
 from domain.entity import entity_keys, entity_payments
 from domain.events import (
     NO_SHADOW,
@@ -110,6 +111,7 @@ class RiskFold:
         self._packs = [activate(text) for text in canonical]
         self._shadows = [activate(text) for text in shadows]
         self._packs_changed = False
+        self._engine = ActiveEngine(load)
         self._decide_by(number)
 
     def _decide_by(self, number: int) -> None:
@@ -138,6 +140,8 @@ class RiskFold:
             return self._activated(data)
         if name == "FraudConfirmed":
             return self._confirmed(data, received_ms)
+        if name == "EngineActivated":
+            return self._engine.read(data) or []
         if name == "IntakeRefused":
             return Refusal(str(data["reason"]), f"{data['source']}: {data['detail']}")
         return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
@@ -284,6 +288,11 @@ class RiskFold:
         """The pack that the next payment will be decided by."""
         return self._packs[self._number] if self._number >= 0 else None
 
+    @property
+    def engine(self) -> int:
+        """The number of the engine that the next payment will be decided by."""
+        return self._engine.now.number
+
     def _shadow_scores(self, history: History, index: int) -> list[ShadowScore]:
         scores: list[ShadowScore] = []
         for pack in self._shadows:
@@ -303,6 +312,7 @@ class RiskFold:
             canonical = [[active.pack.canonical for active in packs] for packs in (self._packs, self._shadows)]
             writes[PACKS_KEY] = pickle.dumps((canonical[0], self._number, canonical[1]), 5)
             self._packs_changed = False
+        writes.update(self._engine.take_writes())
         if self._hot_accounts is not None:
             for account_id in list(self._histories)[: max(0, len(self._histories) - self._hot_accounts)]:
                 del self._histories[account_id]

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
 
     partitions: int = 8
     """Of the decision logs, fixed when they are made: account histories cannot move to another partition."""
+    engine: int | Literal["latest"] = 1
+    """Which engine a new system begins with; one that has decided anything keeps its own: `fraudcase engine`."""
     prefix: str = ""
     """Before the name of every topic and table, and every key in the bucket: systems side by side on one stack."""
     bucket: str = "fraudcase"

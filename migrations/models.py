@@ -158,3 +158,16 @@ class WebhookDeliveryRow(Base):
     made_at_ms: Mapped[int] = mapped_column(BigInteger)
     next_at_ms: Mapped[int] = mapped_column(BigInteger)
     last_error: Mapped[str | None] = mapped_column(Text)
+
+
+class EngineRow(Base):
+    """An engine that was put in force, or is being put so; see `console/engines.py`."""
+
+    __tablename__ = "engine_activations"
+
+    engine: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    actor: Mapped[str] = mapped_column(Text)
+    begun_at_ms: Mapped[int] = mapped_column(BigInteger)
+    since: Mapped[str] = mapped_column(Text)
+    """JSON: from which offsets on to look whether the activation was written."""
+    activated_at_ms: Mapped[int | None] = mapped_column(BigInteger)

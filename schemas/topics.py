@@ -48,6 +48,11 @@ class Topics:
         return self.entities_inbound, self.payments_inbound
 
     @property
+    def engined_logs(self) -> tuple[str, ...]:
+        """The logs that are decided by an engine, in the order in which one is activated in them."""
+        return self.entities_inbound, self.payments_inbound, self.cases_inbox
+
+    @property
     def archived_logs(self) -> tuple[str, ...]:
         """The logs of which the archive keeps every record."""
         return self.payments_inbound, self.entities_inbound, self.cases_inbox, self.cases_events

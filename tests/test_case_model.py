@@ -19,6 +19,7 @@ from domain.case_chain import next_steps
 from domain.case_commands import Attachment, ChainCommand
 from domain.case_events import CaseAnswer, command_answered
 from domain.case_fold import CaseFold
+from domain.engines import activation
 from domain.events import CaseEvent, ClockTicked, CommandRejected, InboxRecord, to_fields
 from domain.payment import Refusal
 from projections.case_history import Known, as_of
@@ -90,6 +91,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         self.now_ms = START_MS
         self.clock_ms = -1
         self.asked = 0
+        self.engine = 1
 
     # -- what is done to the fold, and what comes of it ---------------------------------------------
 
@@ -201,12 +203,26 @@ class CasesAgainstModel(RuleBasedStateMachine):
         rules = ("velocity",) if self.stood[flag_id] else ()
         record = restated(self.sequences[account], flag_id, rules, (REASON,) if stands else ())
         events = self.step(_changed(record, account_id=account, typology=typology, event_time=self.now_ms))
-        assert sorted(self.kinds(events)) == sorted(("RiskRevised", key) for key in holders)
         self.stood[flag_id] = stands
         for key in holders:
             for part in (self.cases[key], *self.cases[key]["parts"].values()):
                 if flag_id in part["stands"]:
                     part["stands"][flag_id] = stands
+        expected = [("RiskRevised", key) for key in holders]
+        for key in holders:
+            if self.engine == 2 and stands and is_open(self.cases[key]):
+                if self.cases[key]["until"] is not None:
+                    self.cases[key]["until"] = None
+                    expected.append(("CaseWoken", key))
+                expected += self.weighed(key, record.score)
+        assert sorted(self.kinds(events)) == sorted(expected)
+
+    @rule(lot=st.integers(0, 3))
+    def engine_is_activated(self, lot: int) -> None:
+        """In about every other run, at some moment: from then on a flag that stands again counts as a new one."""
+        if lot == 0:
+            self.engine = 2
+            assert self.fold.read("EngineActivated", to_fields(activation(2, "ana"))) == []
 
     def holds(self, case: Record, flag_id: str) -> bool:
         return flag_id in case["stands"] or any(flag_id in part["stands"] for part in case["parts"].values())
