@@ -316,20 +316,24 @@ def _chain_together(
     """
     counted: dict[str, int] = {}
     for result in results:
-        for account_id in result.chains.of:
-            counted[account_id] = counted.get(account_id, 0) + 1
+        for chains in result.chains.values():
+            for account_id in chains.of:
+                counted[account_id] = counted.get(account_id, 0) + 1
     several = frozenset(account_id for account_id, number in counted.items() if number > 1)
     if not several:
         return
-    concerned = [number for number, result in enumerate(results) if not several.isdisjoint(result.chains.of)]
-    again = [_collecting(tasks[number], several) for number in concerned]
+    again = pool.run([_collecting(task, several) for task in tasks])
     chained = Chains()
-    for number, read in zip(concerned, pool.run(again), strict=True):
-        for account_id, links in read.chains.links.items():
-            results[number].chains.of.pop(account_id, None)
+    parts = [(partition, chains) for read in again for partition, chains in read.chains.items()]
+    for _, chains in sorted(parts, key=lambda part: part[0]):
+        for account_id, links in chains.links.items():
             for link in links:
                 chained.add_link(account_id, link)
-    results[concerned[0]].chains.of.update(chained.of)
+    whole = [chains for result in results for chains in result.chains.values()]
+    for chains in whole:
+        for account_id in several:
+            chains.of.pop(account_id, None)
+    whole[0].of.update(chained.of)
 
 
 def _collecting(task: Decide | ReadAnswers, accounts: frozenset[str]) -> Decide | ReadAnswers:
@@ -348,8 +352,9 @@ def _derived(results: Sequence[Read], topics: Topics) -> Derived:
         history.payments += decided.payments
         history.duplicates += decided.duplicates
         history.quarantined += decided.quarantined
-        for account_id, chain in decided.chains.of.items():
-            history.digest.add_chain(account_id, chain)
+        for chains in decided.chains.values():
+            for account_id, chain in chains.of.items():
+                history.digest.add_chain(account_id, chain)
         decisions.update(decided.partition.to_bytes(4, "big") + decided.decisions)
         if decided.records:
             inbound.update(decided.partition.to_bytes(4, "big") + decided.content)
@@ -372,8 +377,9 @@ def _live(results: Sequence[Read], counts: Callable[[Found], bool]) -> History:
     for answered in _of(Answered, results):
         live.payments += answered.payments
         live.duplicates += answered.duplicates
-        for account_id, chain in answered.chains.of.items():
-            live.digest.add_chain(account_id, chain)
+        for chains in answered.chains.values():
+            for account_id, chain in chains.of.items():
+                live.digest.add_chain(account_id, chain)
     for cases in _of(Cases, results):
         for event in filter(counts, cases.flags):
             live.add(event, cases.topic, cases.partition)

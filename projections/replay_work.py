@@ -106,7 +106,8 @@ class Read:
 class Decided(Read):
     """What a partition of payments.inbound leads to."""
 
-    chains: "Chains" = field(default_factory=lambda: Chains())
+    chains: dict[int, "Chains"] = field(default_factory=dict)
+    """Of this one partition: as recorded answers have them by partition."""
     payments: int = 0
     duplicates: int = 0
     quarantined: int = 0
@@ -123,7 +124,8 @@ class Decided(Read):
 class Answered(Read):
     """What the risk job has answered: a partition of risk.scored."""
 
-    chains: "Chains" = field(default_factory=lambda: Chains())
+    chains: dict[int, "Chains"] = field(default_factory=dict)
+    """By partition of payments.inbound."""
     payments: int = 0
     duplicates: int = 0
     blocks: dict[Block, Sum] = field(default_factory=dict)
@@ -290,7 +292,8 @@ class Decide(Task):
 
     def run(self, log: Opened, seen: Seen) -> Decided:
         """Do it. Raises Gap."""
-        result = Decided(topic=self.topic, partition=self.partition, chains=Chains(self.wanted))
+        result = Decided(topic=self.topic, partition=self.partition)
+        result.chains[self.partition] = Chains(self.wanted)
         fold, met, content = RiskFold(self.partition), Met(log), Content()
         decode = Decoder(met, {"Transaction": FIELDS}).decode
         read, answers = fold.read, _Answers(self, result)
@@ -353,7 +356,7 @@ class _Answers:
         self.ends_at = (self._number + 1) << BLOCK_BITS
 
     def _take_in(self) -> None:
-        result, add = self._result, self._result.chains.add
+        result, add = self._result, self._result.chains[self._task.partition].add
         for scored in self._scored:
             add(scored[0], scored[1], scored[2])
             if scored.score or scored.shadow:
@@ -415,12 +418,13 @@ class ReadAnswers(Task):
 
     def run(self, log: Opened, seen: Seen) -> Answered:
         """Do it."""
-        result = Answered(topic=self.topic, partition=self.partition, chains=Chains(self.accounts))
+        result = Answered(topic=self.topic, partition=self.partition)
         waiting: dict[Block, tuple[list[Row], list[Row]]] = {}
         current: dict[int, int] = {}
         answered: dict[int, int] = {}
         for number, scored, duplicates in log.answers(self.topic, self.partition, self.end):
             last, end = answered.get(number, -1), self.ends.get(number, 0)
+            chains = result.chains.setdefault(number, Chains(self.accounts))
             rows = [*((0, row) for row in scored), *((1, row) for row in duplicates)]
             for kind, row in rows:
                 offset = row[0]
@@ -429,7 +433,7 @@ class ReadAnswers(Task):
                 block = number, offset >> BLOCK_BITS
                 waiting.setdefault(block, ([], []))[kind].append(row)
                 if not kind:
-                    result.chains.add(row[1], row[2], row[3])
+                    chains.add(row[1], row[2], row[3])
                     result.payments += 1
                 else:
                     result.duplicates += 1
