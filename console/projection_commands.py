@@ -1,22 +1,20 @@
 """`fraudcase replay`, `digest`, `analytics`."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import duckdb
 import typer
 
-from console.replaying import SHOWN
+from console.replaying import SHOWN, cores, source_of
 from console.replaying import replay as run_replay
 from console.stack_commands import AsJson
-from console.work import bucket, explained, fail, messages, report, topics
+from console.work import bucket, explained, fail, messages, progress, report, topics
 from infra.settings import Settings
 from projections.analytics import read_table
-from projections.log import KafkaLog
-from projections.replay import decisions_in, recorded
-from schemas.codec import Decoder
-from schemas.registry import Registry
+from projections.replay import recorded
 
 COUNTS = """
     SELECT count(*) FILTER (NOT is_duplicate) AS payments, count(*) FILTER (len(rules) > 0) AS flagged,
@@ -32,22 +30,33 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     source: Annotated[str, typer.Option("--from", help="kafka or s3")] = "kafka",
-    expect: Annotated[Path | None, typer.Option(help="an earlier report (--json) whose digests must come out")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="only what was in the logs by this time: ISO 8601, or UTC milliseconds")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="write the certificate to this file")] = None,
+    expect: Annotated[
+        Path | None, typer.Option(help="an earlier report (--json) or certificate whose digests must come out")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default one a core")] = None,
     live_views: Annotated[bool, typer.Option(help="compare the stored case views too")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Derive every flag, case event and view again, without Flink, and compare; exit 1 if it differs, 3 if late."""
     if source not in ("kafka", "s3"):
         raise fail(f"--from is kafka or s3, not {source}")
+    until_ms = None if until is None else _time_ms(until)
     with explained():
-        result = run_replay(Settings(), source, with_views=live_views)
+        result = run_replay(Settings(), source, with_views=live_views, until_ms=until_ms, workers=workers)
+    if certificate is not None:
+        text = json.dumps(result.certificate, indent=2, ensure_ascii=False, sort_keys=True)
+        certificate.write_text(text + "\n", encoding="utf-8", newline="\n")
     document = result.document
     problems = list(result.problems)
     if expect is not None:
         wanted = json.loads(expect.read_text(encoding="utf-8"))
         problems += [
             f"{name} is {document.get(name)}, {expect} says {wanted[name]}"
-            for name in ("live_digest", "replay_digest", "replay_views_digest")
+            for name in ("root", "live_digest", "replay_digest", "replay_views_digest")
             if name in wanted and wanted[name] != document.get(name)
         ]
     shown = {name: value for name, value in document.items() if as_json or name != "problems"}
@@ -58,12 +67,22 @@ def replay(
         raise typer.Exit(result.exit_code or 1)
 
 
+def _time_ms(text: str) -> int:
+    """UTC milliseconds; a time that names no zone is UTC."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise fail(f"--until is a time in ISO 8601 or UTC milliseconds, not {text}") from None
+    return (at.replace(tzinfo=at.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
 def digest(as_json: AsJson = False) -> None:
     """The digest of what the running system has recorded."""
     settings = Settings()
-    log, names = KafkaLog(settings.kafka_bootstrap), topics(settings)
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
-    live = recorded(log, names, decoder, decisions_in(log, names, decoder), lambda _: None)
+    with explained(), progress("records read", None) as seen:
+        live = recorded(source_of(settings, "kafka"), topics(settings), cores(), seen)
     report(
         {"payments": live.payments, "audit_events": live.digest.events, "live_digest": live.digest.hexdigest()},
         as_json=as_json,

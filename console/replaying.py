@@ -1,29 +1,27 @@
 """A replay from end to end: derive, read what was recorded, compare, and say it in one report."""
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from console.work import bucket, case_table, progress, topics
+from console.work import bucket, case_table, progress, store_options, topics
 from infra.settings import Settings
-from projections.analytics import read_table
-from projections.archive import ArchivedLog
-from projections.log import KafkaLog
+from projections.certificate import certificate, failed
 from projections.replay import (
     Comparison,
     Gap,
+    Replayed,
     archived_schema_check,
-    compare,
     compare_views,
-    decisions_in,
-    decisions_of,
-    derive,
-    recorded,
+    encoded_digest,
+    ends_of,
     stored_items,
     views_digest,
 )
-from schemas.codec import Decoder
-from schemas.registry import Registry
+from projections.replay import replay as read_again
+from projections.replay_source import BucketSource, KafkaSource, Source
 
 SHOWN = 10
 """Differences that a report names; it counts them all."""
@@ -36,6 +34,7 @@ class Replay:
     document: dict[str, object]
     problems: list[str]
     is_lag: bool
+    certificate: dict[str, Any]
 
     @property
     def exit_code(self) -> int:
@@ -43,48 +42,68 @@ class Replay:
         return 3 if self.is_lag else 1 if self.problems else 0
 
 
-def replay(settings: Settings, source: str, *, with_views: bool = True) -> Replay:
-    """Derive everything again from `kafka` or from `s3` alone, and compare it with what was recorded there."""
-    names = topics(settings)
-    log: KafkaLog | ArchivedLog
-    problems: list[str] = []
-    if source == "s3":
-        store = bucket(settings)
-        problems += archived_schema_check(store)
-        log = ArchivedLog(store)
-        decoder = Decoder(log.schema_text)
-        decisions = decisions_of(read_table(store))
-    else:
-        log = KafkaLog(settings.kafka_bootstrap)
-        decoder = Decoder(Registry(settings.registry_url).schema_text)
-        decisions = decisions_in(log, names, decoder)
-    with progress("records read", None) as seen:
-        live = recorded(log, names, decoder, decisions, seen)
+def source_of(settings: Settings, name: str) -> Source:
+    """`kafka` or `s3`."""
+    archive = BucketSource(store_options(settings, settings.s3_url), settings.bucket, settings.prefix)
+    if name == "s3":
+        return archive
+    return KafkaSource(settings.kafka_bootstrap, settings.registry_url, topics(settings), archive)
+
+
+def cores() -> int:
+    """How many processes can work at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def replay(
+    settings: Settings,
+    source: str,
+    *,
+    with_views: bool = True,
+    until_ms: int | None = None,
+    workers: int | None = None,
+) -> Replay:
+    """Derive everything again from `kafka` or from `s3` alone, and compare it with what was recorded there.
+
+    With a time, what the records up to it lead to; the stored views, which have gone on, are then left aside.
+    """
+    names, reader = topics(settings), source_of(settings, source)
+    schemas = archived_schema_check(bucket(settings)) if source == "s3" else []
     try:
-        with progress("records replayed", sum(log.ends(names.payments_inbound).values())) as seen:
-            derived = derive(log, names, decoder, seen)
+        total = sum(sum(found.values()) for found in ends_of(reader, names).values())
+        with progress("records read", total) as seen:
+            replayed = read_again(reader, names, workers or cores(), until_ms, seen)
     except Gap as gap:
-        altered = [each.detail for each in log.altered] if isinstance(log, ArchivedLog) else []
-        problems = [*altered, str(gap), *problems]
-        return Replay({"source": source, "live_digest": live.digest.hexdigest(), "problems": problems}, problems, False)
-    if isinstance(log, ArchivedLog):
-        problems += dict.fromkeys(each.detail for each in log.altered)
-    result = compare(live, derived.history)
-    derived.know(live.known_at_ms)
-    views, stored_digest = Comparison([], 0), None
-    if with_views:
+        problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
+        document: dict[str, object] = {"source": source, "problems": problems}
+        return Replay(document, problems, False, failed(str(gap), gap.altered, until_ms))
+    views, stored_digest, unreadable = Comparison([], 0), None, list[str]()
+    if with_views and until_ms is None:
         try:
             stored = stored_items(case_table(settings).scan())
-            stored_digest, views = views_digest(stored), compare_views(stored, derived.items)
+            views = compare_views(stored, replayed.derived.items(replayed.live.known_at_ms))
+            stored_digest = views_digest(stored)
         except (BotoCoreError, ClientError) as error:
-            problems.append(f"the case views cannot be read: {error}. Without them: fraudcase replay --no-live-views")
-    differences = [*result.differences, *views.differences]
-    missing = result.missing + views.missing
-    problems += differences
+            unreadable = [f"the case views cannot be read: {error}. Without them: fraudcase replay --no-live-views"]
+    return _reported(replayed, source, views, stored_digest, [*schemas, *unreadable], settings, until_ms)
+
+
+def _reported(
+    replayed: Replayed,
+    source: str,
+    views: Comparison,
+    stored_digest: str | None,
+    others: list[str],
+    settings: Settings,
+    until_ms: int | None,
+) -> Replay:
+    differences = [*replayed.comparison.differences, *views.differences]
+    problems = [*others, *(each.text for each in (*replayed.altered, *differences))]
+    missing = replayed.comparison.missing + views.missing
     is_lag = not problems and missing > 0
     if is_lag:
         problems = [f"{missing} events or views are not there yet: the system is still at work. Try again"]
-    history = derived.history
+    live, history = replayed.live, replayed.derived.history
     document: dict[str, object] = {
         "source": source,
         "payments": history.payments,
@@ -95,13 +114,15 @@ def replay(settings: Settings, source: str, *, with_views: bool = True) -> Repla
         "cases_opened": history.opened,
         "cases_escalated": history.escalated,
         "audit_events": history.digest.events,
-        "views": len(derived.views),
+        "views": replayed.derived.views,
         "live_digest": live.digest.hexdigest(),
         "replay_digest": history.digest.hexdigest(),
         "live_views_digest": stored_digest,
-        "replay_views_digest": views_digest(derived.items),
+        "replay_views_digest": encoded_digest(replayed.derived.encoded),
         "equal": not problems,
         "differences": len(differences),
         "problems": problems[:SHOWN],
     }
-    return Replay(document, problems, is_lag)
+    made = certificate(replayed, topics(settings), until_ms, views.differences)
+    document["root"] = made["root"]
+    return Replay(document, problems, is_lag, made)

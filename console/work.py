@@ -95,7 +95,8 @@ def topics(settings: Settings) -> Topics:
     return Topics(prefix=settings.prefix)
 
 
-def _options(settings: Settings, url: str) -> StoreOptions:
+def store_options(settings: Settings, url: str) -> StoreOptions:
+    """How to get into a store."""
     return StoreOptions(
         url=url,
         region=settings.aws_region,
@@ -106,7 +107,7 @@ def _options(settings: Settings, url: str) -> StoreOptions:
 
 def case_table(settings: Settings) -> DynamoCaseTable:
     """The table of the case views."""
-    return DynamoCaseTable(dynamodb_client(_options(settings, settings.dynamodb_url)), settings.table)
+    return DynamoCaseTable(dynamodb_client(store_options(settings, settings.dynamodb_url)), settings.table)
 
 
 def control_store(settings: Settings) -> Store:
@@ -136,4 +137,4 @@ def engine_log(settings: Settings) -> KafkaRulesLog:
 
 def bucket(settings: Settings) -> Bucket:
     """The archive's objects."""
-    return Bucket(s3_client(_options(settings, settings.s3_url)), settings.bucket, settings.prefix)
+    return Bucket(s3_client(store_options(settings, settings.s3_url)), settings.bucket, settings.prefix)

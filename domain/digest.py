@@ -71,13 +71,26 @@ class HistoryDigest:
 
     def add_event(self, event: Event) -> bool:
         """Count an event; False if the very same event was counted before. Another one in its place is an error."""
-        account_id, place = place_of(event)
-        encoded = canonical(event)
+        return self.add_encoded(*place_of(event), canonical(event))
+
+    def add_encoded(self, account_id: str, place: tuple[Any, ...], encoded: bytes) -> bool:
+        """The same of an event's canonical bytes, by its account and its place there."""
         events = self._events.setdefault(account_id, {})
         known = events.setdefault(place, encoded)
         if known != encoded:
             raise ValueError(f"two different events at {place} of account {account_id}")
         return known is encoded
+
+    def add_chain(self, account_id: str, chain: bytes) -> None:
+        """Count the payments of an account that were chained elsewhere, all of them."""
+        if account_id in self._payments:
+            raise ValueError(f"the payments of account {account_id} were counted before")
+        self._payments[account_id] = chain
+
+    @property
+    def chains(self) -> dict[str, bytes]:
+        """The digest of each account's payments."""
+        return self._payments
 
     @property
     def events(self) -> int:

@@ -52,8 +52,8 @@ class Encoder:
 class Decoder:
     """Reads each record with the schema that it was written with.
 
-    `lookup` gives the text of a writer schema by id, or None if the registry knows none. `tuples` names records that
-    are given as tuples, not dicts, each with the fields that are wanted of it.
+    `lookup` gives the text of a writer schema by id, or None if the registry knows none. `tuples` names records,
+    nested ones too, that are given as tuples, not dicts, each with the fields that are wanted of it.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class Decoder:
             name, schema = parse(text)
         except (SchemaParseException, ValueError, TypeError, KeyError) as error:
             raise Unreadable("unknown_schema", f"schema {schema_id} is no Avro record: {error}") from error
-        self._readers[header] = name, _read_by(schema, self._tuples.get(name))
+        self._readers[header] = name, _read_by(schema, self._tuples)
         return self._readers[header]
 
 
-def _read_by(schema: Mapping[str, Any], order: Sequence[str] | None) -> Reader:
+def _read_by(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]]) -> Reader:
     try:
-        return compile_reader(schema, order)
+        return compile_reader(schema, tuples)
     except Unsupported:
-        return partial(_interpreted, schema, order)
+        return partial(_interpreted, schema, tuples.get(schema["name"].rpartition(".")[2]))
 
 
 def _interpreted(

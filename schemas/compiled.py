@@ -146,6 +146,10 @@ class _Source:
         self.constants[name] = value
         return name
 
+    def order_of(self, record: Mapping[str, Any]) -> Sequence[str] | None:
+        """The order of a record's fields in a tuple, None if it is a dict."""
+        return self.tuples.get(record["name"].rpartition(".")[2])
+
     def function(self, head: str) -> Any:
         text = "\n".join([head, *self.lines])
         made: dict[str, Any] = {}
@@ -153,18 +157,14 @@ class _Source:
         return next(iter(made.values()))
 
 
-def compile_reader(schema: Mapping[str, Any], order: Sequence[str] | None = None) -> Reader:
+def compile_reader(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Reader:
     """A reader of a record's schema. Raises Unsupported.
 
-    With `order` it gives a tuple of the fields of these names, None for those that the schema does not have.
+    `tuples` names records, this or nested ones, that are given as tuples of the fields of these names; None for those
+    that the schema does not have.
     """
-    source = _Source()
-    if order is None:
-        result = _read(source, 1, schema)
-    else:
-        held = {field["name"]: _read(source, 1, field["type"]) for field in schema["fields"]}
-        result = f"({''.join(f'{held.get(name)}, ' for name in order)})"
-    source.add(1, f"return {result}, p")
+    source = _Source(tuples)
+    source.add(1, f"return {_read(source, 1, schema)}, p")
     made: Reader = source.function("def read(b, p):")
     return made
 
@@ -174,8 +174,13 @@ def _read(source: _Source, depth: int, schema: Any) -> str:
     kind = _kind(schema)
     name = source.name()
     if kind == "record":
-        fields = [(field["name"], _read(source, depth, field["type"])) for field in schema["fields"]]
-        source.add(depth, f"{name} = {{{', '.join(f'{key!r}: {held}' for key, held in fields)}}}")
+        held = {field["name"]: _read(source, depth, field["type"]) for field in schema["fields"]}
+        order = source.order_of(schema)
+        if order is None:
+            made = f"{{{', '.join(f'{key!r}: {value}' for key, value in held.items())}}}"
+        else:
+            made = f"({''.join(f'{held.get(key)}, ' for key in order)})"
+        source.add(depth, f"{name} = {made}")
     elif kind == "union":
         _read_union(source, depth, schema, name)
     elif kind in ("array", "map"):
@@ -234,7 +239,7 @@ def _write(source: _Source, schema: Any, value: str) -> str:
     """An expression for the bytes of a value that is held under a name."""
     kind = _kind(schema)
     if kind == "record":
-        order = source.tuples.get(schema["name"].rpartition(".")[2])
+        order = source.order_of(schema)
         parts: list[str] = []
         for field in schema["fields"]:
             place = _field(source, field, value) if order is None else f"{value}[{order.index(field['name'])}]"

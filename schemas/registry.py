@@ -12,10 +12,10 @@ _NOT_FOUND = 404
 
 
 class Registry:
-    """A registry that speaks Confluent's protocol, at `url`."""
+    """A registry that speaks Confluent's protocol, at `url`; `retries` is how often a question is asked again."""
 
-    def __init__(self, url: str) -> None:
-        self._client = SchemaRegistryClient({"url": url})
+    def __init__(self, url: str, retries: int = 3) -> None:
+        self._client = SchemaRegistryClient({"url": url, "max.retries": retries})
         self._unknown: set[int] = set()
 
     def register_all(self) -> None:
