@@ -17,6 +17,9 @@ from console.control import Store
 from console.people import People
 from console.progress import Stalled
 from console.rules_log import KafkaRulesLog
+from console.scrubbing import Unscrubbed
+from console.vault import Vault, VaultError
+from console.webhooks import console_key
 from generator.producer import NotWritten
 from infra.errors import StackError
 from infra.settings import Settings
@@ -28,6 +31,7 @@ from projections.stores import StoreOptions, dynamodb_client, s3_client
 from schemas.topics import Topics
 
 LINE_EVERY_S = 5.0
+MIN_MASTER_KEY = 32
 messages = Console(stderr=True)
 """For people; what programs read goes to standard output."""
 
@@ -43,7 +47,7 @@ def explained() -> Iterator[None]:
     """Errors that people can cure end a command with a message instead of a traceback."""
     try:
         yield
-    except (StackError, Stalled, NotWritten, NotAcknowledged) as error:
+    except (StackError, Stalled, NotWritten, NotAcknowledged, VaultError, Unscrubbed) as error:
         raise fail(str(error)) from error
 
 
@@ -116,6 +120,21 @@ def control_store(settings: Settings) -> Store:
 def people(settings: Settings) -> People:
     """The accounts of people and machines."""
     return People(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def master_key(settings: Settings) -> bytes:
+    """What wraps the keys of subjects: given, or made when it is first needed, for its owner's eyes only."""
+    if settings.master_key is None:
+        return console_key(settings.home / "keys" / f"{settings.prefix}master.key")
+    given = settings.master_key.get_secret_value().encode()
+    if len(given) < MIN_MASTER_KEY:
+        raise VaultError(f"FRAUDCASE_MASTER_KEY needs {MIN_MASTER_KEY} bytes. Cure: openssl rand -hex 32")
+    return given
+
+
+def vault(settings: Settings) -> Vault:
+    """The keys of subjects, which are made as they are needed."""
+    return Vault(connect(settings.control_database), master_key(settings), lambda: time.time_ns() // 1_000_000)
 
 
 def rules_log(settings: Settings) -> KafkaRulesLog:

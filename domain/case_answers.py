@@ -165,7 +165,7 @@ def _wrong_words(command: AnalystCommand) -> str:
     if not 0 < len(command.actor.strip()) <= MAX_NAME_CHARS:
         return f"the actor must have 1 to {MAX_NAME_CHARS} characters"
     reason = getattr(command, "reason", None)
-    if reason is not None and not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
+    if reason is not None and not (reason.strip() and fits(reason.strip(), MAX_REASON_CHARS)):
         return f"the reason must have 1 to {MAX_REASON_CHARS} characters"
     return ""
 
@@ -203,7 +203,7 @@ def _assign(case: Case, command: TakeCase | AssignCase | ReleaseCase) -> Decisio
 
 
 def _note(case: Case, command: AddNote) -> Decision:
-    if len(command.text) > MAX_NOTE_CHARS:
+    if not fits(command.text, MAX_NOTE_CHARS):
         return No("invalid", f"a note has at most {MAX_NOTE_CHARS} characters, this one has {len(command.text)}")
     if not command.text.strip() and not command.attachments:
         return No("invalid", "a note needs words or a file")
@@ -232,7 +232,7 @@ def _note(case: Case, command: AddNote) -> Decision:
 
 def _wrong_file(attachment: Attachment) -> str:
     name = attachment.file_name
-    if not 0 < len(name.strip()) <= MAX_NAME_CHARS or any(sign in name for sign in "/\\\x00"):
+    if not name.strip() or not fits(name.strip(), MAX_NAME_CHARS) or any(sign in name for sign in "/\\\x00"):
         return f"a file's name has 1 to {MAX_NAME_CHARS} characters and names no folder"
     if not 0 <= attachment.size <= MAX_ATTACHMENT_BYTES:
         return f"{name}: a file has at most {MAX_ATTACHMENT_BYTES} bytes, this one has {attachment.size}"
