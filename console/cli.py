@@ -6,6 +6,7 @@ from console import (
     bench_commands,
     case_commands,
     demo_commands,
+    erase_commands,
     explain_commands,
     intake_commands,
     label_commands,
@@ -36,6 +37,7 @@ for area in (
     demo_commands,
     bench_commands,
     user_commands,
+    erase_commands,
 ):
     area.register(app)
 

@@ -27,7 +27,7 @@ from sqlalchemy import Engine, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from console.scrubbing import scrub
-from domain.sealed import ERASED, MARK, SEALED, UNREADABLE, as_text, ciphertext_of, key_name
+from domain.sealed import ERASED, MARK, SEALED, UNREADABLE, as_text, ciphertext_of, key_name, length_name
 from migrations.models import ErasureRow, SubjectKeyRow
 from migrations.store import reading, writing
 
@@ -107,7 +107,7 @@ class Vault:
     # -- sealing --------------------------------------------------------------------------------------
 
     def prepare(self, subjects: Iterable[str]) -> None:
-        """Have the keys of these subjects at hand, made where they are missing: one step for many. Raises VaultError."""
+        """Have the keys of these subjects at hand, made where missing: one step for many. Raises VaultError."""
         with self._lock:
             self._ask()
             missing = [name for name in dict.fromkeys(map(named, subjects)) if name not in self._by_subject]
@@ -115,13 +115,14 @@ class Vault:
                 self._fetch(missing[start : start + _AT_ONCE])
 
     def seal(self, subject: str, field: str, text: str) -> str:
-        """A personal text as it may be stored and sent; an empty one says nothing and stays empty. Raises VaultError."""
-        if not text:
+        """A personal text as it may be stored and sent; a blank one stays blank. Raises VaultError."""
+        if not text.strip():
             return text
         key = self._key_of(named(subject))
         if key is None:
             return text
-        return as_text(key.key_id, field, key.cipher.encrypt(text.encode(), [key.subject.encode(), field.encode()]))
+        length = length_name(len(text))
+        return as_text(key.key_id, field, length, key.cipher.encrypt(text.encode(), _bound(key, field, length)))
 
     def seal_file(self, subject: str, content: bytes) -> bytes:
         """The same of a file's content. Raises VaultError."""
@@ -164,12 +165,12 @@ class Vault:
         return SEALED.sub(lambda found: escape(self._open(found)), text)
 
     def _open(self, found: Match[str]) -> str:
-        key_id, field, signs = found.groups()
+        key_id, field, length, signs = found.groups()
         try:
             key = self._key_by_id(key_id)
             if key is None:
                 return ERASED
-            return key.cipher.decrypt(ciphertext_of(signs), [key.subject.encode(), field.encode()]).decode()
+            return key.cipher.decrypt(ciphertext_of(signs), _bound(key, field, length)).decode()
         except (InvalidTag, ValueError, VaultError):
             return UNREADABLE
 
@@ -208,6 +209,12 @@ class Vault:
                 erasures=tuple(_erased(each) for each in erasures),
             )
 
+    def erasures(self, limit: int) -> list[Erased]:
+        """The last of them, newest first."""
+        with self._reading() as session:
+            wanted = select(ErasureRow).order_by(ErasureRow.number.desc()).limit(limit)
+            return [_erased(row) for row in session.scalars(wanted)]
+
     def _noted(self, session: Session, name: str, row: SubjectKeyRow | None, actor: str, reason: str) -> Erased:
         noted = ErasureRow(
             at_ms=self._now_ms(),
@@ -240,9 +247,10 @@ class Vault:
             if key_id not in self._by_id:
                 with self._reading() as session:
                     row = session.get(SubjectKeyRow, key_id)
-                    was = row is None and session.scalars(
-                        select(ErasureRow.number).where(ErasureRow.key_id == key_id)
-                    ).first()
+                    was = (
+                        row is None
+                        and session.scalars(select(ErasureRow.number).where(ErasureRow.key_id == key_id)).first()
+                    )
                 if row is None and was is None:
                     raise VaultError(f"the control store has no key {key_id}")
                 self._keep_id(key_id, None if row is None else self._unwrapped(row))
@@ -327,8 +335,8 @@ class Vault:
             key = self._master.decrypt(row.wrapped, _vouched(row.key_id, row.subject, row.generation))
         except InvalidTag as error:
             raise VaultError(
-                "the master key is not the one that wraps the subjects' keys. Cure: bring back FRAUDCASE_MASTER_KEY, or "
-                "the file master.key under FRAUDCASE_HOME/keys"
+                "the master key is not the one that wraps the subjects' keys. Cure: bring back "
+                "FRAUDCASE_MASTER_KEY, or the file master.key under FRAUDCASE_HOME/keys"
             ) from error
         return Key(row.key_id, row.subject, AESSIV(key))
 
@@ -350,12 +358,17 @@ def named(subject: str) -> str:
     return subject if is_plain else f"digest/{sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
+def _bound(key: Key, field: str, length: str) -> list[bytes]:
+    """What a ciphertext is bound to: it opens as nobody else's, and as no other field."""
+    return [key.subject.encode(), field.encode(), length.encode()]
+
+
 def _vouched(key_id: str, subject: str, generation: int) -> list[bytes]:
     """What a wrapped key is for: moved into another row, it does not open."""
     return [key_id.encode(), subject.encode(), str(generation).encode()]
 
 
-def _of_subject(name: str) -> Select[tuple[SubjectKeyRow]]:
+def _of_subject(name: str) -> Select[SubjectKeyRow]:
     return select(SubjectKeyRow).where(SubjectKeyRow.subject == name)
 
 

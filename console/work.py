@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -29,6 +29,10 @@ from projections.case_table import DynamoCaseTable
 from projections.every_partition import NotAcknowledged
 from projections.stores import StoreOptions, dynamodb_client, s3_client
 from schemas.topics import Topics
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
 
 LINE_EVERY_S = 5.0
 MIN_MASTER_KEY = 32
@@ -109,7 +113,7 @@ def _options(settings: Settings, url: str) -> StoreOptions:
 
 def case_table(settings: Settings) -> DynamoCaseTable:
     """The table of the case views."""
-    return DynamoCaseTable(dynamodb_client(_options(settings, settings.dynamodb_url)), settings.table)
+    return DynamoCaseTable(table_store(settings), settings.table)
 
 
 def control_store(settings: Settings) -> Store:
@@ -132,9 +136,10 @@ def master_key(settings: Settings) -> bytes:
     return given
 
 
-def vault(settings: Settings) -> Vault:
+def vault(settings: Settings, *, makes_keys: bool = True) -> Vault:
     """The keys of subjects, which are made as they are needed."""
-    return Vault(connect(settings.control_database), master_key(settings), lambda: time.time_ns() // 1_000_000)
+    store, key = connect(settings.control_database), master_key(settings)
+    return Vault(store, key, lambda: time.time_ns() // 1_000_000, makes_keys=makes_keys)
 
 
 def rules_log(settings: Settings) -> KafkaRulesLog:
@@ -142,6 +147,16 @@ def rules_log(settings: Settings) -> KafkaRulesLog:
     return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).ruled_logs)
 
 
+def object_store(settings: Settings) -> "S3Client":
+    """Everything that the object store holds."""
+    return s3_client(_options(settings, settings.s3_url))
+
+
+def table_store(settings: Settings) -> "DynamoDBClient":
+    """Every table."""
+    return dynamodb_client(_options(settings, settings.dynamodb_url))
+
+
 def bucket(settings: Settings) -> Bucket:
     """The archive's objects."""
-    return Bucket(s3_client(_options(settings, settings.s3_url)), settings.bucket, settings.prefix)
+    return Bucket(object_store(settings), settings.bucket, settings.prefix)

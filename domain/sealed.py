@@ -1,9 +1,10 @@
 """What a sealed text looks like: a personal field that only its subject's key opens. Nothing here opens one.
 
-    sealed:KEY:FIELD:CIPHERTEXT:
+    sealed:KEY:FIELD:LENGTH:CIPHERTEXT:
 
-It is made of letters and signs, without a digit, so that no ciphertext is ever taken for a card number; it needs no
-escape in JSON or in HTML, so that it is found and replaced wherever a text with one in it goes out to people.
+LENGTH counts the characters of the text, so that folds can hold it to a limit. All of it is letters and signs, without
+a digit, so that no ciphertext is ever taken for a card number; it needs no escape in JSON or in HTML, so that it is
+found and replaced wherever a text with one in it goes out to people.
 """
 
 import base64
@@ -17,16 +18,16 @@ UNREADABLE: Final = "[unreadable]"
 """What they read where the text was altered, or its key was never known here."""
 OVERHEAD: Final = 16
 """Bytes of a ciphertext that are not its text's: they authenticate it (AES-SIV, RFC 5297)."""
-KEY_LETTERS: Final = 16
 MAX_BYTES_OF_CHARACTER: Final = 4
-SEALED: Final = re.compile(r"sealed:([a-p]{16}):([a-z]+):([A-Za-z!#$%()*._~;?\-]+):")
-"""A sealed text: its key, its field, its ciphertext."""
+SEALED: Final = re.compile(r"sealed:([a-p]{16}):([a-z]{1,16}):([a-p]{1,8}):([A-Za-z!#$%()*._~;?\-]+):")
+"""A sealed text: its key, its field, its length, its ciphertext."""
 _PLAIN: Final = b"0123456789+/="
 _SIGNS: Final = b"!#$%()*._~;-?"
 _TO_SIGNS: Final = bytes.maketrans(_PLAIN, _SIGNS)
 _FROM_SIGNS: Final = bytes.maketrans(_SIGNS, _PLAIN)
 _HEX, _LETTERS = b"0123456789abcdef", b"abcdefghijklmnop"
 _TO_LETTERS: Final = bytes.maketrans(_HEX, _LETTERS)
+_FROM_LETTERS: Final = bytes.maketrans(_LETTERS, _HEX)
 
 
 def key_name(drawn: bytes) -> str:
@@ -34,9 +35,14 @@ def key_name(drawn: bytes) -> str:
     return drawn.hex().encode().translate(_TO_LETTERS).decode()
 
 
-def as_text(key: str, field: str, ciphertext: bytes) -> str:
-    """The sealed text of a ciphertext."""
-    return f"{MARK}{key}:{field}:{base64.b64encode(ciphertext).translate(_TO_SIGNS).decode()}:"
+def length_name(length: int) -> str:
+    """A length without a digit."""
+    return f"{length:x}".encode().translate(_TO_LETTERS).decode()
+
+
+def as_text(key: str, field: str, length: str, ciphertext: bytes) -> str:
+    """The sealed text of a ciphertext; `length` is what `length_name` makes of the text's."""
+    return f"{MARK}{key}:{field}:{length}:{base64.b64encode(ciphertext).translate(_TO_SIGNS).decode()}:"
 
 
 def ciphertext_of(signs: str) -> bytes:
@@ -49,12 +55,14 @@ def is_sealed(text: str) -> bool:
     return text.startswith(MARK) and SEALED.fullmatch(text) is not None
 
 
-def fits(text: str, most: int) -> bool:
-    """Whether a text has at most so many characters. Of a sealed one it is only known that it can have so few."""
-    return len(text) <= most or (len(text) <= longest(most) and is_sealed(text))
+def characters(text: str) -> int:
+    """How many characters a text has; a sealed one, before it was sealed.
 
-
-def longest(characters: int) -> int:
-    """The longest that a text of so many characters can be once it is sealed, with the longest name of a field."""
-    size = characters * MAX_BYTES_OF_CHARACTER + OVERHEAD
-    return len(MARK) + KEY_LETTERS + 32 + (size + 2) // 3 * 4
+    What a sealed text says of itself counts only if its ciphertext is no longer than such a text's can be.
+    """
+    found = SEALED.fullmatch(text) if text.startswith(MARK) else None
+    if found is None:
+        return len(text)
+    length = int(found[3].encode().translate(_FROM_LETTERS), 16)
+    most = (length * MAX_BYTES_OF_CHARACTER + OVERHEAD + 2) // 3 * 4
+    return length if len(found[4]) <= most else len(text)
