@@ -13,7 +13,7 @@ from rich.table import Table
 from console.case_acts import ACTS, BadAct, make_command
 from console.case_desk import CaseDesk, NotSent, Unanswered
 from console.stack_commands import AsJson
-from console.work import case_table, explained, fail, iso_time, report
+from console.work import case_table, explained, fail, iso_time, report, vault
 from domain.case_events import DISPOSITIONS, CaseClosed, CommandRejected
 from domain.events import CaseEvent, Command, to_fields
 from infra.settings import Settings
@@ -120,6 +120,7 @@ def show(
     fields = {name: getattr(view, name) for name in CaseView.__slots__}
     document = {name: value for name, value in fields.items() if value is not None}
     timeline = [_entry(item) for item in _sorted(items, sort)]
+    document, timeline = _opened(settings, [document, timeline])
     if as_json:
         sys.stdout.write(json.dumps({**document, "timeline": timeline}, indent=2) + "\n")
         return
@@ -208,10 +209,15 @@ def _act(
     except BadAct as error:
         raise fail(str(error)) from error
     answer = ask(settings, command)
-    report(_shown(answer), as_json=as_json)
+    report(_opened(settings, _shown(answer)), as_json=as_json)
     if isinstance(answer, CommandRejected):
         missed = "".join(f"\n  {event.sequence:>4}  {event.kind}" for event in answer.missed)
-        raise fail(f"refused: {answer.reason}{missed}")
+        raise fail(f"refused: {vault(settings).opened(answer.reason)}{missed}")
+
+
+def _opened(settings: Settings, document: Any) -> Any:
+    """What people wrote, opened for whoever may run commands here."""
+    return json.loads(vault(settings).opened_json(json.dumps(document)))
 
 
 def _shown(answer: CaseEvent) -> dict[str, Any]:

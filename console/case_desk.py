@@ -17,7 +17,9 @@ from types import TracebackType
 from confluent_kafka import KafkaException, Producer
 
 from console.progress import end_offsets
-from console.work import topics
+from console.sealing import sealed
+from console.vault import Vault
+from console.work import topics, vault
 from domain.case_events import command_answered
 from domain.events import CaseEvent, Command, from_fields, to_fields
 from infra.settings import Settings
@@ -44,8 +46,17 @@ class NotSent(RuntimeError):
 class CaseDesk:
     """Sends commands into cases.inbox and hands each answer to whoever waits for it."""
 
-    def __init__(self, settings: Settings, heard: Callable[[CaseEvent, LogRecord], None] | None = None) -> None:
-        """`heard` is called with every case event as it comes, on the desk's own thread."""
+    def __init__(
+        self,
+        settings: Settings,
+        heard: Callable[[CaseEvent, LogRecord], None] | None = None,
+        keys: Vault | None = None,
+    ) -> None:
+        """`heard` is called with every case event as it comes, on the desk's own thread.
+
+        `keys` are those that what people write is sealed with, if somebody has them open already.
+        """
+        self._keys = keys or vault(settings)
         names, registry = topics(settings), Registry(settings.registry_url)
         self._inbox, self._encoder = names.cases_inbox, Encoder(registry.ids())
         self._decoder, self._heard = Decoder(registry.schema_text), heard
@@ -75,9 +86,9 @@ class CaseDesk:
         return self.send(command, patience_s).result()
 
     def send(self, command: Command, patience_s: float = PATIENCE_S) -> "Future[CaseEvent]":
-        """Send a command; its answer comes in the future, or Unanswered, or NotSent. Raises NotSent."""
+        """Send a command; its answer comes in the future, or Unanswered, or NotSent. Raises NotSent, VaultError."""
         self._check()
-        value = self._encoder.encode(type(command).__name__, to_fields(command))
+        value = self._encoder.encode(type(command).__name__, to_fields(sealed(command, self._keys)))
         place = (command.case_id, command.command_id)
         with self._lock:
             if len(self._waiting) >= MAX_WAITING:

@@ -7,6 +7,7 @@ from console import (
     case_commands,
     demo_commands,
     engine_commands,
+    erase_commands,
     explain_commands,
     intake_commands,
     label_commands,
@@ -38,6 +39,7 @@ for area in (
     demo_commands,
     bench_commands,
     user_commands,
+    erase_commands,
 ):
     area.register(app)
 

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from console import explain as explaining
 from console import files
+from console.entering import as_entered
 from console.explain import Line, Log, NotExplained
 from console.files import BadFile
 from console.rule_files import load_pack
@@ -93,7 +94,7 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
     def lines() -> Iterator[Line]:
         yield Line("RulesActivated", to_fields(activation), 0, None)
         coming, clock_ms = Coming(feedback_ms or 0), -1
-        for number, row in enumerate(files.read_rows(path)):
+        for number, row in enumerate(as_entered(files.read_rows(path), Settings())):
             if row.refusal is not None:
                 continue
             if truth is not None:

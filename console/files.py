@@ -105,7 +105,7 @@ def _row(raw: Mapping[str, Any]) -> Row:
         try:
             fields[name] = _value(name, value)
         except (ValueError, TypeError, ArithmeticError):
-            return Row(dict(raw), Refusal("bad_fields", f"{name} cannot be {str(value)[:80]!r}"))
+            return Row(dict(raw), Refusal("bad_fields", f"{name} has a value that it cannot have"))
     missing = [name for name in REQUIRED if fields[name] is None and name != "attributes"]
     if missing:
         return Row(dict(raw), Refusal("bad_fields", f"{', '.join(missing)} must not be empty"))

@@ -2,8 +2,9 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from confluent_kafka import Message
@@ -11,7 +12,8 @@ from confluent_kafka import Message
 from console import files
 from console.decisions import answered, reused_ids
 from console.progress import Stalled, end_offsets
-from console.work import progress, topics
+from console.vault import Vault
+from console.work import progress, topics, vault
 from domain.events import DecisionsMade, DuplicateSeen, Quarantined, RiskScored, from_fields, to_fields
 from domain.payment import Refusal
 from domain.quarantine import key_of
@@ -25,6 +27,8 @@ from schemas.codec import MAX_BODY, Decoder, Encoder
 from schemas.registry import Registry
 
 PATIENCE_S = 60.0
+KEYS_AT_ONCE = 1_000
+"""Rows whose keys are had in one step."""
 Place = tuple[int, int]
 """Partition and offset in payments.inbound."""
 
@@ -94,12 +98,18 @@ class Sent:
         self.sent_ms[place] = message.timestamp()[1]
 
 
-def open_intake(settings: Settings) -> tuple[Intake, Sent]:
-    """A door for one run, and the account of what passed it."""
+def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[Intake, Sent]:
+    """A door for one run, and the account of what passed it; `keys` are the subjects', if somebody has them open."""
     sent = Sent(uuid.uuid4().hex[:12])
     encoder = Encoder(Registry(settings.registry_url).ids())
     intake = Intake(
-        settings.kafka_bootstrap, topics(settings).payments_inbound, encoder, sent.run, acknowledged=sent.acknowledged
+        settings.kafka_bootstrap,
+        topics(settings).payments_inbound,
+        encoder,
+        sent.run,
+        sealer=keys or vault(settings),
+        location_decimals=settings.location_decimals,
+        acknowledged=sent.acknowledged,
     )
     return intake, sent
 
@@ -108,10 +118,11 @@ def ingest(settings: Settings, path: Path) -> dict[str, object]:
     """Every row of a file into the log, and what became of each. Raises BadFile, NotWritten, Stalled."""
     rows, total = files.read_rows(path), files.count_rows(path)
     answers = Answers(settings)
-    intake, sent = open_intake(settings)
+    keys = vault(settings)
+    intake, sent = open_intake(settings, keys)
     begun = time.monotonic()
     with progress("rows sent", total) as seen:
-        for row in rows:
+        for row in prepared(rows, keys):
             if row.refusal is None:
                 intake.send(row.fields, path.name)
             else:
@@ -124,6 +135,14 @@ def ingest(settings: Settings, path: Path) -> dict[str, object]:
     seconds = time.monotonic() - begun
     return {**account_for(settings, sent.run, intake.rows), "seconds": round(seconds, 1),
             "rows_per_s": round(intake.rows / seconds)}  # fmt: skip
+
+
+def prepared(rows: Iterable[files.Row], keys: Vault) -> Iterator[files.Row]:
+    """The rows, in order; the keys that they need are had for many of them at once."""
+    rows = iter(rows)
+    while chunk := list(islice(rows, KEYS_AT_ONCE)):
+        keys.prepare(row.fields["account_id"] for row in chunk if row.refusal is None and row.fields["attributes"])
+        yield from chunk
 
 
 def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:

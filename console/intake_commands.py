@@ -14,6 +14,7 @@ from console import files
 from console.clock import BadTickFile, live_ticks, ticks_from, write_ticks
 from console.decisions import answered, derived_decisions
 from console.decisions import backtest as decide_rows
+from console.entering import as_entered
 from console.files import BadFile
 from console.intake import ingest as take_in
 from console.intake import open_intake, send_generated
@@ -152,7 +153,7 @@ def backtest(
         return
     try:
         pack = load_pack(rules or DEFAULT.name)
-        rows = files.read_rows(transactions)
+        rows = as_entered(files.read_rows(transactions), Settings())
         with progress("rows", files.count_rows(transactions)) as seen:
 
             def counted() -> Iterator[files.Row]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from console import files
+from console.entering import as_entered
 from console.files import BadFile
 from console.score import DAY_MS, TRAINING_DAYS, Window, figures, window_of, within
 from console.score_run import admitted, run
@@ -18,6 +19,7 @@ from console.score_truth import read_truth
 from console.work import progress
 from domain.durations import duration
 from domain.rules import RulePack
+from infra.settings import Settings
 
 _WIDTH: Final = 100  # of a table where nobody looks
 
@@ -32,7 +34,7 @@ def report_of(
     plot: Path | None,
 ) -> dict[str, Any]:
     """All that `fraudcase score` says, by the keys of docs/scoreboard.md. Raises BadFile."""
-    payments = admitted(files.read_rows(transactions), read_truth(labels))
+    payments = admitted(as_entered(files.read_rows(transactions), Settings()), read_truth(labels))
     with progress("payments", files.count_rows(transactions)) as seen:
         everything, counts = run(payments, pack, feedback, seen)
     if not everything.time_ms.size:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from console.bootstrap import activate_first_rules, is_untouched, register_schemas
 from console.control import SYSTEM, Refused
 from console.web.permissions import Role
-from console.work import case_table, control_store, engine_log, engines, messages, people, progress, topics
+from console.work import (
+    case_table,
+    control_store,
+    engine_log,
+    engines,
+    master_key,
+    messages,
+    people,
+    progress,
+    topics,
+)
 from domain.engines import FIRST, LATEST
 from domain.rules import DEFAULT, parse_pack
 from infra import jars, stack
@@ -47,6 +57,7 @@ def prepare(settings: Settings) -> None:
     ensure_bucket(settings)
     case_table(settings).ensure()
     upgrade(connect(settings.control_database))
+    master_key(settings)
     pack = parse_pack(control_store(settings).first(DEFAULT))
     for topic in topics(settings).ruled_logs:
         activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from console import files
+from console.entering import as_entered
 from console.rule_files import load_pack
 from console.score_report import date_of, printed, text_of
 from console.score_run import admitted
@@ -17,13 +18,14 @@ from console.tune import Objective, Tuned, average_precision, f1, pack_yaml, pla
 from console.tune_commands import Aim, Search
 from console.work import messages, progress
 from domain.durations import duration
+from infra.settings import Settings
 
 
 def tuned_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: Search) -> dict[str, Any]:
     """Search, write the pack that was found, and say how it does. Raises BadFile, BadRulePack, OSError."""
     pack, ranges = load_pack(rules), ranges_of(rules)
     searched = places(pack, ranges, with_flag_at=wanted.aim is not Aim.AVERAGE_PRECISION)
-    payments = list(admitted(files.read_rows(transactions), read_truth(labels)))
+    payments = list(admitted(as_entered(files.read_rows(transactions), Settings()), read_truth(labels)))
     with progress("packs tried", wanted.trials + len(searched)) as seen:
         best_so_far = -1.0
 

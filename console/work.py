@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from console.engines import Engines
 from console.people import People
 from console.progress import Stalled
 from console.rules_log import KafkaRulesLog
+from console.scrubbing import Unscrubbed
+from console.vault import Vault, VaultError
+from console.webhooks import console_key
 from generator.producer import NotWritten
 from infra.errors import StackError
 from infra.settings import Settings
@@ -28,7 +31,12 @@ from projections.every_partition import NotAcknowledged
 from projections.stores import StoreOptions, dynamodb_client, s3_client
 from schemas.topics import Topics
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
 LINE_EVERY_S = 5.0
+MIN_MASTER_KEY = 32
 messages = Console(stderr=True)
 """For people; what programs read goes to standard output."""
 
@@ -44,7 +52,7 @@ def explained() -> Iterator[None]:
     """Errors that people can cure end a command with a message instead of a traceback."""
     try:
         yield
-    except (StackError, Stalled, NotWritten, NotAcknowledged) as error:
+    except (StackError, Stalled, NotWritten, NotAcknowledged, VaultError, Unscrubbed) as error:
         raise fail(str(error)) from error
 
 
@@ -107,7 +115,7 @@ def store_options(settings: Settings, url: str) -> StoreOptions:
 
 def case_table(settings: Settings) -> DynamoCaseTable:
     """The table of the case views."""
-    return DynamoCaseTable(dynamodb_client(store_options(settings, settings.dynamodb_url)), settings.table)
+    return DynamoCaseTable(table_store(settings), settings.table)
 
 
 def control_store(settings: Settings) -> Store:
@@ -118,6 +126,22 @@ def control_store(settings: Settings) -> Store:
 def people(settings: Settings) -> People:
     """The accounts of people and machines."""
     return People(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def master_key(settings: Settings) -> bytes:
+    """What wraps the keys of subjects: given, or made when it is first needed, for its owner's eyes only."""
+    if settings.master_key is None:
+        return console_key(settings.home / "keys" / f"{settings.prefix}master.key")
+    given = settings.master_key.get_secret_value().encode()
+    if len(given) < MIN_MASTER_KEY:
+        raise VaultError(f"FRAUDCASE_MASTER_KEY needs {MIN_MASTER_KEY} bytes. Cure: openssl rand -hex 32")
+    return given
+
+
+def vault(settings: Settings, *, makes_keys: bool = True) -> Vault:
+    """The keys of subjects, which are made as they are needed."""
+    store, key = connect(settings.control_database), master_key(settings)
+    return Vault(store, key, lambda: time.time_ns() // 1_000_000, makes_keys=makes_keys)
 
 
 def rules_log(settings: Settings) -> KafkaRulesLog:
@@ -135,6 +159,16 @@ def engine_log(settings: Settings) -> KafkaRulesLog:
     return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).engined_logs)
 
 
+def object_store(settings: Settings) -> "S3Client":
+    """Everything that the object store holds."""
+    return s3_client(store_options(settings, settings.s3_url))
+
+
+def table_store(settings: Settings) -> "DynamoDBClient":
+    """Every table."""
+    return dynamodb_client(store_options(settings, settings.dynamodb_url))
+
+
 def bucket(settings: Settings) -> Bucket:
     """The archive's objects."""
-    return Bucket(s3_client(store_options(settings, settings.s3_url)), settings.bucket, settings.prefix)
+    return Bucket(object_store(settings), settings.bucket, settings.prefix)

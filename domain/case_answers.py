@@ -76,6 +76,7 @@ from domain.case_events import (
     ReopeningWithdrawn,
 )
 from domain.case_flags import escalated, largest_value_major, weight
+from domain.sealed import characters
 
 NOTES = UUID("5f4b8a53-64d7-5d42-8e4f-0b6a35c2a9d1")
 FOUR_EYES_FROM_VALUE_MAJOR: Final = 5_000
@@ -165,7 +166,7 @@ def _wrong_words(command: AnalystCommand) -> str:
     if not 0 < len(command.actor.strip()) <= MAX_NAME_CHARS:
         return f"the actor must have 1 to {MAX_NAME_CHARS} characters"
     reason = getattr(command, "reason", None)
-    if reason is not None and not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
+    if reason is not None and not 0 < characters(reason.strip()) <= MAX_REASON_CHARS:
         return f"the reason must have 1 to {MAX_REASON_CHARS} characters"
     return ""
 
@@ -203,8 +204,9 @@ def _assign(case: Case, command: TakeCase | AssignCase | ReleaseCase) -> Decisio
 
 
 def _note(case: Case, command: AddNote) -> Decision:
-    if len(command.text) > MAX_NOTE_CHARS:
-        return No("invalid", f"a note has at most {MAX_NOTE_CHARS} characters, this one has {len(command.text)}")
+    length = characters(command.text)
+    if length > MAX_NOTE_CHARS:
+        return No("invalid", f"a note has at most {MAX_NOTE_CHARS} characters, this one has {length}")
     if not command.text.strip() and not command.attachments:
         return No("invalid", "a note needs words or a file")
     if len(command.attachments) > MAX_NOTE_ATTACHMENTS:
@@ -232,7 +234,7 @@ def _note(case: Case, command: AddNote) -> Decision:
 
 def _wrong_file(attachment: Attachment) -> str:
     name = attachment.file_name
-    if not 0 < len(name.strip()) <= MAX_NAME_CHARS or any(sign in name for sign in "/\\\x00"):
+    if not 0 < characters(name.strip()) <= MAX_NAME_CHARS or any(sign in name for sign in "/\\\x00"):
         return f"a file's name has 1 to {MAX_NAME_CHARS} characters and names no folder"
     if not 0 <= attachment.size <= MAX_ATTACHMENT_BYTES:
         return f"{name}: a file has at most {MAX_ATTACHMENT_BYTES} bytes, this one has {attachment.size}"

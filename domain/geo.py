@@ -15,6 +15,11 @@ def microdegrees(degrees: float) -> int:
     return round(degrees * 1_000_000)
 
 
+def coarse(degrees: float, decimals: int | None) -> float:
+    """An angle no more exact than so many decimal places; None leaves it as it is. Doing it again changes nothing."""
+    return degrees if decimals is None else round(degrees, decimals)
+
+
 def distance_m(latitude_a: int, longitude_a: int, latitude_b: int, longitude_b: int) -> int:
     """The great-circle distance between two points given in microdegrees, rounded to metres.
 

@@ -4,21 +4,52 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, Message, Producer
 
 from domain.events import IntakeRefused, to_fields
-from domain.payment import Refusal, holds_card_number
+from domain.geo import coarse
+from domain.masking import masked
+from domain.payment import MAX_TEXT, Refusal, holds_card_number
 from schemas.codec import MAX_BODY, MAX_RECORD, Encoder
 
 ROW_HEADER, RUN_HEADER = "row", "run"
 FLUSH_S = 60
 _POLL_EVERY = 500
+PLACES = ("latitude", "longitude", "home_latitude", "home_longitude")
+ATTRIBUTE_FIELD, ROW_FIELD = "attribute", "row"
+"""What sealed texts from here are of."""
+_SEPARATOR = "\x1f"
 
 
 class NotWritten(RuntimeError):
     """Kafka did not acknowledge some payments; the message says how many, and why."""
+
+
+class Sealer(Protocol):
+    """Seals personal texts with a key of their subject, an account; console.vault has the real one."""
+
+    def seal(self, subject: str, field: str, text: str) -> str:
+        """The text as it may enter a log."""
+
+
+def entering(row: Mapping[str, Any], sealer: Sealer, decimals: int | None = None) -> Mapping[str, Any] | Refusal:
+    """A row as it enters the log: attributes sealed, places as exact as they may be; or why it cannot.
+
+    The rules read tokens and places; whatever else may be said of a person stands in the attributes. Card numbers
+    are masked before. Raises TypeError, ValueError and AttributeError for what is no row of a Transaction.
+    """
+    attributes = row.get("attributes")
+    if attributes:
+        if any(_SEPARATOR in value for value in attributes.values()):  # the folds refuse it, and cannot see it sealed
+            return Refusal("control_character", "an attribute holds the unit separator, U+001F")
+        account = row["account_id"]
+        sealed = {name: sealer.seal(account, ATTRIBUTE_FIELD, masked(value)) for name, value in attributes.items()}
+        row = {**row, "attributes": sealed}
+    if decimals is not None:
+        row = {**row, **{name: coarse(row[name], decimals) for name in PLACES if row.get(name) is not None}}
+    return row
 
 
 class Intake:
@@ -31,9 +62,12 @@ class Intake:
         encoder: Encoder,
         run: str,
         *,
+        sealer: Sealer,
+        location_decimals: int | None = None,
         acknowledged: Callable[[Message], None] | None = None,
     ) -> None:
         self._topic, self._encoder, self._run = topic, encoder, run.encode()
+        self._sealer, self._decimals = sealer, location_decimals
         self._acknowledged = acknowledged
         self._failures: list[KafkaError] = []
         self._last_ms = 0
@@ -56,11 +90,13 @@ class Intake:
         """Write a row with the fields of Transaction; why it was refused, if it was: then that is in the log."""
         refusal = None
         try:
-            value = self._encoder.encode("Transaction", row)
-            if len(value) > MAX_RECORD:
+            entered = entering(row, self._sealer, self._decimals)
+            if isinstance(entered, Refusal):
+                refusal = entered
+            elif len(value := self._encoder.encode("Transaction", entered)) > MAX_RECORD:
                 refusal = Refusal("too_large", f"{len(value)} bytes, {MAX_RECORD} are allowed")
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
-            refusal = Refusal("bad_fields", f"not the fields of a Transaction: {str(error)[:200]}")
+            refusal = Refusal("bad_fields", f"not the fields of a Transaction: {type(error).__name__}")
         if refusal is not None:
             self.refuse(row, refusal, source)
             return refusal
@@ -68,9 +104,16 @@ class Intake:
         return None
 
     def refuse(self, row: Mapping[str, Any], refusal: Refusal, source: str) -> None:
-        """Write down that a row was refused: nothing that came in is lost."""
-        body = json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        secret = refusal.reason == "card_number" or holds_card_number(body.decode())
+        """Write down that a row was refused: nothing that came in is lost.
+
+        Any of its fields may hold anything, so all of it is sealed but the payment's id: with the account's key, or
+        where it names none, with a key of this run.
+        """
+        whole = json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        secret = refusal.reason == "card_number" or holds_card_number(whole)
+        account, payment = _token(row, "account_id"), _token(row, "transaction_id")
+        sealed = self._sealer.seal(account or run_subject(self._run.decode()), ROW_FIELD, whole)
+        body = json.dumps({"transaction_id": payment, ROW_FIELD: sealed}, ensure_ascii=False).encode()
         event = IntakeRefused(
             reason=refusal.reason,
             detail=refusal.detail,
@@ -80,7 +123,7 @@ class Intake:
             body=None if secret or len(body) > MAX_BODY else body,
         )
         self.refused += 1
-        self._produce(str(row.get("account_id") or ""), self._encoder.encode("IntakeRefused", to_fields(event)))
+        self._produce(account, self._encoder.encode("IntakeRefused", to_fields(event)))
 
     def flush(self) -> None:
         """Wait until all is acknowledged. Raises NotWritten."""
@@ -109,6 +152,19 @@ class Intake:
             self._failures.append(error)
         elif self._acknowledged is not None:
             self._acknowledged(message)
+
+
+def run_subject(run: str) -> str:
+    """The subject of what a run refused and could assign to nobody."""
+    return f"intake/{run}"
+
+
+def _token(row: Mapping[str, Any], name: str) -> str:
+    """A field that may be told in clear; nothing where it is no token."""
+    value = row.get(name)
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        return ""
+    return "" if holds_card_number(value) else value
 
 
 class Place(NamedTuple):

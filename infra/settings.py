@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     control_url: SecretStr | None = None
     """The control store, as SQLAlchemy's URL (`postgresql://…`); without one it is SQLite in `home`."""
 
+    master_key: SecretStr | None = None
+    """What wraps the keys of subjects, at least 32 random bytes as text; without one it is made, into `home/keys`."""
+    location_decimals: int | None = None
+    """How exact coordinates may enter, in decimal places of a degree (3: about 100 m); None: as they come."""
+
     flink_mode: str = "thread"
     flink_parallelism: int = 1
     flink_window_ms: int = 100

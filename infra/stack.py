@@ -140,6 +140,8 @@ def reset(settings: Settings, parts: Sequence[Part]) -> None:
     down(settings, parts)
     for name in ("data", "run", "logs", "checkpoints"):
         shutil.rmtree(settings.home / name, ignore_errors=True)
+    for file in settings.home.glob("keys/*master.key"):
+        file.unlink()
     for file in (*settings.home.glob("*control.db"), *settings.home.glob("*console.key")):
         file.unlink()
 

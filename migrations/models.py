@@ -1,6 +1,17 @@
 """The tables of the control store. A change here needs a step in `versions/`: a test compares the two."""
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -171,3 +182,33 @@ class EngineRow(Base):
     since: Mapped[str] = mapped_column(Text)
     """JSON: from which offsets on to look whether the activation was written."""
     activated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class SubjectKeyRow(Base):
+    """The key that a subject's personal fields are sealed with, wrapped by the master key. To erase is to delete it."""
+
+    __tablename__ = "subject_keys"
+    __table_args__ = (UniqueConstraint("subject", name="subject_keys_one_of_a_subject"),)
+
+    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    subject: Mapped[str] = mapped_column(Text)
+    """An account's token; or a run of the intake, for rows that name no account."""
+    generation: Mapped[int] = mapped_column(Integer)
+    """Above 1 where earlier keys of the subject were destroyed."""
+    wrapped: Mapped[bytes] = mapped_column(LargeBinary)
+    made_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ErasureRow(Base):
+    """A subject was erased: when, by whom, and which key is gone. Append-only: the database refuses to change a row."""
+
+    __tablename__ = "erasures"
+
+    number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(Text, index=True)
+    generation: Mapped[int] = mapped_column(Integer)
+    """Of the key that was destroyed; 0 where there was none."""
+    key_id: Mapped[str | None] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(Text)

@@ -1,14 +1,18 @@
 """The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from console import system
 from infra.settings import CHECKOUT, Settings
 from infra.stack import reset
+from migrations.store import connect, upgrade
+from tests.postgres import find_binaries, private_cluster
 
 PORTS: dict[str, Any] = {
     "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
@@ -39,3 +43,27 @@ def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunn
     for name, value in settings.variables().items():
         monkeypatch.setenv(name, value)
     return CliRunner()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a real PostgreSQL. CI counts a skipped test as a failed one."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed here. Cure on Debian and Ubuntu: apt-get install postgresql")
+    with private_cluster(binaries) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        made = connect(f"sqlite:///{tmp_path / 'control.db'}")
+    else:
+        made = connect(request.getfixturevalue("postgres"))
+        with made.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    upgrade(made)
+    yield made
+    made.dispose()

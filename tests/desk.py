@@ -14,6 +14,8 @@ from console.board_feed import Changes, change_of
 from console.board_row import row_of
 from console.control import Store
 from console.people import People, Person, csrf_token
+from console.sealing import sealed
+from console.vault import Vault
 from console.web.app import create_app
 from console.web.attachments import Attachments, MemoryObjects
 from console.web.doors import Doors
@@ -52,7 +54,8 @@ class Clock:
 class MemoryDesk:
     """cases.inbox, the case job, cases.events and the view worker, in one call."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, keys: Vault) -> None:
+        self._keys = keys
         self.table = MemoryCaseTable()
         self.board = Board(self.table.view)
         self.changes = Changes((0,))
@@ -66,7 +69,7 @@ class MemoryDesk:
         """Its first event is the answer; a redelivered command has none, as in the real log."""
         future: Future[CaseEvent] = Future()
         self.commands.append(command)
-        events = self.step(command)
+        events = self.step(sealed(command, self._keys))
         if events and not self.is_silent:
             future.set_result(events[0])
         return future
@@ -98,7 +101,8 @@ class Desk:
         self.engine = connect(f"sqlite:///{folder / 'control.db'}")
         upgrade(self.engine)
         self.people = People(self.engine, self.clock)
-        self.log = MemoryDesk(self.clock)
+        self.vault = Vault(self.engine, b"master key of the tests, long enough", self.clock)
+        self.log = MemoryDesk(self.clock, self.vault)
         self.objects = MemoryObjects()
         timelines = Timelines(self.log.table)
         self.log.changes.tell(lambda change: timelines.changed(change.case_id))
@@ -107,7 +111,7 @@ class Desk:
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
             "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
             "timelines": timelines,
-            "attachments": Attachments(self.objects),
+            "attachments": Attachments(self.objects, self.vault), "vault": self.vault,
             "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip

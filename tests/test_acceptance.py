@@ -4,23 +4,31 @@ import json
 import struct
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from console import system
+from console.case_acts import make_command
+from console.case_desk import CaseDesk
 from console.cli import app
 from console.demo_commands import settle
 from console.files import write_rows
 from console.intake import Answers, open_intake, send_generated
 from console.replaying import replay
-from console.work import bucket, case_table, topics
+from console.web.attachments import Attachments
+from console.work import bucket, case_table, topics, vault
 from domain.events import Quarantined, from_fields
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import CASE_VIEWS, RISK_JOB
 from infra.settings import Settings
+from migrations.models import SubjectKeyRow
+from migrations.store import connect
 from projections.log import KafkaLog
 from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
@@ -126,6 +134,81 @@ def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(
     assert command.invoke(app, ["backtest", "--transactions", str(file), "--out", str(offline)]).exit_code == 0
     assert live.read_bytes() == offline.read_bytes()
     assert sum(bool(json.loads(line)["rules"]) for line in live.read_text().splitlines()) == report["flagged"] > 20
+
+
+CANARY = "Zoë Kanarienvogel-Quill 7c1e"
+
+
+def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
+    settings: Settings, command: CliRunner, tmp_path: Path
+) -> None:
+    """In no topic, object, item, log or checkpoint: neither before, when it is sealed, nor after, when it is noise."""
+
+    def run(*arguments: str, expected: int = 0) -> dict[str, Any]:
+        result = command.invoke(app, [*arguments, "--json"])
+        assert result.exit_code == expected, result.output
+        return dict(json.loads(result.stdout))
+
+    start = 1_740_000_000_000
+    rows = [
+        good(account_id="acct-zoe", transaction_id=f"zoe-{number}", event_time=start + number * 1_000,
+             attributes={"name": CANARY, "number": str(number)})
+        for number in range(40)
+    ]  # fmt: skip
+    rows += [good(account_id="acct-ben", transaction_id="ben-1", attributes={"name": "Ben stays"}), rows[3]]
+    file = tmp_path / "payments.jsonl"
+    refused = {**rows[0], "transaction_id": "zoe-bad", "amount_minor": CANARY}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, refused]) + f"not even JSON: {CANARY}\n")
+    report = run("ingest", str(file))
+    assert (report["rows"], report["quarantined"], report["duplicates"]) == (44, 2, 1)
+    live, offline = tmp_path / "flags.jsonl", tmp_path / "backtest.jsonl"
+    run("flags", "--out", str(live), "--run", report["run"])
+    run("backtest", "--transactions", str(file), "--out", str(offline))
+    assert live.read_bytes() == offline.read_bytes()
+
+    settle(settings)
+    view = next(view for view in case_table(settings).views() if view.account_id == "acct-zoe")
+    stored = Attachments(bucket(settings), vault(settings)).store(
+        view.case_id, "acct-zoe", f"{CANARY}.pdf", b"%PDF-" + CANARY.encode()
+    )
+    note = make_command(
+        "note", "acct-zoe", view.case_id, "ana", view.sequence, {"text": f"called {CANARY}", "attachments": (stored,)}
+    )
+    with CaseDesk(settings) as desk:
+        desk.ask(note)
+    run("case", "act", "escalate", view.case_id, "--actor", "ana", "--reason", f"not {CANARY} at all")
+    before = settle(settings).document
+    shown = json.dumps(run("case", "show", view.case_id), ensure_ascii=False)
+    assert (shown.count(CANARY), "sealed:" in shown) == (3, False)
+    payments = run("subject", "show", "acct-zoe", "--payments")["payments"]
+    assert [payment["attributes"]["name"] for payment in payments] == [CANARY] * 41
+    looked = run("canary", CANARY)
+    assert looked["found"] == []
+    assert all(looked[store] for store in ("kafka", "s3", "dynamodb", "control_store", "files"))
+    stores = {each["store"] for each in run("canary", "acct-zoe", expected=1)["found"]}
+    assert stores == {"kafka", "s3", "dynamodb", "control_store", "files"}  # where it is, it is found
+
+    (wrapped,) = wrapped_keys(settings, "acct-zoe")
+    database = Path(settings.control_database.removeprefix("sqlite:///"))
+    assert wrapped in database.read_bytes()
+    assert run("erase", "acct-zoe", f"intake/{report['run']}", "--actor", "dpo", "--reason", "request 17") == {
+        "subjects": 2, "keys_destroyed": 2, "erased_at_ms": run("subject", "show", "acct-zoe")["erasures"][0]["at_ms"],
+    }  # fmt: skip
+    assert not any(wrapped[at : at + 16] in database.read_bytes() for at in range(0, len(wrapped), 16))
+    after = json.dumps(run("case", "show", view.case_id), ensure_ascii=False)
+    assert (after.count("[erased]"), CANARY in after) == (3, False)
+    payments = run("subject", "show", "acct-zoe", "--payments")["payments"]
+    assert {payment["attributes"]["name"] for payment in payments} == {"[erased]"}
+    assert run("subject", "show", "acct-ben", "--payments")["payments"][0]["attributes"] == {"name": "Ben stays"}
+    assert run("canary", CANARY)["found"] == []
+    again = replay(settings, "s3")
+    assert again.problems == []
+    assert again.document["replay_digest"] == before["replay_digest"]
+
+
+def wrapped_keys(settings: Settings, subject: str) -> list[bytes]:
+    with Session(connect(settings.control_database)) as session:
+        return list(session.scalars(select(SubjectKeyRow.wrapped).where(SubjectKeyRow.subject == subject)))
 
 
 def test_every_answer_is_in_the_analytics_table(settings: Settings, command: CliRunner) -> None:

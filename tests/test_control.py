@@ -1,14 +1,13 @@
 """The control store, on SQLite and on a real PostgreSQL: who may do what to a rule pack, and what a crash leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from threading import Thread
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, delete, text, update
+from sqlalchemy import Engine, delete, update
 from sqlalchemy.exc import DBAPIError
 
 from console.control import Offsets, Refused, Store
@@ -16,34 +15,9 @@ from domain.events import RulesActivated
 from domain.risk import MAX_SHADOWS
 from domain.rules import THREE, RulePack, parse_pack
 from migrations.models import Base, RulePackLogRow, RulePackRow
-from migrations.store import connect, upgrade
-from tests.postgres import find_binaries, private_cluster
+from migrations.store import upgrade
 
 FIRST = replace(THREE, name="first")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a real PostgreSQL. CI counts a skipped test as a failed one."""
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed here. Cure on Debian and Ubuntu: apt-get install postgresql")
-    with private_cluster(binaries) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        made = connect(f"sqlite:///{tmp_path / 'control.db'}")
-    else:
-        made = connect(request.getfixturevalue("postgres"))
-        with made.begin() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE"))
-            connection.execute(text("CREATE SCHEMA public"))
-    upgrade(made)
-    yield made
-    made.dispose()
 
 
 class Clock:

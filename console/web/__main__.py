@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from console.board_feed import BoardFeed
 from console.case_desk import CaseDesk
 from console.live_feed import LiveFeed, Sources
+from console.vault import Vault
 from console.web.app import create_app
 from console.web.attachments import Attachments
 from console.web.doors import Doors
@@ -17,7 +18,7 @@ from console.web.page_parts import PageParts
 from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhook_worker import webhooks_of
-from console.work import bucket, case_table, control_store, people, topics
+from console.work import bucket, case_table, control_store, people, topics, vault
 from infra.services import CASE_VIEWS, CONSOLE, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
@@ -27,7 +28,7 @@ SWITCH_S = 0.0005
 """How long a thread that reads a table may keep the others waiting: the one that answers everybody comes first."""
 
 
-def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
+def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk, keys: Vault) -> Doors:
     """The parts of the console that these settings make."""
     provider = provider_from(
         settings.oidc_issuer,
@@ -51,7 +52,8 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         timelines=timelines,
         webhooks=webhooks_of(settings),
         webhooks_may_be_private=settings.webhooks_may_be_private,
-        attachments=Attachments(bucket(settings)),
+        attachments=Attachments(bucket(settings), keys),
+        vault=keys,
         now_ms=now_ms,
         public_url=settings.console_url,
         open_id=OpenId(provider, callback) if provider else None,
@@ -70,8 +72,9 @@ def main() -> None:
     feed.start()
     figures.start()
     parts = PageParts(control=control_store(settings), figures=figures)
-    with CaseDesk(settings) as desk:
-        _serve(settings, create_app(doors(settings, feed, desk), parts))
+    keys = vault(settings)
+    with CaseDesk(settings, keys=keys) as desk:
+        _serve(settings, create_app(doors(settings, feed, desk, keys), parts))
     figures.stop()
     feed.stop()
 

@@ -13,6 +13,7 @@ from console.web.doors import board_of, doors_of
 from console.web.guard import still_in
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import CaseId
+from domain.sealed import MARK
 
 MAX_WATCHERS: Final = 500
 QUIET_S: Final = 10.0
@@ -60,7 +61,7 @@ async def events(
         watchers.count += 1
         try:
             async for text in _stream(request, doors.changes, missed, case_id):
-                yield text
+                yield await run_in_threadpool(doors.vault.opened_json, text) if MARK in text else text
         finally:
             watchers.count -= 1
 

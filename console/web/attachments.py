@@ -1,10 +1,15 @@
-"""Files on cases: in the object store by their digest, of few types and bounded size; the log has the digest."""
+"""Files on cases: in the object store by their digest, of few types and bounded size; the log has the digest.
+
+They are stored sealed, with the key of the account that the case is about: the digest is that of what is stored.
+"""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from console.sealing import NAME_FIELD
+from console.vault import Vault
 from domain.case_commands import Attachment
 from domain.masking import masked
 
@@ -35,9 +40,13 @@ class NotTaken(ValueError):
         self.status = status
 
 
+class Gone(LookupError):
+    """A file that was erased."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A file and what it is."""
+    """A file and what it is; its name is sealed still."""
 
     attachment: Attachment
     body: bytes
@@ -71,17 +80,19 @@ class MemoryObjects:
 class Attachments:
     """The files of all cases."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, vault: Vault) -> None:
+        self._objects, self._vault = objects, vault
 
-    def store(self, case_id: str, file_name: str, body: bytes) -> Attachment:
-        """Keep a file; the same one again is the same, and keeps its first name. Raises NotTaken."""
+    def store(self, case_id: str, account_id: str, file_name: str, body: bytes) -> Attachment:
+        """Keep a file; the same one again is the same, and keeps its first name. Raises NotTaken, VaultError."""
         name = clean_name(file_name)
         media_type = _checked_type(name, body)
-        sha256 = hashlib.sha256(body).hexdigest()
+        sealed = self._vault.seal_file(account_id, body)
+        sha256 = hashlib.sha256(sealed).hexdigest()
         key = _key(case_id, sha256)
-        self._objects.put_new(key, body)
-        said = {"file_name": name, "size": len(body), "media_type": media_type}
+        self._objects.put_new(key, sealed)
+        sealed_name = self._vault.seal(account_id, NAME_FIELD, name)
+        said = {"file_name": sealed_name, "size": len(body), "media_type": media_type}
         self._objects.put_new(f"{key}.json", json.dumps(said).encode())
         found = self.find(case_id, sha256)
         assert found is not None
@@ -94,12 +105,15 @@ class Attachments:
         return None if said is None else Attachment(sha256=sha256, storage_key=key, **json.loads(said))
 
     def read(self, case_id: str, sha256: str) -> File | None:
-        """A file, if its content is still what its digest says."""
+        """A file, if its content is still what its digest says. Raises Gone, VaultError."""
         attachment = self.find(case_id, sha256)
         body = self._objects.get(_key(case_id, sha256)) if attachment else None
         if attachment is None or body is None or hashlib.sha256(body).hexdigest() != sha256:
             return None
-        return File(attachment=attachment, body=body)
+        plain = self._vault.open_file(body)
+        if plain is None:
+            raise Gone(sha256)
+        return File(attachment=attachment, body=plain)
 
 
 def clean_name(file_name: str) -> str:

@@ -10,6 +10,7 @@ from fastapi import Request
 from console.board import Board
 from console.board_feed import Changes
 from console.people import People, Person
+from console.vault import Vault
 from console.web.attachments import Attachments
 from console.web.limits import Buckets
 from console.web.open_id import OpenId
@@ -43,6 +44,8 @@ class Doors:
     timelines: Timelines
     attachments: Attachments
     webhooks: Webhooks
+    vault: Vault
+    """What people wrote is opened by it, on its way out to somebody who may read it."""
     now_ms: Callable[[], int]
     public_url: str = "http://127.0.0.1"
     open_id: OpenId | None = None

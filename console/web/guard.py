@@ -13,9 +13,11 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from console.people import Person, csrf_token
+from console.vault import Vault
 from console.web.doors import Doors, doors_of
 from console.web.permissions import ROUTES, Permission
 from console.web.problems import Problem
+from domain.sealed import MARK
 
 MAX_BODY: Final = 64 << 10
 """Of a request, in bytes; what takes attachments says so itself."""
@@ -36,9 +38,29 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             await admit(request, ROUTES.get(f"{request.method} {self.path}"))
-            return await handler(request)
+            return await opened(await handler(request), doors_of(request).vault)
 
         return guarded
+
+
+async def opened(response: Response, vault: Vault) -> Response:
+    """The same answer with what is sealed in it opened: nothing that is stored or kept before this holds plain text.
+
+    Of files that people download nothing is touched, and streams open what they send themselves.
+    """
+    body = getattr(response, "body", b"")
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if MARK.encode() not in body:
+        return response
+    if kind == "text/html":
+        text = await run_in_threadpool(vault.opened_html, body.decode())
+    elif kind.endswith("json"):
+        text = await run_in_threadpool(vault.opened_json, body.decode())
+    else:
+        return response
+    response.body = text.encode()
+    response.headers["content-length"] = str(len(response.body))
+    return response
 
 
 async def admit(request: Request, permission: Permission | None) -> None:

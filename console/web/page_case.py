@@ -230,6 +230,8 @@ async def _store(request: Request, view: CaseView, form: FormData) -> list[str]:
     for value in form.getlist("files"):
         if isinstance(value, UploadFile) and value.filename:
             body = await value.read(MAX_BYTES + 1)
-            stored = await run_in_threadpool(doors_of(request).attachments.store, view.case_id, value.filename, body)
+            stored = await run_in_threadpool(
+                doors_of(request).attachments.store, view.case_id, view.account_id, value.filename, body
+            )
             digests.append(stored.sha256)
     return digests

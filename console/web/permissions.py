@@ -92,6 +92,8 @@ ROUTES: Final[dict[str, Permission]] = {
     "GET /api/v1/webhooks/{webhook_id}/deliveries": P.ADMINISTER,
     "POST /api/v1/webhooks/deliveries/{delivery_id}/send-again": P.ADMINISTER,
     "GET /api/v1/audit/doors": P.READ_AUDIT,
+    "GET /api/v1/audit/erasures": P.READ_AUDIT,
+    "POST /api/v1/erasures": P.ADMINISTER,
     "GET /stream": P.SELF,
     "GET /account": P.SELF,
     "POST /account": P.SELF,

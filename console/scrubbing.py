@@ -1,0 +1,67 @@
+"""Deleted bytes out of the files of the control store: a destroyed key must not lie in a page that nobody reads."""
+
+import mmap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, text
+
+PIECE: Final = 16
+"""Bytes in a row that no chance makes: of a wrapped key, none of them may be left."""
+
+
+class Unscrubbed(RuntimeError):
+    """Bytes that were deleted still lie in the store's file; the message says which file."""
+
+
+def scrub(engine: Engine, table: str, secrets: Iterable[bytes]) -> None:
+    """Make sure that deleted bytes are in no file of the store. Raises Unscrubbed.
+
+    SQLite overwrites what is deleted (`secure_delete`), but for what it moved between pages before: if something is
+    left, the file is written anew. PostgreSQL keeps dead rows in a table's pages: the table is written anew.
+    """
+    wanted = list(secrets)
+    if not wanted:
+        return
+    if engine.dialect.name == "postgresql":
+        _run(engine, f"VACUUM (FULL) {table}")
+        return
+    files = _files(engine)
+    if _left(files, wanted):
+        _run(engine, "VACUUM")
+        left = _left(files, wanted)
+        if left:
+            raise Unscrubbed(f"deleted bytes are still in {left[0]}. Cure: run the command again while nobody writes")
+
+
+def _run(engine: Engine, statement: str) -> None:
+    """A statement that no transaction may contain."""
+    raw = engine.raw_connection()
+    try:
+        if engine.dialect.name == "postgresql":
+            raw.driver_connection.autocommit = True  # type: ignore[union-attr]
+        cursor = raw.cursor()
+        cursor.execute(text(statement).text)
+        cursor.close()
+        if engine.dialect.name == "postgresql":
+            raw.driver_connection.autocommit = False  # type: ignore[union-attr]
+    finally:
+        raw.close()
+
+
+def _files(engine: Engine) -> list[Path]:
+    database = engine.url.database
+    if not database or database == ":memory:":
+        return []
+    return [Path(database + suffix) for suffix in ("", "-wal", "-journal")]
+
+
+def _left(files: Iterable[Path], secrets: Iterable[bytes]) -> list[Path]:
+    pieces = [secret[at : at + PIECE] for secret in secrets for at in range(0, len(secret), PIECE)]
+    return [file for file in files if file.exists() and file.stat().st_size and _holds(file, pieces)]
+
+
+def _holds(file: Path, pieces: Iterable[bytes]) -> bool:
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(piece) >= 0 for piece in pieces)
