@@ -15,6 +15,7 @@ from console import (
     stack_commands,
     tune_commands,
     user_commands,
+    whatif_commands,
 )
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ for area in (
     demo_commands,
     bench_commands,
     user_commands,
+    whatif_commands,
 ):
     area.register(app)
 
