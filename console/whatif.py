@@ -146,8 +146,8 @@ def _fraud(outcome: Outcome) -> dict[str, Any]:
         "newly_caught": _only(two.caught, one),
         "newly_missed": _only(one.caught, two),
         "precision": {
-            "baseline": _share(len(one.caught), len(outcome.recorded.flagged)),
-            "new": _share(len(two.caught), len(outcome.other.flagged)),
+            "baseline": _share(len(one.caught), len(outcome.recorded.flagged) if outcome.frauds else 0),
+            "new": _share(len(two.caught), len(outcome.other.flagged) if outcome.frauds else 0),
         },
     }
 
@@ -162,7 +162,7 @@ def _only(caught: list[Fraud], elsewhere: Catch) -> int:
 
 
 def _share(part: int, whole: int) -> float | None:
-    """Of flagged payments, those that labels call fraud; None where nothing was flagged."""
+    """Of flagged payments, those that labels call fraud; None where nothing was flagged, or nothing is known."""
     return round(part / whole, 4) if whole else None
 
 

@@ -5,6 +5,7 @@ A process of its own, and one that steps back for others: pages are answered whi
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,27 @@ def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda
         runs.failed(run_id, "it was stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else why)
         raise
     return {**found, "run_id": run_id}
+
+
+class WhatifJobs:
+    """The processes that a console has started, one for each what-if."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, run_id: str) -> None:
+        """Begin the work; how far it is stands in the control store."""
+        self._started = [process for process in self._started if process.poll() is None]
+        command = [sys.executable, "-m", "console.whatif_job", run_id]
+        self._started.append(subprocess.Popen(command, env={**os.environ, **self._settings.variables()}))
+
+    def stop(self) -> None:
+        """Stop what still works."""
+        for process in self._started:
+            process.terminate()
+        for process in self._started:
+            process.wait(10)
 
 
 def main() -> None:

@@ -103,6 +103,13 @@ class WhatifRuns:
             newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
             return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
 
+    def standing(self) -> list[tuple[str, str, int]]:
+        """The last runs, how they are and how far: what pages are kept up to date by."""
+        columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
+        with Session(self._engine) as session:
+            newest = select(*columns).order_by(WhatifRunRow.begun_at_ms.desc()).limit(5)
+            return [(run_id, state, records) for run_id, state, records in session.execute(newest)]
+
     def run(self, run_id: str) -> WhatifRunRow | None:
         """One run."""
         with Session(self._engine) as session:
