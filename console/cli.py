@@ -17,6 +17,7 @@ from console import (
     stack_commands,
     tune_commands,
     user_commands,
+    whatif_commands,
 )
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ for area in (
     bench_commands,
     user_commands,
     erase_commands,
+    whatif_commands,
 ):
     area.register(app)
 

@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from domain.events import RulesActivated
 from domain.risk import MAX_SHADOWS
 from domain.rules import RulePack
-from migrations.models import RulePackLogRow, RulePackRow
+from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow
 from migrations.store import writing
 
 SYSTEM: Final = "system"
 Offsets = Mapping[str, Mapping[int, int]]
 """Ends of logs: by topic, then by partition."""
+DAY_MS: Final = 86_400_000
 _ID: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -46,6 +47,13 @@ _BEGINS: Final = {change.begin: change for change in _CHANGES}
 _ENDS: Final = {change.end: change for change in _CHANGES}
 
 
+class Needed(NamedTuple):
+    """What a what-if of a pack must have covered before the pack may be approved."""
+
+    payments: int
+    days: int
+
+
 class RulesLog(Protocol):
     """The logs that rule packs are activated in."""
 
@@ -62,9 +70,11 @@ class RulesLog(Protocol):
 class Store:
     """The rule packs of a control store."""
 
-    def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
+    def __init__(self, engine: Engine, now_ms: Callable[[], int], needed: Needed | None = None) -> None:
+        """With `needed` no pack is approved that has not been tried on so much history."""
         self._engine = engine
         self._now_ms = now_ms
+        self.needed = needed
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -119,15 +129,18 @@ class Store:
             return row
 
     def approve(self, reference: str, actor: str) -> RulePackRow:
-        """A second person vouches for a draft."""
+        """A second person vouches for a draft, by what it would have done where that is asked for."""
         with self._writing() as session:
             row = _find(session, reference)
             if row.state != "draft":
                 raise Refused(f"{_called(row)} is {row.state}: only a draft is approved")
             if _same_person(row.author, actor):
                 raise Refused(f"{_called(row)} was drafted by {row.author}: another person must approve it")
+            tried = _tried(session, row, self.needed or Needed(0, 0))
+            if tried is None and self.needed is not None:
+                raise Refused(_not_tried(row, self.needed))
             row.state, row.approver, row.approved_at_ms = "approved", actor, self._now_ms()
-            self._log(session, row, "approved", actor)
+            self._log(session, row, "approved", actor, {"whatif_run": tried.run_id} if tried else None)
             return row
 
     def activate(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
@@ -233,6 +246,26 @@ def _resumed(session: Session, row: RulePackRow, wanted: Change) -> Offsets | No
         return {topic: {int(number): end for number, end in ends.items()} for topic, ends in since.items()}
     other = session.get_one(RulePackRow, last.pack_id)
     raise Refused(f"{last.action} {_called(other)} by {last.actor} is unfinished. Cure: run that command again first")
+
+
+def _tried(session: Session, row: RulePackRow, needed: Needed) -> WhatifRunRow | None:
+    """The newest what-if of this very pack that has covered so much."""
+    wanted = select(WhatifRunRow).where(
+        WhatifRunRow.pack_id == row.pack_id,
+        WhatifRunRow.state == "done",
+        WhatifRunRow.payments >= needed.payments,
+        WhatifRunRow.span_ms >= needed.days * DAY_MS,
+    )
+    newest = wanted.order_by(WhatifRunRow.ended_at_ms.desc()).limit(1)
+    return session.scalars(newest.options(defer(WhatifRunRow.result))).first()
+
+
+def _not_tried(row: RulePackRow, needed: Needed) -> str:
+    days = f" over {needed.days} days" if needed.days else ""
+    return (
+        f"{_called(row)} has no what-if of at least {needed.payments:,} payments{days}, which this system asks for "
+        f"before an approval. Cure: fraudcase whatif --rules {_called(row)}, or the pack's page"
+    )
 
 
 def _find(session: Session, reference: str) -> RulePackRow:

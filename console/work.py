@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
-from console.control import Store
+from console.control import Needed, Store
 from console.engines import Engines
 from console.people import People
 from console.progress import Stalled
@@ -74,12 +84,21 @@ def iso_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
 
 
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """As text; empty until there is a rate."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
     if messages.is_terminal:
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            _Rate(), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=messages, transient=True) as bar:
             task = bar.add_task(what, total=total)
@@ -120,7 +139,8 @@ def case_table(settings: Settings) -> DynamoCaseTable:
 
 def control_store(settings: Settings) -> Store:
     """The control store as it stands: `fraudcase up` and `fraudcase control upgrade` make its tables."""
-    return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+    needed = Needed(settings.rules_whatif_payments, settings.rules_whatif_days) if settings.rules_need_whatif else None
+    return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000, needed)
 
 
 def people(settings: Settings) -> People:

@@ -1,7 +1,7 @@
 """The risk fold of one partition: payments in log order become decisions, and late ones restate earlier decisions."""
 
 import pickle
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -282,6 +282,15 @@ class RiskFold:
         history = self._histories.get(payment.account_id) or self._read(payment.account_id)
         index = history.index_of(payment)
         return [] if index is None else findings(history, index, self._packs[history.packs[index]])
+
+    def paid(self, account_id: str, transaction_id: str, event_time_ms: int) -> Payment | None:
+        """A payment that is kept in memory, by what a label says of it."""
+        history = self._histories.get(account_id)
+        if history is None or transaction_id not in history.ids:
+            return None
+        first = bisect_left(history.times, event_time_ms)
+        same = history.payments[first : bisect_right(history.times, event_time_ms, first)]
+        return next((payment for payment in same if payment.transaction_id == transaction_id), None)
 
     @property
     def active(self) -> ActivePack | None:

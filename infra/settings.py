@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     clock_every_s: float = 60
     """How often time itself becomes a record of cases.inbox; 0 for ticks from a file only (`fraudcase clock`)."""
 
+    rules_need_whatif: bool = False
+    """Whether a rule pack is approved only after a what-if of it, over at least what the next two say."""
+    rules_whatif_payments: int = 100
+    rules_whatif_days: int = 0
+
     def variables(self) -> dict[str, str]:
         """The variables from which another process makes the same settings."""
         plain = {

@@ -212,3 +212,37 @@ class ErasureRow(Base):
     """Of the key that was destroyed; 0 where there was none."""
     key_id: Mapped[str | None] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Text)
+
+
+class WhatifRunRow(Base):
+    """What a rule pack would have done, asked once: how far that is, and what was found. Packs need not be drafted."""
+
+    __tablename__ = "whatif_runs"
+    __table_args__ = (CheckConstraint("state IN ('running', 'done', 'failed')", name="whatif_runs_state"),)
+
+    run_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    pack_id: Mapped[str] = mapped_column(String(64), index=True)
+    pack: Mapped[str] = mapped_column(Text)
+    """NAME@VERSION."""
+    document: Mapped[str] = mapped_column(Text)
+    """The pack's canonical JSON."""
+    state: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(String(16))
+    from_ms: Mapped[int | None] = mapped_column(BigInteger)
+    to_ms: Mapped[int | None] = mapped_column(BigInteger)
+    minutes_per_case: Mapped[int] = mapped_column(Integer)
+    begun_at_ms: Mapped[int] = mapped_column(BigInteger)
+    seen_at_ms: Mapped[int] = mapped_column(BigInteger)
+    """When whoever runs it was last heard of."""
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    records: Mapped[int] = mapped_column(BigInteger)
+    """Read so far."""
+    records_in_all: Mapped[int] = mapped_column(BigInteger)
+    payments: Mapped[int] = mapped_column(BigInteger)
+    """Decided on, once it is done."""
+    span_ms: Mapped[int] = mapped_column(BigInteger)
+    """From the first of these to the last."""
+    error: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[str | None] = mapped_column(Text)
+    """JSON: the document of docs/whatif.md, with the changed cases that matter most."""

@@ -34,8 +34,10 @@ class Batch(NamedTuple):
 class KafkaLog:
     """The logs of a broker, read without a consumer group: what was read is for the reader to remember."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, queued_kbytes: int = 65_536) -> None:
+        """`queued_kbytes` is what one reader may hold that nobody has asked for yet: little where many read at once."""
         self._bootstrap = bootstrap
+        self._queued_kbytes = queued_kbytes
 
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last record, by partition."""
@@ -109,7 +111,7 @@ class KafkaLog:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
-                "queued.max.messages.kbytes": 65_536,
+                "queued.max.messages.kbytes": self._queued_kbytes,
             }
         )
 

@@ -1,7 +1,7 @@
 """A console of the tests: the real app, and behind it the real folds in memory instead of Kafka and DynamoDB."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from console.board import Board
 from console.board_feed import Changes, change_of
 from console.board_row import row_of
-from console.control import Store
+from console.control import Offsets, RulesLog, Store
 from console.people import People, Person, csrf_token
 from console.sealing import sealed
 from console.vault import Vault
@@ -25,8 +25,9 @@ from console.web.permissions import Role, permissions_of
 from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhooks import Webhooks
+from console.whatif_runs import WhatifRuns
 from domain.case_fold import CaseFold
-from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord
+from domain.events import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, RulesActivated
 from domain.events import flag_id as flag_id_of
 from domain.payment import Refusal
 from migrations.store import connect, upgrade
@@ -91,11 +92,38 @@ class MemoryDesk:
         self.changes.add(change_of(event, known, (self._offset,), row_of(view) if view else None))
 
 
+class MemoryRulesLog:
+    """Activations of rule packs in logs of one partition each; `away` is what is raised instead of writing."""
+
+    def __init__(self) -> None:
+        self.records: list[RulesActivated] = []
+        self.away: Exception | None = None
+
+    def ends(self) -> Offsets:
+        """Where they end."""
+        return {"payments.inbound": {0: len(self.records)}}
+
+    def write(self, record: RulesActivated, since: Offsets) -> int:
+        """Once from there on."""
+        if self.away is not None:
+            raise self.away
+        if record in self.records[since["payments.inbound"][0] :]:
+            return 0
+        self.records.append(record)
+        return 1
+
+
 class Desk:
     """One console, and ways to come to it."""
 
     def __init__(
-        self, folder: Path, clock: Clock | None = None, figures: Figures | None = None, **changed: Any
+        self,
+        folder: Path,
+        clock: Clock | None = None,
+        figures: Figures | None = None,
+        rules: RulesLog | None = None,
+        carry_out: Callable[[str], None] | None = None,
+        **changed: Any,
     ) -> None:
         self.clock = clock or Clock()
         self.engine = connect(f"sqlite:///{folder / 'control.db'}")
@@ -116,9 +144,16 @@ class Desk:
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip
         self.doors = Doors(**{**parts, **changed})
-        self.app = create_app(
-            self.doors, PageParts(control=Store(self.engine, self.clock), figures=figures or NoFigures())
-        )
+        self.control = Store(self.engine, self.clock)
+        self.runs = WhatifRuns(self.engine, self.clock)
+        self.rules = rules or MemoryRulesLog()
+        self.asked: list[str] = []
+        """What-ifs that somebody is to carry out."""
+        page_parts = PageParts(
+            control=self.control, runs=self.runs, rules_log=lambda: self.rules,
+            carry_out=carry_out or self.asked.append, figures=figures or NoFigures(),
+        )  # fmt: skip
+        self.app = create_app(self.doors, page_parts)
         self._flags: dict[str, int] = {}
 
     def client(self, **options: Any) -> TestClient:

@@ -17,19 +17,23 @@ from typing import Any
 
 import uvicorn
 
-from console.control import Store
+from console.control import Offsets, Store
 from console.live import LiveFigures
 from console.live_feed import seen_of
 from console.web.commands import KINDS, Order, command_of
 from console.web.evidence import Seen
 from console.web.permissions import Role
-from domain.events import ClockTicked, RiskFlagged, RiskRestated, RiskScored
+from console.whatif import Asked, Progress, document
+from console.whatif_job import carry_out
+from domain.events import ClockTicked, RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
 from domain.payment import Refusal
 from domain.risk import RiskFold
-from domain.rules import DEFAULT
+from domain.rules import DEFAULT, RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.case_view import CaseView
-from tests.desk import PASSWORD, Clock, Desk
+from projections.whatif import whatif
+from tests.desk import PASSWORD, Clock, Desk, MemoryRulesLog
+from tests.logs import TOPICS, MemoryLog, decoder
 
 PEOPLE = {
     "ana": (Role.ANALYST,), "ben": (Role.ANALYST,), "lea": (Role.LEAD,), "rui": (Role.RULE_AUTHOR,),
@@ -100,21 +104,51 @@ class StageFigures:
             return seen_of(self.live.payments(account_id, wanted))
 
 
+class StageRulesLog(MemoryRulesLog):
+    """What is activated decides on this stage, too."""
+
+    def __init__(self, stage: "Stage") -> None:
+        super().__init__()
+        self._stage = stage
+
+    def write(self, record: RulesActivated, since: Offsets) -> int:
+        """Into the log, and into force."""
+        written = super().write(record, since)
+        if written:
+            self._stage._activate(record, self._stage.clock())
+        return written
+
+
 class Stage:
     """The console with traffic in it."""
 
     def __init__(self, folder: Path, seed: int = 7) -> None:
         self.figures = StageFigures()
         self.clock = LiveClock()
-        self.desk = Desk(folder, clock=self.clock, figures=self.figures, patience_s=5)
+        self.log = MemoryLog()
+        self.desk = Desk(
+            folder, clock=self.clock, figures=self.figures, rules=StageRulesLog(self), carry_out=self.carry_out,
+            patience_s=5,
+        )  # fmt: skip
         self._risk, self._offsets = RiskFold(0), count()
-        pack = {"pack_id": DEFAULT.pack_id, "pack": DEFAULT.canonical, "activated_by": "system", "mode": "active"}
-        self._risk.read("RulesActivated", pack, next(self._offsets), None)
+        self._activate(RulesActivated(pack_id=DEFAULT.pack_id, pack=DEFAULT.canonical, activated_by="system"), 0)
         Store(self.desk.engine, self.clock).first(DEFAULT)
         self._seed = seed
         self._ended = threading.Event()
         for name, roles in PEOPLE.items():
             self.desk.people.add(name, frozenset(roles), "system", PASSWORD)
+
+    def _activate(self, record: RulesActivated, at_ms: int) -> None:
+        self._risk.read("RulesActivated", to_fields(record), next(self._offsets), None)
+        self.log.everywhere(TOPICS.payments_inbound, "RulesActivated", to_fields(record), at_ms)
+
+    def carry_out(self, run_id: str) -> None:
+        """A what-if on what has been paid here, in a thread of its own."""
+
+        def work(pack: RulePack, asked: Asked, seen: Progress) -> dict[str, Any]:
+            return document(whatif(self.log, TOPICS, decoder(), pack, asked.stretch, seen), asked)
+
+        threading.Thread(target=carry_out, args=(self.desk.runs, run_id, work), daemon=True).start()
 
     def fill(self, payments: int, per_second: float = 6.0) -> None:
         """Payments of the last hours, as if they had come in time."""
@@ -160,6 +194,7 @@ class Stage:
             self.figures.publish(self.clock())
 
     def _pay(self, transaction: Mapping[str, Any], at_ms: int) -> None:
+        self.log.pay(transaction, at_ms)
         outputs = self._risk.read("Transaction", transaction, next(self._offsets), at_ms)
         assert not isinstance(outputs, Refusal), outputs
         for output in outputs:

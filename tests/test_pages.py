@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from playwright.sync_api import Browser, expect
 from console.control import Store
 from console.web.formats import duration, measured, money, moneys
 from console.web.maps import countries, equal_earth
-from domain.rules import DEFAULT, THREE
+from domain.rules import DEFAULT, THREE, Velocity
 from tests.browser import NARROW, WIDE, Visitor, chromium
 from tests.desk import PASSWORD
 from tests.stage import Stage, free_port, staged
@@ -86,8 +87,10 @@ def test_no_page_has_a_serious_violation(visit: "Visits", theme: str, size: dict
             "/monitor",
             "/rules",
             f"/rules/{DEFAULT.pack_id}",
+            f"/rules/{DEFAULT.pack_id}/whatif",
             "/account",
         ],
+        "rui": ["/rules", "/rules/draft", f"/rules/draft?from={DEFAULT.pack_id}"],
         "aud": ["/audit", f"/cases/{case}"],
         "adm": ["/people", "/webhooks"],
     }
@@ -150,6 +153,50 @@ def test_rules_show_a_new_draft_by_themselves(visit: "Visits") -> None:
     rui.go("/rules")
     Store(visit.stage.desk.engine, visit.stage.clock).draft(THREE, "rui")
     expect(rui.page.locator("#live")).to_contain_text("drafted by rui", timeout=2_500)
+
+
+STRICTER = replace(
+    DEFAULT,
+    name="stricter",
+    rules=tuple(replace(rule, at_least=8) if isinstance(rule, Velocity) else rule for rule in DEFAULT.rules),
+)
+
+
+def test_a_pack_from_draft_by_what_if_and_a_second_person_into_force(visit: "Visits") -> None:
+    rui, lea = visit("rui"), visit("lea")
+    rui.go("/rules")
+    rui.page.get_by_role("link", name="New draft").click()
+    rui.page.get_by_label("or the text itself").fill("name: stricter\nversion: 1\nrules: none\n")
+    rui.page.get_by_role("button", name="Take it in").click()
+    expect(rui.page.get_by_role("alert")).to_contain_text("draft.yaml:3:")
+    assert rui.violations() == []
+    rui.complaints.clear()  # the browser notes the 422 of its own accord
+    rui.page.get_by_label("or the text itself").fill(STRICTER.canonical)
+    rui.page.get_by_role("button", name="Take it in").click()
+    rui.page.wait_for_url(f"**/rules/{STRICTER.pack_id}")
+    expect(rui.page.locator(".diff .after").first).to_have_text("8")
+    assert rui.page.get_by_role("button", name="Approve").count() == 0, "nobody approves what they drafted"
+    lea.go(f"/rules/{STRICTER.pack_id}")
+    rui.page.get_by_role("link", name="What if").click()
+    rui.page.get_by_role("button", name="Replay it").click()
+    all_of_it = rui.page.get_by_role("link", name="All of it")
+    expect(all_of_it).to_be_visible(timeout=30_000)
+    expect(rui.page.locator(".compared")).to_contain_text("Analyst hours")
+    all_of_it.click()
+    expect(rui.page.locator("details.difference").first).to_be_visible()
+    rui.page.locator("details.difference summary").first.click()
+    expect(rui.page.locator("details[open] .side-event").first).to_be_visible()
+    assert rui.violations() == []
+    expect(lea.page.locator(".facts")).to_contain_text("payments", timeout=5_000)
+    lea.page.get_by_role("button", name="Approve").click()
+    assert lea.violations() == []
+    lea.page.locator("dialog[open]").get_by_role("button", name="Approve it").click()
+    expect(lea.page.locator("#log-title").locator("xpath=../..")).to_contain_text("lea approved with this what-if")
+    lea.page.get_by_role("button", name="Put in force").click()
+    lea.page.locator("dialog[open]").get_by_role("button", name="Put it in force").click()
+    expect(lea.page.locator("h1")).to_contain_text("in force")
+    assert visit.stage._risk.active is not None
+    assert visit.stage._risk.active.pack_id == STRICTER.pack_id
 
 
 # -- by keyboard ----------------------------------------------------------------------------------------

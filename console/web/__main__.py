@@ -18,7 +18,9 @@ from console.web.page_parts import PageParts
 from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhook_worker import webhooks_of
-from console.work import bucket, case_table, control_store, people, topics, vault
+from console.whatif_job import WhatifJobs
+from console.whatif_runs import runs_of
+from console.work import bucket, case_table, control_store, people, rules_log, topics, vault
 from infra.services import CASE_VIEWS, CONSOLE, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
@@ -71,10 +73,18 @@ def main() -> None:
     figures = LiveFeed(live_sources(settings))
     feed.start()
     figures.start()
-    parts = PageParts(control=control_store(settings), figures=figures)
+    jobs = WhatifJobs(settings)
+    parts = PageParts(
+        control=control_store(settings),
+        runs=runs_of(settings),
+        rules_log=lambda: rules_log(settings),
+        carry_out=jobs.start,
+        figures=figures,
+    )
     keys = vault(settings)
     with CaseDesk(settings, keys=keys) as desk:
         _serve(settings, create_app(doors(settings, feed, desk, keys), parts))
+    jobs.stop()
     figures.stop()
     feed.stop()
 

@@ -104,9 +104,14 @@ def short_id(identity: str) -> str:
     return identity if len(identity) <= 14 else identity[:8]
 
 
+def count(number: float) -> str:
+    """A number as people read it, with one decimal where it is not whole."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.1f}"
+
+
 FILTERS: Final[dict[str, Any]] = {
     "money": money, "moneys": moneys, "words": words, "heading": title, "kind_words": kind_words, "duration": duration,
     "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id, "country": country_name,
-    "measured": measured,
+    "measured": measured, "count": count,
 }  # fmt: skip
 """What templates call."""

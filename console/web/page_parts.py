@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from fastapi import Request
 
-from console.control import Store
+from console.control import RulesLog, Store
 from console.web.doors import doors_of
 from console.web.evidence import Seen
 from console.web.permissions import Permission, Role, permissions_of
+from console.whatif_runs import WhatifRuns
 from domain.rules import parse_pack
 
 
@@ -43,11 +44,24 @@ class NoFigures:
         return {}
 
 
+def _no_log() -> RulesLog:
+    raise OSError("this console has no logs to write into")
+
+
+def _no_work(_: str) -> None:
+    raise OSError("this console has nobody to carry out a what-if")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageParts:
     """One console's."""
 
     control: Store
+    runs: WhatifRuns
+    rules_log: Callable[[], RulesLog] = _no_log
+    """The logs that rule packs are activated in."""
+    carry_out: Callable[[str], None] = _no_work
+    """Begins the work on a what-if that is noted; returns at once."""
     figures: Figures = field(default_factory=NoFigures)
     wait: Callable[[float], None] = time.sleep
 

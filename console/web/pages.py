@@ -12,6 +12,7 @@ from console.web import (
     page_queue,
     page_rules,
     page_webhooks,
+    page_whatif,
     stream,
 )
 from console.web.doors import person_of
@@ -25,7 +26,8 @@ def register(app: FastAPI) -> None:
     """Add these routes."""
     app.get("/", include_in_schema=False)(home)
     for area in (
-        page_account, page_monitor, page_queue, page_case, page_rules, page_audit, page_people, page_webhooks, stream,
+        page_account, page_monitor, page_queue, page_case, page_whatif, page_rules, page_audit, page_people,
+        page_webhooks, stream,
     ):  # fmt: skip
         area.register(app)
 

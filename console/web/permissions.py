@@ -25,6 +25,7 @@ class Permission(StrEnum):
     LEAD_CASES = "lead-cases"
     READ_RULES = "read-rules"
     WRITE_RULES = "write-rules"
+    APPROVE_RULES = "approve-rules"
     READ_AUDIT = "read-audit"
     ADMINISTER = "administer"
 
@@ -33,12 +34,13 @@ P, R = Permission, Role
 
 ROLES: Final[dict[Role, frozenset[Permission]]] = {
     R.ANALYST: frozenset({P.MONITOR, P.READ_CASES, P.WORK_CASES, P.READ_RULES}),
-    R.LEAD: frozenset({P.MONITOR, P.READ_CASES, P.WORK_CASES, P.LEAD_CASES, P.READ_RULES}),
-    R.RULE_AUTHOR: frozenset({P.MONITOR, P.READ_RULES, P.WRITE_RULES}),
+    R.LEAD: frozenset({P.MONITOR, P.READ_CASES, P.WORK_CASES, P.LEAD_CASES, P.READ_RULES, P.APPROVE_RULES}),
+    R.RULE_AUTHOR: frozenset({P.MONITOR, P.READ_RULES, P.WRITE_RULES, P.APPROVE_RULES}),
     R.AUDITOR: frozenset({P.MONITOR, P.READ_CASES, P.READ_RULES, P.READ_AUDIT}),
-    R.ADMIN: frozenset({P.MONITOR, P.ADMINISTER}),
+    R.ADMIN: frozenset({P.MONITOR, P.ADMINISTER, P.READ_RULES, P.APPROVE_RULES}),
 }
-"""An admin sees no case, and nobody who works on cases administers: to do both takes both roles."""
+"""An admin sees no case, and nobody who works on cases administers: to do both takes both roles.
+Who may approve rules may put them in force and retire them; nobody approves what they drafted."""
 
 ROUTES: Final[dict[str, Permission]] = {
     "GET /health": P.ANYBODY,
@@ -103,7 +105,17 @@ ROUTES: Final[dict[str, Permission]] = {
     "POST /queue/bulk": P.LEAD_CASES,
     "GET /cases/{case_id}": P.READ_CASES,
     "GET /rules": P.READ_RULES,
+    "POST /rules": P.WRITE_RULES,
+    "GET /rules/draft": P.WRITE_RULES,
     "GET /rules/{pack_id}": P.READ_RULES,
+    "POST /rules/{pack_id}/approve": P.APPROVE_RULES,
+    "POST /rules/{pack_id}/activate": P.APPROVE_RULES,
+    "POST /rules/{pack_id}/shadow": P.WRITE_RULES,
+    "POST /rules/{pack_id}/retire": P.APPROVE_RULES,
+    "GET /rules/{pack_id}/whatif": P.READ_RULES,
+    "POST /rules/{pack_id}/whatif": P.APPROVE_RULES,
+    "GET /rules/{pack_id}/whatif/{run_id}": P.READ_RULES,
+    "GET /rules/{pack_id}/whatif/{run_id}/report": P.READ_RULES,
     "GET /audit": P.READ_AUDIT,
     "GET /people": P.ADMINISTER,
     "POST /people": P.ADMINISTER,

@@ -65,7 +65,7 @@ class _News:
         self._changes: Changes = self._doors.changes
         self._number = self._changes.end
         self._figures_at = 0
-        self._rules, self._people = "", 0
+        self._rules, self._whatif, self._people = "", "", 0
 
     def cases(self) -> list[str]:
         """The cases that changed."""
@@ -88,6 +88,9 @@ class _News:
             rules = repr([(row.pack_id, row.state, row.shadow) for row in self._parts.control.packs()])
             told += ["event: rules\ndata: {}\n\n"] if self._rules not in ("", rules) else []
             self._rules = rules
+            whatif = repr(self._parts.runs.standing())
+            told += ["event: whatif\ndata: {}\n\n"] if self._whatif not in ("", whatif) else []
+            self._whatif = whatif
         if self._sees_people:
             last = self._doors.people.door_log(None, 1)
             number = last[0].number if last else 0

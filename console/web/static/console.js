@@ -84,7 +84,7 @@
       if (wanted && JSON.parse(event.data).case !== wanted) return;
       refresh(wanted ? LEAST_MS.case : LEAST_MS.queue);
     });
-    for (const topic of ["figures", "rules", "people"]) {
+    for (const topic of ["figures", "rules", "whatif", "people"]) {
       stream.addEventListener(topic, () => { if (topics().includes(topic)) refresh(LEAST_MS.figures); });
     }
     stream.onerror = () => {
