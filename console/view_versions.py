@@ -158,9 +158,7 @@ class ViewVersions:
         return self.row(number).table_name
 
     def _state(self, connection: Connection, number: int) -> str:
-        wanted = select(ViewVersionRow.state).where(
-            ViewVersionRow.view == self._view, ViewVersionRow.version == number
-        )
+        wanted = select(ViewVersionRow.state).where(ViewVersionRow.view == self._view, ViewVersionRow.version == number)
         state = connection.scalar(wanted)
         if state is None:
             raise Refused(f"{self._view} has no version {number}. Those there are: fraudcase views list")

@@ -11,12 +11,24 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from console.control import Store
+from console.live_table import LiveTable
 from console.people import People
 from console.progress import Stalled
 from console.rules_log import KafkaRulesLog
+from console.view_versions import ViewVersions
 from generator.producer import NotWritten
 from infra.errors import StackError
 from infra.settings import Settings
@@ -65,12 +77,21 @@ def iso_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
 
 
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
     if messages.is_terminal:
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+            TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=messages, transient=True) as bar:
             task = bar.add_task(what, total=total)
@@ -103,9 +124,25 @@ def _options(settings: Settings, url: str) -> StoreOptions:
     )
 
 
+def case_tables(settings: Settings) -> Callable[[str], DynamoCaseTable]:
+    """Opens tables of case views by their names."""
+    client = dynamodb_client(_options(settings, settings.dynamodb_url))
+    return lambda name: DynamoCaseTable(client, name)
+
+
+def view_versions(settings: Settings) -> ViewVersions:
+    """The versions of the case views."""
+    return ViewVersions(connect(settings.control_database), settings.table, lambda: time.time_ns() // 1_000_000)
+
+
+def live_case_table(settings: Settings) -> LiveTable:
+    """The table of the version of the case views that is live, for whoever runs on while that changes."""
+    return LiveTable(case_tables(settings), view_versions(settings).live)
+
+
 def case_table(settings: Settings) -> DynamoCaseTable:
-    """The table of the case views."""
-    return DynamoCaseTable(dynamodb_client(_options(settings, settings.dynamodb_url)), settings.table)
+    """The table of the version of the case views that is live now."""
+    return live_case_table(settings).now()[1]
 
 
 def control_store(settings: Settings) -> Store:

@@ -125,12 +125,7 @@ def runs(address: str, name: str) -> Callable[[], bool]:
 
 
 def _case_views(settings: Settings) -> Part:
-    return _worker(
-        settings,
-        CASE_VIEWS,
-        "projections.view_worker",
-        *("--dynamodb-url", settings.dynamodb_url, "--table", settings.table),
-    )
+    return _of_console(settings, CASE_VIEWS, "console.view_worker")
 
 
 def _archive(settings: Settings) -> Part:
@@ -160,10 +155,15 @@ def _console(settings: Settings) -> Part:
 
 
 def _webhooks(settings: Settings) -> Part:
-    port = metrics_port(settings, WEBHOOKS)
+    return _of_console(settings, WEBHOOKS, "console.webhook_worker")
+
+
+def _of_console(settings: Settings, name: str, module: str) -> Part:
+    """A worker that needs the control store: it takes all settings from its environment."""
+    port = metrics_port(settings, name)
     return Part(
-        name=service_name(settings, WEBHOOKS),
-        command=python("console.webhook_worker"),
+        name=service_name(settings, name),
+        command=python(module),
         ports={port: "FRAUDCASE_METRICS_PORT"},
         environment=settings.variables(),
         is_ready=answers(f"http://{settings.host}:{port}/metrics"),

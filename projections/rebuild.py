@@ -125,6 +125,8 @@ def events_of(log: Source, topic: str, share: Share, decoder: Decoder) -> Iterat
 
 
 _AT_ONCE: Final = 1_000
+_SEEN_EVERY: Final = 20_000
+"""Items between two looks at how far it is."""
 
 
 def item_digest(items: Iterable[Item]) -> int:
@@ -135,9 +137,13 @@ def item_digest(items: Iterable[Item]) -> int:
     return total % _MODULUS
 
 
-def write_views(table: Sink, items: Sequence[Item], *, threads: int = WRITERS) -> int:
+def write_views(
+    table: Sink, items: Sequence[Item], *, threads: int = WRITERS, seen: Callable[[int], None] = lambda _: None
+) -> int:
     """Store items in a table that nobody else writes, each once; returns how many. Again is the same as once."""
-    table.fill(items, threads)
+    for start in range(0, len(items), _SEEN_EVERY):
+        table.fill(items[start : start + _SEEN_EVERY], threads)
+        seen(min(len(items), start + _SEEN_EVERY))
     return len(items)
 
 
@@ -148,8 +154,12 @@ def build(
     shares: Iterable[Share],
     table: Sink,
     done: Callable[[Share, Written, Folded], None],
+    seen: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Bring shares into a table, one being folded while the one before is written; `done` hears of each in order."""
+    """Bring shares into a table, one being folded while the one before is written; `done` hears of each in order.
+
+    `seen` hears how many events of a share are written so far.
+    """
     with ThreadPoolExecutor(1) as writer:
         waiting: Callable[[], None] | None = None
         for share in shares:
@@ -157,7 +167,7 @@ def build(
             folded = fold(events)
             if waiting is not None:
                 waiting()
-            waiting = _writing(writer, table, share, len(events), folded, done)
+            waiting = _writing(writer, table, share, len(events), folded, done, seen)
         if waiting is not None:
             waiting()
 
@@ -169,9 +179,10 @@ def _writing(
     events: int,
     folded: Folded,
     done: Callable[[Share, Written, Folded], None],
+    seen: Callable[[int], None],
 ) -> Callable[[], None]:
     items = folded.items()
-    writing = writer.submit(write_views, table, items)
+    writing = writer.submit(write_views, table, items, seen=lambda many: seen(many * events // len(items)))
     written = Written(events, len(items), item_digest(items))
 
     def finish() -> None:

@@ -17,7 +17,7 @@ from console.web.page_parts import PageParts
 from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhook_worker import webhooks_of
-from console.work import bucket, case_table, control_store, people, topics
+from console.work import bucket, control_store, live_case_table, people, topics
 from infra.services import CASE_VIEWS, CONSOLE, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
@@ -36,7 +36,7 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk) -> Doors:
         settings.oidc_roles_claim,
         settings.oidc_roles,
     )
-    table = case_table(settings)
+    table = live_case_table(settings)
     timelines = Timelines(table)
     feed.changes.tell(lambda change: timelines.changed(change.case_id))
     callback = f"{settings.console_url}/sign-in/oidc/callback"
@@ -64,7 +64,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_S)
     serve_metrics(metrics_port(settings, CONSOLE))
     feed = BoardFeed(
-        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, case_table(settings)
+        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, live_case_table(settings)
     )
     figures = LiveFeed(live_sources(settings))
     feed.start()
