@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import time
-from itertools import islice
+from itertools import islice, takewhile
 from threading import Event, Thread
 
 import pytest
@@ -41,11 +41,8 @@ def live_items(settings: Settings) -> Items:
 
 def pay(settings: Settings, seed: int, payments: int, stop: Event | None = None) -> None:
     intake, _ = open_intake(settings)
-    traffic = (
-        payment
-        for payment in islice(Traffic(TrafficOptions(seed=seed, accounts=600, velocity_share=0.02)), payments)
-        if stop is None or not (stop.is_set() or time.sleep(0.002))
-    )
+    made = islice(Traffic(TrafficOptions(seed=seed, accounts=600, velocity_share=0.02)), payments)
+    traffic = takewhile(lambda _: stop is None or not stop.wait(0.002), made)
     send_generated(intake, traffic, None, lambda _: None)
     intake.flush()
 

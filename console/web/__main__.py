@@ -18,7 +18,7 @@ from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhook_worker import webhooks_of
 from console.work import bucket, control_store, live_case_table, people, topics
-from infra.services import CASE_VIEWS, CONSOLE, metrics_port
+from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
 from projections.worker import serve_metrics
@@ -83,6 +83,9 @@ def live_sources(settings: Settings) -> Sources:
         registry_url=settings.registry_url,
         prefix=settings.prefix,
         view_metrics_url=f"http://{settings.host}:{metrics_port(settings, CASE_VIEWS)}/metrics",
+        verifier_metrics_url=f"http://{settings.host}:{metrics_port(settings, VERIFIER)}/metrics",
+        control_url=settings.control_database,
+        first_table=settings.table,
     )
 
 
