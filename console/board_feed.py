@@ -13,10 +13,10 @@ from confluent_kafka import Consumer, TopicPartition
 
 from console.board import Board
 from console.board_row import row_of
+from console.live_table import LiveTable
 from domain.events import CaseAnswer, CaseEvent
-from projections.case_table import DynamoCaseTable
 from projections.log import KafkaLog, LogRecord
-from projections.view_worker import NAME as VIEW_WORKER
+from projections.view_worker import group_of
 from projections.worker import complain, decoded
 from schemas.codec import Decoder
 from schemas.registry import Registry
@@ -116,7 +116,7 @@ class Changes:
 class BoardFeed:
     """A thread that reads cases.events into the board."""
 
-    def __init__(self, bootstrap: str, registry_url: str, topic: str, table: DynamoCaseTable) -> None:
+    def __init__(self, bootstrap: str, registry_url: str, topic: str, table: LiveTable) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
         self._table = table
@@ -158,10 +158,11 @@ class BoardFeed:
                 self._ended.wait(RETRY_S)
 
     def _follow(self) -> None:
-        starts = self._starts()
+        version, table = self._table.now()
+        starts = self._starts(group_of(self._topic, version.number))
         self.changes.start_from(tuple(starts[number] for number in sorted(starts)))
         log = KafkaLog(self._bootstrap)
-        for view in self._table.views():
+        for view in table.views():
             self.board.put(view)
             if self._ended.is_set():
                 return
@@ -186,9 +187,9 @@ class BoardFeed:
                 row = row_of(view) if view else None
             self.changes.add(change_of(event, record, after, row))
 
-    def _starts(self) -> dict[int, int]:
-        """Up to where the view worker has written what it read: all before is in the table."""
-        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": f"{self._topic}-{VIEW_WORKER}"})
+    def _starts(self, group: str) -> dict[int, int]:
+        """Up to where the live version was written: all before is in its table."""
+        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": group})
         try:
             partitions = sorted(consumer.list_topics(self._topic, timeout=10).topics[self._topic].partitions)
             found = consumer.committed([TopicPartition(self._topic, number) for number in partitions], timeout=10)

@@ -19,7 +19,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from console.live import SERIES_S, LiveFigures, Paid
 from console.live_health import Readers
+from console.view_versions import ViewVersions
 from console.web.evidence import Seen
+from migrations.store import connect
 from projections.log import MAX_BATCH, Follower, KafkaLog, LogRecord
 from projections.worker import complain
 from schemas.codec import Decoder, Unreadable
@@ -46,6 +48,10 @@ class Sources:
     registry_url: str
     prefix: str
     view_metrics_url: str
+    verifier_metrics_url: str = ""
+    control_url: str = ""
+    """The control store, which says which version of the views is live; empty: the first."""
+    first_table: str = ""
 
 
 class LiveFeed:
@@ -192,7 +198,9 @@ class Counting:
         self._decoder = Decoder(Registry(sources.registry_url).schema_text)
         self._positions = starts(sources.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
         self._follower: Follower = self._log.follow(self._positions)
-        self._readers = Readers(sources.bootstrap, topics, sources.view_metrics_url)
+        self._readers = Readers(
+            sources.bootstrap, topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
+        )
         self._said_s = time.monotonic()
         self._readers.start()
 
@@ -257,6 +265,14 @@ def _end(consumer: Consumer, mark: TopicPartition) -> int:
     if marks is None:
         raise KafkaException(f"{mark.topic} {mark.partition} does not say where it ends")
     return int(marks[1])
+
+
+def live_version(sources: Sources) -> Callable[[], int]:
+    """Asks which version of the case views is live."""
+    if not sources.control_url:
+        return lambda: 1
+    versions = ViewVersions(connect(sources.control_url), sources.first_table, now_ms)
+    return lambda: versions.live().number
 
 
 def now_ms() -> int:

@@ -1,19 +1,20 @@
-"""How the pipeline is: how far each reader is behind its log, what is in quarantine, which cases are parked."""
+"""How the pipeline is: how far each reader is behind its log, what is in quarantine, which views are wrong."""
 
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from sqlalchemy.exc import SQLAlchemyError
 
 from projections.process_worker import NAME as PROCESS_WORKER
-from projections.view_worker import NAME as VIEW_WORKER
+from projections.view_worker import group_of
 from schemas.topics import Topics
 
 EVERY_S: Final = 3.0
@@ -23,7 +24,10 @@ STILL_S: Final = 60.0
 """A reader that has records to read, and has not moved for so long, stands still."""
 LATELY_S: Final = 300.0
 TIMEOUT_S: Final = 5
-_PARKED: Final = re.compile(r"^fraudcase_worker_parked_cases(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
+_PARKED: Final = "fraudcase_worker_parked_cases"
+_DIFFERING: Final = "fraudcase_views_differing"
+_CHECKED: Final = "fraudcase_views_checked_total"
+_ROUND: Final = "fraudcase_views_last_full_round_timestamp_seconds"
 
 
 @dataclass(slots=True)
@@ -71,11 +75,19 @@ class Reader:
 class Readers:
     """All of them, looked at now and then in a thread of its own."""
 
-    def __init__(self, bootstrap: str, topics: Topics, view_metrics_url: str) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Topics,
+        view_metrics_url: str,
+        verifier_metrics_url: str = "",
+        live_version: Callable[[], int] = lambda: 1,
+    ) -> None:
         def consumer(group: str) -> Consumer:
             return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
 
-        self._views = Reader("case views", topics.cases_events, consumer(f"{topics.cases_events}-{VIEW_WORKER}"))
+        self._consumer, self._live_version, self._version = consumer, live_version, 1
+        self._views = Reader("case views", topics.cases_events, consumer(group_of(topics.cases_events, 1)))
         self._readers = [
             Reader("risk job", topics.payments_inbound, consumer(f"{topics.payments_inbound}-risk")),
             Reader("entity job", topics.entities_inbound, consumer(f"{topics.entities_inbound}-entity")),
@@ -84,8 +96,10 @@ class Readers:
             Reader("process worker", topics.cases_events, consumer(f"{topics.cases_events}-{PROCESS_WORKER}")),
         ]
         self._quarantine, self._metrics_url = topics.quarantine, view_metrics_url
+        self._verifier_url = verifier_metrics_url
         self._quarantined: deque[tuple[float, int]] = deque()
         self._parked: int | None = None
+        self._verified: dict[str, int] | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
@@ -109,6 +123,8 @@ class Readers:
                  "said": said}
             )  # fmt: skip
         troubled = [f"{row['name']} {row['said']}" for row in rows if row["state"] == "bad"]
+        if self._verified and self._verified["differing"]:
+            troubled.append("stored views differ from the log")
         views = self._views
         last = self._quarantined[-1][1] if self._quarantined else 0
         return {
@@ -118,10 +134,12 @@ class Readers:
             "quarantined": last,
             "quarantined_lately": last - self._quarantined[0][1] if self._quarantined else 0,
             "parked": self._parked,
+            "verified": self._verified,
         }  # fmt: skip
 
     def _run(self) -> None:
         while not self._ended.is_set():
+            self._follow_live_version()
             for reader in self._readers:
                 try:
                     reader.look(time.monotonic())
@@ -139,9 +157,29 @@ class Readers:
             pass  # as it was seen last
         while self._quarantined and self._quarantined[0][0] < now_s - LATELY_S:
             self._quarantined.popleft()
+        parked = self._figures(self._metrics_url, _PARKED)
+        self._parked = parked[0] if parked else None
+        verified = self._figures(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)
+        self._verified = dict(zip(("differing", "checked", "round_at_s"), verified, strict=True)) if verified else None
+
+    def _follow_live_version(self) -> None:
+        """The version of the views that is live says by its own group how far it is."""
         try:
-            with urlopen(self._metrics_url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - our own, on loopback
-                found = _PARKED.search(answer.read().decode())
-            self._parked = int(float(found[1])) if found else None
+            version = self._live_version()
+        except SQLAlchemyError:
+            return  # as it was seen last
+        if version != self._version:
+            self._views.consumer.close()
+            self._views.consumer, self._version = self._consumer(group_of(self._views.topic, version)), version
+
+    def _figures(self, url: str, *names: str) -> list[int] | None:
+        """These figures of a worker; None where it does not say all of them."""
+        if not url:
+            return None
+        try:
+            with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - our own, on loopback
+                text = answer.read().decode()
+            found = [re.search(rf"^{name}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.MULTILINE) for name in names]
+            return [int(float(each[1])) for each in found if each] if all(found) else None
         except (URLError, OSError, ValueError):
-            self._parked = None
+            return None

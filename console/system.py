@@ -55,9 +55,9 @@ def prepare(settings: Settings) -> None:
     register_schemas(settings.registry_url)
     ensure_topics(settings)
     ensure_bucket(settings)
-    case_table(settings).ensure()
     upgrade(connect(settings.control_database))
     master_key(settings)
+    case_table(settings).ensure()
     pack = parse_pack(control_store(settings).first(DEFAULT))
     for topic in topics(settings).ruled_logs:
         activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)

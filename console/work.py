@@ -25,11 +25,13 @@ from rich.text import Text
 
 from console.control import Needed, Store
 from console.engines import Engines
+from console.live_table import LiveTable
 from console.people import People
 from console.progress import Stalled
 from console.rules_log import KafkaRulesLog
 from console.scrubbing import Unscrubbed
 from console.vault import Vault, VaultError
+from console.view_versions import ViewVersions
 from console.webhooks import console_key
 from generator.producer import NotWritten
 from infra.errors import StackError
@@ -89,7 +91,8 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """As text; empty until there is a rate."""
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
 
 
 @contextmanager
@@ -132,9 +135,25 @@ def store_options(settings: Settings, url: str) -> StoreOptions:
     )
 
 
+def case_tables(settings: Settings) -> Callable[[str], DynamoCaseTable]:
+    """Opens tables of case views by their names."""
+    client = table_store(settings)
+    return lambda name: DynamoCaseTable(client, name)
+
+
+def view_versions(settings: Settings) -> ViewVersions:
+    """The versions of the case views."""
+    return ViewVersions(connect(settings.control_database), settings.table, lambda: time.time_ns() // 1_000_000)
+
+
+def live_case_table(settings: Settings) -> LiveTable:
+    """The table of the version of the case views that is live, for whoever runs on while that changes."""
+    return LiveTable(case_tables(settings), view_versions(settings).live)
+
+
 def case_table(settings: Settings) -> DynamoCaseTable:
-    """The table of the case views."""
-    return DynamoCaseTable(table_store(settings), settings.table)
+    """The table of the version of the case views that is live now."""
+    return live_case_table(settings).now()[1]
 
 
 def control_store(settings: Settings) -> Store:

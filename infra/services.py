@@ -10,7 +10,7 @@ from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
 PROCESS, ENTITY_JOB, CONSOLE = "process", "entity-job", "console"
-WEBHOOKS = "webhooks"
+WEBHOOKS, VERIFIER = "webhooks", "view-verifier"
 MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}
 METRICS_PORTS = {
     RISK_JOB: 0,
@@ -22,6 +22,7 @@ METRICS_PORTS = {
     ENTITY_JOB: 6,
     CONSOLE: 7,
     WEBHOOKS: 8,
+    VERIFIER: 9,
 }
 """Each service's port for Prometheus, counted from the first."""
 
@@ -29,7 +30,14 @@ METRICS_PORTS = {
 def services(settings: Settings) -> tuple[Part, ...]:
     """Every program of one system, and the cluster of its jobs; the clock only where it is to tick by itself."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
-    workers = (_case_views(settings), _archive(settings), _process(settings), _console(settings), _webhooks(settings))
+    workers = (
+        _case_views(settings),
+        _archive(settings),
+        _process(settings),
+        _console(settings),
+        _webhooks(settings),
+        _of_console(settings, VERIFIER, "console.view_verifier"),
+    )
     return (*cluster(settings), *jobs(settings), *workers, *clock)
 
 
@@ -125,12 +133,7 @@ def runs(address: str, name: str) -> Callable[[], bool]:
 
 
 def _case_views(settings: Settings) -> Part:
-    return _worker(
-        settings,
-        CASE_VIEWS,
-        "projections.view_worker",
-        *("--dynamodb-url", settings.dynamodb_url, "--table", settings.table),
-    )
+    return _of_console(settings, CASE_VIEWS, "console.view_worker")
 
 
 def _archive(settings: Settings) -> Part:
@@ -160,10 +163,15 @@ def _console(settings: Settings) -> Part:
 
 
 def _webhooks(settings: Settings) -> Part:
-    port = metrics_port(settings, WEBHOOKS)
+    return _of_console(settings, WEBHOOKS, "console.webhook_worker")
+
+
+def _of_console(settings: Settings, name: str, module: str) -> Part:
+    """A worker that needs the control store: it takes all settings from its environment."""
+    port = metrics_port(settings, name)
     return Part(
-        name=service_name(settings, WEBHOOKS),
-        command=python("console.webhook_worker"),
+        name=service_name(settings, name),
+        command=python(module),
         ports={port: "FRAUDCASE_METRICS_PORT"},
         environment=settings.variables(),
         is_ready=answers(f"http://{settings.host}:{port}/metrics"),

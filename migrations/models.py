@@ -246,3 +246,68 @@ class WhatifRunRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
     result: Mapped[str | None] = mapped_column(Text)
     """JSON: the document of docs/whatif.md, with the changed cases that matter most."""
+
+
+class ViewVersionRow(Base):
+    """A version of a view: a table of its own, of which one is live: the one that everybody reads and writes."""
+
+    __tablename__ = "view_versions"
+    __table_args__ = (
+        CheckConstraint("state IN ('building', 'built', 'live', 'old', 'dropped')", name="view_versions_state"),
+        Index(
+            "view_versions_one_live",
+            "view",
+            unique=True,
+            sqlite_where=text("state = 'live'"),
+            postgresql_where=text("state = 'live'"),
+        ),
+    )
+
+    view: Mapped[str] = mapped_column(String(32), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    table_name: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    source: Mapped[str] = mapped_column(String(8))
+    """kafka or s3; empty for the first version, which was never built but grew."""
+    begun_at_ms: Mapped[int] = mapped_column(BigInteger)
+    built_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    live_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    items: Mapped[int | None] = mapped_column(BigInteger)
+    digest: Mapped[str | None] = mapped_column(String(64))
+
+
+class ViewShareRow(Base):
+    """A share of a rebuild: the events of some keys of one partition, up to an offset. Done, or to be done whole."""
+
+    __tablename__ = "view_shares"
+
+    view: Mapped[str] = mapped_column(String(32), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    share: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    shares: Mapped[int] = mapped_column(Integer)
+    """Into how many the partition was divided."""
+    until: Mapped[int] = mapped_column(BigInteger)
+    done_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    events: Mapped[int] = mapped_column(BigInteger)
+    items: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))
+
+
+class ViewCheckRow(Base):
+    """How far the verifier has come with a view: it goes on there after a restart."""
+
+    __tablename__ = "view_checks"
+
+    view: Mapped[str] = mapped_column(String(32), primary_key=True)
+    round: Mapped[int] = mapped_column(Integer)
+    step: Mapped[int] = mapped_column(Integer)
+    checked: Mapped[int] = mapped_column(BigInteger)
+    """Cases in this round so far."""
+    differing: Mapped[int] = mapped_column(BigInteger)
+    found: Mapped[str] = mapped_column(Text)
+    """JSON: the first differences of this round and of the one before, in words."""
+    last_round_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    last_round_checked: Mapped[int] = mapped_column(BigInteger)
+    last_round_differing: Mapped[int] = mapped_column(BigInteger)

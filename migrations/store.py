@@ -1,5 +1,7 @@
 """Opens the control store and brings its schema up to date."""
 
+import fcntl
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,35 @@ def writing(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER})
         yield connection
+
+
+class Busy(RuntimeError):
+    """Somebody else does what only one may do at a time."""
+
+
+@contextmanager
+def only_one(engine: Engine, what: str) -> Iterator[None]:
+    """Do something that only one process of the system may do at a time. Raises Busy at once if another one does.
+
+    The lock is the system's that keeps the store: it goes with the process that holds it, and one that is merely
+    stopped keeps it. With SQLite a file beside the database, with PostgreSQL a lock of a session.
+    """
+    if engine.dialect.name == "postgresql":
+        key = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
+                raise Busy(f"{what} is at work already, in another process")
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+        return
+    with Path(f"{engine.url.database}.{what.replace(' ', '-')}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"{what} is at work already, in another process") from error
+        yield
 
 
 def upgrade(engine: Engine) -> None:

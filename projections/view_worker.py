@@ -1,21 +1,20 @@
 """cases.events to the case views: reads as one of a consumer group, writes idempotently, commits what was written."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from confluent_kafka import Consumer
 
 from domain.case import BrokenLog
 from domain.events import CaseAnswer, SequencedCaseEvent
 from projections.case_history import Known
-from projections.case_table import CaseTable, DynamoCaseTable
+from projections.case_table import CaseTable
 from projections.case_view import CaseView, event_item, project
 from projections.log import MAX_BATCH, as_record
-from projections.stores import StoreOptions, dynamodb_client
-from projections.worker import EVENTS, PARKED, POLL_S, WRITTEN, Stop, complain, decoded, parser, serve_metrics
+from projections.worker import EVENTS, PARKED, POLL_S, WRITTEN, Stop, complain, decoded
 from schemas.codec import Decoder
-from schemas.registry import Registry
 
 NAME = "case-views"
 HOT_CASES = 100_000
@@ -61,16 +60,20 @@ class Projector:
 
     def _advance(self, view: CaseView | None, events: Sequence[SequencedCaseEvent]) -> tuple[CaseView, int] | None:
         case_id, before = events[0].case_id, view.sequence if view else 0
-        try:
-            for event in events:
+        for event in events:
+            try:
                 view = project(view, event)
-        except BrokenLog as broken:
-            self.parked[case_id] = str(broken)
-            PARKED.set(len(self.parked))
-            complain(f"the view of case {case_id} stands still: {broken}. Its events are kept")
+            except BrokenLog as broken:  # one by one: how records came in batches decides nothing
+                self._park(case_id, str(broken))
         if view is None or view.sequence == before:
             return None
         return view, before
+
+    def _park(self, case_id: str, why: str) -> None:
+        if case_id not in self.parked:
+            complain(f"the view of case {case_id} stands still: {why}. Its events are kept")
+        self.parked[case_id] = why
+        PARKED.set(len(self.parked))
 
     def _keep(self, view: CaseView) -> None:
         self._views[view.case_id] = view
@@ -79,39 +82,73 @@ class Projector:
             self._views.popitem(last=False)
 
 
-def main() -> None:
-    """Run until told to stop."""
-    options = parser()
-    options.add_argument("--dynamodb-url", help="default: AWS's own")
-    options.add_argument("--table", required=True)
-    known = options.parse_args()
-    stop = Stop()
-    table = DynamoCaseTable(dynamodb_client(StoreOptions(url=known.dynamodb_url)), known.table)
-    projector, decoder = Projector(table), Decoder(Registry(known.registry).schema_text)
-    topic = known.topics.cases_events
-    consumer = Consumer(
+class Target(NamedTuple):
+    """Where the worker writes: a version of the view, its table, and the consumer group that vouches for it."""
+
+    version: int
+    table: CaseTable
+    group: str
+
+
+def group_of(topic: str, version: int) -> str:
+    """The consumer group of a version: the offsets that it has committed say how far that version's table is.
+
+    So another version has offsets of its own, and a worker that moves to it loses nothing and doubles nothing.
+    """
+    return f"{topic}-{NAME}" if version == 1 else f"{topic}-{NAME}-v{version}"
+
+
+class Moved(Exception):
+    """Another version is live: what was to be written belongs into its table, and comes again from its offsets."""
+
+
+def consumer_of(bootstrap: str, group: str) -> Consumer:
+    """A consumer of a version's group."""
+    return Consumer(
         {
-            "bootstrap.servers": known.bootstrap,
-            "group.id": f"{topic}-{NAME}",
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6_000,  # the least that brokers allow: how long a killed worker's share waits
             "fetch.wait.max.ms": 20,
         }
     )
-    consumer.subscribe([topic])
-    serve_metrics(known.metrics_port)
+
+
+def work(bootstrap: str, topic: str, decoder: Decoder, target: Callable[[], Target], stop: Stop) -> None:
+    """Keep the live version up to date until told to stop; `target` says which one that is, whenever it is asked."""
+    while not stop.is_set:
+        now = target()
+        consumer = consumer_of(bootstrap, now.group)
+        consumer.subscribe([topic])
+        try:
+            _keep(consumer, topic, decoder, now, lambda held=now: _stay(held, target()), stop)  # type: ignore[misc]
+        except Moved as moved:
+            complain(str(moved))
+        finally:
+            consumer.close()
+
+
+def _stay(held: Target, now: Target) -> None:
+    if now.version != held.version:
+        raise Moved(f"version {now.version} of the case views is live: {held.group} gives way to {now.group}")
+
+
+def _keep(consumer: Consumer, topic: str, decoder: Decoder, held: Target, stay: Callable[[], None], stop: Stop) -> None:
+    projector = Projector(held.table)
+
+    def write(events: Sequence[Known]) -> None:
+        stay()
+        projector.apply(events)
+
     while not stop.is_set:
         messages = consumer.consume(MAX_BATCH, timeout=POLL_S)
         if not messages:
+            stay()
             continue
         events = decoded(decoder, map(as_record, messages))
-        if stop.persist(partial(projector.apply, events)):
+        if stop.persist(partial(write, events)):
             consumer.commit(asynchronous=True)
         EVENTS.labels(NAME, topic).inc(len(messages))
         WRITTEN.labels(NAME, "events").inc(len(messages))
-    consumer.close()
-
-
-if __name__ == "__main__":
-    main()

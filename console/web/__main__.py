@@ -20,8 +20,8 @@ from console.web.timelines import Timelines
 from console.webhook_worker import webhooks_of
 from console.whatif_job import WhatifJobs
 from console.whatif_runs import runs_of
-from console.work import bucket, case_table, control_store, people, rules_log, topics, vault
-from infra.services import CASE_VIEWS, CONSOLE, metrics_port
+from console.work import bucket, control_store, live_case_table, people, rules_log, topics, vault
+from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
 from projections.worker import serve_metrics
@@ -39,7 +39,7 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk, keys: Vault) -> D
         settings.oidc_roles_claim,
         settings.oidc_roles,
     )
-    table = case_table(settings)
+    table = live_case_table(settings)
     timelines = Timelines(table)
     feed.changes.tell(lambda change: timelines.changed(change.case_id))
     callback = f"{settings.console_url}/sign-in/oidc/callback"
@@ -68,7 +68,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_S)
     serve_metrics(metrics_port(settings, CONSOLE))
     feed = BoardFeed(
-        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, case_table(settings)
+        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, live_case_table(settings)
     )
     figures = LiveFeed(live_sources(settings))
     feed.start()
@@ -96,6 +96,9 @@ def live_sources(settings: Settings) -> Sources:
         registry_url=settings.registry_url,
         prefix=settings.prefix,
         view_metrics_url=f"http://{settings.host}:{metrics_port(settings, CASE_VIEWS)}/metrics",
+        verifier_metrics_url=f"http://{settings.host}:{metrics_port(settings, VERIFIER)}/metrics",
+        control_url=settings.control_database,
+        first_table=settings.table,
     )
 
 
