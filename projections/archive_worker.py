@@ -1,13 +1,19 @@
 """All logs to the archive, and risk.scored to the analytics table: one worker, a position per partition, kept in S3."""
 
 import hashlib
+import os
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
+
+from prometheus_client import Gauge
 
 from projections.analytics import AnalyticsWriter
 from projections.archive import (
     Bucket,
     Described,
+    Retention,
     mark_of,
     partition_folder,
     segments,
@@ -15,10 +21,12 @@ from projections.archive import (
     write_segment,
 )
 from projections.case_counts import CaseCounts
+from projections.heads import BadHead, Contradiction, HeadWriter
 from projections.leaf import FIELDS, Cut, Shape, cut, record_salt, shape_of
 from projections.log import KafkaLog, LogRecord
+from projections.signing import Signer, load
 from projections.stores import StoreOptions, s3_client
-from projections.worker import EVENTS, WRITTEN, Stop, parser, serve_metrics
+from projections.worker import EVENTS, WRITTEN, Stop, complain, parser, serve_metrics
 from schemas.codec import Decoder
 from schemas.registry import Registry
 from schemas.topics import Topics
@@ -29,7 +37,11 @@ MAX_SEGMENT_BYTES = 32 << 20
 IDLE_POLLS = 10
 MAX_WAITING_POLLS = 250
 """A segment is written when it is full; or when its partition has been quiet, or it has waited, for so many polls."""
+HEAD_POLLS = 15
+"""A head is signed every so many polls, if there is anything new."""
 POLL_S = 0.2
+KEY_VARIABLE = "FRAUDCASE_AUDIT_KEY"
+UNSIGNED = Gauge("fraudcase_audit_unsigned", "1 where the archive contradicts its last head, so that none is signed")
 
 
 class Sink(Protocol):
@@ -175,9 +187,11 @@ class Buffer:
         self._bytes = self._quiet_polls = self._waiting_polls = 0
 
 
-def buffers_of(bucket: Bucket, topics: Topics, log: KafkaLog, registry: Registry) -> dict[tuple[str, int], Buffer]:
+def buffers_of(
+    bucket: Bucket, topics: Topics, log: KafkaLog, registry: Registry, salt_key: bytes | None
+) -> dict[tuple[str, int], Buffer]:
     """A buffer with its sink for every partition of every log."""
-    describer, decoder = Describer(bucket, registry.schema_text), Decoder(registry.schema_text)
+    describer, decoder = Describer(bucket, registry.schema_text, salt_key), Decoder(registry.schema_text)
     archived = (*topics.archived_logs, topics.quarantine)
     buffers: dict[tuple[str, int], Buffer] = {
         (topic, number): Buffer(ArchiveWriter(bucket, topic, number, describer))
@@ -189,16 +203,77 @@ def buffers_of(bucket: Bucket, topics: Topics, log: KafkaLog, registry: Registry
     return buffers
 
 
+class Signing:
+    """A head over everything that is stored, every HEAD_POLLS polls; none any more where the archive contradicts them.
+
+    The archive itself goes on: what is in Kafka alone would be lost with Kafka's retention.
+    """
+
+    def __init__(self, bucket: Bucket, signer: Signer | None, writers: list[ArchiveWriter], kept: Path | None) -> None:
+        self._kept = kept
+        self._heads: HeadWriter | None = None
+        self._polls = 0
+        if signer is None:
+            complain("no audit key (FRAUDCASE_AUDIT_KEY): no heads are signed")
+            return
+        try:
+            seen = kept.read_bytes() if kept is not None and kept.exists() else None
+            self._heads = HeadWriter(bucket, signer, writers, seen)
+        except (Contradiction, BadHead) as error:
+            self._stop(error)
+
+    def is_due(self) -> bool:
+        """Whether to sign, asked once a poll."""
+        self._polls += 1
+        return self._heads is not None and self._polls >= HEAD_POLLS
+
+    def sign(self) -> None:
+        """Sign a head, if there is anything new."""
+        self._polls = 0
+        try:
+            head = None if self._heads is None else self._heads.write()
+        except Contradiction as error:
+            self._stop(error)
+            return
+        if head is not None:
+            WRITTEN.labels(NAME, "heads").inc()
+            if self._kept is not None:
+                self._kept.parent.mkdir(parents=True, exist_ok=True)
+                made = self._kept.with_suffix(".new")
+                made.write_bytes(head.body)
+                made.replace(self._kept)
+
+    def _stop(self, error: Exception) -> None:
+        UNSIGNED.set(1)
+        complain(f"NO HEAD IS SIGNED ANY MORE: {error}. Look: fraudcase audit verify")
+        self._heads = None
+
+
 def main() -> None:
     """Run until told to stop; what is buffered then is written first."""
     options = parser()
     options.add_argument("--s3-url", help="default: AWS's own")
     options.add_argument("--bucket", required=True)
+    options.add_argument(
+        "--last-head", type=Path, help="where the last head that was signed is kept, outside the bucket"
+    )
+    options.add_argument("--lock-mode", choices=("GOVERNANCE", "COMPLIANCE"), default="GOVERNANCE")
+    options.add_argument(
+        "--lock-days", type=int, default=0, help="where the bucket has Object Lock; 0: its own default"
+    )
     known = options.parse_args()
     stop = Stop()
     bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, known.topics.prefix)
+    if known.lock_days and bucket.has_lock():
+        bucket = bucket.locking(Retention(mode=known.lock_mode, days=known.lock_days, now=lambda: datetime.now(UTC)))
     log = KafkaLog(known.bootstrap)
-    buffers = buffers_of(bucket, known.topics, log, Registry(known.registry))
+    given = os.environ.get(KEY_VARIABLE)
+    signer = load(given) if given else None
+    buffers = buffers_of(
+        bucket, known.topics, log, Registry(known.registry), None if signer is None else signer.salt_key
+    )
+    writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
+    signing = Signing(bucket, signer, writers, known.last_head)
     follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()})
     serve_metrics(known.metrics_port)
     while not stop.is_set:
@@ -210,8 +285,11 @@ def main() -> None:
             EVENTS.labels(NAME, place[0]).inc(len(arrived[place]))
             if buffer.is_due and stop.persist(buffer.write):
                 WRITTEN.labels(NAME, "segments").inc()
+        if signing.is_due():
+            stop.persist(signing.sign)
     for buffer in buffers.values():
         buffer.write()
+    signing.sign()
     follower.close()
 
 
