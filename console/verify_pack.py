@@ -1,6 +1,6 @@
 """Verifies an evidence pack of fraudcase: python3 verify.py PACK --public-key KEY [--head FILE]
 
-This one file needs Python 3.8 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal
+This one file needs Python 3.10 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal
 digits, or a file that holds them) from the company that made the pack, but not from the pack; and, if you were
 ever shown a head of its audit log, give that too: only then a log that was rolled back since can be told.
 
@@ -253,20 +253,11 @@ class Avro:
 
 def named(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
     """The records within a schema, by name: a later field may only name them."""
-    if isinstance(schema, list):
-        for branch in schema:
-            named(branch, names)
-    elif isinstance(schema, dict):
-        if schema.get("type") == "record":
-            names[schema["name"]] = schema
-            names["fraudcase." + schema["name"]] = schema
-        for inner in [field["type"] for field in schema.get("fields", [])] + [
-            schema.get("items"),
-            schema.get("values"),
-        ]:
-            named(inner, names)
-        if isinstance(schema.get("type"), (dict, list)):
-            named(schema["type"], names)
+    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    for inner in inside:
+        named(inner, names)
+    if isinstance(schema, dict) and schema.get("type") == "record":
+        names[schema["name"]] = names["fraudcase." + schema["name"]] = schema
     return names
 
 
@@ -274,7 +265,7 @@ def shown_fields(record: Any, schema: Any) -> dict[str, Any]:
     """What the bytes of a record say that are shown: its fields by name; one that is withheld is not there."""
     names = named(schema, {})
     fields = {}
-    for field, (name, salt, data) in zip(schema["fields"], record["parts"][2:]):
+    for field, (name, salt, data) in zip(schema["fields"], record["parts"][2:], strict=True):
         expect(field["name"] == name, "a part is not named as its field")
         if salt is not None:
             reader = Avro(bytes.fromhex(data), names)
@@ -312,7 +303,7 @@ def read_head(body: bytes, key: bytes) -> Any:
 
 
 def check_growth(head: Any, old: Any, proofs: Any, places: Any) -> None:
-    """An older head is the beginning of the pack's: its number, its time, and every tree that the pack has records of."""
+    """An older head is the beginning of the pack's: in number, in time, in each tree."""
     name = "head %d" % old["number"]
     expect(old["number"] < head["number"] and old["time_ms"] <= head["time_ms"], name + " is not older than the pack's")
     if old["number"] + 1 == head["number"]:
@@ -377,10 +368,8 @@ def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
     is_so = is_included(leaf, int(name[:3], 16) >> 2, CASE_BUCKETS, path, bytes.fromhex(tree["cases"]))
     counts = [each[1:] for each in entry if each[0] == name]
     expect(is_so and len(counts) == 1, "the head does not say how many events the case has")
-    mine = [
-        record["data"] for (found, number, _), record in records.items()
-        if (found, number) == (topic, partition) and record["data"] and record["data"].get("case_id") == claim["case_id"]
-    ]  # fmt: skip
+    datas = [record["data"] or {} for where, record in records.items() if where[:2] == (topic, partition)]
+    mine = [data for data in datas if data.get("case_id") == claim["case_id"]]
     sequences = sorted(data["sequence"] for data in mine if "sequence" in data)
     expect(sequences == list(range(1, counts[0][0] + 1)), "the case has %d events, not those shown" % counts[0][0])
     expect(len(mine) - len(sequences) == counts[0][1], "the case has %d answers, not those shown" % counts[0][1])
