@@ -27,6 +27,7 @@ from infra.services import check_slots, services
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
 from migrations.store import connect, upgrade
+from projections import signing
 
 NEEDED_BYTES = 2 << 30
 
@@ -51,7 +52,9 @@ def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -
 
 
 def prepare(settings: Settings) -> None:
-    """Schemas, logs, bucket, tables, and rules where there are none yet; doing it again changes nothing."""
+    """Audit key, schemas, logs, bucket, tables, and rules where there are none yet; again, it changes nothing."""
+    if settings.audit_key is None and not settings.audit_key_file.exists():
+        signing.ensure(settings.audit_key_file)
     register_schemas(settings.registry_url)
     ensure_topics(settings)
     ensure_bucket(settings)

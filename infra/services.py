@@ -1,6 +1,7 @@
 """The system's own programs, as parts that run beside the stores: the Flink jobs, the workers, the clock."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from infra.errors import StackError
 from infra.flink_cluster import cluster
@@ -137,9 +138,14 @@ def _case_views(settings: Settings) -> Part:
 
 
 def _archive(settings: Settings) -> Part:
-    return _worker(
-        settings, ARCHIVE, "projections.archive_worker", *("--s3-url", settings.s3_url, "--bucket", settings.bucket)
+    part = _worker(
+        settings,
+        ARCHIVE,
+        "projections.archive_worker",
+        *("--s3-url", settings.s3_url, "--bucket", settings.bucket, "--last-head", str(settings.last_head.resolve())),
+        *("--lock-mode", settings.audit_lock_mode, "--lock-days", str(settings.audit_lock_days)),
     )
+    return replace(part, environment={**part.environment, "FRAUDCASE_AUDIT_KEY": settings.audit_key_source})
 
 
 def _process(settings: Settings) -> Part:

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     aws_secret_access_key: SecretStr = SecretStr("local")
     """The local stores take any key; real ones come from the environment."""
 
+    audit_key: SecretStr | None = None
+    """What signs the audit log's heads: a file, or 64 hexadecimal digits; without it, a file in `home/keys`."""
+    audit_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
+    audit_lock_days: int = 0
+    """How long what is archived cannot be deleted, where the bucket has Object Lock; 0: as the bucket itself says."""
+
     control_url: SecretStr | None = None
     """The control store, as SQLAlchemy's URL (`postgresql://…`); without one it is SQLite in `home`."""
 
@@ -92,6 +98,21 @@ class Settings(BaseSettings):
     def jar_folder(self) -> Path:
         """Where downloaded jars are kept."""
         return self.jars or self.home / "jars"
+
+    @property
+    def audit_key_file(self) -> Path:
+        """Where the audit key lies if none is given."""
+        return self.home / "keys" / f"{self.prefix}audit.key"
+
+    @property
+    def audit_key_source(self) -> str:
+        """The audit key as it is handed to those who sign: a file, or itself."""
+        return str(self.audit_key_file.resolve()) if self.audit_key is None else self.audit_key.get_secret_value()
+
+    @property
+    def last_head(self) -> Path:
+        """Where the last signed head is kept, outside the bucket."""
+        return self.home / "data" / f"{self.prefix}last-head.json"
 
     @property
     def control_database(self) -> str:
