@@ -25,7 +25,6 @@ from projections.view_worker import Projector, group_of
 from schemas.catalog import all_schemas, latest
 from schemas.codec import Decoder, Encoder
 from tests.test_case import flag, history
-from tests.test_control import engine, postgres  # noqa: F401 - fixtures
 
 NAMES = sorted({schema.name for schema in all_schemas()})
 ENCODER = Encoder({name: number for number, name in enumerate(NAMES, start=1)})
