@@ -203,11 +203,16 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
         elif path.suffix in (".jsonl", ".ndjson", ".json"):
             with partial.open("w", encoding="utf-8") as file:
                 for row in rows:
-                    file.write(json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n")
+                    file.write(json_line(row, schema))
                     count += 1
         else:
             raise BadFile(f"{path}: the suffix must be .parquet, .csv or .jsonl")
     return count
+
+
+def json_line(row: Mapping[str, Any], schema: pa.Schema) -> str:
+    """A row as a line of JSON, its columns in the order of the schema."""
+    return json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n"
 
 
 def _csv_cell(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """`fraudcase generate`, `ingest`, `flags`, `backtest`, `clock`."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,7 +29,10 @@ from projections.log import KafkaLog
 from schemas.codec import Decoder
 from schemas.registry import Registry
 
-Out = Annotated[Path, typer.Option("--out", help="Parquet, CSV or JSON lines, by its suffix")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Parquet, CSV or JSON lines, by its suffix; without one, JSON lines to standard output"),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -121,7 +125,7 @@ def ingest(
 
 
 def flags(
-    out: Out,
+    out: Out = None,
     run: Annotated[str | None, typer.Option(help="only the rows of this run of `ingest` or `generate`")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -133,10 +137,11 @@ def flags(
 
 
 def backtest(
-    out: Out,
-    transactions: Annotated[
-        Path | None, typer.Option(help="Parquet, CSV or JSON lines with the columns of Transaction")
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Parquet, CSV or JSON lines with the columns of Transaction")
     ] = None,
+    out: Out = None,
+    transactions: Annotated[Path | None, typer.Option(help="the same as FILE")] = None,
     from_log: Annotated[
         bool, typer.Option("--from-log", help="the recorded log, with its activations and labels, instead of a file")
     ] = False,
@@ -144,8 +149,9 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """Decide again on every payment of a file, without any server, or of the recorded log: one row out for each in."""
-    if (transactions is None) is not from_log:
-        raise fail("give --transactions FILE, or --from-log")
+    if (file is not None) + (transactions is not None) + from_log != 1:
+        raise fail("give a FILE, or --from-log")
+    transactions = file or transactions
     if transactions is None:
         if rules is not None:
             raise fail("--from-log decides by the rule packs in the log: --rules is for files")
@@ -175,7 +181,11 @@ def _decided_again(settings: Settings) -> list[dict[str, object]]:
     return [answer.line for answer in answered(log, names, decoder, decisions=decisions)]
 
 
-def _write_decisions(out: Path, lines: list[dict[str, object]], as_json: bool) -> None:
+def _write_decisions(out: Path | None, lines: list[dict[str, object]], as_json: bool) -> None:
+    if out is None:
+        for line in lines:
+            sys.stdout.write(files.json_line(line, files.DECISIONS))
+        return
     try:
         rows = files.write_table(out, lines, files.DECISIONS)
     except (BadFile, OSError) as error:

@@ -131,7 +131,7 @@ def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(
     assert len(quarantined(settings, "conflict")) == 2
     live, offline = tmp_path / "flags.jsonl", tmp_path / "backtest.jsonl"
     assert command.invoke(app, ["flags", "--out", str(live), "--run", report["run"]]).exit_code == 0
-    assert command.invoke(app, ["backtest", "--transactions", str(file), "--out", str(offline)]).exit_code == 0
+    assert command.invoke(app, ["backtest", str(file), "--out", str(offline)]).exit_code == 0
     assert live.read_bytes() == offline.read_bytes()
     assert sum(bool(json.loads(line)["rules"]) for line in live.read_text().splitlines()) == report["flagged"] > 20
 

@@ -1,0 +1,251 @@
+"""`make prove`: every unit once, each kept when it has passed, until all have or the slice of time is used up.
+
+Exit 0: all have passed. 1: one failed, and said how. 3: the time is up; the same command goes on.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from console import system
+from infra import stack
+from infra.parts import parts
+from infra.settings import CHECKOUT
+from projections.certificate import source_digest
+from tests.planted.bugs import BUGS
+from tests.prove.kills import beside, home, parsed, plan, root_of
+
+ROUNDS, KILLS = 10, 6
+"""Sixty kills in all; the processes take turns, so that each of them is killed at least three times."""
+CHUNKS = 80
+PLACES = (
+    ("UTC", "C"),
+    ("Asia/Kathmandu", "de_DE.UTF-8"),
+    ("America/St_Johns", "tr_TR.UTF-8"),
+    ("Pacific/Apia", "C.UTF-8"),
+)
+BASE = beside("base")
+Found = dict[str, Any]
+FOLDERS = ("console", "domain", "generator", "infra", "migrations", "projections", "schemas", "stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One thing to be shown; `run` gives its figures, and raises where it is not so."""
+
+    name: str
+    run: Callable[[], Found]
+
+
+class Unproven(Exception):
+    """A unit did not come out as it must; the message says how."""
+
+
+def units() -> Iterator[Unit]:
+    """All of them, in order; those after the first compare with what it came to."""
+    yield Unit("base", base)
+    for name, changed in (
+        ("batches-of-1-s", {"flink_window_ms": 1_000}),
+        ("parallelism-4", {"flink_parallelism": 4}),
+        ("process-mode", {"flink_mode": "process"}),
+    ):
+        yield Unit(name, lambda name=name, changed=changed: same_root(name, changed))  # type: ignore[misc]
+    for number in range(ROUNDS):
+        yield Unit(f"kills-{number + 1:02d}", lambda number=number: kills(number))  # type: ignore[misc]
+    for name, variables, options in readings():
+        yield Unit(name, lambda v=variables, o=options: same_certificate(v, o))  # type: ignore[misc]
+    yield Unit("another-clone", lambda: same_certificate({}, ["--from", "s3"], elsewhere=True))
+    yield Unit("registry-off", registry_off)
+    yield Unit("mutations", lambda: tests("tests/test_verify_pack.py", FRAUDCASE_MUTATIONS="10000"))
+    yield Unit("case-model", lambda: tests("tests/test_case_model.py", FRAUDCASE_HYPOTHESIS_RUNS="1000"))
+    for bug in BUGS:
+        yield Unit(f"planted-{bug.name}", lambda bug=bug: planted(bug.name))  # type: ignore[misc]
+
+
+def readings() -> Iterator[tuple[str, dict[str, str], list[str]]]:
+    """Replays of one history: by the name of what differs, the variables, and the options."""
+    for source in ("kafka", "s3"):
+        for workers in ("1", "8"):
+            yield f"{source}-{workers}-workers", {}, ["--from", source, "--workers", workers]
+    for number, (zone, language) in enumerate(PLACES):
+        variables = {"TZ": zone, "LANG": language, "LC_ALL": language, "PYTHONHASHSEED": str(1 + number * 7919)}
+        yield f"zone-and-language-{number + 1}", variables, ["--from", "s3" if number % 2 else "kafka"]
+
+
+def base() -> Found:
+    """The plainest run, and its certificate; its logs stay for the readings."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, _ = root_of(BASE, Path(folder))
+    found = certificate({}, ["--from", "kafka"])
+    if found["root"] != root or not found["matches_live"]:
+        raise Unproven(f"the certificate says {found['root']}, the run came to {root}")
+    return {"root": root, "certificate": found}
+
+
+def same_root(name: str, changed: dict[str, object]) -> Found:
+    """A system that runs otherwise."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, _ = root_of(beside(name, **changed), Path(folder))
+    return {"root": _expect(root)}
+
+
+def kills(number: int) -> Found:
+    """A system on a cluster of two TaskManagers that is killed at random moments."""
+    settings = beside(f"kills{number}", flink_cluster_taskmanagers=2, flink_parallelism=2)
+    with tempfile.TemporaryDirectory() as folder:
+        root, killed = root_of(settings, Path(folder), plan(1_000 + number, KILLS, CHUNKS), number * KILLS)
+    return {"root": _expect(root), "killed": killed}
+
+
+def same_certificate(variables: dict[str, str], options: list[str], *, elsewhere: bool = False) -> Found:
+    """A replay in another process, its certificate compared with the first one, whole."""
+    if not elsewhere:
+        return _expect_certificate(certificate(variables, options))
+    with tempfile.TemporaryDirectory(prefix="another clone ") as folder:
+        for name in (*FOLDERS, "tests"):
+            shutil.copytree(CHECKOUT / name, Path(folder) / name)
+        return _expect_certificate(certificate({"PYTHONPATH": folder}, options, Path(folder)))
+
+
+def registry_off() -> Found:
+    """From both sources with the registry down."""
+    registry = [part for part in parts(home()) if part.name == "registry"]
+    stack.down(home(), registry)
+    try:
+        for source in ("kafka", "s3"):
+            found = _expect_certificate(certificate({}, ["--from", source]))
+    finally:
+        stack.up(home(), parts(home()))
+    return found
+
+
+def certificate(variables: dict[str, str], options: list[str], folder: Path = CHECKOUT) -> Found:
+    """What `fraudcase replay --certificate` writes there, in an empty home folder."""
+    with tempfile.TemporaryDirectory() as empty:
+        file = Path(empty) / "certificate.json"
+        result = subprocess.run(
+            [sys.executable, "-m", "console.cli", "replay", *options, "--certificate", str(file)],
+            cwd=folder, env={**os.environ, **BASE.variables(), "HOME": empty, **variables},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if result.returncode:
+            raise Unproven(
+                f"fraudcase replay {' '.join(options)} ended with {result.returncode}: {result.stderr[-2000:]}"
+            )
+        return parsed(file)
+
+
+def tests(file: str, **variables: str) -> Found:
+    """Tests of the suite, with their full counts."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
+        cwd=CHECKOUT, env={**os.environ, **variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = result.stdout.strip().splitlines()[-1:]
+    if result.returncode:
+        raise Unproven(f"{file} ended with {result.returncode}: {result.stdout[-3000:]}")
+    return {"tests": last, **variables}
+
+
+def planted(name: str) -> Found:
+    """A planted bug that its tests must find."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.planted", name], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise Unproven(f"{result.stdout[-3000:]}{result.stderr[-1000:]}")
+    return {}
+
+
+def _expect(root: str) -> str:
+    wanted = str(passed()["base"]["root"])
+    if root != wanted:
+        raise Unproven(f"the root is {root}, that of the plainest run is {wanted}")
+    return root
+
+
+def _expect_certificate(found: Found) -> Found:
+    wanted = passed()["base"]["certificate"]
+    differing = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if differing:
+        raise Unproven(f"the certificate differs in {', '.join(differing)}")
+    return {"root": found["root"]}
+
+
+def results() -> Path:
+    """Where it is kept what has passed: for this code, and no other."""
+    return home().home / f"passed-{source_digest()[:16]}.jsonl"
+
+
+def passed() -> dict[str, Found]:
+    """The figures of the units that have passed."""
+    file = results()
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {entry["unit"]: entry for entry in map(json.loads, lines)}
+
+
+def main() -> int:
+    """Go on from where it was left."""
+    parser = argparse.ArgumentParser(prog="python -m tests.prove", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=55, help="no unit is begun after so long")
+    parser.add_argument("--list", action="store_true", help="say which units there are, and which have passed")
+    parser.add_argument("--again", action="store_true", help="forget what has passed")
+    parser.add_argument("names", nargs="*", metavar="UNIT", help="only units whose names begin so, and the first")
+    known = parser.parse_args()
+    if known.again:
+        results().unlink(missing_ok=True)
+    chosen = [u for u in units() if not known.names or u.name == "base" or u.name.startswith(tuple(known.names))]
+    done = passed()
+    if known.list:
+        for unit in chosen:
+            say(f"{'passed' if unit.name in done else 'to do':<8}{unit.name}")
+        return 0
+    return carry_out([unit for unit in chosen if unit.name not in done], len(chosen), known.minutes * 60)
+
+
+def carry_out(waiting: list[Unit], total: int, seconds: float) -> int:
+    """Each unit in turn, while there is time."""
+    begun = time.monotonic()
+    home().home.mkdir(parents=True, exist_ok=True)
+    system.up(home(), report=lambda _, __: None, only_stores=True)
+    try:
+        for number, unit in enumerate(waiting):
+            if time.monotonic() - begun > seconds:
+                say(f"{len(waiting) - number} of {total} units are left. Go on: make prove")
+                return 3
+            at = time.monotonic()
+            try:
+                figures = unit.run()
+            except Exception as error:  # whatever it is, the unit did not pass
+                say(f"FAILED  {unit.name}: {type(error).__name__}: {error}")
+                return 1
+            took = round(time.monotonic() - at, 1)
+            with results().open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"unit": unit.name, "seconds": took, **figures}) + "\n")
+            say(f"passed  {unit.name:<32} {took:7.1f} s  {', '.join(figures.get('killed', []))}")
+    finally:
+        with suppress(Exception):
+            system.down(home(), lambda _, __: None)
+    counted = sum(len(each.get("killed", [])) for each in passed().values())
+    say(f"all {total} units have passed; {counted} processes were killed")
+    return 0
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Systems that are killed at random moments while they decide, and must come to the same root all the same."""
+
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+
+from console import system
+from console.progress import Stalled
+from console.replaying import replay
+from console.work import topics
+from infra import stack
+from infra.flink_cluster import cluster
+from infra.parts import Part, parts
+from infra.services import services
+from infra.settings import CHECKOUT, Settings
+from schemas.codec import Encoder
+from schemas.registry import Registry
+from tests.test_invariance import CHUNK, Recorded, recording, tick
+
+PORTS: dict[str, Any] = {
+    "kafka_port": 21092, "kafka_controller_port": 21093, "registry_port": 21081, "dynamodb_port": 21000,
+    "s3_port": 21090, "flink_port": 21082, "metrics_port": 21400, "console_port": 21080, "flink_cluster_port": 21600,
+}  # fmt: skip
+PATIENCE_S = 300.0
+SEED = 1
+
+
+def home() -> Settings:
+    """The stores that every system here shares."""
+    folder = CHECKOUT / ".fraudcase"
+    return Settings(home=folder / "prove", jars=folder / "jars", partitions=8, clock_every_s=0, **PORTS)
+
+
+def beside(prefix: str, **changed: object) -> Settings:
+    """A system of its own on these stores; one runs at a time."""
+    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000}
+    return home().model_copy(update={"prefix": f"{prefix}-", **small, **changed})
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill: before which chunk of the recording, how long after it was written, and whom."""
+
+    chunk: int
+    after_s: float
+    dead_s: float
+    victim: int
+
+
+def plan(seed: int, kills: int, chunks: int) -> list[Kill]:
+    """Random moments from a seed, in order."""
+    draw = random.Random(seed)
+    made = [
+        Kill(draw.randrange(chunks), draw.uniform(0, 1.5), draw.uniform(0, 2), draw.randrange(1 << 16))
+        for _ in range(kills)
+    ]
+    return sorted(made, key=lambda kill: (kill.chunk, kill.after_s))
+
+
+def root_of(settings: Settings, ticks: Path, kills: Sequence[Kill] = (), start: int = 0) -> tuple[str, list[str]]:
+    """What the recording comes to in a system of its own, and who was killed on the way. Raises Stalled.
+
+    The victims go round through all processes from `start` on, so that enough rounds kill each of them.
+    """
+    system.prepare(settings)
+    everyone = [*parts(settings), *services(settings)]
+    names = [part.name for part in everyone]
+    records = recording(SEED, Encoder(Registry(settings.registry_url).ids()))
+    killed: list[str] = []
+    with running(settings, everyone):
+        half = len(records) // 2
+        for first, last in ((0, half), (half, len(records))):
+            for begin in range(first, last, CHUNK):
+                write(settings, records[begin : min(last, begin + CHUNK)])
+                for kill in kills:
+                    if kill.chunk == begin // CHUNK:
+                        killed.append(names[(start + len(killed)) % len(names)])
+                        _kill(settings, everyone, killed[-1], kill)
+            settled(settings)
+            tick(settings, ticks, records[last - 1])
+        return str(settled(settings)["root"]), killed
+
+
+def _kill(settings: Settings, everyone: Sequence[Part], name: str, kill: Kill) -> None:
+    time.sleep(kill.after_s)
+    stack.kill(settings, name)
+    time.sleep(kill.dead_s)
+    stack.up(settings, everyone)
+
+
+@contextmanager
+def running(settings: Settings, everyone: Sequence[Part]) -> Iterator[None]:
+    """Everything up; afterwards the system is down again, and the stores stay."""
+    stack.up(settings, everyone)
+    try:
+        yield
+    finally:
+        stack.down(settings, (*services(settings), *cluster(settings)))
+
+
+def write(settings: Settings, records: Sequence[Recorded]) -> None:
+    """Append records in order, each once, though the broker may be killed meanwhile."""
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "partitioner": "murmur2_random",
+            "enable.idempotence": True,
+            "message.timeout.ms": int(PATIENCE_S * 1000),
+        }
+    )
+    for record in records:
+        producer.produce(topics(settings).payments_inbound, record.value, record.key, timestamp=record.timestamp_ms)
+    if producer.flush(PATIENCE_S):
+        raise Stalled(f"payments were not acknowledged within {PATIENCE_S:.0f} s")
+
+
+def settled(settings: Settings) -> dict[str, Any]:
+    """The certificate, once all is there that the logs lead to. Raises Stalled, also where anything differs."""
+    begun, said = time.monotonic(), "nothing yet"
+    while time.monotonic() - begun < PATIENCE_S:
+        try:
+            found = replay(settings, "kafka")
+        except KafkaException as error:  # a broker that was just started again
+            said = str(error)
+        else:
+            if not found.is_lag:
+                if found.problems:
+                    raise Stalled("\n".join(found.problems[:5]))
+                return found.certificate
+            said = "\n".join(found.problems[:5])
+        time.sleep(0.5)
+    raise Stalled(f"not all is there after {PATIENCE_S:.0f} s: {said}")
+
+
+def parsed(file: Path) -> dict[str, Any]:
+    """A certificate that was written to a file."""
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
