@@ -5,6 +5,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from confluent_kafka import KafkaException
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -52,6 +53,8 @@ def activate(
             written = engines(settings).activate(version, actor, engine_log(settings))
     except Refused as refused:
         raise fail(str(refused)) from refused
+    except KafkaException as error:
+        raise fail(f"the logs cannot be reached at {settings.kafka_bootstrap}: {error}. Cure: fraudcase up") from error
     except SQLAlchemyError as error:
         raise _store_failed(error) from error
     report({"engine": version, "says": ENGINES[version].says, "partitions_written": written}, as_json=as_json)

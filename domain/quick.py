@@ -28,5 +28,5 @@ def quick(kind: type[Made]) -> type[Made]:
         stores.append(f"    self.{field.name} = {field.name}")
     lines = [f"def __init__(self, *, {', '.join(arguments)}):", "    become(self, '__class__', draft)", *stores]
     exec(compile("\n".join([*lines, "    self.__class__ = kind"]), f"<{kind.__name__}>", "exec"), names)  # noqa: S102 - our own text
-    kind.__init__ = names["__init__"]  # type: ignore[misc]
+    kind.__init__ = names["__init__"]  # type: ignore[method-assign]
     return kind

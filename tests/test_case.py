@@ -28,6 +28,7 @@ from domain.events import (
     to_fields,
 )
 from domain.payment import Refusal
+from projections.case_table import MemoryCaseTable
 from projections.case_view import CaseView, project, view_item
 
 ACCOUNT = "acct-anna"
@@ -100,6 +101,27 @@ def test_the_first_flag_opens_a_case_and_further_ones_join_it() -> None:
     assert isinstance(linked, RiskLinked)
     assert (opened.sequence, linked.sequence, opened.case_id) == (1, 2, linked.case_id)
     assert opened.case_id == CASE  # uuid5 of the typology and the flag: the same in every replay
+
+
+def test_rules_stand_in_the_order_of_their_reasons() -> None:
+    """Eight of them: an order by chance, as that of a set, would have to be very lucky."""
+    names = tuple(f"rule-{letter}" for letter in "hgfedcba")
+    reasons = tuple(replace(REASON, rule=name) for name in names)
+    opened, linked = history(flag(1, reasons=reasons), flag(2, reasons=reasons))[1]
+    assert isinstance(opened, CaseOpened)
+    assert isinstance(linked, RiskLinked)
+    assert opened.rules == linked.rules == names
+
+
+def test_a_view_is_stored_only_over_the_one_it_was_made_from() -> None:
+    """Two writers of one case: who was overtaken is told so, and what the other one stored stays."""
+    events = [event for event in history(flag(1), flag(2))[1] if not isinstance(event, CaseAnswer)]
+    table, first = MemoryCaseTable(), project(None, events[0])
+    second = project(first, events[1])
+    assert table.save([(first, 0)], []) == []
+    assert table.save([(second, 1)], []) == []
+    assert table.save([(first, 0)], []) == [CASE]
+    assert table.view(CASE) == second
 
 
 def test_each_typology_has_its_own_case() -> None:
@@ -456,6 +478,11 @@ def test_a_broken_log_is_an_error() -> None:
     with pytest.raises(BrokenLog, match="opens while"):
         cased([opened, opened])
     assert isinstance(opened, CaseOpened)
+    linked = history(flag(1), flag(2), flag(3))[1]
+    with pytest.raises(BrokenLog, match="RiskLinked 3 cannot follow"):
+        cased([linked[0], linked[2]])
+    with pytest.raises(BrokenLog, match="RiskLinked 2 cannot follow"):
+        cased([linked[0], linked[1], linked[1]])
     with pytest.raises(BrokenLog, match="has no case"):
         evolve(AccountCases(account_id=ACCOUNT), history(flag(1), flag(2))[1][1])
 

@@ -13,7 +13,7 @@ from domain.case_flags import on_tick
 from domain.case_fold import CaseFold, decide
 from domain.events import CaseEvent, ClockTicked, to_fields
 from domain.payment import Refusal
-from tests.test_case import NOON, flag
+from tests.test_case import NOON, flag, history
 
 LAST = 5_000_000_000_000
 
@@ -91,8 +91,7 @@ def test_a_decision_changes_nothing_of_the_state_that_it_reads() -> None:
 
 
 def test_events_keep_what_they_said_while_their_case_goes_on() -> None:
-    fold = CaseFold()
-    events = [event for number in range(1, 30) for event in fold.step(flag(number)) if event]
+    fold, events = history(*(flag(number) for number in range(1, 30)))
     said = [to_fields(event) for event in events]
     fold.step(ClockTicked(tick_id="t", now_ms=NOON * 2))
     for number in range(30, 60):

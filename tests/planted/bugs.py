@@ -1,0 +1,172 @@
+"""The bugs: an exact edit of one file each, and the tests that must fail with it."""
+
+from typing import NamedTuple
+
+
+class Bug(NamedTuple):
+    """`old` stands exactly once in `file`; with `new` in its place, at least one of `tests` fails."""
+
+    name: str
+    says: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+CASE, COMMANDS, ENGINES = "tests/test_case.py", "tests/test_case_commands.py", "tests/test_engines.py"
+RISK, DUE = "tests/test_risk.py", "tests/test_case_due.py"
+GOLDEN = f"{ENGINES}::test_an_engine_says_what_it_always_said"
+
+BUGS = (
+    Bug(
+        "fold-reads-the-clock", "a case opens when the machine says so, not when the payment was made",
+        "domain/case_flags.py", "opened_at_ms=record.event_time,",
+        'opened_at_ms=__import__("time").time_ns() // 1_000_000,',
+        (f"{CASE}::test_time_that_is_up_escalates_at_the_tick_and_only_then", GOLDEN),
+    ),
+    Bug(
+        "fold-draws-lots", "the id of a case is random",
+        "domain/events.py", 'return str(uuid5(CASES, f"{typology}\\x1f{first_flag_id}{after}"))',
+        'return str(__import__("uuid").uuid4())',
+        (f"{CASE}::test_the_first_flag_opens_a_case_and_further_ones_join_it",),
+    ),
+    Bug(
+        "set-order", "the rules of a flag stand in the order of a set, another one in each process",
+        "domain/case_flags.py", "return tuple([reason.rule for reason in record.reasons])",
+        "return tuple({reason.rule for reason in record.reasons})",
+        (f"{CASE}::test_rules_stand_in_the_order_of_their_reasons",),
+    ),
+    Bug(
+        "order-of-a-heap", "accounts that are due come in the order of their deadlines, not of their names",
+        "domain/case_due.py", "return sorted(taken)", "return taken",
+        (f"{DUE}::test_who_is_due_is_who_was_put_last_at_such_a_time",),
+    ),
+    Bug(
+        "dropped-event", "a case whose first flag is grave enough is not escalated",
+        "domain/case_flags.py",
+        "return [*events, first, *_escalated_by(record, state.account_id, opened(None, first))]",
+        "return [*events, first]",
+        (f"{CASE}::test_a_case_escalates",),
+    ),
+    Bug(
+        "double-apply", "the last flag of an account, delivered again, is linked again",
+        "domain/case_flags.py", "return record.sequence <= state.risk_sequence",
+        "return record.sequence < state.risk_sequence",
+        (f"{CASE}::test_a_redelivered_flag_adds_nothing_even_when_others_came_between",),
+    ),
+    Bug(
+        "answered-twice", "a command that is delivered again is carried out again",
+        "domain/case_answers.py", "if command.command_id in state.answered:", "if not state.account_id:",
+        (f"{CASE}::test_an_analyst_escalates_and_is_answered_once",),
+    ),
+    Bug(
+        "flags-after-a-gap", "a flag is taken although the one before it has not come",
+        "domain/case_fold.py", "record.sequence > state.risk_sequence + 1", "record.sequence > state.risk_sequence + 2",
+        (f"{CASE}::test_a_flag_after_a_gap_waits",),
+    ),
+    Bug(
+        "no-sequence-check", "an event may follow any other",
+        "domain/case.py", "if event.sequence != case.sequence + 1:", "if event.sequence < 1:",
+        (f"{CASE}::test_a_broken_log_is_an_error",),
+    ),
+    Bug(
+        "float-money", "amounts are divided as floats",
+        "domain/case_flags.py", "major = amount_minor // 10 ** DECIMALS[each]",
+        "major = amount_minor / 10 ** DECIMALS[each]",
+        (GOLDEN,),
+    ),
+    Bug(
+        "window-without-its-edge", "a payment exactly as old as the window is left out",
+        "domain/families.py",
+        "first = bisect_left(history.times, payment.event_time_ms - window_ms, 0, index + 1)",
+        "first = bisect_left(history.times, payment.event_time_ms - window_ms + 1, 0, index + 1)",
+        ("tests/test_families.py::test_a_family_fires_at_its_edge",),
+    ),
+    Bug(
+        "horizon-a-millisecond-short", "a payment that is just in time is refused",
+        "domain/history.py", "return payment.event_time_ms < self.latest_ms - HORIZON_MS",
+        "return payment.event_time_ms <= self.latest_ms - HORIZON_MS",
+        (f"{RISK}::test_past_the_horizon_is_refused",),
+    ),
+    Bug(
+        "duplicates-count", "the same payment again is decided again",
+        "domain/risk.py", "if known and history.holds(payment):", "if known and not history.holds(payment):",
+        (f"{RISK}::test_the_same_content_adds_nothing_and_other_content_is_decided_and_reported",),
+    ),
+    Bug(
+        "late-payments-restate-nothing", "what a late payment changes about later ones is not said",
+        "domain/risk.py", "outputs += self._restate(history, index)", "self._restate(history, index)",
+        (f"{RISK}::test_a_late_payment_restates_what_it_changes_and_only_that",),
+    ),
+    Bug(
+        "clock-goes-back", "an older tick is believed",
+        "domain/case_fold.py", "if tick.now_ms <= self._now_ms:", "if tick.now_ms < 0:",
+        (f"{CASE}::test_a_clock_that_goes_back_is_not_believed",),
+    ),
+    Bug(
+        "decision-changes-the-state", "what a case would be is tried out on the case itself",
+        "domain/case.py",
+        "case = replace(case, value_minor=value, linked=linked, payments=payments, recent=[*case.recent])",
+        "del value, linked, payments",
+        (f"{DUE}::test_a_decision_changes_nothing_of_the_state_that_it_reads",),
+    ),
+    Bug(
+        "stale-version-accepted", "a command is carried out although the case has moved on",
+        "domain/case_answers.py", "if command.seen_sequence != case.sequence:",
+        "if command.seen_sequence > case.sequence:",
+        (f"{CASE}::test_a_refused_command_says_why",),
+    ),
+    Bug(
+        "two-eyes", "the value from which a second person must agree is itself left out",
+        "domain/case_answers.py", "if value >= FOUR_EYES_FROM_VALUE_MAJOR:", "if value > FOUR_EYES_FROM_VALUE_MAJOR:",
+        (COMMANDS,),
+    ),
+    Bug(
+        "old-engine-changed", "what the second engine does otherwise, the first one does too",
+        "domain/case_flags.py", "if engine.weighs_restatements:", "if engine.number:",
+        (GOLDEN,),
+    ),
+    Bug(
+        "engine-forgotten", "after a restart a partition is decided by the first engine again",
+        "domain/engines.py", "return {ENGINE_KEY: str(self.now.number).encode()} if changed else {}",
+        "return {} if changed else {}",
+        (f"{ENGINES}::test_the_state_keeps_the_engine",),
+    ),
+    Bug(
+        "digest-leaves-out-a-field", "two histories of other merchants have the same digest",
+        "domain/digest.py", 'return canonical_json({"type": type(event).__name__, **data})',
+        'return canonical_json({"type": type(event).__name__, **data, "merchant_id": None})',
+        ("tests/test_digest.py::test_everything_else_does",),
+    ),
+    Bug(
+        "quarantine-drops", "a record that the case job cannot decide on is passed over",
+        "stream/processors.py", "emissions.append(self._quarantine(record, events))", "emissions += []",
+        (f"{ENGINES}::test_a_job_keeps_its_engine_and_quarantines_what_it_does_not_know",),
+    ),
+    Bug(
+        "mask-misses", "the shortest card numbers stay in what people write",
+        "domain/masking.py", "if len(digits) >= SHORTEST and is_luhn_valid(digits):",
+        "if len(digits) > SHORTEST and is_luhn_valid(digits):",
+        ("tests/test_masking.py",),
+    ),
+    Bug(
+        "view-without-its-condition", "an overtaken writer of views writes over what the other one stored",
+        "projections/case_table.py", "if (stored.sequence if stored else 0) == before:", "if before >= 0:",
+        (f"{CASE}::test_a_view_is_stored_only_over_the_one_it_was_made_from",),
+    ),
+    Bug(
+        "audit-record-skipped", "who approved a rule pack is not noted",
+        "console/control.py", 'self._log(session, row, "approved", actor)', "session.flush()",
+        ("tests/test_control.py::test_a_pack_becomes_active_after_a_second_person_approved_it",),
+    ),
+    Bug(
+        "every-partition-but-one", "after a crash the partitions that lack a rule pack are not written to",
+        "console/engines.py", "written = log.write(activation(engine, begun_by), since)",
+        "written = log.write(activation(engine, begun_by), since) if last.actor == actor else 0",
+        (f"{ENGINES}::test_after_a_crash_the_same_command_writes_only_what_is_missing",),
+    ),
+)  # fmt: skip
+"""Small ones, as they happen; none is found by types or lint alone."""
+QUICK = ("stale-version-accepted", "digest-leaves-out-a-field")
+"""Those that `make test` plants; `make prove` plants all."""
