@@ -260,7 +260,7 @@ def flags_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> d
     """Latencies from the payment to its flag: the risk job alone, as its rate was measured, at a steady rate."""
     messages.print(f"from the payment to the flag, at {rate:,.0f} payments/s", highlight=False)
     with running(settings, ours(settings).parts):
-        _wait_until_caught_up(settings)
+        wait_until_caught_up(settings)
         seen = measure(settings, traffic, rate, WARM_S, STEADY_S, with_views=False)
     return {
         "half_load_tx_per_s": round(rate),
@@ -275,7 +275,7 @@ def views_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> d
     names = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB, CASE_VIEWS)}
     path = (*cluster(settings), *(part for part in services(settings) if part.name in names))
     with running(settings, path):
-        _wait_until_caught_up(settings)
+        wait_until_caught_up(settings)
         seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
     return {
         "path_tx_per_s": round(rate),
@@ -285,7 +285,7 @@ def views_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> d
     }
 
 
-def _wait_until_caught_up(settings: Settings) -> None:
+def wait_until_caught_up(settings: Settings) -> None:
     """Until flags, case events and views have come as far as the payments that are there lead to."""
     names, table = topics(settings), case_table(settings)
     before, moved = -1, time.monotonic()
