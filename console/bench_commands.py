@@ -9,6 +9,7 @@ import typer
 
 from console import system
 from console.bench_console import Load, bench_console, console_settings
+from console.bench_replay import bench_replay
 from console.bench_rules import bench_rules
 from console.benchmark import bench_settings, bench_stream
 from console.rule_files import load_pack
@@ -83,6 +84,28 @@ def console(
     report(document, as_json=False)
     if not document["within_aim"]:
         raise typer.Exit(1)
+
+
+@bench.command()
+def replay(
+    out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
+    transactions: Annotated[int, typer.Option(min=10_000, help="how many payments")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default one a core")] = None,
+) -> None:
+    """How fast history is derived again, beside consuming and decoding the same records with nothing done to them."""
+    home = Settings()
+    settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
+    with explained():
+        started = system.up(home, report=tell, only_stores=True)
+        try:
+            document = bench_replay(settings, transactions, seed, workers)
+        finally:
+            if started:
+                system.down(home, lambda _, __: None)
+    if out is not None:
+        out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    report(document, as_json=False)
 
 
 @bench.command()

@@ -287,7 +287,7 @@ def views_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> d
     messages.print(f"from the payment to the case view, at {rate:,.0f} payments/s", highlight=False)
     names = {service_name(settings, name) for name in (CASE_JOB, CASE_VIEWS)}
     with running(settings, tuple(part for part in services(settings) if part.name in names)):
-        _wait_until_caught_up(settings)
+        wait_until_caught_up(settings)
         seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
     return {
         "path_tx_per_s": round(rate),
@@ -297,7 +297,7 @@ def views_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> d
     }
 
 
-def _wait_until_caught_up(settings: Settings) -> None:
+def wait_until_caught_up(settings: Settings) -> None:
     """Until flags, case events and views have come as far as the payments that are there lead to."""
     names, table = topics(settings), case_table(settings)
     before, moved = -1, time.monotonic()

@@ -355,8 +355,8 @@ def _derived(results: Sequence[Read], topics: Topics) -> Derived:
         for chains in decided.chains.values():
             for account_id, chain in chains.of.items():
                 history.digest.add_chain(account_id, chain)
-        decisions.update(decided.partition.to_bytes(4, "big") + decided.decisions)
-        if decided.records:
+        if decided.records:  # what is not there is not known of a partition in the archive
+            decisions.update(decided.partition.to_bytes(4, "big") + decided.decisions)
             inbound.update(decided.partition.to_bytes(4, "big") + decided.content)
         derived.packs += (pack_id for pack_id in dict.fromkeys(decided.packs) if pack_id not in derived.packs)
     derived.decisions, derived.inbound = decisions.hexdigest(), inbound.hexdigest()

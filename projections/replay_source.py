@@ -14,6 +14,7 @@ from projections.archive import Altered, Bucket
 from projections.archive_columns import Answers, ArchiveColumns
 from projections.log import Batch, KafkaLog
 from projections.stores import StoreOptions, s3_client
+from schemas.catalog import all_schemas
 from schemas.codec import Decoder, Unreadable
 from schemas.registry import Registry
 from schemas.topics import Topics
@@ -132,7 +133,18 @@ class _KafkaLogs(KafkaLog):
         return self.ends(topic)
 
     def answers(self, topic: str, partition: int, until: int) -> Iterator[Answers]:
-        decoder = Decoder(self.schema_text, {"Scored": SCORED, "Duplicate": DUPLICATE})
+        value: bytes | None = None
+
+        def lookup(schema_id: int) -> str | None:
+            try:
+                return self.schema_text(schema_id)
+            except Gap:  # answers are in the archive as a table, so their schema is not
+                text = _fitting(DecisionsMade.__name__, value)
+                if text is None:
+                    raise
+                return text
+
+        decoder = Decoder(lookup, {"Scored": SCORED, "Duplicate": DUPLICATE})
         for batch in self.batches(topic, partition, until):
             for offset, value in zip(batch.offsets, batch.values, strict=True):
                 try:
@@ -144,3 +156,14 @@ class _KafkaLogs(KafkaLog):
                 else:
                     detail = f"{topic} partition {partition} offset {offset} holds no answers: {name}"
                     self.altered.append(Altered(topic, partition, offset, detail))
+
+
+def _fitting(name: str, value: bytes | None) -> str | None:
+    """The newest of our schemas of a record that reads a value to its last byte."""
+    for schema in reversed([each for each in all_schemas() if each.name == name]):
+        try:
+            Decoder({0: schema.text}.get).decode(bytes(5) + (value or b"")[5:])
+        except Unreadable:
+            continue
+        return schema.text
+    return None

@@ -44,7 +44,7 @@ class Workers:
             with _patient_collector():
                 return [_carried_out(task, self._log, self._seen) for task in tasks]
         futures: dict[int, Future[Read]] = {}
-        with _without_main():
+        with without_main():
             for number in sorted(range(len(tasks)), key=lambda number: -tasks[number].weight * tasks[number].end):
                 futures[number] = self._pool.submit(_run, tasks[number])
         ordered = [futures[number] for number in range(len(tasks))]
@@ -103,7 +103,7 @@ def _patient_collector() -> Iterator[None]:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Workers that begin here do not import the program's main module again: they need nothing of the command line."""
     main = sys.modules["__main__"]
     names = [name for name in ("__file__", "__spec__") if getattr(main, name, None) is not None]

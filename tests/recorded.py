@@ -17,7 +17,7 @@ from domain.payment import FIELDS
 from domain.rules import THREE, RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.analytics import AnalyticsWriter
-from projections.archive import SCHEMA, Altered, Bucket, record_sha256
+from projections.archive import Altered, Bucket, record_sha256
 from projections.archive_columns import Answers, ArchiveColumns
 from projections.archive_worker import ArchiveWriter, Describer
 from projections.log import Batch, LogRecord
@@ -230,11 +230,14 @@ def archive(logs: Recording, folder: Path) -> FolderSource:
     return FolderSource(folder)
 
 
-def alter(folder: Path, topic: str, change: Callable[[bytes], bytes | None]) -> tuple[int, int]:
+Put = Callable[[str, bytes, Mapping[str, str]], None]
+
+
+def alter(store: Bucket, put: Put, topic: str, change: Callable[[bytes], bytes | None]) -> tuple[int, int]:
     """Change the first record of a log that can be changed, and its SHA-256 with it; returns where it stands."""
-    store = FolderBucket(folder)
     for key in store.keys(f"log/{topic}/"):
-        rows = pq.read_table(BytesIO(store.get(key) or b"")).to_pylist()
+        table = pq.read_table(BytesIO(store.get(key) or b""))
+        rows = table.to_pylist()
         for row in rows:
             changed = None if row["value"] is None else change(row["value"])
             if changed is not None:
@@ -243,7 +246,7 @@ def alter(folder: Path, topic: str, change: Callable[[bytes], bytes | None]) -> 
                 place = row["topic"], row["partition"], row["offset"], row["timestamp_ms"]
                 row["sha256"] = record_sha256(LogRecord(*place, row["key"], changed, headers))
                 sink = BytesIO()
-                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
-                store.put(key, sink.getvalue(), store.metadata(key))
+                pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), sink)
+                put(key, sink.getvalue(), store.metadata(key))
                 return row["partition"], row["offset"]
     raise AssertionError(f"nothing to change in {topic}")

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from infra.settings import Settings
 from migrations.models import SubjectKeyRow
 from migrations.store import connect
 from projections.log import KafkaLog
-from schemas.codec import Decoder, Encoder
+from schemas.codec import Decoder, Encoder, Unreadable
 from schemas.registry import Registry
+from tests.recorded import alter
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 20_000
@@ -251,6 +253,84 @@ def test_an_altered_event_in_the_archive_is_named_and_changes_the_digest(
         assert document["live_digest"] != before["live_digest"] == document["replay_digest"]
     finally:
         store._client.put_object(**place, Body=original)  # type: ignore[arg-type]
+
+
+def test_certificates_are_equal_wherever_they_are_made(
+    settings: Settings, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Kafka and from the archive, by one process and by several, with the registry and without: the same bytes."""
+    settled = settle(settings).document
+    files = [tmp_path / name for name in ("kafka", "s3", "kafka-without", "s3-without")]
+    for number, file in enumerate(files):
+        if number == 2:
+            monkeypatch.setenv("FRAUDCASE_REGISTRY_PORT", "1")  # nobody answers there
+        source, workers = file.name.partition("-")[0], str(1 + number % 3)
+        result = command.invoke(app, ["replay", "--from", source, "--workers", workers, "--certificate", str(file)])
+        assert result.exit_code == 0, result.output
+    assert len({file.read_bytes() for file in files}) == 1
+    made = json.loads(files[0].read_text())
+    assert made["matches_live"]
+    assert made["counts"]["payments"] == settled["payments"]
+    assert made["digests"]["history"] == settled["replay_digest"] == settled["live_digest"]
+    assert command.invoke(app, ["replay", "--expect", str(files[1])]).exit_code == 0
+    files[0].write_text(json.dumps({**made, "root": "0" * 64}))
+    assert command.invoke(app, ["replay", "--expect", str(files[0])]).exit_code == 1
+
+
+def test_a_replay_until_a_time_leaves_out_what_came_later(
+    settings: Settings, command: CliRunner, tmp_path: Path
+) -> None:
+    settle(settings)
+    log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
+    times = sorted(
+        record.timestamp_ms for number, end in log.ends(topic).items() for record in log.read(topic, number, end)
+    )
+    middle, files = times[len(times) // 2], (tmp_path / "kafka", tmp_path / "s3")
+    for file in files:
+        result = command.invoke(
+            app, ["replay", "--from", file.name, "--until", str(middle), "--certificate", str(file)]
+        )
+        assert result.exit_code == 0, result.output
+    made = json.loads(files[0].read_text())
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert 0 < sum(end for _, end in made["log_ranges"]["payments.inbound"].values()) < len(times)
+    assert made["until"] == middle
+
+
+def test_an_altered_payment_in_the_archive_is_named_though_its_checksum_was_made_anew(
+    settings: Settings, command: CliRunner, tmp_path: Path
+) -> None:
+    settle(settings)
+    store, registry = bucket(settings), Registry(settings.registry_url)
+    decoder, encoder = Decoder(registry.schema_text), Encoder(registry.ids())
+    originals: dict[str, tuple[bytes | None, dict[str, str]]] = {}
+
+    def put(key: str, body: bytes, metadata: Mapping[str, str]) -> None:
+        originals.setdefault(key, (store.get(key), store.metadata(key)))
+        place = {"Bucket": store._bucket, "Key": store._prefix + key, "Metadata": dict(metadata)}
+        store._client.put_object(**place, Body=body)  # type: ignore[arg-type]
+
+    def change(value: bytes) -> bytes | None:
+        try:
+            name, data = decoder.decode(value)
+        except Unreadable:
+            return None
+        if name != "Transaction" or data["account_id"] == "acct-bad-input":
+            return None
+        return encoder.encode(name, {**data, "amount_minor": data["amount_minor"] + 1})
+
+    partition, offset = alter(store, put, topics(settings).payments_inbound, change)
+    try:
+        file = tmp_path / "certificate.json"
+        result = command.invoke(app, ["replay", "--from", "s3", "--no-live-views", "--certificate", str(file)])
+        assert result.exit_code == 1
+        first = json.loads(file.read_text())["first_difference"]
+        assert (first["topic"], first["partition"], first["offset"]) == ("payments.inbound", partition, offset)
+        assert first["recorded"]["transaction_id"] == first["derived"]["transaction_id"]
+    finally:
+        for key, (body, metadata) in originals.items():
+            put(key, body or b"", metadata)
+    assert command.invoke(app, ["replay", "--from", "s3"]).exit_code == 0
 
 
 def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> None:
