@@ -256,6 +256,17 @@ def test_a_refused_row_is_kept_whole_and_sealed(keys: Vault, fields: dict[str, A
     assert run_subject("run-1") == "intake/run-1"
 
 
+def test_of_a_refused_row_with_a_card_number_only_the_id_is_kept(keys: Vault) -> None:
+    """A time that happens to pass the check of card numbers is none."""
+    for changed, has_row in (({"counterparty": "4111111111111111"}, False), ({"event_time": 1_740_000_000_000}, True)):
+        intake = Sink(keys)
+        intake.send(row(amount_minor="x", **changed), "file.jsonl")
+        ((_, value),) = intake.written
+        body = json.loads(value[value.index(b'{"transaction_id"') : value.rindex(b"}") + 1])
+        assert (body["transaction_id"], "row" in body) == (TX["transaction_id"], has_row)
+        assert b"41111111" not in value
+
+
 def test_a_files_refusals_do_not_quote_what_they_refuse(tmp_path: Path) -> None:
     file = tmp_path / "payments.jsonl"
     good = {name: value for name, value in row().items() if value is not None}
