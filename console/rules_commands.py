@@ -16,7 +16,7 @@ from console.stack_commands import AsJson
 from console.work import control_store, explained, fail, iso_time, messages, report, rules_log
 from domain.rules import BadRulePack
 from infra.settings import Settings
-from migrations.models import RulePackRow
+from migrations.models import RulePackLogRow, RulePackRow
 from migrations.store import connect, upgrade
 
 rules = typer.Typer(no_args_is_help=True, help="Rule packs: draft, approved by a second person, active, retired.")
@@ -121,13 +121,20 @@ def show(name: Name, as_json: AsJson = False) -> None:
         history = store.history(row.pack_id)
     document = json.loads(row.document)
     if as_json:
-        steps = [{"action": step.action, "actor": step.actor, "at_ms": step.at_ms} for step in history]
+        steps = [{"action": step.action, "actor": step.actor, "at_ms": step.at_ms, **_tried(step)} for step in history]
         sys.stdout.write(json.dumps({**_shown(row), "document": document, "history": steps}, indent=2) + "\n")
         return
     report(_shown(row), as_json=False)
     for step in history:
-        sys.stdout.write(f"{iso_time(step.at_ms)}  {step.action} by {step.actor}\n")
+        tried = "".join(f", with what-if {run_id}" for run_id in _tried(step).values())
+        sys.stdout.write(f"{iso_time(step.at_ms)}  {step.action} by {step.actor}{tried}\n")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _tried(step: RulePackLogRow) -> dict[str, str]:
+    """The what-if that an approval rests on."""
+    found = json.loads(step.detail).get("whatif_run")
+    return {"whatif_run": found} if found else {}
 
 
 def upgrade_store() -> None:

@@ -96,7 +96,8 @@ def pack_of(settings: Settings, reference: str) -> RulePack:
                 pass  # not a pack that was drafted; perhaps one that comes along
         return load_pack(reference)
     except BadRulePack as error:
-        raise fail(str(error)) from error
+        drafted = "" if Path(reference).is_file() else ", or one that was drafted (fraudcase rules list)"
+        raise fail(f"{error}{drafted}") from error
 
 
 def _run(settings: Settings, pack: RulePack, asked: Asked, actor: str) -> dict[str, Any]:

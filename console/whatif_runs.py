@@ -14,7 +14,7 @@ from console.whatif import Asked, Progress, Source, shortened
 from domain.rules import RulePack, parse_pack
 from infra.settings import Settings
 from migrations.models import WhatifRunRow
-from migrations.store import connect, writing
+from migrations.store import connect, reading, writing
 from projections.whatif import Stretch
 
 MAX_KEPT: Final = 500
@@ -59,7 +59,7 @@ class WhatifRuns:
 
     def asked(self, run_id: str) -> tuple[RulePack, Asked]:
         """What a run is to do."""
-        with Session(self._engine) as session:
+        with reading(self._engine) as connection, Session(connection) as session:
             row = session.get_one(WhatifRunRow, run_id)
         source = cast(Source, row.source)
         return parse_pack(row.document), Asked(source, Stretch(row.from_ms, row.to_ms), row.minutes_per_case)
@@ -99,20 +99,20 @@ class WhatifRuns:
     def of_pack(self, pack_id: str) -> list[WhatifRunRow]:
         """The runs of a pack, the newest first, without what they found."""
         wanted = select(WhatifRunRow).where(WhatifRunRow.pack_id == pack_id)
-        with Session(self._engine) as session:
+        with reading(self._engine) as connection, Session(connection) as session:
             newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
             return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
 
     def standing(self) -> list[tuple[str, str, int]]:
         """The last runs, how they are and how far: what pages are kept up to date by."""
         columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
-        with Session(self._engine) as session:
+        with reading(self._engine) as connection, Session(connection) as session:
             newest = select(*columns).order_by(WhatifRunRow.begun_at_ms.desc()).limit(5)
             return [(run_id, state, records) for run_id, state, records in session.execute(newest)]
 
     def run(self, run_id: str) -> WhatifRunRow | None:
         """One run."""
-        with Session(self._engine) as session:
+        with reading(self._engine) as connection, Session(connection) as session:
             return session.get(WhatifRunRow, run_id)
 
     def state(self, row: WhatifRunRow) -> str:

@@ -14,6 +14,7 @@ from console.control import Needed, Refused, Store
 from console.rule_diff import differences
 from console.web.permissions import Role
 from console.web.whatif_report import report
+from console.web.whatif_view import step_of
 from console.whatif import Asked, document
 from console.whatif_job import carry_out
 from console.whatif_runs import SILENT_MS, RunRefused
@@ -300,3 +301,16 @@ def test_a_run_that_fails_says_why(desk: Desk) -> None:
     desk.runs.begin(STRICT, ASKED, "rui", alone=True)
     with pytest.raises(RunRefused, match="one at a time"):
         desk.runs.begin(STRICT, ASKED, "rui", alone=True)
+
+
+@pytest.mark.parametrize(
+    ("most", "step"), [(1, 1), (5, 1), (6, 2), (11, 5), (26, 10), (129, 50), (251, 100), (9_999, 2_000)]
+)
+def test_charts_have_round_lines(most: int, step: int) -> None:
+    assert step_of(most) == step
+
+
+def test_a_what_if_of_nothing_is_shown_too() -> None:
+    found = document(run(MemoryLog(), pack()), ASKED)
+    assert (found["payments"], found["changed"], found["per_day"]) == (0, [], [])
+    assert "No case differs" in report(found)

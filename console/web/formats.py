@@ -106,7 +106,7 @@ def short_id(identity: str) -> str:
 
 def count(number: float) -> str:
     """A number as people read it, with one decimal where it is not whole."""
-    return f"{number:,}" if isinstance(number, int) else f"{number:,.1f}"
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
 FILTERS: Final[dict[str, Any]] = {

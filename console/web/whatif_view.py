@@ -122,7 +122,7 @@ def _days(series: list[dict[str, Any]]) -> Days:
     groups = [series[at : at + each] for at in range(0, len(series), each)]
     sums = [(sum(day["baseline"] for day in group), sum(day["new"] for day in group)) for group in groups]
     most = max([1, *(value for pair in sums for value in pair)])
-    step = _step(most)
+    step = step_of(most)
     top = -(-most // step) * step
     slot = (WIDTH - _LEFT - _RIGHT) / max(1, len(groups))
     high = DAYS_HEIGHT - _TOP - _BOTTOM
@@ -149,12 +149,14 @@ def _days(series: list[dict[str, Any]]) -> Days:
     )
 
 
-def _step(most: int) -> int:
+def step_of(most: int) -> int:
     """A round distance between lines, of which there are two to five."""
     size = 1
-    while most / size > 5:
-        size *= 5 if str(size)[0] == "2" and most / size <= 12.5 else 2 if str(size)[0] in "15" else 5
-    return size
+    while True:
+        for times in (1, 2, 5):
+            if most <= 5 * times * size:
+                return times * size
+        size *= 10
 
 
 def _day(day: str) -> str:

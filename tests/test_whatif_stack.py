@@ -1,0 +1,85 @@
+"""What-if on the real stack: by the rules in force both sides are what was decided live; Kafka and S3 say the same."""
+
+import json
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from console.cli import app
+from console.demo_commands import settle
+from console.intake import Answers, open_intake, send_generated
+from console.replaying import replay
+from console.whatif import Asked
+from console.whatif_job import WhatifJobs
+from console.whatif_runs import runs_of
+from domain.rules import DEFAULT, Velocity
+from generator.traffic import Traffic, TrafficOptions
+from infra.settings import Settings
+from projections.whatif import Stretch
+
+pytestmark = pytest.mark.acceptance
+STRICTER = replace(
+    DEFAULT,
+    name="stricter",
+    rules=tuple(replace(rule, at_least=9) if isinstance(rule, Velocity) else rule for rule in DEFAULT.rules),
+)
+
+
+def said(command: CliRunner, *arguments: str) -> dict[str, Any]:
+    result = command.invoke(app, ["whatif", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_what_other_rules_would_have_done(
+    settings: Settings, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, (intake, sent) = Answers(settings), open_intake(settings)
+    options = TrafficOptions(seed=31, accounts=300, velocity_share=0.003)
+    send_generated(intake, islice(Traffic(options), 5_000), None, lambda _: None)
+    intake.flush()
+    answers.wait_for(sent.places)
+    settle(settings)
+    recorded = replay(settings, "kafka").document
+    same = said(command, "--rules", "default")
+    assert same["changed"] == []
+    assert same["cases"]["baseline"] == same["cases"]["new"] > 5
+    assert same["cases"]["baseline"] == recorded["cases_opened"]
+    assert same["cases"]["escalations"]["baseline"] == recorded["cases_escalated"]
+    assert same["alerts"]["baseline"] >= recorded["flags"]
+
+    file, html, out = (tmp_path / name for name in ("stricter.json", "report.html", "all.json"))
+    file.write_text(STRICTER.canonical, encoding="utf-8")
+    found = said(command, "--rules", str(file), "--html", str(html), "--out", str(out))
+    assert found["cases"]["lost"] > 0
+    assert json.loads(out.read_text()) == found
+    assert "<script" not in html.read_text()
+    archived = said(command, "--rules", str(file), "--source", "s3")
+    assert {**archived, "source": "kafka", "run_id": ""} == {**found, "run_id": ""}
+
+    runs, jobs = runs_of(settings), WhatifJobs(settings)
+    run_id = runs.begin(STRICTER, Asked("kafka", Stretch()), "rui", alone=True)
+    jobs.start(run_id)
+    deadline = time.monotonic() + 60
+    while (row := runs.run(run_id)) is not None and row.state == "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    jobs.stop()
+    assert row is not None
+    assert (row.state, row.error, row.payments) == ("done", None, found["payments"])
+
+    monkeypatch.setenv("FRAUDCASE_RULES_NEED_WHATIF", "1")
+    monkeypatch.setenv("FRAUDCASE_RULES_WHATIF_PAYMENTS", str(found["payments"]))
+    twin = tmp_path / "twin.json"
+    twin.write_text(replace(STRICTER, version=9).canonical, encoding="utf-8")
+    for each in (file, twin):
+        assert command.invoke(app, ["rules", "draft", str(each), "--actor", "rui"]).exit_code == 0
+    assert command.invoke(app, ["rules", "approve", "stricter@3", "--actor", "lea"]).exit_code == 0
+    refused = command.invoke(app, ["rules", "approve", "stricter@9", "--actor", "lea"])
+    assert refused.exit_code == 1
+    assert "no what-if of at least" in refused.output
