@@ -42,7 +42,7 @@ def live_items(settings: Settings) -> Items:
 def pay(settings: Settings, seed: int, payments: int, stop: Event | None = None) -> None:
     intake, _ = open_intake(settings)
     made = islice(Traffic(TrafficOptions(seed=seed, accounts=600, velocity_share=0.02)), payments)
-    traffic = takewhile(lambda _: stop is None or not stop.wait(0.002), made)
+    traffic = takewhile(lambda _: stop is None or not stop.wait(0.005), made)
     send_generated(intake, traffic, None, lambda _: None)
     intake.flush()
 
