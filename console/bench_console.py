@@ -17,7 +17,7 @@ from console.board_row import DONE
 from console.progress import Stalled
 from console.stack_commands import tell
 from console.system import prepare
-from console.web.permissions import ROUTES, Role
+from console.web.permissions import Role
 from console.work import case_table, messages, people, progress
 from domain.case_events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
 from infra import stack
@@ -249,11 +249,27 @@ def pages(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
         ("timeline", f"{case}/timeline", 15),
         ("neighbours", f"{case}/neighbours", 5),
         ("search", f"/api/v1/search?by=merchant&value=merchant-{draw.randrange(2_000):04}", 5),
-        ("queue page", f"/queue?{_filters(draw)}", 20 if "GET /queue" in ROUTES else 0),
-        ("case page", case.removeprefix("/api/v1"), 20 if "GET /cases/{case_id}" in ROUTES else 0),
+        ("queue page", f"/queue?{_page_filters(draw)}", 20),
+        ("case page", f"/cases/{chosen}", 20),
     ]
     kind, path, _ = draw.choices(kinds, weights=[weight for _, _, weight in kinds])[0]
     return kind, path
+
+
+def _page_filters(draw: random.Random) -> str:
+    """As the form of the queue's page has them."""
+    some = [f"sort={draw.choice(('-score', 'opened', '-opened', '-changed', 'due'))}"]
+    if draw.random() < 0.5:
+        some.append(f"typology={draw.choice(TYPOLOGIES)}")
+    if draw.random() < 0.4:
+        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *sorted(DONE)), 2)]
+    if draw.random() < 0.2:
+        some.append(f"assignee={draw.choice(('-', *ANALYSTS))}")
+    if draw.random() < 0.3:
+        some.append(f"score_from={draw.randrange(500, 1_000)}")
+    if draw.random() < 0.2:
+        some.append("escalated=yes")
+    return "&".join(some)
 
 
 def _filters(draw: random.Random) -> str:

@@ -121,14 +121,15 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
 
 
 def _items(request: Request, now: CaseView) -> list[Item]:
-    """All that the table has of the case, once that is as much as the board shows."""
-    table, parts = doors_of(request).table, parts_of(request)
-    items = table.items_of(now.case_id)
+    """All that is kept or stored of the case, once that is as much as the board shows."""
+    timelines, parts = doors_of(request).timelines, parts_of(request)
+    kept = timelines.kept_items(now.case_id)
+    items = timelines.read_items(now.case_id) if kept is None else kept
     for _ in range(int(BEHIND_S / _STEP_S)):
         if sum(item["sk"].startswith("event#") for item in items) >= now.sequence:
             break
         parts.wait(_STEP_S)
-        items = table.items_of(now.case_id)
+        items = timelines.read_items(now.case_id)
     return items
 
 

@@ -1,13 +1,17 @@
 """Pages from templates: everything is escaped, and a name that a template lacks is an error."""
 
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Final
 
 from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from console.people import csrf_token
 from console.web.formats import FILTERS
+from projections.case_view import CaseView
 
 FOLDER = Path(__file__).parent
 TEMPLATES = Environment(
@@ -18,6 +22,30 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters.update(FILTERS)
+MAX_ROWS: Final = 20_000
+
+
+class Rows:
+    """Rows of the queue as they were rendered: one says the same as long as its case does."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int, bool], Markup] = OrderedDict()
+        self._lock = Lock()
+
+    def row(self, view: CaseView, may_choose: bool) -> Markup:
+        """The row of a case."""
+        key = view.case_id, view.sequence, may_choose
+        found = self._kept.get(key)
+        if found is None:
+            found = Markup(TEMPLATES.get_template("_row.html").render(view=view, may_choose=may_choose))  # noqa: S704
+            with self._lock:
+                self._kept[key] = found
+                if len(self._kept) > MAX_ROWS:
+                    self._kept.popitem(last=False)
+        return found
+
+
+TEMPLATES.globals["case_row"] = Rows().row
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:

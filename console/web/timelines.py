@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from projections.case_table import CaseTable
+from projections.case_view import Item
 
 MAX_CASES: Final = 5_000
 MAX_ENTRIES: Final = 300
@@ -28,6 +29,13 @@ class Entry(NamedTuple):
     text: str
 
 
+class Kept(NamedTuple):
+    """A case's items as the table has them, and what happened, from them."""
+
+    items: list[Item]
+    entries: list[Entry]
+
+
 class Timelines:
     """Those of all cases; `changed` must be called with each change of one."""
 
@@ -36,7 +44,7 @@ class Timelines:
         self._clock = clock
         self._lock = threading.Lock()
         self._reads = threading.BoundedSemaphore(AT_ONCE)
-        self._kept: OrderedDict[str, list[Entry]] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._changed: OrderedDict[str, float] = OrderedDict()
 
     def changed(self, case_id: str) -> None:
@@ -50,6 +58,15 @@ class Timelines:
 
     def kept(self, case_id: str) -> list[Entry] | None:
         """What happened, if it is kept: asks nobody."""
+        found = self._find(case_id)
+        return None if found is None else found.entries
+
+    def kept_items(self, case_id: str) -> list[Item] | None:
+        """The items of a case, if they are kept: asks nobody."""
+        found = self._find(case_id)
+        return None if found is None else found.items
+
+    def _find(self, case_id: str) -> Kept | None:
         with self._lock:
             found = self._kept.get(case_id)
             if found is not None:
@@ -58,12 +75,20 @@ class Timelines:
 
     def read(self, case_id: str) -> list[Entry]:
         """What happened, from the table."""
+        return self._read(case_id).entries
+
+    def read_items(self, case_id: str) -> list[Item]:
+        """The items of a case, from the table."""
+        return self._read(case_id).items
+
+    def _read(self, case_id: str) -> Kept:
         with self._reads:
             asked_at = self._clock()
-            found = entries_of(self._table.items_of(case_id))
+            items = self._table.items_of(case_id)
+        found = Kept(items, entries_of(items))
         with self._lock:
             is_settled = self._changed.get(case_id, -SETTLED_S) <= asked_at - SETTLED_S
-            if is_settled and len(found) <= MAX_ENTRIES:
+            if is_settled and len(found.entries) <= MAX_ENTRIES:
                 self._kept[case_id] = found
                 if len(self._kept) > MAX_CASES:
                     self._kept.popitem(last=False)
