@@ -402,6 +402,10 @@ def _schemas_of(records: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({record["schema"] for record in records if record["form"] == FIELDS})
 
 
+def _json(data: dict[str, Any] | None) -> str | None:
+    return None if data is None else canonical_json(data).decode()
+
+
 def _parquet(records: Sequence[dict[str, Any]]) -> bytes:
     """The records for programs; of a value of which anything is withheld only the JSON of the rest."""
 
@@ -426,6 +430,6 @@ def _parquet(records: Sequence[dict[str, Any]]) -> bytes:
         "schema_sha256": ([record["schema"] for record in records], pa.string()),
         "key": ([key(record) for record in records], pa.binary()),
         "value": ([value(record) for record in records], pa.binary()),
-        "json": ([record["data"] and canonical_json(record["data"]).decode() for record in records], pa.string()),
+        "json": ([_json(record["data"]) for record in records], pa.string()),
     }
     return table_to_parquet(pa.table({name: pa.array(*each) for name, each in columns.items()}))

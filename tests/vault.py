@@ -26,7 +26,9 @@ def schema_text(schema_id: int) -> str | None:
 def case_events(account_id: str, notes: int = 1) -> list[CaseEvent]:
     """A case of an account: opened, linked to, escalated, with notes, and a command that was rejected."""
     flags = (
-        flag(n, account_id=account_id, flag_id=f"flag-{account_id}-{n}", transaction_id=f"tx-{account_id}-{n}", score=950)
+        flag(
+            n, account_id=account_id, flag_id=f"flag-{account_id}-{n}", transaction_id=f"tx-{account_id}-{n}", score=950
+        )
         for n in (1, 2)
     )
     events: list[CaseEvent] = list(history(*flags)[1])
