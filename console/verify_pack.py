@@ -1,10 +1,9 @@
 """Verifies an evidence pack of fraudcase: python3 verify.py PACK --public-key KEY [--head FILE]
 
-It needs Python 3.10 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal digits, or a
-file of them) from the company that made the pack, not from the pack. If you have ever seen a head of its log, give that
-too: only then can it be told that the log was rolled back. Exit 0: all is proved; 1: something is wrong; 2: nothing is,
-but who made it, or that its log goes on from the head that you have seen, is not proved.
-
+It needs Python 3.10 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal digits,
+or a file of them) from the company that made the pack, not from the pack. Give a head of its log that you have seen:
+only then can it be told that the log was rolled back. Exit 0: all is proved; 1: something is wrong; 2: nothing is, but
+who made it is not proved, or that its log goes on from that head.
 Checked: the file is exactly the zip that its members make; every member is what the signed manifest says; every head is
 signed, and later ones only add to earlier ones (RFC 9162); every record is in the log (its leaf is made again from the
 bytes that are shown and the hashes of those withheld) and says what is said; what is said to be complete is.
