@@ -1,4 +1,4 @@
-"""Evidence packs: records of the archive with all that it takes to prove them to somebody who trusts only a public key."""
+"""Evidence packs: records of the archive, with all it takes to prove them to somebody who trusts only a public key."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -264,7 +264,7 @@ class Evidence:
             path = trees[record["topic"], record["partition"]].inclusion(record["index"])
             record["proof"] = [each.hex() for each in path]
         records.sort(key=lambda record: (record["topic"], record["partition"], record["index"]))
-        older = self._older_heads(chosen, since)
+        older = self._older_heads(since)
         claims = self._claims(selection, chosen, records)
         said = self._said(selection)
         report = Report(
@@ -347,8 +347,8 @@ class Evidence:
             left -= len(names)
             yield from (name for name in names if name is not None)
 
-    def _older_heads(self, chosen: list[Partition], since: bytes | None) -> list[Head]:
-        """Heads that a reader may have seen: the closer to the last, the more of them; and the one that is asked for."""
+    def _older_heads(self, since: bytes | None) -> list[Head]:
+        """Heads that a reader may have seen: the closer to the last, the more; and the one that is asked for."""
         last = self._head.number
         numbers = {last - (1 << power) for power in range(MAX_HEADS)} | {1}
         heads = [
@@ -374,7 +374,7 @@ class Evidence:
 
 
 def check_redactions(names: Sequence[str]) -> frozenset[str]:
-    """The names as they are used. Raises NotExported for one that no record has: a slip would show what it should not."""
+    """The names as they are used. Raises NotExported for one that no record has: a slip would show too much."""
     known = {"key", "headers"}
     for schema in all_schemas():
         fields = {each["name"] for each in json.loads(schema.text)["fields"]}
@@ -402,6 +402,10 @@ def _schemas_of(records: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({record["schema"] for record in records if record["form"] == FIELDS})
 
 
+def _json(data: dict[str, Any] | None) -> str | None:
+    return None if data is None else canonical_json(data).decode()
+
+
 def _parquet(records: Sequence[dict[str, Any]]) -> bytes:
     """The records for programs; of a value of which anything is withheld only the JSON of the rest."""
 
@@ -426,6 +430,6 @@ def _parquet(records: Sequence[dict[str, Any]]) -> bytes:
         "schema_sha256": ([record["schema"] for record in records], pa.string()),
         "key": ([key(record) for record in records], pa.binary()),
         "value": ([value(record) for record in records], pa.binary()),
-        "json": ([record["data"] and canonical_json(record["data"]).decode() for record in records], pa.string()),
+        "json": ([_json(record["data"]) for record in records], pa.string()),
     }
     return table_to_parquet(pa.table({name: pa.array(*each) for name, each in columns.items()}))

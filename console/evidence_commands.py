@@ -1,4 +1,4 @@
-"""`fraudcase audit key`, `heads`, `verify`; `fraudcase export` and `fraudcase verify`: the audit log, and proofs from it."""
+"""`fraudcase audit key`, `heads`, `verify`; `fraudcase export`, `verify`: the audit log, and proofs from it."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The readable part of a pack: one HTML page that loads nothing, and the same as PDF. Made of what the pack shows, only."""
+"""The readable part of a pack, as HTML that loads nothing and as PDF: made of what the pack shows, and only of that."""
 
 import json
 from collections.abc import Iterable
@@ -112,10 +112,15 @@ def when(at_ms: int) -> str:
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--line:#c9d1d9;--soft:#57606a;--mark:#b3261e;--bar:#2f6f9f}
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--paper:#0d1117;--line:#30363d;--soft:#9da7b3;--mark:#ff8a80;--bar:#6cb6ff}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:72rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
-code,dd{overflow-wrap:anywhere}dt{color:var(--soft)}dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.3rem 0}dd{margin:0}
-svg{width:100%;height:auto}.soft{color:var(--soft)}summary{cursor:pointer}.dot{fill:var(--bar)}.flag{fill:var(--mark)}line{stroke:var(--line)}text{fill:var(--soft);font-size:12px}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
+  max-width:72rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;
+  padding:.3rem .6rem;border-bottom:1px solid var(--line);
+  overflow-wrap:anywhere}
+code,dd{overflow-wrap:anywhere}dt{color:var(--soft)}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:.3rem 0}dd{margin:0}
+svg{width:100%;height:auto}.soft{color:var(--soft)}summary{cursor:pointer}
+.dot{fill:var(--bar)}.flag{fill:var(--mark)}line{stroke:var(--line)}text{fill:var(--soft);font-size:12px}
 """
 
 
@@ -160,7 +165,8 @@ def _chart(points: list[tuple[int, int, int]]) -> str:
         '<svg viewBox="0 0 900 230" role="img" aria-label="amounts by time; those with a score are marked">'
         f'<line x1="60" y1="200" x2="880" y2="200"/><line x1="60" y1="20" x2="60" y2="200"/>{dots}'
         f'<text x="4" y="24">{top}</text><text x="4" y="204">0</text>'
-        f'<text x="60" y="222">{escape(first)}</text><text x="880" y="222" text-anchor="end">{escape(last)}</text></svg>'
+        f'<text x="60" y="222">{escape(first)}</text>'
+        f'<text x="880" y="222" text-anchor="end">{escape(last)}</text></svg>'
     )
 
 

@@ -1,21 +1,13 @@
 """Verifies an evidence pack of fraudcase: python3 verify.py PACK --public-key KEY [--head FILE]
 
-This one file needs Python 3.10 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal
-digits, or a file that holds them) from the company that made the pack, but not from the pack; and, if you were
-ever shown a head of its audit log, give that too: only then a log that was rolled back since can be told.
-
-Exit: 0 all of it is proved; 1 something is wrong, and said; 2 nothing is wrong, but who made it is not proved.
-
-What is checked, in this order:
- 1. The file is exactly the zip that its members make: no byte besides, none changed.
- 2. Every member is what the manifest says, and the manifest is signed.
- 3. Every head of the log is signed, and the later ones only add to the earlier (RFC 9162, consistency proofs).
- 4. Every record is in the log (inclusion proofs): its leaf is made again from the bytes that are shown, and from the
-    hashes of those that are withheld. What it says is read again from its bytes, with its writer's schema.
- 5. What the pack says to be complete is: a case has as many events as the head says, a range has no hole.
+It needs Python 3.10 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal digits,
+or a file of them) from the company that made the pack, not from the pack. Give a head of its log that you have seen:
+only then can it be told that the log was rolled back. Exit 0: all is proved; 1: something is wrong; 2: nothing is, but
+who made it is not proved, or that its log goes on from that head.
+Checked: the file is exactly the zip that its members make; every member is what the signed manifest says; every head is
+signed, and later ones only add to earlier ones (RFC 9162); every record is in the log (its leaf is made again from the
+bytes that are shown and the hashes of those withheld) and says what is said; what is said to be complete is.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -23,10 +15,10 @@ import json
 import struct
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
-FORMAT, HEAD_FORMAT = "fraudcase pack v1", "fraudcase head v1"
-CASE_BUCKETS = 1024
+FORMAT, HEAD_FORMAT, CASE_BUCKETS = "fraudcase pack v1", "fraudcase head v1", 1024
 
 
 class Fault(Exception):
@@ -34,7 +26,7 @@ class Fault(Exception):
 
 
 class Unproven(Fault):
-    """Nothing is wrong, but what was asked for is not proved."""
+    """Nothing is wrong, but something is not proved."""
 
 
 def sha256(data: bytes) -> bytes:
@@ -47,14 +39,11 @@ def expect(condition: bool, message: str) -> None:
 
 
 def canonical(document: Any) -> bytes:
-    """The one way to write a document: keys in order, no spaces."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-# -- Ed25519, as in RFC 8032 -----------------------------------------------------------------------------
-
-P = 2**255 - 19
-ORDER = 2**252 + 27742317777372353535851937790883648493
+# Ed25519, as in RFC 8032
+P, ORDER = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, P - 2, P) % P
 ROOT = pow(2, (P - 1) // 4, P)
 
@@ -63,24 +52,18 @@ def recovered(data: bytes) -> Any:
     """The point that 32 bytes stand for, as (X, Y, Z, T); None if there is none."""
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & (1 << 255) - 1
-    if y >= P:
-        return None
     square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
     x = pow(square, (P + 3) // 8, P)
     if (x * x - square) % P:
         x = x * ROOT % P
-    if (x * x - square) % P or (x == 0 and sign):
+    if y >= P or (x * x - square) % P or (x == 0 and sign):
         return None
-    if x & 1 != sign:
-        x = P - x
-    return x, y, 1, x * y % P
+    return (x, y, 1, x * y % P) if x & 1 == sign else (P - x, y, 1, (P - x) * y % P)
 
 
 def added(one: Any, other: Any) -> Any:
-    a = (one[1] - one[0]) * (other[1] - other[0]) % P
-    b = (one[1] + one[0]) * (other[1] + other[0]) % P
-    c = 2 * one[3] * other[3] * D % P
-    d = 2 * one[2] * other[2] % P
+    a, b = (one[1] - one[0]) * (other[1] - other[0]) % P, (one[1] + one[0]) * (other[1] + other[0]) % P
+    c, d = 2 * one[3] * other[3] * D % P, 2 * one[2] * other[2] % P
     e, f, g, h = b - a, d - c, d + c, b + a
     return e * f % P, g * h % P, f * g % P, e * h % P
 
@@ -107,72 +90,51 @@ def is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
     return (y | (x & 1) << 255).to_bytes(32, "little") == signature[:32]
 
 
-# -- Merkle proofs, as in RFC 9162 -----------------------------------------------------------------------
-
-
-def node(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right)
-
-
-def is_included(leaf: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
-    at, last = index, size - 1
-    if not 0 <= index < size:
-        return False
+def climb(at: int, last: int, path: list[bytes], start: bytes) -> tuple[bytes, bytes] | None:
+    """From a node up by its siblings: the hash over what lies to its left, and over everything (RFC 9162, 2.1)."""
+    old = new = start
     for other in path:
         if last == 0:
-            return False
+            return None
         if at & 1 or at == last:
-            leaf = node(other, leaf)
+            old, new = sha256(b"\x01" + other + old), sha256(b"\x01" + other + new)
             while not at & 1 and at:
                 at, last = at >> 1, last >> 1
         else:
-            leaf = node(leaf, other)
+            new = sha256(b"\x01" + new + other)
         at, last = at >> 1, last >> 1
-    return last == 0 and leaf == root
+    return (old, new) if last == 0 else None
+
+
+def is_included(leaf: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
+    ends = climb(index, size - 1, path, leaf) if 0 <= index < size else None
+    return ends is not None and ends[1] == root
 
 
 def is_grown(old_size: int, old_root: bytes, size: int, root: bytes, path: list[bytes]) -> bool:
     """Whether a tree of `size` leaves has the older one as its beginning."""
-    if not 0 < old_size <= size:
-        return False
     if old_size == size:
         return not path and old_root == root
     path = [old_root, *path] if old_size & (old_size - 1) == 0 else list(path)
-    if not path:
+    if not path or not 0 < old_size < size:
         return False
     at, last = old_size - 1, size - 1
     while at & 1:
         at, last = at >> 1, last >> 1
-    old = new = path[0]
-    for other in path[1:]:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            old, new = node(other, old), node(other, new)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            new = node(new, other)
-        at, last = at >> 1, last >> 1
-    return last == 0 and old == old_root and new == root
-
-
-# -- the zip ---------------------------------------------------------------------------------------------
+    return climb(at, last, path[1:], path[0]) == (old_root, root)
 
 
 def zipped(members: list[tuple[str, bytes]]) -> bytes:
     """The one zip that these members make: stored as they are, in this order, dated 1980-01-01."""
-    body, directory = [], []
-    offset = 0
+    body, directory, offset = [], [], 0
     for name, data in members:
         encoded = name.encode()
         common = struct.pack("<5H3I2H", 20, 0x800, 0, 0, 0x21, zlib.crc32(data), len(data), len(data), len(encoded), 0)
         body += [b"PK\x03\x04", common, encoded, data]
         directory += [b"PK\x01\x02\x14\x03", common, struct.pack("<3H2I", 0, 0, 0, 0x81A40000, offset), encoded]
         offset += 4 + len(common) + len(encoded) + len(data)
-    listed = b"".join(directory)
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, len(members), len(members), len(listed), offset, 0)
-    return b"".join(body) + listed + end
+    listed, count = b"".join(directory), len(members)
+    return b"".join(body) + listed + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count, count, len(listed), offset, 0)
 
 
 def unzipped(pack: bytes) -> list[tuple[str, bytes]]:
@@ -181,22 +143,13 @@ def unzipped(pack: bytes) -> list[tuple[str, bytes]]:
     while pack[at : at + 4] == b"PK\x03\x04" and at + 30 <= len(pack):
         size, length = struct.unpack_from("<I", pack, at + 22)[0], struct.unpack_from("<H", pack, at + 26)[0]
         begin = at + 30 + length
-        try:
-            name = pack[at + 30 : begin].decode()
-        except UnicodeDecodeError:
-            raise Fault("the name of a member is no text") from None
-        members.append((name, pack[begin : begin + size]))
+        members.append((pack[at + 30 : begin].decode(), pack[begin : begin + size]))
         at = begin + size
     expect(len(dict(members)) == len(members) > 0 and zipped(members) == pack, "the file is not as a pack is written")
     return members
 
 
-# -- records ---------------------------------------------------------------------------------------------
-
-
 class Avro:
-    """Reads a value of a schema from its bytes, from the first to the last."""
-
     def __init__(self, data: bytes, names: dict[str, Any]) -> None:
         self.data, self.at, self.names = data, 0, names
 
@@ -234,10 +187,8 @@ class Avro:
         if kind == "double":
             value = struct.unpack("<d", self.take(8))[0]
             return value if value - value == 0 else str(value)
-        if kind == "boolean":
-            return self.take(1) != b"\x00"
-        expect(kind == "null", "a schema has a type that no record has")
-        return None
+        expect(kind in ("boolean", "null"), "a schema has a type that no record has")
+        return self.take(1) != b"\x00" if kind == "boolean" else None
 
     def blocks(self, schema: Any, kind: str) -> Any:
         items, count = [], self.number()
@@ -253,8 +204,7 @@ class Avro:
 
 def named(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
     """The records within a schema, by name: a later field may only name them."""
-    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    for inner in inside:
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         named(inner, names)
     if isinstance(schema, dict) and schema.get("type") == "record":
         names[schema["name"]] = names["fraudcase." + schema["name"]] = schema
@@ -263,8 +213,7 @@ def named(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
 
 def shown_fields(record: Any, schema: Any) -> dict[str, Any]:
     """What the bytes of a record say that are shown: its fields by name; one that is withheld is not there."""
-    names = named(schema, {})
-    fields = {}
+    names, fields = named(schema, {}), {}
     for field, (name, salt, data) in zip(schema["fields"], record["parts"][2:], strict=True):
         expect(field["name"] == name, "a part is not named as its field")
         if salt is not None:
@@ -280,22 +229,23 @@ def leaf_of(record: Any) -> bytes:
         bytes.fromhex(data) if salt is None else sha256(b"\x02" + bytes.fromhex(salt) + bytes.fromhex(data))
         for _, salt, data in record["parts"]
     ]
-    expect(all(len(each) == 32 for each in hashes), "a part that is withheld has no hash")
+    is_so = all(type(record[name]) is int for name in ("partition", "offset", "timestamp_ms", "index"))
+    is_so = (
+        is_so and record["form"] in ("none", "whole", "fields", "digest") and all(len(each) == 32 for each in hashes)
+    )
+    expect(is_so, "a record is not written as one")
     place = [record["topic"], record["partition"], record["offset"], record["timestamp_ms"], record["form"]]
-    place += ["" if record[name] is None else record[name] for name in ("schema_id", "schema")]
-    head = "".join("%s\n" % each for each in ["fraudcase record v1", *place, len(hashes)])
+    place += ["" if record[name] is None else record[name] for name in ("schema_id", "schema")] + [len(hashes)]
+    head = "".join("%s\n" % each for each in ["fraudcase record v1", *place])
     return sha256(b"\x00" + head.encode() + b"".join(hashes))
-
-
-# -- the pack --------------------------------------------------------------------------------------------
 
 
 def read_head(body: bytes, key: bytes) -> Any:
     """A head of the log. Raises Fault unless it is signed, and in its one form."""
     head = json.loads(body)
     unsigned = canonical({name: value for name, value in head.items() if name != "signature"})
-    signature = bytes.fromhex(head["signature"])
-    expect(is_signed(key, signature, HEAD_FORMAT.encode() + b"\n" + unsigned), "a head is not signed by the key")
+    is_so = is_signed(key, bytes.fromhex(head["signature"]), HEAD_FORMAT.encode() + b"\n" + unsigned)
+    expect(is_so, "a head is not signed by the key")
     expect(head["format"] == HEAD_FORMAT and canonical(head) == body, "a head is not in the form of heads")
     head["by_place"] = {(tree["topic"], tree["partition"]): tree for tree in head["trees"]}
     head["sha256"] = sha256(body).hex()
@@ -316,35 +266,32 @@ def check_growth(head: Any, old: Any, proofs: Any, places: Any) -> None:
         elif place in places:
             path = proofs.get((place[0], place[1], old["number"]))
             if path is None:
-                raise Unproven(
-                    name + ": the pack does not prove that its log goes on from there: ask for one that does"
-                )
-            roots = bytes.fromhex(tree["root"]), bytes.fromhex(new["root"])
-            is_so = is_grown(tree["size"], roots[0], new["size"], roots[1], [bytes.fromhex(each) for each in path])
-            expect(is_so, name + " is not the beginning of the pack's log: it was rewritten")
+                raise Unproven(name + ": nothing proves that the pack's log goes on from it: ask for one that does")
+            old_root, root, *path = (bytes.fromhex(each) for each in (tree["root"], new["root"], *path))
+            expect(
+                is_grown(tree["size"], old_root, new["size"], root, path),
+                name + " is not the beginning of the pack's log: it was rewritten",
+            )
 
 
 def check_records(members: dict[str, bytes], head: Any) -> dict[Any, Any]:
     """Every record, made again and found in the log. Returns them, by place and index."""
-    schemas = {name[8:-5]: data for name, data in members.items() if name.startswith("schemas/")}
-    found, before = {}, None
+    found: dict[Any, Any] = {}
     for line in members["records.jsonl"].splitlines():
         record = json.loads(line)
         expect(canonical(record) == line, "a record is not in its one form")
-        place, where = (record["topic"], record["partition"]), (record["topic"], record["partition"], record["index"])
-        name = "%s partition %d offset %d" % (place[0], place[1], record["offset"])
-        expect(before is None or before < where, name + " is out of order")
-        before = where
-        tree = head["by_place"].get(place)
+        where = record["topic"], record["partition"], record["index"]
+        name = "%s partition %d offset %d" % (*where[:2], record["offset"])
+        expect(next(reversed(found), where[:0]) < where, name + " is out of order")
+        tree = head["by_place"].get(where[:2])
         expect(tree is not None, name + ": the head has no such partition")
         path = [bytes.fromhex(each) for each in record["proof"]]
         is_so = is_included(leaf_of(record), record["index"], tree["size"], path, bytes.fromhex(tree["root"]))
         expect(is_so, name + " is not in the log as it is shown")
         if record["form"] == "fields":
-            text = schemas.get(record["schema"])
-            expect(text is not None and sha256(text).hex() == record["schema"], name + ": its schema is missing")
+            text = members.get("schemas/%s.avsc" % record["schema"], b"")
+            expect(sha256(text).hex() == record["schema"], name + ": its schema is missing")
             schema = json.loads(text)
-            expect(len(schema["fields"]) == len(record["parts"]) - 2, name + ": it has not the fields of its schema")
             expect(record["type"] == schema["name"], name + " is not of the type that is said")
             expect(canonical(shown_fields(record, schema)) == canonical(record["data"]), name + " is not what is said")
         else:
@@ -355,8 +302,7 @@ def check_records(members: dict[str, bytes], head: Any) -> dict[Any, Any]:
 
 def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
     """What is said to be complete is. Returns it in words."""
-    topic, partition = claim["topic"], claim["partition"]
-    tree = head["by_place"][topic, partition]
+    topic, partition = place = claim["topic"], claim["partition"]
     if claim["kind"] == "range":
         wanted = range(claim["first"], claim["last"] + 1)
         expect(all((topic, partition, index) in records for index in wanted) and len(wanted) > 0, "a range has a hole")
@@ -365,10 +311,12 @@ def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
     entry, path = claim["entry"], [bytes.fromhex(each) for each in claim["path"]]
     name = sha256(claim["case_id"].encode()).hex()
     leaf = sha256(b"\x00" + json.dumps(entry, separators=(",", ":")).encode())
-    is_so = is_included(leaf, int(name[:3], 16) >> 2, CASE_BUCKETS, path, bytes.fromhex(tree["cases"]))
+    is_so = is_included(
+        leaf, int(name[:3], 16) >> 2, CASE_BUCKETS, path, bytes.fromhex(head["by_place"][place]["cases"])
+    )
     counts = [each[1:] for each in entry if each[0] == name]
     expect(is_so and len(counts) == 1, "the head does not say how many events the case has")
-    datas = [record["data"] or {} for where, record in records.items() if where[:2] == (topic, partition)]
+    datas = [record["data"] or {} for where, record in records.items() if where[:2] == place]
     mine = [data for data in datas if data.get("case_id") == claim["case_id"]]
     sequences = sorted(data["sequence"] for data in mine if "sequence" in data)
     expect(sequences == list(range(1, counts[0][0] + 1)), "the case has %d events, not those shown" % counts[0][0])
@@ -379,53 +327,47 @@ def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
 def check(pack: bytes, public_key: bytes | None = None, seen: bytes | None = None) -> list[str]:
     """Check a pack by the bytes of its file; returns what is proved, in lines. Raises Fault."""
     try:
-        return _check(pack, public_key, seen)
+        manifest, members, key = opened(pack, public_key)
+        *older, head = [read_head(data, key) for name, data in sorted(members.items()) if name.startswith("heads/")]
+        records = check_records(members, head)
+        proofs = {(each["topic"], each["partition"], each["head"]): each["path"] for each in manifest["consistency"]}
+        for old in older:
+            check_growth(head, old, proofs, {where[:2] for where in records})
+        lines = ["%d records are in the log, as they are shown" % len(records)]
+        claimed = ["complete: " + check_claim(claim, records, head) for claim in manifest["claims"]]
+        lines += claimed or ["nothing is said to be complete: there may be more in the log"]
+        if seen is None:
+            said = "head %d, of the log's time %d ms: freshness is unproven, no head that was seen was given"
+            return [*lines, said % (head["number"], head["time_ms"])]
+        known = read_head(seen, key)
+        for twin in [each for each in [*older, head] if each["number"] == known["number"]]:
+            expect(twin["sha256"] == known["sha256"], "head %d is another one than was seen" % known["number"])
+        if known["sha256"] != head["sha256"]:
+            rolled_back = "head %d was seen, the pack's is the older %d" % (known["number"], head["number"])
+            expect(known["number"] < head["number"], rolled_back)
+            check_growth(head, known, proofs, {where[:2] for where in records})
+        return [*lines, "head %d goes on from head %d that was seen" % (head["number"], known["number"])]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, RecursionError) as error:
         raise Fault("the pack cannot be read: %s: %s" % (type(error).__name__, error)) from error
 
 
-def _check(pack: bytes, public_key: bytes | None, seen: bytes | None) -> list[str]:
+def opened(pack: bytes, public_key: bytes | None) -> tuple[Any, dict[str, bytes], bytes]:
+    """The manifest, the members and the key that signed them. Raises Fault."""
     ordered = unzipped(pack)
     members = dict(ordered)
-    manifest = json.loads(members["manifest.json"])
-    listed = {name: sha256(data).hex() for name, data in ordered[2:]}
-    order = ["manifest.json", "manifest.sig", *sorted(listed)]
-    is_so = [name for name, _ in ordered] == order and listed == manifest["members"] and manifest["format"] == FORMAT
+    manifest, listed = json.loads(members["manifest.json"]), {name: sha256(data).hex() for name, data in ordered[2:]}
+    is_so = [name for name, _ in ordered] == ["manifest.json", "manifest.sig", *sorted(listed)]
+    is_so = is_so and listed == manifest["members"] and manifest["format"] == FORMAT
     expect(is_so, "a member is not what the manifest says")
-    key = bytes.fromhex(manifest["key"])
+    key, signature = bytes.fromhex(manifest["key"]), bytes.fromhex(members["manifest.sig"].decode())
     expect(public_key is None or key == public_key, "the pack was made by another key than the one given")
-    signature = bytes.fromhex(members["manifest.sig"].decode())
-    expect(members["manifest.sig"] == signature.hex().encode(), "the signature is not written as one")
-    message = FORMAT.encode() + b"\n" + members["manifest.json"]
-    expect(is_signed(key, signature, message), "the manifest is not signed by the key")
-    *older, head = [read_head(data, key) for name, data in sorted(members.items()) if name.startswith("heads/")]
-    records = check_records(members, head)
-    proofs = {(each["topic"], each["partition"], each["head"]): each["path"] for each in manifest["consistency"]}
-    places = {where[:2] for where in records}
-    for old in older:
-        check_growth(head, old, proofs, places)
-    lines = ["%d records are in the log, as they are shown" % len(records)]
-    lines += ["complete: " + check_claim(claim, records, head) for claim in manifest["claims"]]
-    if not manifest["claims"]:
-        lines.append("nothing is said to be complete: there may be more in the log")
-    if seen is None:
-        said = "head %d, of the log's time %d ms: freshness is unproven, no head that was seen was given"
-        return [*lines, said % (head["number"], head["time_ms"])]
-    known = read_head(seen, key)
-    if known["number"] == head["number"]:
-        expect(known["sha256"] == head["sha256"], "head %d is another one than was seen" % head["number"])
-    else:
-        rolled_back = "head %d was seen, the pack's is the older %d" % (known["number"], head["number"])
-        expect(known["number"] < head["number"], rolled_back)
-        twins = [old for old in older if old["number"] == known["number"]]
-        expect(all(old["sha256"] == known["sha256"] for old in twins), "a head is another one than was seen")
-        check_growth(head, known, proofs, places)
-    lines.append("head %d goes on from head %d that was seen" % (head["number"], known["number"]))
-    return lines
+    is_so = members["manifest.sig"] == signature.hex().encode()
+    is_so = is_so and is_signed(key, signature, FORMAT.encode() + b"\n" + members["manifest.json"])
+    expect(is_so, "the manifest is not signed by the key")
+    return manifest, members, key
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
     options = argparse.ArgumentParser(description="Verifies an evidence pack of fraudcase.")
     options.add_argument("pack")
     options.add_argument("--public-key", help="64 hexadecimal digits, or a file with them; not from the pack")
@@ -433,40 +375,24 @@ def main(arguments: list[str] | None = None) -> int:
     given = options.parse_args(arguments)
     try:
         key = None if given.public_key is None else read_key(given.public_key)
-        with open(given.pack, "rb") as opened:
-            pack = opened.read()
-        seen = None
-        if given.head is not None:
-            with open(given.head, "rb") as opened:
-                seen = opened.read().strip()
+        seen, pack = given.head and Path(given.head).read_bytes().strip(), Path(given.pack).read_bytes()
         lines = check(pack, key, seen)
-    except Unproven as error:
-        print("UNPROVEN: %s" % error)
-        return 2
     except (Fault, OSError) as error:
-        print("WRONG: %s" % error)
-        return 1
+        print(("UNPROVEN: %s" if isinstance(error, Unproven) else "WRONG: %s") % error)
+        return 2 if isinstance(error, Unproven) else 1
     print("\n".join(lines))
     if key is None:
         own = json.loads(dict(unzipped(pack))["manifest.json"])["key"]
         print("UNPROVEN: who made it. Its key is %s, fingerprint %s" % (own, sha256(bytes.fromhex(own)).hex()[:32]))
-        print("Get the key from the company itself and say --public-key")
         return 2
     print("PROVED: nothing was altered, signed by %s" % sha256(key).hex()[:32])
     return 0
 
 
 def read_key(text: str) -> bytes:
-    """A public key, or the file that holds it."""
-    if len(text) != 64:
-        with open(text) as opened:
-            text = opened.read().strip()
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    expect(len(key) == 32, "the public key is not 64 hexadecimal digits")
-    return key
+    text = text if len(text) == 64 else Path(text).read_text().strip()
+    expect(len(text) == 64 and not text.lower().strip("0123456789abcdef"), "the key is not 64 hexadecimal digits")
+    return bytes.fromhex(text)
 
 
 if __name__ == "__main__":

@@ -131,10 +131,7 @@ def _check_partition(
             found.records += 1
             if found.records % 1000 == 0:
                 progress(found.records)
-        mark = segment_mark(bucket, segment)
-        if mark is not None and (mark.tree.size, mark.tree.peaks) != (tree.size, tree.peaks):
-            found.problems.append(f"{segment.key}: what is noted beside it is not the tree up to there")
-        covered = int(bucket.metadata(segment.key)["last-offset"])
+        covered = _noted(bucket, segment, tree, found)
     last = max(signed, default=0)
     if tree.size < last:
         found.problems.append(f"{_name(place)} has {tree.size} records, {last} were signed: records are missing")
@@ -148,6 +145,19 @@ def _rows(bucket: Bucket, segment: Segment, found: Audit) -> list[dict[str, Any]
         found.problems.append(f"segment {segment.key} cannot be read: {error}")
         return []
     return rows
+
+
+def _noted(bucket: Bucket, segment: Segment, tree: Frontier, found: Audit) -> int:
+    """The last offset that is noted beside a segment, if that and the tree are what they should be."""
+    try:
+        mark = segment_mark(bucket, segment)
+        last_offset = int(bucket.metadata(segment.key)["last-offset"])
+    except (KeyError, ValueError) as error:
+        found.problems.append(f"{segment.key}: what is noted beside it cannot be read: {error}")
+        return segment.first_offset
+    if mark is not None and (mark.tree.size, mark.tree.peaks) != (tree.size, tree.peaks):
+        found.problems.append(f"{segment.key}: what is noted beside it is not the tree up to there")
+    return last_offset
 
 
 def _is_right(signed: TreeHead, tree: Frontier, cases: CaseCounts | None, found: Audit) -> bool:
