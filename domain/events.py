@@ -590,7 +590,8 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
         known["duplicates"] = tuple(DuplicateSeen(**each, partition=partition) for each in known["duplicates"])
     for key in _plan(kind).nested:  # type: ignore[arg-type]  # as above
         if key in known:
-            known[key] = tuple([_MAKERS[key](item) for item in known[key]]) if key in _MAKERS else tuple(known[key])
+            make = _MAKERS.get(key)
+            known[key] = tuple(known[key]) if make is None else tuple([make(item) for item in known[key]])
     return kind(**known)
 
 

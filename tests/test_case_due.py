@@ -6,7 +6,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.bench_fold import case_fold_rate, inbox
+from console.bench_fold import case_fold_rate, case_read_rate, inbox
 from domain.case import AccountCases
 from domain.case_due import SPARE, Due
 from domain.case_flags import on_tick
@@ -106,3 +106,4 @@ def test_the_benchmark_folds_what_it_says() -> None:
     kinds = {type(record).__name__ for record in records}
     assert {"RiskFlagged", "RiskRestated", "ClockTicked", "TakeCase", "CloseCase", "AddNote"} <= kinds
     assert case_fold_rate(2_000, 1) > 0
+    assert case_read_rate(2_000, 1) > 0
