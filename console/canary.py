@@ -4,7 +4,7 @@ import base64
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -61,8 +61,8 @@ def forms_of(text: str) -> list[bytes]:
     return sorted(forms)
 
 
-def search(settings: Settings, text: str) -> tuple[list[Place], dict[str, int]]:
-    """Where a text is, and how much was looked through of each store. Raises TooShort."""
+def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[list[Place], dict[str, int]]:
+    """Where a text is, and how much was looked through of each store, and of other files. Raises TooShort."""
     if len(text.strip()) < MIN_LENGTH:
         raise TooShort(f"a text of at least {MIN_LENGTH} characters can be looked for")
     wanted = re.compile(b"|".join(map(re.escape, forms_of(text))))
@@ -78,6 +78,7 @@ def search(settings: Settings, text: str) -> tuple[list[Place], dict[str, int]]:
         ("dynamodb", _dynamodb(settings, is_in)),
         ("control_store", _control_store(settings, is_in)),
         ("files", _files(settings.home, wanted)),
+        ("also", _others(also, wanted)),
     ):
         looked[store] = 0
         for where, is_hit in places:
@@ -193,6 +194,14 @@ def _files(home: Path, wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
         if file.relative_to(home).parts[0] in _SKIPPED or not file.is_file() or file.is_symlink():
             continue
         yield str(file.relative_to(home)), _is_in_file(file, wanted)
+
+
+def _others(paths: Iterable[Path], wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
+    """Files, and all files of folders: what was exported, backed up, handed on."""
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                yield str(file), _is_in_file(file, wanted)
 
 
 def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:

@@ -1,6 +1,7 @@
 """`fraudcase erase`, `subject show`, `canary`: personal data made unreadable for good, and the proof that it is."""
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -85,12 +86,13 @@ def _document(known: Known) -> dict[str, Any]:
 
 def canary(
     text: Annotated[str, typer.Argument(help="what must be nowhere: a name, an address, part of a note")],
+    also: Annotated[list[Path] | None, typer.Option(help="files and folders besides: exports, backups")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look for a text in all that the system stores, raw and decoded. Exit 1 where it is found; prints the places."""
     try:
         with explained():
-            found, looked = search(Settings(), text)
+            found, looked = search(Settings(), text, also or ())
     except TooShort as error:
         raise fail(str(error)) from error
     report({"found": [_named(place) for place in found] if as_json else len(found), **looked}, as_json=as_json)

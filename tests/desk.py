@@ -139,7 +139,7 @@ class Desk:
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
             "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
             "timelines": timelines,
-            "attachments": Attachments(self.objects, self.vault), "vault": self.vault,
+            "attachments": Attachments(self.objects, self.vault), "vault": self.vault, "settled_s": 0,
             "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip

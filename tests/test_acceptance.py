@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from console.intake import Answers, open_intake, send_generated
 from console.replaying import replay
 from console.web.attachments import Attachments
 from console.work import bucket, case_table, topics, vault
+from domain.case_events import NoteAdded
 from domain.events import Quarantined, from_fields
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
@@ -177,14 +179,24 @@ def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
         "note", "acct-zoe", view.case_id, "ana", view.sequence, {"text": f"called {CANARY}", "attachments": (stored,)}
     )
     with CaseDesk(settings) as desk:
-        desk.ask(note)
-    run("case", "act", "escalate", view.case_id, "--actor", "ana", "--reason", f"not {CANARY} at all")
+        answer = desk.ask(note)
+    assert isinstance(answer, NoteAdded)
+    assert answer.sequence == view.sequence + 1
+    until, seen = str(time.time_ns() // 1_000_000 + 3_600_000), str(view.sequence + 1)
+    run("case", "act", "snooze", view.case_id, "--actor", "ana", "--reason", f"asks {CANARY}", "--until", until,
+        "--seen", seen)  # fmt: skip
     before = settle(settings).document
     shown = json.dumps(run("case", "show", view.case_id), ensure_ascii=False)
-    assert (shown.count(CANARY), "sealed:" in shown) == (3, False)
+    assert (shown.count(CANARY), "sealed:" in shown) == (4, False)
     payments = run("subject", "show", "acct-zoe", "--payments")["payments"]
     assert [payment["attributes"]["name"] for payment in payments] == [CANARY] * 41
-    looked = run("canary", CANARY)
+    export = tmp_path / "export.txt"
+    export.write_text(CANARY)
+    (place,) = run("canary", CANARY, "--also", str(tmp_path), expected=1)["found"][:1]
+    assert place["where"] == str(export)
+    export.unlink()
+    file.unlink()
+    looked = run("canary", CANARY, "--also", str(tmp_path))
     assert looked["found"] == []
     assert all(looked[store] for store in ("kafka", "s3", "dynamodb", "control_store", "files"))
     stores = {each["store"] for each in run("canary", "acct-zoe", expected=1)["found"]}
@@ -198,7 +210,7 @@ def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
     }  # fmt: skip
     assert not any(wrapped[at : at + 16] in database.read_bytes() for at in range(0, len(wrapped), 16))
     after = json.dumps(run("case", "show", view.case_id), ensure_ascii=False)
-    assert (after.count("[erased]"), CANARY in after) == (3, False)
+    assert (after.count("[erased]"), CANARY in after) == (4, False)
     payments = run("subject", "show", "acct-zoe", "--payments")["payments"]
     assert {payment["attributes"]["name"] for payment in payments} == {"[erased]"}
     assert run("subject", "show", "acct-ben", "--payments")["payments"][0]["attributes"] == {"name": "Ben stays"}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from domain.masking import masked
 from domain.payment import holds_card_number
 from domain.sealed import ERASED, UNREADABLE, as_text, characters, ciphertext_of, is_sealed, length_name
 from migrations.models import ErasureRow, SubjectKeyRow
+from migrations.store import connect, upgrade
 
 MASTER = b"a master key of the tests, long enough"
 ANA, BEN = "acct-ana", "acct-ben"
@@ -144,6 +146,29 @@ def holds(engine: Engine, folder: Path, pieces: list[bytes]) -> bool:
             ]
     content = b"".join(file.read_bytes() for file in files)
     return any(piece in content for piece in pieces)
+
+
+def test_a_copy_of_the_key_in_a_page_that_nobody_reads_is_scrubbed_too(tmp_path: Path, ticks: Ticks) -> None:
+    """As a store has it that was written before deleted bytes were overwritten."""
+    file = tmp_path / "old.db"
+    engine = connect(f"sqlite:///{file}")
+    upgrade(engine)
+    vault = Vault(engine, MASTER, lambda: 1, monotonic=ticks)
+    vault.seal(ANA, "text", NOTE)
+    with Session(engine) as session:
+        wrapped = session.scalars(select(SubjectKeyRow.wrapped)).one()
+    careless = sqlite3.connect(file)
+    careless.execute("PRAGMA secure_delete = OFF")
+    careless.execute("CREATE TABLE moved (content BLOB)")
+    careless.execute("INSERT INTO moved VALUES (?)", (wrapped,))
+    careless.commit()
+    careless.execute("DELETE FROM moved")
+    careless.commit()
+    careless.close()
+    assert file.read_bytes().count(wrapped[:PIECE]) == 2
+    vault.erase([ANA], "dpo", "")
+    assert file.read_bytes().count(wrapped[:PIECE]) == 0
+    engine.dispose()
 
 
 def test_the_record_of_an_erasure_cannot_be_changed(make: Make, engine: Engine) -> None:

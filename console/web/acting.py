@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from console.case_desk import NotSent, Unanswered
+from console.vault import VaultError
 from console.web.api_cases import etag_of
 from console.web.commands import Kind, Noted, Order, command_of
 from console.web.doors import Doors, board_of, doors_of, person_of
@@ -96,6 +97,8 @@ async def ask(doors: Doors, command: Command) -> CaseEvent:
     try:
         future = await run_in_threadpool(doors.desk.send, command)
         return await asyncio.wait_for(asyncio.wrap_future(future), doors.patience_s)
+    except VaultError as error:
+        raise Problem(503, "nothing can be sealed here: the console's master key is not the one") from error
     except NotSent as error:
         raise Problem(503, "the command was not recorded: try again", {"Retry-After": "3"}) from error
     except (TimeoutError, Unanswered) as error:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from console.scrubbing import Unscrubbed
-from console.vault import SETTLED_S, Erased
+from console.vault import Erased
 from console.web.doors import doors_of, person_of
 from console.web.problems import PROBLEMS, Problem
 from console.web.texts import Asked, Reason, Token
@@ -53,7 +53,7 @@ async def erase(request: Request, asked: ToErase) -> Erasure:
         (erased,) = await run_in_threadpool(doors.vault.erase, [asked.subject], actor, asked.reason)
     except Unscrubbed as error:
         raise Problem(503, "the key is destroyed, and still lies in the store's file: erase again") from error
-    await asyncio.sleep(SETTLED_S)
+    await asyncio.sleep(doors.settled_s)
     return _shown(erased)
 
 

@@ -10,7 +10,7 @@ from fastapi import Request
 from console.board import Board
 from console.board_feed import Changes
 from console.people import People, Person
-from console.vault import Vault
+from console.vault import SETTLED_S, Vault
 from console.web.attachments import Attachments
 from console.web.limits import Buckets
 from console.web.open_id import OpenId
@@ -52,6 +52,8 @@ class Doors:
     webhooks_may_be_private: bool = False
     patience_s: float = 20
     """How long a request waits for the answer to a command."""
+    settled_s: float = SETTLED_S
+    """How long an erasure waits until no process holds the key any more."""
     sign_ins: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=1 / 6))
     """By account and by address."""
     rate: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
