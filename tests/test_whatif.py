@@ -296,7 +296,7 @@ def test_a_log_does_not_go_back() -> None:
 
 def test_of_two_cases_that_share_payments_the_one_of_the_same_typology_is_meant() -> None:
     """The new rules leave one payment in the case and put two into another one: the first is kept, that one is new."""
-    log, anyhow = MemoryLog(), replace(FAST, at_least=1)
+    log, anyhow = MemoryLog(), replace(FAST, at_least=1, points="100")
     log.activate(pack(anyhow), START_MS)
     for number, amount in enumerate((1_000, 2_000, 2_000)):
         pay(log, "a", START_MS + number, number, amount_minor=amount)
