@@ -271,16 +271,41 @@ def test_ticks_escalate_what_is_open_long_enough_on_either_side() -> None:
 
 
 def test_flags_come_before_ticks_of_the_same_moment() -> None:
+    """At the very moment a further payment is flagged, and the case is due."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "a", START_MS, 3)
     due = START_MS + 2_000 + 4 * HOUR_MS
+    burst(log, "a", due - 2_000, 3)
     tick(log, due)
-    pay(log, "a", due, 99)
     (trace,) = run(log, pack()).recorded.traces.values()
-    assert [type(told.event).__name__ for told in trace.told] == ["CaseOpened", "CaseEscalated"]
-    burst(log, "b", due, 1)
-    assert [told.known_at_ms for told in trace.told] == [START_MS + 2_000, due]
+    assert [type(told.event).__name__ for told in trace.told] == ["CaseOpened", "RiskLinked", "CaseEscalated"]
+    assert [told.known_at_ms for told in trace.told] == [START_MS + 2_000, due, due]
+
+
+def test_a_log_does_not_go_back() -> None:
+    """A broker's clock was put back: what came later is not known earlier."""
+    log = MemoryLog()
+    log.activate(pack(), START_MS)
+    for number, stamp in enumerate((5_000, 9_000, 4_000)):
+        transaction = {**PAYMENT, "account_id": "a", "transaction_id": str(number), "event_time": START_MS}
+        log.pay(transaction, START_MS + stamp)
+    (trace,) = run(log, pack()).recorded.traces.values()
+    assert trace.known_at_ms == START_MS + 9_000
+
+
+def test_of_two_cases_that_share_payments_the_one_of_the_same_typology_is_meant() -> None:
+    """The new rules leave one payment in the case and put two into another one: the first is kept, that one is new."""
+    log, anyhow = MemoryLog(), replace(FAST, at_least=1, points="100")
+    log.activate(pack(anyhow), START_MS)
+    for number, amount in enumerate((1_000, 2_000, 2_000)):
+        pay(log, "a", START_MS + number, number, amount_minor=amount)
+    split = pack(
+        replace(anyhow, when="amount_minor == 1_000"),
+        replace(anyhow, name="dear", typology="stolen_card", when="amount_minor == 2_000"),
+    )
+    found = {each["typology"]: each["changes"] for each in said(log, split)["changed"]}
+    assert found == {"rapid_spending": ["flags"], "stolen_card": ["opened"]}
 
 
 def test_payments_that_share_a_case_under_another_typology_are_one_case() -> None:
@@ -331,7 +356,10 @@ def test_flags_of_merchants_replay_whosever_payments_they_are() -> None:
     for number in range(6):
         pay(log, f"acct-{number}", START_MS + number * 1_000, number, merchant_id="shop")
     assert len({log.partition_of(f"acct-{number}") for number in range(6)}) == 2
-    assert changes(said(log, pack(at_shop))) == {"acct-4": ["opened"], "acct-5": ["opened"]}
+    pay(log, "acct-5", START_MS + 9_000, 7, merchant_id="shop")
+    found = said(log, pack(at_shop))
+    assert changes(found) == {"acct-4": ["opened"], "acct-5": ["opened"]}
+    assert sorted(each["new"]["flags"] for each in found["changed"]) == [1, 2]
     other = MemoryLog()
     other.activate(pack(at_shop), START_MS)
     for number in range(6):
