@@ -25,12 +25,12 @@ from infra.parts import python
 from infra.services import CONSOLE, service_name, services
 from infra.settings import Settings
 from projections.case_history import Known
-from projections.view_worker import Projector
+from projections.rebuild import fold, write_views
 
 CASES: Final = UUID("0f8d7b52-52a1-5d38-9d0e-3e0e4e1ac0de")
 TYPOLOGIES: Final = ("rapid_spending", "impossible_travel", "stolen_card", "card_testing", "account_takeover")
 ANALYSTS: Final = tuple(f"analyst-{number:02}" for number in range(20))
-BATCH: Final = 2_000
+BATCH: Final = 5_000
 WARM_S: Final = 5.0
 BOARD_WITHIN_S: Final = 300.0
 AIM_MS: Final = 100.0
@@ -92,14 +92,13 @@ def bench_console(settings: Settings, load: Load) -> dict[str, Any]:
 
 
 def fill(settings: Settings, load: Load) -> int:
-    """Put the cases into the table, through the projection's own code; returns how many events were stored.
+    """Put the cases into the table, as a rebuild does it; returns how many events were stored.
 
-    Those of an earlier run under the same name are used again.
+    How they came there is not what is measured. Those of an earlier run under the same name are used again.
     """
     table, events = case_table(settings), 0
     if table.view(case_id_of(load.cases - 1)) is not None:
         return 0
-    projector = Projector(table)
     with progress("cases stored", load.cases) as seen:
         for start in range(0, load.cases, BATCH):
             made = [
@@ -107,7 +106,7 @@ def fill(settings: Settings, load: Load) -> int:
                 for number in range(start, min(start + BATCH, load.cases))
                 for event in synthetic(number, load.seed)
             ]
-            projector.apply([Known(event, _time_of(number)) for number, event in enumerate(made)])
+            write_views(table, fold(Known(event, _time_of(number)) for number, event in enumerate(made)).items())
             events += len(made)
             seen(start + BATCH)
     return events
@@ -358,6 +357,10 @@ def _figures(taken: dict[str, list[float]], seconds: float, used_s: float, conso
         "cpu_ms_per_answer": round(used_s * 1000 / len(every), 2),
         "memory_mb": console.memory_info().rss >> 20,
         **{f"{name}_ms": value for name, value in percentiles(every).items()},
-        "within_aim": sorted(every)[int(len(every) * 0.95)] <= AIM_MS,
+        **{
+            f"p95_{kind.replace(', ', ' ').replace(' ', '_')}_ms": percentiles(times)["p95"]
+            for kind, times in sorted(taken.items())
+        },
+        "within_aim": all(percentiles(times)["p95"] <= AIM_MS for times in taken.values()),
         "pages": {kind: {"answers": len(times), **percentiles(times)} for kind, times in sorted(taken.items())},
     }

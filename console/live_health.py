@@ -146,6 +146,7 @@ class Readers:
                 except KafkaException:
                     reader.lag = None  # a broker that is away: the page says so
             self._look_aside()
+            self._look_metrics()
             self._ended.wait(EVERY_S)
 
     def _look_aside(self) -> None:
@@ -157,6 +158,8 @@ class Readers:
             pass  # as it was seen last
         while self._quarantined and self._quarantined[0][0] < now_s - LATELY_S:
             self._quarantined.popleft()
+
+    def _look_metrics(self) -> None:
         parked = self._figures(self._metrics_url, _PARKED)
         self._parked = parked[0] if parked else None
         verified = self._figures(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)

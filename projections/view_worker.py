@@ -137,6 +137,7 @@ def _stay(held: Target, now: Target) -> None:
 
 def _keep(consumer: Consumer, topic: str, decoder: Decoder, held: Target, stay: Callable[[], None], stop: Stop) -> None:
     projector = Projector(held.table)
+    PARKED.set(0)  # of the version before, if there was one
 
     def write(events: Sequence[Known]) -> None:
         stay()

@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import start_http_server
 
-from console.view_verifier import Rounds
+from console.live_health import Readers
+from console.view_verifier import DIFFERING, LAST_ROUND, Rounds
 from console.view_versions import Version, ViewVersions
 from migrations.store import connect, upgrade
 from projections import view_verifier
 from projections.case_table import MemoryCaseTable
 from projections.view_verifier import Pace, Verifier
+from schemas.topics import Topics
 from tests.test_view_versions import DECODER, TOPIC, Log, live, stream
 
 KNOWN = stream(4)
@@ -136,3 +139,31 @@ def test_the_pace_leaves_most_of_the_time_to_others() -> None:
     pace.rest()
     assert waits[0] > 19 * 0.005
     assert waits[1] < waits[0] / 5
+
+
+def test_the_monitor_says_what_the_verifier_counts() -> None:
+    server, thread = start_http_server(0, addr="127.0.0.1")
+    url = f"http://127.0.0.1:{server.server_address[1]}/metrics"
+    version = [1]
+    readers = Readers("127.0.0.1:1", Topics(), url, url, lambda: version[0])
+    try:
+        DIFFERING.set(3)
+        LAST_ROUND.set(1_750_000_123)
+        readers._look_metrics()
+        health = readers.health()
+        assert health["verified"]["differing"] == 3
+        assert health["verified"]["round_at_s"] == 1_750_000_123
+        assert "stored views differ from the log" in health["worst"]
+        DIFFERING.set(0)
+        readers._look_metrics()
+        assert readers.health()["worst"] == "well"
+        before = readers._views.consumer
+        version[0] = 4
+        readers._follow_live_version()
+        assert readers._views.consumer is not before
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+    readers._look_metrics()
+    assert readers.health()["verified"] is None  # nobody answers: the page says unknown

@@ -143,7 +143,7 @@ def find(board: Board, asking: Asking, now_ms: int) -> Found:
     wanted = asking.wanted(now_ms)
     if not asking.is_narrow:
         got = board.page(wanted, PAGE, place)
-        cases = board.views([json.loads(row)["case_id"] for row in got.rows])
+        cases = board.views(got.case_ids)
         after = cursor_of(got.after, asking.sort) if got.after else ""
         return Found(cases=cases, total=got.total, is_exact=True, next=after)
     return _look_through(board, asking, wanted, place)
@@ -154,7 +154,7 @@ def _look_through(board: Board, asking: Asking, wanted: Wanted, place: Place | N
     looked_at, is_end = 0, False
     while len(cases) < PAGE and looked_at < MAX_LOOKED_AT and not is_end:
         got = board.page(wanted, 500, place)
-        views = board.views([json.loads(row)["case_id"] for row in got.rows])
+        views = board.views(got.case_ids)
         cases += [view for view in views if asking.fits(view)]
         looked_at, place, is_end = looked_at + len(got.rows), got.after, got.after is None
     after = "" if place is None else cursor_of(place, asking.sort)
@@ -180,8 +180,8 @@ async def take_next(request: Request) -> Response:
 
 
 def _first(board: Board, wanted: Wanted, asking: Asking) -> list[CaseView]:
-    rows = board.page(wanted, 500 if asking.is_narrow else TRIES).rows
-    return [view for view in board.views([json.loads(row)["case_id"] for row in rows]) if asking.fits(view)][:TRIES]
+    found = board.page(wanted, 500 if asking.is_narrow else TRIES).case_ids
+    return [view for view in board.views(found) if asking.fits(view)][:TRIES]
 
 
 async def bulk(request: Request) -> Response:

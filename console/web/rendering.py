@@ -20,6 +20,7 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,  # nobody edits them while we run, and to look costs a call of the system for each template
 )
 TEMPLATES.filters.update(FILTERS)
 MAX_ROWS: Final = 20_000

@@ -1,0 +1,82 @@
+"""What is kept so that pages come fast never says what no longer holds."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from console.bench_console import ANALYSTS, case_id_of, pages, synthetic
+from console.web.permissions import Role
+from console.web.rendering import Rows
+from projections.case_history import Known
+from projections.case_view import Item
+from projections.view_worker import Projector
+from tests.desk import NOON, Desk, opened
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with opened(tmp_path) as made:
+        yield made
+
+
+def test_a_page_of_a_case_that_was_read_shows_what_happened_after(desk: Desk) -> None:
+    case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST, name="ana")
+    desk.doors.timelines._changed.clear()  # its last change is long ago: what is read now is kept
+    for _ in range(2):
+        assert "tx-acct-1-2" not in client.get(f"/cases/{case_id}").text
+    assert desk.doors.timelines.kept_items(case_id) is not None
+    desk.clock.now_ms += 5_000
+    desk.flag(score=710)
+    assert desk.doors.timelines.kept_items(case_id) is None
+    assert client.get(f"/cases/{case_id}").text.count("tx-acct-1-2") >= 1
+    assert len(client.get(f"/api/v1/cases/{case_id}/timeline").json()["entries"]) == 2
+
+
+def test_page_and_timeline_read_the_table_once_between_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    case_id, client, asked = desk.case(), desk.signed_in(Role.ANALYST), list[str]()
+    desk.doors.timelines._changed.clear()
+    read = desk.log.table.items_of
+
+    def items_of(case_id: str) -> list[Item]:
+        asked.append(case_id)
+        return read(case_id)
+
+    monkeypatch.setattr(desk.log.table, "items_of", items_of)
+    for path in (f"/cases/{case_id}", f"/api/v1/cases/{case_id}/timeline", f"/cases/{case_id}?by=happened"):
+        assert client.get(path).status_code == 200
+    assert asked == [case_id]
+
+
+def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_reader(desk: Desk) -> None:
+    view = desk.log.board.view(desk.case(account_id="<b>bold</b>"))
+    assert view is not None
+    rows = Rows()
+    first = rows.row(view, may_choose=False)
+    assert rows.row(view, may_choose=False) is first
+    assert "<b>bold" not in first
+    assert "&lt;b&gt;bold" in first
+    assert 'name="case"' not in first
+    assert f'value="{view.case_id}@{view.sequence}"' in rows.row(view, may_choose=True)
+    desk.flag(account_id="<b>bold</b>", score=990)
+    after = desk.log.board.view(view.case_id)
+    assert after is not None
+    assert "990" in rows.row(after, may_choose=False)
+    assert "990" not in first
+
+
+def test_everything_that_the_bench_of_the_console_asks_for_is_answered(desk: Desk) -> None:
+    projector, client = Projector(desk.log.table), desk.signed_in(Role.ANALYST, name=ANALYSTS[0])
+    for number in range(30):
+        events = synthetic(number, 1)
+        projector.apply([Known(event, NOON) for event in events])
+        for event in events:
+            desk.log.board.apply(event)
+    draw, kinds = random.Random(5), set()
+    for _ in range(150):
+        kind, path = pages(draw, 30, [case_id_of(3)])
+        kinds.add(kind)
+        answer = client.get(path.replace("cursor=NEXT", ""))
+        assert answer.status_code == 200, (kind, path, answer.text[:300])
+    assert {"queue", "queue page", "case", "case page", "timeline"} <= kinds
