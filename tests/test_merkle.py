@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.verify_pack import is_grown, is_included
@@ -88,6 +88,7 @@ def test_every_proof_of_small_trees(size: int) -> None:
         assert is_grown(old, naive_root(leaves[:old]), size, root, path)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.data())
 def test_a_proof_of_something_else_proves_nothing(size: int, data: st.DataObject) -> None:
     leaves = leaves_of(size)
@@ -105,6 +106,7 @@ def test_a_proof_of_something_else_proves_nothing(size: int, data: st.DataObject
     assert not is_grown(old, naive_root(leaves[:old]), size, root, [*grown, root])
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=4), max_size=70), st.data())
 def test_a_frontier_is_the_tree_however_it_grew(entries: list[bytes], data: st.DataObject) -> None:
     leaves = [leaf_hash(entry) for entry in entries]
@@ -115,6 +117,7 @@ def test_a_frontier_is_the_tree_however_it_grew(entries: list[bytes], data: st.D
     assert first.root() == naive_root(leaves[:cut])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 80), st.data())
 def test_a_leaf_that_is_replaced_changes_the_root_as_if_it_had_always_been_there(
     size: int, data: st.DataObject
