@@ -145,7 +145,7 @@ class Recorder:
             for topic, kind in kinds
             for number in range(PARTITIONS)
         }
-        self.now_ms = 0
+        self.now_ms = 1_000
         self.activate(pack)
 
     def append(self, topic: str, partition: int, key: bytes, value: bytes | None, at_ms: int) -> None:

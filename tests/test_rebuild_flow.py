@@ -149,7 +149,7 @@ def test_built_beside_a_worker_switched_and_the_worker_goes_on_in_the_new_table(
         worker.join(20)
 
 
-@pytest.mark.parametrize("fills", (0, 2, 4))
+@pytest.mark.parametrize("fills", [0, 2, 4])
 def test_cut_off_in_the_middle_of_any_share_it_goes_on(system: System, fills: int) -> None:
     system.tell(stream(6))
     system.open("cases-v2").fills_left = fills

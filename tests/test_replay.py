@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 import domain.case_flags
 from projections.certificate import certificate
 from projections.replay import Comparison, Gap, derive
 from projections.replay import recorded as as_recorded
 from projections.replay import replay as replayed_from
-from projections.replay_source import Source
+from projections.replay_source import KafkaSource, Source
 from schemas.codec import Decoder
 from tests.recorded import (
     RULES,
@@ -92,6 +93,22 @@ def test_the_history_has_all_that_there_is_to_compare(logs: Recording, expected:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_archive_and_more_workers_certify_the_same(kept: Path, expected: dict[str, Any], workers: int) -> None:
     assert certified(FolderSource(kept), workers) == expected
+
+
+def test_a_broker_certifies_the_same_though_the_registry_is_away(
+    logs: Recording, kept: Path, expected: dict[str, Any]
+) -> None:
+    """The client library's own broker, read by the real client. Schemas are in the archive, or fit what is there."""
+    broker = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
+    (found,) = broker.list_topics(timeout=10).brokers.values()
+    for topic, partitions in logs.items():
+        broker.list_topics(topic, timeout=10)  # it makes it
+        for number, records in enumerate(partitions):
+            for record in records:
+                broker.produce(topic, record.value, record.key, number, timestamp=record.timestamp_ms)
+    assert broker.flush(30) == 0
+    source = KafkaSource(f"{found.host}:{found.port}", "http://127.0.0.1:1", TOPICS, FolderSource(kept))
+    assert certified(source) == expected
 
 
 def test_environment_and_place_certify_the_same(folder: Path, expected: dict[str, Any]) -> None:

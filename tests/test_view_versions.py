@@ -142,7 +142,7 @@ def test_what_goes_to_dynamodb_comes_back() -> None:
 
 
 @pytest.fixture
-def versions(engine: Engine) -> ViewVersions:  # noqa: F811
+def versions(engine: Engine) -> ViewVersions:
     clock = count(1_750_000_000_000)
     return ViewVersions(engine, "t.cases", lambda: next(clock))
 
@@ -212,7 +212,7 @@ def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_s
     assert next(asked) == 3
 
 
-def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:  # noqa: F811
+def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
     with only_one(engine, "some work"):
         with pytest.raises(Busy, match="some work is at work already"), only_one(engine, "some work"):
             pass
