@@ -3,7 +3,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install demo test check clean
+.PHONY: help install demo test check prove clean
 
 help:            ## what there is
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ check: $(STAMP)  ## lint, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+prove: $(STAMP)  ## the full counts: kills, environments, mutations, planted bugs; goes on where it was left
+	$(VENV)/bin/python -m tests.prove $(ARGS)
 
 clean:           ## stop the stack and remove everything that was generated
 	-$(VENV)/bin/fraudcase down

@@ -66,7 +66,7 @@ def units() -> Iterator[Unit]:
         yield Unit(name, lambda v=variables, o=options: same_certificate(v, o))  # type: ignore[misc]
     yield Unit("another-clone", lambda: same_certificate({}, ["--from", "s3"], elsewhere=True))
     yield Unit("registry-off", registry_off)
-    yield Unit("mutations", lambda: tests("tests/test_verify_pack.py", FRAUDCASE_MUTATIONS="10000"))
+    yield Unit("mutations", lambda: tests("tests/test_evidence.py", FRAUDCASE_MUTATIONS="10000"))
     yield Unit("case-model", lambda: tests("tests/test_case_model.py", FRAUDCASE_HYPOTHESIS_RUNS="1000"))
     for bug in BUGS:
         yield Unit(f"planted-{bug.name}", lambda bug=bug: planted(bug.name))  # type: ignore[misc]
