@@ -1,5 +1,6 @@
 """The real stack, once for all acceptance tests: in a folder and on ports of its own, with downloaded jars shared."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from infra.stack import reset
 from migrations.store import connect, upgrade
 from tests.postgres import find_binaries, private_cluster
 
+collect_ignore = [] if os.environ.get("FRAUDCASE_VERSITYGW") else ["test_object_lock.py"]
+"""The Go program comes by no package manager of ours: whoever has it, names it."""
 PORTS: dict[str, Any] = {
     "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
     "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400, "console_port": 20080,
