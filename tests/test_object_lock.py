@@ -1,4 +1,4 @@
-"""Locked segments on a store that has Object Lock: versitygw, its program named by FRAUDCASE_VERSITYGW; else `conftest.py` leaves them out."""
+"""Locked segments on a store that has Object Lock: versitygw, its program named by FRAUDCASE_VERSITYGW."""
 
 import os
 import subprocess
