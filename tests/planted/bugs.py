@@ -156,8 +156,19 @@ BUGS = (
         (f"{CASE}::test_a_view_is_stored_only_over_the_one_it_was_made_from",),
     ),
     Bug(
-        "audit-record-skipped", "who approved a rule pack is not noted",
-        "console/control.py", 'self._log(session, row, "approved", actor)', "session.flush()",
+        "archive-keeps-redelivered", "a case event that was delivered again enters the archive again",
+        "projections/archive_worker.py", "if content == seen.get(identity, self._stored.get(identity)):",
+        "if content == seen.get(identity):",
+        (
+            "tests/test_audit.py",
+            "tests/test_projections.py::test_redelivered_case_events_do_not_enter_the_archive_again",
+        ),
+    ),
+    Bug(
+        "approval-not-noted", "who approved a rule pack is not noted",
+        "console/control.py",
+        'self._log(session, row, "approved", actor, {"whatif_run": tried.run_id} if tried else None)',
+        "session.flush()",
         ("tests/test_control.py::test_a_pack_becomes_active_after_a_second_person_approved_it",),
     ),
     Bug(
