@@ -8,23 +8,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from console.bench_fold import case_fold_rate
+from console.bench_fold import case_fold_rate, inbox
 from console.bench_reference import read_all
+from console.bench_views import view_rates
 from console.benchmark import fill, running, wait_until_caught_up
 from console.progress import Stalled
 from console.replaying import cores, source_of
 from console.rule_files import load_pack
 from console.work import messages, progress, topics
+from domain.case_fold import CaseFold
+from domain.payment import Refusal
 from generator.traffic import Traffic, TrafficOptions
 from infra.flink_cluster import cluster
 from infra.services import CASE_JOB, RISK_JOB, jobs, service_name
 from infra.settings import Settings
+from projections.case_history import Known
 from projections.replay import Derived, derive, ends_of
 from projections.side_by_side import without_main
 from schemas.registry import Registry
 
 ACCOUNTS = 20_000
-FOLD_EVENTS = 300_000
+FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
 DEFAULT_SHARE = 4
 """Of the payments, one in so many is derived again by the default pack, whose rules cost several times as much."""
 Measure = Callable[[Settings, int], Mapping[str, float]]
@@ -36,7 +40,17 @@ def fold_rate(_: Settings, seed: int) -> Mapping[str, float]:
     return {"fold_events_per_s": round(case_fold_rate(FOLD_EVENTS, seed))}
 
 
-MEASURES: tuple[Measure, ...] = (fold_rate,)
+def view_rate(settings: Settings, seed: int) -> Mapping[str, float]:
+    """Case events a second into stored views, as a rebuild does it, beside what the bare store takes in this run."""
+    fold, known = CaseFold(), list[Known]()
+    for number, record in enumerate(inbox(VIEW_EVENTS, seed)):
+        events = fold.step(record)
+        if not isinstance(events, Refusal):
+            known += [Known(event, number) for event in events]
+    return view_rates(settings, known)
+
+
+MEASURES: tuple[Measure, ...] = (fold_rate, view_rate)
 
 
 def bench_replay(
