@@ -101,20 +101,21 @@ def _kafka(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
     )
     try:
         topics = consumer.list_topics(timeout=10).topics
-        for topic, number in sorted((topic, number) for topic, about in topics.items() for number in about.partitions):
-            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
-            yield from _partition(consumer, is_in)
+        places = {(topic, number) for topic, about in topics.items() for number in about.partitions}
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in sorted(places)])
+        yield from _to_their_ends(consumer, places, is_in)
     finally:
         consumer.close()
 
 
-def _partition(consumer: Consumer, is_in: Found) -> Iterator[tuple[str, bool]]:
-    """To the end that it had when it was reached; also what was compacted leaves no gap to wait for."""
-    while True:
-        for message in consumer.consume(1_000, timeout=0.5):
+def _to_their_ends(consumer: Consumer, places: set[tuple[str, int]], is_in: Found) -> Iterator[tuple[str, bool]]:
+    """To the ends that they had when they were reached; also what was compacted leaves no gap to wait for."""
+    while places:
+        for message in consumer.consume(1_000, timeout=0.1):
             error = message.error()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                return
+                places.discard((message.topic(), message.partition()))
+                continue
             if error is not None:
                 raise KafkaException(error)
             headers = [value for _, value in message.headers() or ()]
