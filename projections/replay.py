@@ -200,7 +200,7 @@ def derive(source: Source, topics: Topics, workers: int = 1, seen: Progress = la
     """Run the folds over the logs that decide, and compare nothing. Raises Gap where records are missing."""
     ends, payments = ends_of(source, topics), topics.payments_inbound
     tasks = [
-        *_folds(topics, ends),
+        *_folds(topics, ends, ends),
         *(Decide(topic=payments, partition=p, end=end) for p, end in ends[payments].items()),
     ]
     with Workers(source, workers, _running(seen)) as pool:
@@ -226,7 +226,7 @@ def replay(
 ) -> Replayed:
     """Derive everything, and compare it. Raises Gap where records of a log that decides are missing."""
     ends = ends_of(source, topics, until_ms)
-    answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends)
+    answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends, ends_of(source, topics))
     tasks = [*answers, *folds, *_event_tasks(source, topics)]
     with Workers(source, workers, _running(seen)) as pool:
         results = pool.run(tasks)
@@ -259,11 +259,15 @@ def _running(seen: Progress) -> Progress:
     return more
 
 
-def _folds(topics: Topics, ends: Ends) -> list[ReadSent | ReadInbox]:
+def _folds(topics: Topics, ends: Ends, recorded: Ends) -> list[ReadSent | ReadInbox]:
+    """Fold up to some ends; what was recorded is looked for up to others."""
     payments, entities, inbox = topics.payments_inbound, topics.entities_inbound, topics.cases_inbox
     return [
-        *(ReadSent(topic=entities, partition=p, end=end, ends=ends[payments]) for p, end in ends[entities].items()),
-        *(ReadInbox(topic=inbox, partition=p, end=end) for p, end in ends[inbox].items()),
+        *(
+            ReadSent(topic=entities, partition=p, end=end, recorded=recorded[entities][p], ends=ends[payments])
+            for p, end in ends[entities].items()
+        ),
+        *(ReadInbox(topic=inbox, partition=p, end=end, recorded=recorded[inbox][p]) for p, end in ends[inbox].items()),
     ]
 
 
@@ -412,7 +416,11 @@ def _compare_rows(
     if wanted:
         again = [
             *(ReadAnswers(**_plain(task), ends=task.ends, wanted=wanted) for task in tasks[0]),
-            *(ReadSent(**_plain(t), ends=t.ends, wanted=wanted) for t in tasks[1] if isinstance(t, ReadSent)),
+            *(
+                ReadSent(**_plain(t), recorded=t.recorded, ends=t.ends, wanted=wanted)
+                for t in tasks[1]
+                if isinstance(t, ReadSent)
+            ),
         ]
         for result in pool.run(again):
             for block, rows in result.rows.items():

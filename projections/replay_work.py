@@ -465,6 +465,8 @@ class ReadSent(Task):
     """
 
     ends: Mapping[int, int]
+    recorded: int = 0
+    """Where the log itself ends: up to there, what was sent on may stand, though it is not folded."""
     wanted: frozenset[Block] = frozenset()
 
     weight: ClassVar[int] = 5
@@ -485,18 +487,23 @@ class ReadSent(Task):
                 flags = fold.read(name, data, offset)
                 for flag in () if isinstance(flags, Refusal) else flags:
                     result.found.append(found(flag))
-                if name != EntityPayment.__name__:
-                    continue
-                row = tuple(map(data.get, SENT))
-                number, at = data["partition"], (data["offset"], data["entity"])
-                if at > last.get(number, (-1, "")):
-                    last[number] = at
-                    self._sum(result, number, offset, row)
+                self._sum(result, last, offset, name, data)
+        for offset, _, name, data in later(log, self.topic, self.partition, self.end, self.recorded):
+            self._sum(result, last, offset, name, data)
         result.records, result.content, result.schemas = self.end, content.digest(), _schemas(met)
         result.altered = log.altered
         return result
 
-    def _sum(self, result: Sent, number: int, offset: int, row: Row) -> None:
+    def _sum(
+        self, result: Sent, last: dict[int, tuple[int, str]], offset: int, name: str, data: Mapping[str, Any]
+    ) -> None:
+        if name != EntityPayment.__name__:
+            return
+        row: Row = tuple(map(data.get, SENT))
+        number, at = data["partition"], (data["offset"], data["entity"])
+        if at <= last.get(number, (-1, "")):
+            return
+        last[number] = at
         if row[_SENT_AT] >= self.ends.get(number, 0):
             return
         block = number, row[_SENT_AT] >> BLOCK_BITS
@@ -508,6 +515,9 @@ class ReadSent(Task):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadInbox(Task):
     """Fold a partition of cases.inbox, into case events and their views; and collect the flags that stand there."""
+
+    recorded: int = 0
+    """Where the log itself ends: up to there, flags may stand, though they are not folded."""
 
     weight: ClassVar[int] = 20
 
@@ -531,11 +541,32 @@ class ReadInbox(Task):
                     result.shown.append(_shown(event))
                     if not isinstance(event, CaseAnswer):
                         views[event.case_id] = project(views.get(event.case_id), event)
+        for offset, at_ms, name, data in later(log, self.topic, self.partition, self.end, self.recorded):
+            flag = _event(name, data) if name in _FLAGS else None
+            if isinstance(flag, Flag):
+                result.flags.append(found(flag, offset, at_ms))
         result.views = {(item := view_item(view))["pk"]: (item["sk"], _item_bytes(item)) for view in views.values()}
         result.found = [each.event for each in result.shown]
         result.records, result.content, result.schemas = self.end, content.digest(), _schemas(met)
         result.altered = log.altered
         return result
+
+
+def later(
+    log: Opened, topic: str, partition: int, start: int, end: int
+) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
+    """Offset, time, name and fields of the records that can be read from one offset up to another.
+
+    What the logs lead to by a time may have been decided a little later.
+    """
+    decode = Decoder(Met(log)).decode
+    for batch in log.batches(topic, partition, end) if start < end else ():
+        for offset, at_ms, value in zip(*batch, strict=True):
+            if offset >= start:
+                try:
+                    yield offset, at_ms, *decode(value)
+                except Unreadable:
+                    continue
 
 
 _FLAGS: Final = frozenset(kind.__name__ for kind in Flag.__args__)

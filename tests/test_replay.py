@@ -27,6 +27,7 @@ from projections.replay import replay as replayed_from
 from projections.replay_source import KafkaSource, Source
 from schemas.codec import Decoder
 from tests.recorded import (
+    HOUR_MS,
     RULES,
     TOPICS,
     FolderBucket,
@@ -315,3 +316,22 @@ def test_alone_each_half_says_what_both_say(logs: Recording) -> None:
     assert derive(MemorySource(logs), TOPICS).history.digest.hexdigest() == both.derived.history.digest.hexdigest()
     assert as_recorded(MemorySource(logs), TOPICS).digest.hexdigest() == both.live.digest.hexdigest()
     assert both.comparison == Comparison([], 0)
+
+
+def test_what_was_decided_a_little_later_is_not_missing_until_a_time(logs: Recording) -> None:
+    """Flags, and what is sent on, follow their payments: a time that lies between finds both all the same."""
+    late = {TOPICS.cases_inbox, TOPICS.entities_inbound, TOPICS.cases_events}
+    shifted = {
+        topic: [
+            [
+                record._replace(timestamp_ms=record.timestamp_ms + 1_000 * HOUR_MS * (topic in late))
+                for record in records
+            ]
+            for records in partitions
+        ]
+        for topic, partitions in logs.items()
+    }
+    times = sorted(record.timestamp_ms for records in logs[TOPICS.payments_inbound] for record in records)
+    made = certified(MemorySource(shifted), until_ms=times[len(times) // 2])
+    assert made["counts"]["flags"] > 10
+    assert (made["missing"], made["matches_live"]) == (0, True)
