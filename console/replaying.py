@@ -25,6 +25,8 @@ from projections.replay_source import BucketSource, KafkaSource, Source
 
 SHOWN = 10
 """Differences that a report names; it counts them all."""
+SIDE_BY_SIDE = 60_000
+"""Records from which on it pays to start processes for them: what each imports takes as long as some 30,000 records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _workers_for(records: int) -> int:
+    return cores() if records >= SIDE_BY_SIDE else 1
+
+
 def replay(
     settings: Settings,
     source: str,
@@ -72,7 +78,7 @@ def replay(
     try:
         total = sum(sum(found.values()) for found in ends_of(reader, names).values())
         with progress("records read", total) as seen:
-            replayed = read_again(reader, names, workers or cores(), until_ms, seen)
+            replayed = read_again(reader, names, workers or _workers_for(total), until_ms, seen)
     except Gap as gap:
         problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
         document: dict[str, object] = {"source": source, "problems": problems}
