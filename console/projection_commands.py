@@ -37,7 +37,7 @@ def replay(
     expect: Annotated[
         Path | None, typer.Option(help="an earlier report (--json) or certificate whose digests must come out")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default one a core, where it pays")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default what pays")] = None,
     live_views: Annotated[bool, typer.Option(help="compare the stored case views too")] = True,
     as_json: AsJson = False,
 ) -> None:
