@@ -3,6 +3,7 @@
 import base64
 import json
 import mmap
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -207,9 +208,22 @@ def _others(paths: Iterable[Path], wanted: re.Pattern[bytes]) -> Iterator[tuple[
 
 def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:
     try:
-        if not file.stat().st_size:
+        size = file.stat().st_size
+        if not size:
             return False
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return wanted.search(content) is not None
+            return any(wanted.search(content, *part) is not None for part in _written(opened.fileno(), size))
     except FileNotFoundError:
         return False  # its owner removed it meanwhile
+
+
+def _written(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that hold anything: Kafka's indexes are gigabytes that nobody has written to yet."""
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # nothing more
+            return
+        end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        yield begin, end
