@@ -22,8 +22,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)   ## payments become flags, cases, views and an audit log; ONCE=1 ends with a table
 	$(VENV)/bin/fraudcase demo $(if $(ONCE),--once) $(ARGS)
 
-test: $(STAMP)   ## every test, the acceptance tests on the real stack too
-	$(VENV)/bin/python -m pytest --cov $(ARGS)
+test: $(STAMP)   ## every test: two processes for those without a stack, then the acceptance tests on the real one
+	$(VENV)/bin/python -m pytest -m "not acceptance" --numprocesses 2 --dist loadfile --cov
+	$(VENV)/bin/python -m pytest -m acceptance
 
 check: $(STAMP)  ## lint, format and types
 	$(VENV)/bin/ruff check .

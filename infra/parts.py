@@ -43,7 +43,7 @@ class Part:
     environment: dict[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
     after: tuple[str, ...] = ()
-    ready_within_s: float = 90
+    ready_within_s: float = 180
     stop_within_s: float = 20
 
 

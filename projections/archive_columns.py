@@ -38,6 +38,7 @@ class ArchiveColumns:
         self._bucket = bucket
         self._schema_sha256: dict[int, str] = {}
         self._unknown: set[int] = set()
+        self._not_searched: Iterator[tuple[Segment, str, int]] | None = None
         self.altered: list[Altered] = []
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -49,9 +50,19 @@ class ArchiveColumns:
         return self._ends(FOLDER)
 
     def _ends(self, folder: str) -> dict[int, int]:
-        names = {key.removeprefix(folder).partition("/")[0] for key in self._bucket.keys(folder)}
-        numbers = sorted(int(name.removeprefix("partition=")) for name in names)
+        numbers = self._partitions(folder)
         return {number: next_offset(self._bucket, f"{folder}partition={number:03d}/") for number in numbers}
+
+    def _partitions(self, folder: str) -> list[int]:
+        names = {key.removeprefix(folder).partition("/")[0] for key in self._bucket.keys(folder)}
+        return sorted(int(name.removeprefix("partition=")) for name in names)
+
+    def _segments(self, topics: Sequence[str]) -> Iterator[tuple[Segment, str, int]]:
+        """Every segment with its topic and partition, of each partition the newest first."""
+        for topic in topics:
+            for partition in self._partitions(f"log/{topic}/"):
+                for segment in reversed(segments(self._bucket, partition_folder(topic, partition))):
+                    yield segment, topic, partition
 
     def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
         """The offset of the first record that is later than a time, None where there is none."""
@@ -125,15 +136,16 @@ class ArchiveColumns:
         return text.decode()
 
     def find_schema(self, topics: Sequence[str], schema_id: int) -> str | None:
-        """The same before any record was read. Raises LookupError for an id that no archived record has."""
-        for topic in topics:
-            for partition in self.ends(topic):
-                for segment in reversed(segments(self._bucket, partition_folder(topic, partition))):
-                    if schema_id in self._schema_sha256:
-                        return self.schema_text(schema_id)
-                    table = self._read(segment, topic, partition, ["schema_id", "schema_sha256"])
-                    if table is not None:
-                        self._learn_schemas(table)
+        """The same before any record was read. Raises LookupError for an id that no archived record has.
+
+        Each segment is searched once, however many ids are looked for.
+        """
+        if self._not_searched is None:
+            self._not_searched = self._segments(topics)
+        while schema_id not in self._schema_sha256 and (place := next(self._not_searched, None)) is not None:
+            table = self._read(place[0], place[1], place[2], ["schema_id", "schema_sha256"])
+            if table is not None:
+                self._learn_schemas(table)
         if schema_id not in self._schema_sha256 and schema_id not in self._unknown:
             raise LookupError(f"no record of the archive has schema {schema_id}")
         return self.schema_text(schema_id)

@@ -23,11 +23,11 @@ PORTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Counting lines makes replays take twice as long: those that need no stack count them, and reach over 90%."""
-    for item in items:
-        if item.get_closest_marker("acceptance"):
-            item.add_marker("no_cover")
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failed one: whoever reads "passed" there may take it that everything ran."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("FRAUDCASE_TESTS_SKIP") == "fail" and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
