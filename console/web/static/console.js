@@ -206,17 +206,14 @@
 
   // -- the case's two times ------------------------------------------------------------------------
   let isDragging = false;
+  const times = new Map(); // by slider: an answer that comes meanwhile puts other sliders in place, which do not know it yet
   const when = (ms) => `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")} UTC`;
-  const moment = (slider) => {
-    const stops = slider.dataset.stops ? slider.dataset.stops.split(",") : [];
-    return stops[Number(slider.value)] ?? null;
-  };
+  const stopsOf = (slider) => slider.dataset.stops ? slider.dataset.stops.split(",") : [];
+  const moment = (slider) => stopsOf(slider)[Number(slider.value)] ?? null;
   const travel = () => {
     const query = new URLSearchParams(location.search);
-    for (const slider of all("[data-slider]")) {
-      const ms = moment(slider);
-      ms === null ? query.delete(slider.dataset.slider) : query.set(slider.dataset.slider, ms);
-    }
+    for (const [name, ms] of times) ms === null ? query.delete(name) : query.set(name, ms);
+    times.clear();
     const text = query.toString();
     const url = location.pathname + (text ? `?${text}` : "");
     history.replaceState(null, "", url);
@@ -228,6 +225,7 @@
     const slider = event.target;
     if (!slider.matches("[data-slider]")) return;
     const ms = moment(slider), text = ms === null ? "now" : when(Number(ms));
+    times.set(slider.dataset.slider, ms);
     say($("output", slider.closest("label")), text);
     slider.setAttribute("aria-valuetext", text);
     isDragging = true;
@@ -237,7 +235,10 @@
   const slide = (by) => {
     const slider = $('[data-slider="known_at_ms"]');
     if (!slider) return;
-    slider.value = String(Number(slider.value) + by);
+    const name = slider.dataset.slider, stops = stopsOf(slider);
+    const asked = times.has(name) ? times.get(name) : new URLSearchParams(location.search).get(name);
+    const place = asked === null ? stops.length : stops.indexOf(asked);
+    slider.value = String((place < 0 ? Number(slider.value) : place) + by);
     slider.dispatchEvent(new Event("input", { bubbles: true }));
   };
 
