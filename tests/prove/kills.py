@@ -29,7 +29,7 @@ PORTS: dict[str, Any] = {
     "s3_port": 21090, "flink_port": 21082, "metrics_port": 21400, "console_port": 21080, "flink_cluster_port": 21600,
 }  # fmt: skip
 PATIENCE_S = 300.0
-SEED = 1
+SEED, PAYMENTS = 1, 8_000
 
 
 def home() -> Settings:
@@ -72,7 +72,7 @@ def root_of(settings: Settings, ticks: Path, kills: Sequence[Kill] = (), start: 
     system.prepare(settings)
     everyone = [*parts(settings), *services(settings)]
     names = [part.name for part in everyone]
-    records = recording(SEED, Encoder(Registry(settings.registry_url).ids()))
+    records = recording(SEED, Encoder(Registry(settings.registry_url).ids()), PAYMENTS)
     killed: list[str] = []
     with running(settings, everyone):
         half = len(records) // 2
