@@ -82,7 +82,7 @@ def tell(system: Settings, known: Iterable[Known], stop: Event | None = None) ->
 
 
 def renamed(known: Iterable[Known], name: str) -> list[Known]:
-    """The same stream about other accounts and cases."""
+    """The same stream about other accounts and cases. A name has eight hexadecimal digits, as a case id begins."""
     return [
         Known(
             replace(event, account_id=f"{name}-{event.account_id}", case_id=f"{name}{event.case_id[len(name) :]}"),
@@ -138,15 +138,15 @@ def test_a_rebuild_is_the_live_table_byte_for_byte_and_sends_nothing_again(syste
     assert case_table(system).name == document["table"] != old
     assert live_items(system) == before == items(system, old)
     assert effects(system) == sent
-    tell(system, renamed(stream(2), "f2"))  # the worker goes on in the new table, and in it alone
-    assert settle(system) == live_items(system)
+    tell(system, renamed(stream(2, has_gap=False), "f2f2f2f2"))
+    assert settle(system) == live_items(system)  # the worker goes on in the new table, and in it alone
     assert items(system, old) == before
     assert len(live_items(system)) > len(before)
 
 
 def test_beside_live_traffic_nothing_is_lost_or_doubled(system: Settings) -> None:
     stop = Event()
-    known = [each for number in range(40) for each in renamed(stream(number), f"{number:04x}")]
+    known = [each for number in range(40) for each in renamed(stream(number, has_gap=False), f"{number:08x}")]
     telling = Thread(target=tell, args=(system, known, stop))
     telling.start()
     try:
@@ -217,13 +217,13 @@ def test_back_to_an_old_version_while_the_worker_is_down(system: Settings, run: 
     """The version that comes back catches up first, and the worker that starts goes on with it."""
     first = view_versions(system).live().number
     assert run.invoke(app, ["rebuild", "cases"]).exit_code == 0
-    tell(system, renamed(stream(50), "ba"))
+    tell(system, renamed(stream(50, has_gap=False), "babababa"))
     wanted = settle(system)
     stack.down(system, workers(system, CASE_VIEWS), lambda _, __: None)
     assert run.invoke(app, ["views", "switch", str(first)]).exit_code == 0
     assert view_versions(system).live().number == first
     assert live_items(system) == wanted
-    tell(system, renamed(stream(51), "bb"))
+    tell(system, renamed(stream(51, has_gap=False), "bbbbbbbb"))
     stack.up(system, workers(system), lambda _, __: None)
     assert settle(system) == live_items(system)
     assert len(live_items(system)) > len(wanted)
