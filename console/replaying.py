@@ -76,8 +76,9 @@ def replay(
     names, reader = topics(settings), source_of(settings, source)
     schemas = archived_schema_check(bucket(settings)) if source == "s3" else []
     try:
-        total = sum(sum(found.values()) for found in ends_of(reader, names).values())
-        with progress("records read", total) as seen:
+        ends = {topic: sum(found.values()) for topic, found in ends_of(reader, names).items()}
+        total = sum(ends.values())
+        with progress("records and answers read", total + ends[names.payments_inbound]) as seen:  # a payment has one
             replayed = read_again(reader, names, workers or _workers_for(total), until_ms, seen)
     except Gap as gap:
         problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
