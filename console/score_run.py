@@ -167,7 +167,7 @@ def run(
     fold.activate(activation)
     entities.activate(activation)
     feedback = None if feedback_ms is None else Feedback(feedback_ms)
-    clock_ms = NEVER
+    clock_ms, owners = NEVER, dict[str, str]()
     for payment, label in payments:
         counts.rows += 1
         if counts.rows % 1000 == 0:
@@ -185,6 +185,11 @@ def run(
             counts.quarantined += 1
             counts.quarantined_fraud += label is not None and label.is_fraud
             continue
+        if not isinstance(
+            outputs[0], DuplicateSeen
+        ):  # the fold knows what its account has used, and no other
+            is_another = owners.setdefault(payment.transaction_id, payment.account_id) != payment.account_id
+            counts.conflicts += is_another or any(isinstance(each, Conflict) for each in outputs)
         _note(outputs, payment, label, columns, counts, clock_ms)
         _ask_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
         if feedback and label is not None and label.is_fraud and not isinstance(outputs[0], DuplicateSeen):
@@ -212,10 +217,8 @@ def _note(
                 columns.restate(output, clock_ms)
             case DuplicateSeen():
                 counts.duplicates += 1
-            case Conflict():
-                counts.conflicts += 1
-            case RiskFlagged() | EntityPayment():
-                pass  # RiskScored has said so; entities are asked next
+            case RiskFlagged() | EntityPayment() | Conflict():
+                pass  # RiskScored has said so; entities are asked next; conflicts are counted by payment
 
 
 def _ask_entities(

@@ -54,6 +54,7 @@ def test_fraudtwin_bursts_are_all_seen_and_nothing_in_the_background() -> None:
 def test_sparkov_loses_no_payment_and_beats_the_plain_rules() -> None:
     scored, counts, report = judged("sparkov", "sparkov")
     assert counts.rows == scored.time_ms.size == 65_053
+    assert counts.conflicts == 65_053 - 60_442
     assert report["precision"] >= 0.80
     assert report["recall"] >= 0.74
 
