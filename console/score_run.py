@@ -185,9 +185,7 @@ def run(
             counts.quarantined += 1
             counts.quarantined_fraud += label is not None and label.is_fraud
             continue
-        if not isinstance(
-            outputs[0], DuplicateSeen
-        ):  # the fold knows what its account has used, and no other
+        if not isinstance(outputs[0], DuplicateSeen):  # the fold knows what its account has used, and no other
             is_another = owners.setdefault(payment.transaction_id, payment.account_id) != payment.account_id
             counts.conflicts += is_another or any(isinstance(each, Conflict) for each in outputs)
         _note(outputs, payment, label, columns, counts, clock_ms)
