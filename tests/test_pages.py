@@ -250,6 +250,32 @@ def test_what_was_done_is_undone_by_u(visit: "Visits") -> None:
     expect(ana.page.locator("#live")).to_contain_text("ana released the case", timeout=2_000)
 
 
+def test_a_second_command_knows_what_the_first_was_answered(visit: "Visits") -> None:
+    """Though the page does not show it yet."""
+    case = a_case(visit.stage, "in_review", 2)
+    ana = visit("ana")
+    ana.go(f"/cases/{case}")
+    ana.page.wait_for_selector("#live-state.on")
+    ana.page.route(
+        f"**/cases/{case}*",
+        lambda route: route.fulfill(status=204) if route.request.method == "GET" else route.fallback(),
+    )
+    before = notes_of(visit.stage, case)
+    for number in (1, 2):
+        ana.page.keyboard.press("n")
+        ana.page.locator("dialog[open] [name=text]").fill(f"Called {number} times.")
+        ana.page.locator("dialog[open] button.primary").click()
+        expect(ana.page.locator("dialog[open]")).to_have_count(0)
+        expect(ana.page.locator("#said")).to_contain_text("Note added")
+        assert notes_of(visit.stage, case) == before + number
+
+
+def notes_of(stage: Stage, case: str) -> int:
+    view = stage.desk.log.board.view(case)
+    assert view is not None
+    return view.notes
+
+
 # -- who acts on what they no longer see ------------------------------------------------------------------
 
 

@@ -172,7 +172,10 @@ def _endpoint(kind: Kind) -> Callable[[Request, CaseId], Awaitable[Response]]:
         said = json.loads(answer.body)
         if answer.status != 200:
             return page(request, "_conflict.html", case=view, command=kind.slug, refused=said)
-        response = page(request, "_done.html", case=view, said=SAID.get(said["answer"], "Done"), undo=undo_of(said))
+        response = page(
+            request, "_done.html", case=view, said=SAID.get(said["answer"], "Done"), undo=undo_of(said),
+            sequence=said["sequence"],
+        )  # fmt: skip
         response.headers["HX-Trigger"] = "acted"
         return response
 

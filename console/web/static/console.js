@@ -104,11 +104,18 @@
     refresh(0);
   });
   let fading = null;
+  const answered = new Map(); // by case: the version that an answer to us spoke of, which the page may not show yet
+  document.addEventListener("htmx:configRequest", (event) => {
+    const { parameters, path } = event.detail;
+    const known = answered.get(path.split("/")[2]);
+    if (known > Number(parameters.seen_sequence)) parameters.seen_sequence = String(known);
+  });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.target.id !== "said") return;
     clearTimeout(fading);
     const toast = $("[data-toast]", event.target);
     if (!toast) return;
+    if (toast.dataset.sequence) answered.set(toast.dataset.case, Number(toast.dataset.sequence));
     if (toast.dataset.toast === "stay") { all("dialog[open]").forEach((dialog) => dialog.close()); refresh(0); }
     else fading = setTimeout(() => toast.remove(), 8000);
   });
