@@ -16,7 +16,7 @@ from tests.browser import Visitor, chromium
 
 pytestmark = pytest.mark.acceptance
 ROUNDS, TRIES = 5, 3
-"""All rounds of one try must be within the times below; another process that takes the machine meanwhile costs a try."""
+"""All rounds of one try must be within the times below; another process on the machine costs a try."""
 P95_S, MOST_S = 1.0, 2.0
 AMOUNT_MINOR = 199_000
 """Three flags of it take two people to close, and do not escalate by themselves."""
