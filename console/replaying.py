@@ -12,6 +12,7 @@ from projections.certificate import certificate, failed
 from projections.replay import (
     Comparison,
     Gap,
+    Items,
     Replayed,
     archived_schema_check,
     compare_views,
@@ -75,6 +76,13 @@ def replay(
     """
     names, reader = topics(settings), source_of(settings, source)
     schemas = archived_schema_check(bucket(settings)) if source == "s3" else []
+    stored: Items | None = None
+    unreadable: list[str] = []
+    if with_views and until_ms is None:
+        try:  # before the logs: whatever a view speaks of by then, they hold
+            stored = stored_items(case_table(settings).scan())
+        except (BotoCoreError, ClientError) as error:
+            unreadable = [f"the case views cannot be read: {error}. Without them: fraudcase replay --no-live-views"]
     try:
         ends = {topic: sum(found.values()) for topic, found in ends_of(reader, names).items()}
         total = sum(ends.values())
@@ -84,14 +92,10 @@ def replay(
         problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
         document: dict[str, object] = {"source": source, "problems": problems}
         return Replay(document, problems, False, failed(str(gap), gap.altered, until_ms))
-    views, stored_digest, unreadable = Comparison([], 0), None, list[str]()
-    if with_views and until_ms is None:
-        try:
-            stored = stored_items(case_table(settings).scan())
-            views = compare_views(stored, replayed.derived.items(replayed.live.known_at_ms))
-            stored_digest = views_digest(stored)
-        except (BotoCoreError, ClientError) as error:
-            unreadable = [f"the case views cannot be read: {error}. Without them: fraudcase replay --no-live-views"]
+    views, stored_digest = Comparison([], 0), None
+    if stored is not None:
+        views = compare_views(stored, replayed.derived.items(replayed.live.known_at_ms))
+        stored_digest = views_digest(stored)
     return _reported(replayed, source, views, stored_digest, [*schemas, *unreadable], settings, until_ms)
 
 
