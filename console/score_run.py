@@ -185,12 +185,13 @@ def run(
             counts.quarantined += 1
             counts.quarantined_fraud += label is not None and label.is_fraud
             continue
-        if not isinstance(outputs[0], DuplicateSeen):  # the fold knows what its account has used, and no other
+        is_duplicate = isinstance(outputs[0], DuplicateSeen)
+        if not is_duplicate:  # the fold knows what its account has used, and no other
             is_another = owners.setdefault(payment.transaction_id, payment.account_id) != payment.account_id
             counts.conflicts += is_another or any(isinstance(each, Conflict) for each in outputs)
         _note(outputs, payment, label, columns, counts, clock_ms)
         _ask_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
-        if feedback and label is not None and label.is_fraud and not isinstance(outputs[0], DuplicateSeen):
+        if feedback and label is not None and label.is_fraud and not is_duplicate:
             feedback.add(payment)
     return columns.scored(), counts
 
