@@ -85,7 +85,9 @@ def answers(url: str) -> Callable[[], bool]:
 def _kafka(settings: Settings) -> Part:
     folder = folder_of(settings, "kafka")
     config, log4j = settings.home / "run" / "kafka.properties", settings.home / "run" / "log4j2.properties"
-    run = (*java("640m", f"-Dlog4j2.configurationFile={log4j}"), "-cp", _jars(settings, "kafka"))
+    # Compiled once: measured, half the processor time of a write, and less of a read, in a broker's first minutes.
+    runtime = java("640m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}")
+    run = (*runtime, "-cp", _jars(settings, "kafka"))
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)

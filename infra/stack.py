@@ -21,6 +21,8 @@ from infra.parts import Part
 from infra.settings import Settings
 
 TAIL_LINES = 15
+ENDING_S = 5.0
+"""How long a port is waited for that is taken though nobody is seen to listen there."""
 _children: list[subprocess.Popen[bytes]] = []
 """Started by this process: they outlive it on purpose, and are reaped if they end before it does."""
 Report = Callable[[str, str], None]
@@ -237,11 +239,21 @@ def check_ports(settings: Settings, parts: Iterable[Part]) -> None:
 def _check_ports(parts: Iterable[Part]) -> None:
     for part in parts:
         for port, variable in part.ports.items():
-            if _is_taken(port):
+            if _stays_taken(port):
                 raise StackError(
-                    f"port {port}, wanted by {part.name}, is taken by {_holder(port)}. Nothing was started. "
-                    f"Cure: stop that program, or choose another port: export {variable}=…"
+                    f"port {port}, wanted by {part.name}, is taken by {_holder(port) or 'another program'}. "
+                    f"Nothing was started. Cure: stop that program, or choose another port: export {variable}=…"
                 )
+
+
+def _stays_taken(port: int) -> bool:
+    """A process that was killed holds its ports until its last thread has ended, and is not seen to listen by then."""
+    until = time.monotonic() + ENDING_S
+    while _is_taken(port):
+        if _holder(port) or time.monotonic() > until:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _is_taken(port: int) -> bool:
@@ -254,14 +266,15 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _holder(port: int) -> str:
+def _holder(port: int) -> str | None:
+    """Who listens there, as far as that can be seen."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
                 return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         pass
-    return "another program"
+    return None
 
 
 @contextmanager
