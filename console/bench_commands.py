@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +16,9 @@ from console.bench_rules import bench_rules
 from console.benchmark import bench_settings, bench_stream
 from console.rule_files import load_pack
 from console.stack_commands import tell
-from console.work import explained, report
+from console.work import explained, messages, report
+from infra import stack
+from infra.services import services
 from infra.settings import Settings
 
 PACKS = "three,default"
@@ -31,6 +35,20 @@ def _bench() -> None:
     """Figures of this machine, each against something else in the same run."""
 
 
+@contextmanager
+def _stores(home: Settings) -> Iterator[None]:
+    """The stores; programs of the system that run as well are named, since they take their part of the machine."""
+    running = [each.name for each in stack.status(home, services(home)) if each.pid is not None]
+    if running:
+        messages.print(f"beside {', '.join(running)}, which take part of the machine. Without them: fraudcase down")
+    started = system.up(home, report=tell, only_stores=True)
+    try:
+        yield
+    finally:
+        if started:
+            system.down(home, lambda _, __: None)
+
+
 @bench.command()
 def stream(
     out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
@@ -43,13 +61,8 @@ def stream(
     """Our risk job beside the same rules in Flink SQL and in textbook PyFlink; then latencies at half load."""
     home = Settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
-    with explained():
-        started = system.up(home, report=tell, only_stores=True)
-        try:
-            document = bench_stream(settings, transactions, seed, load_pack(rules))
-        finally:
-            if started:
-                system.down(home, lambda _, __: None)
+    with explained(), _stores(home):
+        document = bench_stream(settings, transactions, seed, load_pack(rules))
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     report(document, as_json=False)
@@ -70,13 +83,8 @@ def console(
     home = Settings()
     settings = console_settings(home, run or f"{time.time_ns() // 1_000_000_000:x}")
     load = Load(cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, pause_ms=pause_ms, seed=seed)
-    with explained():
-        started = system.up(home, report=tell, only_stores=True)
-        try:
-            document = bench_console(settings, load)
-        finally:
-            if started:
-                system.down(home, lambda _, __: None)
+    with explained(), _stores(home):
+        document = bench_console(settings, load)
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for kind, figures in document.pop("pages").items():
@@ -96,13 +104,8 @@ def replay(
     """How fast history is derived again, beside consuming and decoding the same records with nothing done to them."""
     home = Settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
-    with explained():
-        started = system.up(home, report=tell, only_stores=True)
-        try:
-            document = bench_replay(settings, transactions, seed, workers)
-        finally:
-            if started:
-                system.down(home, lambda _, __: None)
+    with explained(), _stores(home):
+        document = bench_replay(settings, transactions, seed, workers)
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     report(document, as_json=False)

@@ -25,6 +25,7 @@ from domain.payment import Refusal
 
 T = TypeVar("T")
 START_MS: Final = 1_750_000_000_000
+ROUNDS: Final = 3
 STEP_MS: Final = 1_000
 """Between two records: deadlines of cases pass within the inbox."""
 TICK_EVERY: Final = 250
@@ -52,10 +53,11 @@ def case_fold_rate(events: int, seed: int) -> float:
     The inbox is made before the clock starts: of a hundred records, some 91 are flags, most of which join a case that
     is open, with up to many hundreds of flags; two are restatements, six are commands of analysts, and four in a
     thousand are ticks. What is timed is the fold: the decision on each record, and the state after it; neither Kafka,
-    nor Avro, nor the state that a live job writes. `case_read_rate` times the way from decoded fields too.
+    nor Avro, nor the state that a live job writes. `case_read_rate` times the way from decoded fields too. Of several
+    rounds, each in fresh state, the fastest counts: other programs can only make one slower.
     """
-    fold = CaseFold()
-    return _rate(fold.step, list(inbox(events, seed)))
+    records = list(inbox(events, seed))
+    return max(_rate(CaseFold().step, records) for _ in range(ROUNDS))
 
 
 def case_read_rate(events: int, seed: int) -> float:

@@ -29,6 +29,8 @@ from schemas.registry import Registry
 
 ACCOUNTS = 20_000
 FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
+ROUNDS = 3
+"""Of reading, decoding and deriving, in turn; the fastest of each counts: other programs can only make it slower."""
 DEFAULT_SHARE = 4
 """Of the payments, one in so many is derived again by the default pack, whose rules cost several times as much."""
 Measure = Callable[[Settings, int], Mapping[str, float]]
@@ -60,8 +62,12 @@ def bench_replay(
     number = workers or cores()
     three = settings.model_copy(update={"prefix": f"{settings.prefix}three."})
     record(three, "three", transactions, seed)
-    consumed, decoded = _reference(three, number, decode=False), _reference(three, number, decode=True)
-    replayed, derived = _replayed(three, number)
+    rounds = [
+        (_reference(three, number, decode=False), _reference(three, number, decode=True), *_replayed(three, number))
+        for _ in range(ROUNDS)
+    ]
+    consumed, decoded = max(each[0] for each in rounds), max(each[1] for each in rounds)
+    replayed, derived = max(each[2] for each in rounds), rounds[0][3]
     default = settings.model_copy(update={"prefix": f"{settings.prefix}default."})
     record(default, "default", transactions // DEFAULT_SHARE, seed)
     by_default, more = _replayed(default, number)

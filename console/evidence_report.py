@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from fpdf import FPDF
+from typing import TYPE_CHECKING, Any
 
 from projections.heads import Head
 from projections.signing import fingerprint
+
+if TYPE_CHECKING:
+    from fpdf import FPDF
 
 PDF_RECORDS = 400
 """Records that the PDF shows; it says where the others are."""
@@ -179,6 +179,8 @@ def _scaled(points: list[tuple[int, int, int]]) -> list[tuple[float, float]]:
 
 def as_pdf(report: Report) -> bytes:
     """The same to be printed and filed; dated as the head is, so that the same pack is the same bytes."""
+    from fpdf import FPDF  # it takes half a second with its fonts, which no other command needs to wait
+
     pdf = FPDF()
     pdf.set_creation_date(datetime.fromtimestamp(report.head.time_ms / 1000, UTC))
     pdf.set_title(report.title)
@@ -212,10 +214,12 @@ def as_pdf(report: Report) -> bytes:
     return bytes(pdf.output())
 
 
-def _font(pdf: FPDF, texts: Iterable[str]) -> str:
+def _font(pdf: "FPDF", texts: Iterable[str]) -> str:
     """One that every reader has, if it has all the letters; another costs 20 KB in the file."""
     if all(text.isprintable() and _is_latin(text) for text in texts):
         return "helvetica"
+    import matplotlib  # half a second again, for its font
+
     pdf.add_font("dejavu", fname=Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
     return "dejavu"
 
@@ -232,7 +236,7 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
-def _draw(pdf: FPDF, points: list[tuple[int, int, int]]) -> None:
+def _draw(pdf: "FPDF", points: list[tuple[int, int, int]]) -> None:
     if not points:
         return
     top, left, width, height = pdf.get_y() + 4, pdf.l_margin, pdf.epw, 40.0
