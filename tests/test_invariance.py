@@ -8,7 +8,7 @@ accounts decides nothing; where a tick stands does.)
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -196,14 +196,6 @@ def digests(settings: Settings, records: Sequence[Recorded], folder: Path) -> Di
     return through(beside(settings, "plain"), records, folder)
 
 
-@pytest.fixture(scope="module")
-def on_cluster(settings: Settings) -> Iterator[Settings]:
-    """A standalone cluster with two TaskManagers, for the tests that share it."""
-    chosen = beside(settings, "cluster", flink_cluster_taskmanagers=2, flink_parallelism=2)
-    yield chosen
-    stack.down(chosen, cluster(chosen))
-
-
 def test_parallelism_batches_and_processes_change_nothing(
     settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
 ) -> None:
@@ -212,20 +204,17 @@ def test_parallelism_batches_and_processes_change_nothing(
     assert through(otherwise, records, folder) == digests
 
 
-def test_kills_on_a_cluster_change_nothing(
-    on_cluster: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
+def test_kills_and_another_parallelism_on_a_cluster_change_nothing(
+    settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
 ) -> None:
-    """Half of the tasks of both jobs die, and the case views' worker; what they had decided since is decided again."""
-    killed = [taskmanager_name(1), service_name(on_cluster, CASE_VIEWS)]
-    assert through(on_cluster, records, folder, killed=killed) == digests
+    """The jobs go on with another parallelism, then half of their tasks die, and the case views' worker.
 
-
-def test_another_seed_has_another_digest(
-    on_cluster: Settings, encoder: Encoder, folder: Path, digests: Digests
-) -> None:
-    """And a replay agrees with it, though the jobs went on with another parallelism in the middle."""
-    wide = on_cluster.model_copy(update={"prefix": "seed-"})
-    narrow = wide.model_copy(update={"flink_parallelism": 1})
-    history, views = through(wide, recording(2, encoder), folder, resumed=narrow)
-    assert history != digests[0]
-    assert views != digests[1]
+    What they had decided since their last checkpoints is decided again.
+    """
+    narrow = beside(settings, "cluster", flink_cluster_taskmanagers=2, flink_parallelism=1)
+    wide = narrow.model_copy(update={"flink_parallelism": 2})
+    killed = [taskmanager_name(1), service_name(wide, CASE_VIEWS)]
+    try:
+        assert through(narrow, records, folder, killed=killed, resumed=wide) == digests
+    finally:
+        stack.down(wide, cluster(wide))

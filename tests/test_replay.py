@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -20,6 +20,9 @@ import pytest
 from confluent_kafka import Producer
 
 import domain.case_flags
+from console.replaying import replay
+from infra.settings import Settings
+from projections.case_view import Item
 from projections.certificate import certificate
 from projections.replay import Comparison, Gap, derive
 from projections.replay import recorded as as_recorded
@@ -32,6 +35,7 @@ from tests.recorded import (
     TOPICS,
     FolderBucket,
     FolderSource,
+    MemoryLogs,
     MemorySource,
     Recorder,
     Recording,
@@ -89,6 +93,13 @@ def test_the_history_has_all_that_there_is_to_compare(logs: Recording, expected:
     assert expected["records"] == sum(len(records) for topic in deciding for records in logs[topic])
     assert {each["record"] for each in expected["schemas"]} >= {"Transaction", "RiskFlagged", "EntityPayment"}
     assert all(each["version"] for each in expected["schemas"])
+
+
+def test_another_seed_has_another_root(expected: dict[str, Any]) -> None:
+    found = certified(MemorySource(recorded(traffic(1_200, seed=4)).logs))
+    assert found["matches_live"]
+    assert found["root"] != expected["root"]
+    assert found["digests"] != expected["digests"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -335,3 +346,37 @@ def test_what_was_decided_a_little_later_is_not_missing_until_a_time(logs: Recor
     made = certified(MemorySource(shifted), until_ms=times[len(times) // 2])
     assert made["counts"]["flags"] > 10
     assert (made["missing"], made["matches_live"]) == (0, True)
+
+
+class GoesOn:
+    """A system at work: as soon as its views or its logs have been read, the other half of its payments arrives."""
+
+    def __init__(self) -> None:
+        self._recorder, self._waiting = recorded(PAYMENTS[:600]), PAYMENTS[600:]
+        self._opened: Recording | None = None
+
+    def _go_on(self) -> None:
+        self._recorder.pay(self._waiting)
+        self._waiting = []
+
+    def scan(self) -> Iterator[Item]:
+        """The case table."""
+        there = replayed_from(MemorySource(self._recorder.logs), TOPICS)
+        items = there.derived.items(there.live.known_at_ms)
+        self._go_on()
+        return iter(items.values())
+
+    def open(self) -> MemoryLogs:
+        """The logs, as far as they went at the first look."""
+        if self._opened is None:
+            self._opened = {topic: [list(log) for log in logs] for topic, logs in self._recorder.logs.items()}
+            self._go_on()
+        return MemoryLogs(self._opened)
+
+
+def test_views_that_go_on_while_logs_are_read_are_not_held_altered(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = GoesOn()
+    monkeypatch.setattr("console.replaying.case_table", lambda _: busy)
+    monkeypatch.setattr("console.replaying.source_of", lambda *_: busy)
+    found = replay(Settings(prefix=TOPICS.prefix), "kafka")
+    assert (found.exit_code, found.is_lag) == (3, True), found.problems
