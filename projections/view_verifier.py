@@ -23,6 +23,8 @@ SHARE_EVENTS: Final = 20_000
 """Events of a partition that are held at once."""
 BUSY_SHARE: Final = 0.05
 """Of a processor, at most: so much work, then a pause that makes up for it."""
+STORE_SHARE: Final = 0.2
+"""Of the time, at most: while the verifier waits, the store works for it, and has others to serve."""
 SHOWN: Final = 20
 """Differences that are kept to be shown; all are counted."""
 
@@ -122,13 +124,16 @@ class Pace:
 
     def __init__(self, wait: Callable[[float], object], busy_share: float = BUSY_SHARE) -> None:
         self._wait, self._busy_share = wait, busy_share
-        self._begun = time.process_time()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun_used, self._begun = time.process_time(), time.monotonic()
 
     def rest(self) -> None:
-        """As long as what was done since the last rest asks for."""
-        used_s = time.process_time() - self._begun
-        self._wait(used_s * (1 / self._busy_share - 1))
-        self._begun = time.process_time()
+        """As long as what was done since the last rest asks for, here and in the store."""
+        used_s, took_s = time.process_time() - self._begun_used, time.monotonic() - self._begun
+        self._wait(max(used_s * (1 / self._busy_share - 1), took_s * (1 / STORE_SHARE - 1)))
+        self._begin()
 
 
 class Verifier:

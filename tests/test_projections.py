@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from console.bench_fold import inbox
 from console.work import bucket, case_table
+from domain.case_fold import CaseFold
 from domain.events import CommandRejected, to_fields
+from domain.payment import Refusal
 from infra.settings import Settings
 from projections.analytics import AnalyticsWriter, read_table
 from projections.archive import ArchivedLog, Bucket, next_offset, oversize_key, partition_folder
@@ -77,6 +80,23 @@ def test_a_view_is_stored_only_over_the_one_it_was_made_from(table: CaseTable) -
     stored = table.view(view.case_id)
     assert stored is not None
     assert stored.sequence == 2
+
+
+def test_a_scan_finds_everything_once_however_it_is_divided(table: CaseTable) -> None:
+    fold, known = CaseFold(), list[Known]()
+    for number, record in enumerate(inbox(3_000, seed=1)):
+        events = fold.step(record)
+        assert not isinstance(events, Refusal)
+        known += [Known(event, number) for event in events]
+    expected = MemoryCaseTable()
+    for into in (table, expected):
+        for first in range(0, len(known), 500):
+            Projector(into).apply(known[first : first + 500])
+    assert len(expected.items) > 3_000
+    assert sorted(table.keys()) == sorted(expected.items)
+    found = list(table.scan())
+    assert len(found) == len(expected.items)
+    assert {(item["pk"], item["sk"]): item for item in found} == expected.items
 
 
 def test_a_view_that_was_overtaken_leaves_the_others_of_its_transaction_alone(table: CaseTable) -> None:
