@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx2 import HTTPError
 from prometheus_client import Counter, Gauge
 
 from console.live_table import LiveTable
@@ -154,7 +156,7 @@ def main() -> None:
                 table, lambda version: written_by(settings.kafka_bootstrap, topic, group_of(topic, version))
             )
             wait(ROUND_REST_S if is_end else STEP_REST_S)
-        except (BotoCoreError, ClientError, KafkaException, OSError) as error:
+        except (BotoCoreError, ClientError, HTTPError, KafkaException, OSError, SchemaRegistryError) as error:
             complain(f"not verified, trying again: {error}")
             rounds = None
             wait(RETRY_S)

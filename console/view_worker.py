@@ -20,7 +20,7 @@ def main() -> None:
     """Run until told to stop."""
     settings, stop = Settings(), Stop()
     topic, table = topics(settings).cases_events, live_case_table(settings)
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(stop.patiently(Registry(settings.registry_url).schema_text))
     serve_metrics(metrics_port(settings, CASE_VIEWS))
     work(settings.kafka_bootstrap, topic, decoder, lambda: target_of(table, topic), stop)
 

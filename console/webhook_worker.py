@@ -52,7 +52,8 @@ def main() -> None:
     """Run until told to stop."""
     settings, stop = Settings(), Stop()
     topic = topics(settings).cases_events
-    webhooks, decoder = webhooks_of(settings), Decoder(Registry(settings.registry_url).schema_text)
+    webhooks = webhooks_of(settings)
+    decoder = Decoder(stop.patiently(Registry(settings.registry_url).schema_text))
     sender = Sender(webhooks, may_be_private=settings.webhooks_may_be_private)
     consumer = Consumer(
         {

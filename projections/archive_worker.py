@@ -188,10 +188,10 @@ class Buffer:
 
 
 def buffers_of(
-    bucket: Bucket, topics: Topics, log: KafkaLog, registry: Registry, salt_key: bytes | None
+    bucket: Bucket, topics: Topics, log: KafkaLog, lookup: Callable[[int], str | None], salt_key: bytes | None
 ) -> dict[tuple[str, int], Buffer]:
     """A buffer with its sink for every partition of every log."""
-    describer, decoder = Describer(bucket, registry.schema_text, salt_key), Decoder(registry.schema_text)
+    describer, decoder = Describer(bucket, lookup, salt_key), Decoder(lookup)
     archived = (*topics.archived_logs, topics.quarantine)
     buffers: dict[tuple[str, int], Buffer] = {
         (topic, number): Buffer(ArchiveWriter(bucket, topic, number, describer))
@@ -269,9 +269,8 @@ def main() -> None:
     log = KafkaLog(known.bootstrap)
     given = os.environ.get(KEY_VARIABLE)
     signer = load(given) if given else None
-    buffers = buffers_of(
-        bucket, known.topics, log, Registry(known.registry), None if signer is None else signer.salt_key
-    )
+    lookup = stop.patiently(Registry(known.registry).schema_text)
+    buffers = buffers_of(bucket, known.topics, log, lookup, None if signer is None else signer.salt_key)
     writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
     signing = Signing(bucket, signer, writers, known.last_head)
     follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()})

@@ -76,7 +76,7 @@ def main() -> None:
     stop = Stop()
     source, target = known.topics.cases_events, known.topics.payments_inbound
     registry = Registry(known.registry)
-    decoder, encoder = Decoder(registry.schema_text), Encoder(registry.ids())
+    decoder, encoder = Decoder(stop.patiently(registry.schema_text)), Encoder(stop.patiently(registry.ids)())
     partitions, writer = partitions_of(known.bootstrap, target), PartitionWriter(known.bootstrap, target)
     inbox = PartitionWriter(known.bootstrap, known.topics.cases_inbox)
     consumer = Consumer(

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable, Iterable
 from threading import Event
 from types import FrameType
+from typing import ParamSpec, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx2 import HTTPError
 from prometheus_client import Counter, Gauge, start_http_server
 
 from domain.events import CaseEvent, from_fields
@@ -24,6 +27,8 @@ POLL_S = 0.02
 """How long a worker waits for records to come together: the view's latency pays for it."""
 
 RETRY_S = 1.0
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Stop:
@@ -56,6 +61,24 @@ class Stop:
                     return False
             else:
                 return True
+
+    def patiently(self, ask: Callable[P, T]) -> Callable[P, T]:
+        """A question to the schema registry that waits for it while it is away, until told to stop.
+
+        A worker that ended with the registry would not come back with it. What the registry refuses, it raises.
+        """
+
+        def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+            while True:
+                try:
+                    return ask(*args, **kwargs)
+                except (HTTPError, SchemaRegistryError) as error:
+                    is_refused = isinstance(error, SchemaRegistryError) and 400 <= error.http_status_code < 500
+                    complain(f"the schema registry does not answer: {error}")
+                    if is_refused or self._event.wait(RETRY_S):
+                        raise
+
+        return asked
 
 
 def parser() -> argparse.ArgumentParser:
