@@ -20,7 +20,7 @@ from typing import Any
 from console import system
 from infra import stack
 from infra.parts import parts
-from infra.settings import CHECKOUT
+from infra.settings import CHECKOUT, Settings
 from projections.certificate import source_digest
 from tests.planted.bugs import BUGS
 from tests.prove.kills import beside, home, parsed, plan, root_of
@@ -34,7 +34,6 @@ PLACES = (
     ("America/St_Johns", "tr_TR.UTF-8"),
     ("Pacific/Apia", "C.UTF-8"),
 )
-BASE = beside("base")
 Found = dict[str, Any]
 FOLDERS = ("console", "domain", "generator", "infra", "migrations", "projections", "schemas", "stream")
 
@@ -82,26 +81,32 @@ def readings() -> Iterator[tuple[str, dict[str, str], list[str]]]:
         yield f"zone-and-language-{number + 1}", variables, ["--from", "s3" if number % 2 else "kafka"]
 
 
+def fresh(name: str, **changed: object) -> Settings:
+    """A system with logs of its own: those of an attempt that failed hold a part of the recording already."""
+    return beside(f"{name}-{time.time_ns() // 1_000_000_000:x}", **changed)
+
+
 def base() -> Found:
     """The plainest run, and its certificate; its logs stay for the readings."""
+    settings = fresh("base")
     with tempfile.TemporaryDirectory() as folder:
-        root, _ = root_of(BASE, Path(folder))
-    found = certificate({}, ["--from", "kafka"])
+        root, _ = root_of(settings, Path(folder))
+    found = certificate(settings, {}, ["--from", "kafka"])
     if found["root"] != root or not found["matches_live"]:
         raise Unproven(f"the certificate says {found['root']}, the run came to {root}")
-    return {"root": root, "certificate": found}
+    return {"root": root, "certificate": found, "prefix": settings.prefix}
 
 
 def same_root(name: str, changed: dict[str, object]) -> Found:
     """A system that runs otherwise."""
     with tempfile.TemporaryDirectory() as folder:
-        root, _ = root_of(beside(name, **changed), Path(folder))
+        root, _ = root_of(fresh(name, **changed), Path(folder))
     return {"root": _expect(root)}
 
 
 def kills(number: int) -> Found:
     """A system on a cluster of two TaskManagers that is killed at random moments."""
-    settings = beside(f"kills{number}", flink_cluster_taskmanagers=2, flink_parallelism=2)
+    settings = fresh(f"kills{number}", flink_cluster_taskmanagers=2, flink_parallelism=2)
     with tempfile.TemporaryDirectory() as folder:
         root, killed = root_of(settings, Path(folder), plan(1_000 + number, KILLS, CHUNKS), number * KILLS)
     return {"root": _expect(root), "killed": killed}
@@ -110,11 +115,11 @@ def kills(number: int) -> Found:
 def same_certificate(variables: dict[str, str], options: list[str], *, elsewhere: bool = False) -> Found:
     """A replay in another process, its certificate compared with the first one, whole."""
     if not elsewhere:
-        return _expect_certificate(certificate(variables, options))
+        return _expect_certificate(certificate(_base(), variables, options))
     with tempfile.TemporaryDirectory(prefix="another clone ") as folder:
         for name in (*FOLDERS, "tests"):
             shutil.copytree(CHECKOUT / name, Path(folder) / name)
-        return _expect_certificate(certificate({"PYTHONPATH": folder}, options, Path(folder)))
+        return _expect_certificate(certificate(_base(), {"PYTHONPATH": folder}, options, Path(folder)))
 
 
 def registry_off() -> Found:
@@ -123,19 +128,24 @@ def registry_off() -> Found:
     stack.down(home(), registry)
     try:
         for source in ("kafka", "s3"):
-            found = _expect_certificate(certificate({}, ["--from", source]))
+            found = _expect_certificate(certificate(_base(), {}, ["--from", source]))
     finally:
         stack.up(home(), parts(home()))
     return found
 
 
-def certificate(variables: dict[str, str], options: list[str], folder: Path = CHECKOUT) -> Found:
+def _base() -> Settings:
+    """The system of the plainest run."""
+    return home().model_copy(update={"prefix": passed()["base"]["prefix"]})
+
+
+def certificate(settings: Settings, variables: dict[str, str], options: list[str], folder: Path = CHECKOUT) -> Found:
     """What `fraudcase replay --certificate` writes there, in an empty home folder."""
     with tempfile.TemporaryDirectory() as empty:
         file = Path(empty) / "certificate.json"
         result = subprocess.run(
             [sys.executable, "-m", "console.cli", "replay", *options, "--certificate", str(file)],
-            cwd=folder, env={**os.environ, **BASE.variables(), "HOME": empty, **variables},
+            cwd=folder, env={**os.environ, **settings.variables(), "HOME": empty, **variables},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if result.returncode:
