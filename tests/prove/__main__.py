@@ -23,7 +23,7 @@ from infra.parts import parts
 from infra.settings import CHECKOUT, Settings
 from projections.certificate import source_digest
 from tests.planted.bugs import BUGS
-from tests.prove.kills import beside, home, parsed, plan, root_of
+from tests.prove.kills import beside, derived_in, derived_of, home, parsed, plan
 
 ROUNDS, KILLS = 10, 6
 """Sixty kills in all; the processes take turns, so that each of them is killed at least three times."""
@@ -58,7 +58,7 @@ def units() -> Iterator[Unit]:
         ("parallelism-4", {"flink_parallelism": 4}),
         ("process-mode", {"flink_mode": "process"}),
     ):
-        yield Unit(name, lambda name=name, changed=changed: same_root(name, changed))  # type: ignore[misc]
+        yield Unit(name, lambda name=name, changed=changed: same_decisions(name, changed))  # type: ignore[misc]
     for number in range(ROUNDS):
         yield Unit(f"kills-{number + 1:02d}", lambda number=number: kills(number))  # type: ignore[misc]
     for name, variables, options in readings():
@@ -90,26 +90,26 @@ def base() -> Found:
     """The plainest run, and its certificate; its logs stay for the readings."""
     settings = fresh("base")
     with tempfile.TemporaryDirectory() as folder:
-        root, _ = root_of(settings, Path(folder))
+        derived, _ = derived_of(settings, Path(folder))
     found = certificate(settings, {}, ["--from", "kafka"])
-    if found["root"] != root or not found["matches_live"]:
-        raise Unproven(f"the certificate says {found['root']}, the run came to {root}")
-    return {"root": root, "certificate": found, "prefix": settings.prefix}
+    if derived_in(found) != derived or not found["matches_live"]:
+        raise Unproven(f"the certificate says {derived_in(found)}, the run came to {derived}")
+    return {"certificate": found, "prefix": settings.prefix}
 
 
-def same_root(name: str, changed: dict[str, object]) -> Found:
+def same_decisions(name: str, changed: dict[str, object]) -> Found:
     """A system that runs otherwise."""
     with tempfile.TemporaryDirectory() as folder:
-        root, _ = root_of(fresh(name, **changed), Path(folder))
-    return {"root": _expect(root)}
+        derived, _ = derived_of(fresh(name, **changed), Path(folder))
+    return _expect(derived)
 
 
 def kills(number: int) -> Found:
     """A system on a cluster of two TaskManagers that is killed at random moments."""
     settings = fresh(f"kills{number}", flink_cluster_taskmanagers=2, flink_parallelism=2)
     with tempfile.TemporaryDirectory() as folder:
-        root, killed = root_of(settings, Path(folder), plan(1_000 + number, KILLS, CHUNKS), number * KILLS)
-    return {"root": _expect(root), "killed": killed}
+        derived, killed = derived_of(settings, Path(folder), plan(1_000 + number, KILLS, CHUNKS), number * KILLS)
+    return {**_expect(derived), "killed": killed}
 
 
 def same_certificate(variables: dict[str, str], options: list[str], *, elsewhere: bool = False) -> Found:
@@ -177,11 +177,11 @@ def planted(name: str) -> Found:
     return {}
 
 
-def _expect(root: str) -> str:
-    wanted = str(passed()["base"]["root"])
-    if root != wanted:
-        raise Unproven(f"the root is {root}, that of the plainest run is {wanted}")
-    return root
+def _expect(derived: Found) -> Found:
+    wanted = derived_in(passed()["base"]["certificate"])
+    if derived != wanted:
+        raise Unproven(f"it came to {derived}, the plainest run to {wanted}")
+    return derived
 
 
 def _expect_certificate(found: Found) -> Found:
