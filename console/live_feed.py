@@ -30,8 +30,7 @@ from schemas.topics import Topics
 
 EVERY_S: Final = 1.0
 """How often figures are said."""
-POLL_S: Final = 0.01
-"""A page that asks for remembered payments waits as long at most, and for what has come to be counted."""
+POLL_S: Final = 0.1
 BEHIND_MS: Final = 20_000
 """So far behind, records are passed over."""
 PATIENCE_S: Final = 1.0
