@@ -15,8 +15,7 @@ from infra.settings import Settings
 from tests.browser import Visitor, chromium
 
 pytestmark = pytest.mark.acceptance
-ROUNDS, TRIES = 5, 3
-"""All rounds of one try must be within the times below; another process on the machine costs a try."""
+ROUNDS = 5
 P95_S, MOST_S = 1.0, 2.0
 AMOUNT_MINOR = 199_000
 """Three flags of it take two people to close, and do not escalate by themselves."""
@@ -126,21 +125,17 @@ def test_a_case_from_taking_to_reopening_is_seen_by_somebody_else_at_once(
     receipt = tmp_path / "receipt.txt"
     receipt.write_text("one lawn mower, paid by card")
     pair = Pair(visitors["ana"], visitors["lea"])
-    for attempt in range(TRIES):
-        pair.waits.clear()
-        for number in range(ROUNDS):
-            account = f"acct-walk-{attempt}-{number}"
-            pay(settings, account)
-            walk(pair, account, receipt)
-        waits = sorted(wait for _, wait in pair.waits)
-        p95 = waits[int(len(waits) * 0.95)]
-        print(f"\n{len(waits)} steps: p50 {waits[len(waits) // 2]:.3f} s, p95 {p95:.3f} s, most {waits[-1]:.3f} s")  # noqa: T201
-        for what in dict.fromkeys(what for what, _ in pair.waits):
-            print(f"  {what}: {', '.join(f'{wait:.3f}' for each, wait in pair.waits if each == what)}")  # noqa: T201
-        if p95 <= P95_S and waits[-1] <= MOST_S:
-            break
-    else:
-        pytest.fail(f"the other browser saw it late in all of {TRIES} tries; of the last one p95 {p95:.3f} s")
+    for number in range(ROUNDS):
+        account = f"acct-walk-{number}"
+        pay(settings, account)
+        walk(pair, account, receipt)
+    waits = sorted(wait for _, wait in pair.waits)
+    p95 = waits[int(len(waits) * 0.95)]
+    print(f"\n{len(waits)} steps: p50 {waits[len(waits) // 2]:.3f} s, p95 {p95:.3f} s, most {waits[-1]:.3f} s")  # noqa: T201
+    for what in dict.fromkeys(what for what, _ in pair.waits):
+        print(f"  {what}: {', '.join(f'{wait:.3f}' for each, wait in pair.waits if each == what)}")  # noqa: T201
+    assert p95 <= P95_S
+    assert waits[-1] <= MOST_S
     assert [complaint for visitor in visitors.values() for complaint in visitor.complaints] == []
 
 

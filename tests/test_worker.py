@@ -4,7 +4,6 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -43,12 +42,10 @@ class Answers(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def free_port() -> Iterator[int]:
+def free_port() -> int:
     """One that nobody listens on until somebody does."""
     with HTTPServer(("127.0.0.1", 0), Answers) as found:
-        port = int(found.server_address[1])
-    yield port
+        return int(found.server_address[1])
 
 
 def serving(port: int) -> HTTPServer:
@@ -58,23 +55,23 @@ def serving(port: int) -> HTTPServer:
 
 
 def test_a_registry_that_is_away_is_waited_for(stop: Stop, capsys: pytest.CaptureFixture[str]) -> None:
-    with free_port() as port:
-        ask = stop.patiently(Registry(f"http://127.0.0.1:{port}", retries=0).schema_text)
-        servers: list[HTTPServer] = []
-        threading.Timer(0.5, lambda: servers.append(serving(port))).start()
-        assert ask(7) == '"string"'
-        assert "the schema registry does not answer" in capsys.readouterr().err
-        assert ask(8) is None, "an id that it does not know is no reason to wait"
-        with pytest.raises(SchemaRegistryError, match="not for you"):
-            ask(9)
-        servers[0].shutdown()
-        servers[0].server_close()
+    port = free_port()
+    ask = stop.patiently(Registry(f"http://127.0.0.1:{port}", retries=0).schema_text)
+    servers: list[HTTPServer] = []
+    threading.Timer(0.5, lambda: servers.append(serving(port))).start()
+    assert ask(7) == '"string"'
+    assert "the schema registry does not answer" in capsys.readouterr().err
+    assert ask(8) is None, "an id that it does not know is no reason to wait"
+    with pytest.raises(SchemaRegistryError, match="not for you"):
+        ask(9)
+    servers[0].shutdown()
+    servers[0].server_close()
 
 
 def test_who_waits_can_be_told_to_stop(stop: Stop) -> None:
-    with free_port() as port:
-        ask = stop.patiently(Registry(f"http://127.0.0.1:{port}", retries=0).schema_text)
-        threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGTERM)).start()
-        with pytest.raises((HTTPError, SchemaRegistryError)):
-            ask(7)
-        assert stop.is_set
+    port = free_port()
+    ask = stop.patiently(Registry(f"http://127.0.0.1:{port}", retries=0).schema_text)
+    threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGTERM)).start()
+    with pytest.raises((HTTPError, SchemaRegistryError)):
+        ask(7)
+    assert stop.is_set
