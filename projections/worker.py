@@ -73,9 +73,10 @@ class Stop:
                 try:
                     return ask(*args, **kwargs)
                 except (HTTPError, SchemaRegistryError) as error:
-                    is_refused = isinstance(error, SchemaRegistryError) and 400 <= error.http_status_code < 500
+                    if isinstance(error, SchemaRegistryError) and 400 <= error.http_status_code < 500:
+                        raise
                     complain(f"the schema registry does not answer: {error}")
-                    if is_refused or self._event.wait(RETRY_S):
+                    if self._event.wait(RETRY_S):
                         raise
 
         return asked
