@@ -15,6 +15,7 @@ from console.board import Board
 from console.board_row import row_of
 from console.live_table import LiveTable
 from domain.events import CaseAnswer, CaseEvent
+from projections.case_view import Item, event_item
 from projections.log import KafkaLog, LogRecord
 from projections.view_worker import group_of
 from projections.worker import complain, decoded
@@ -39,7 +40,11 @@ class Change:
     after: Offsets
     kind: str
     case_id: str
+    sequence: int | None
+    """Of the event; None for an answer that changes nothing."""
     body: str
+    item: Item
+    """The event as it is, or will be, in the table."""
 
 
 class Changes:
@@ -172,7 +177,7 @@ class BoardFeed:
         position = dict(starts)
         try:
             while not self._ended.is_set():
-                for record in follower.poll(POLL_S):
+                for record in follower.next(POLL_S):
                     position[record.partition] = record.offset + 1
                     self._take(record, tuple(position[number] for number in sorted(position)))
                 self.is_ready = self.is_ready or all(position[number] >= end for number, end in ends.items())
@@ -200,10 +205,11 @@ class BoardFeed:
 
 def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str, Any] | None) -> Change:
     """An event as watchers are told of it: what it is, and how its case stands after it."""
+    sequence: int | None = getattr(event, "sequence", None)
     body = {
         "kind": type(event).__name__,
         "case_id": event.case_id,
-        "sequence": getattr(event, "sequence", None),
+        "sequence": sequence,
         "actor": getattr(event, "actor", None),
         "known_at_ms": record.timestamp_ms,
         "row": row,
@@ -214,7 +220,9 @@ def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str
         after=after,
         kind=type(event).__name__,
         case_id=event.case_id,
+        sequence=sequence,
         body=json.dumps(body),
+        item=event_item(event, record.timestamp_ms),
     )
 
 

@@ -143,7 +143,7 @@ class CaseDesk:
             while not self._ended.is_set():
                 self._producer.poll(0)
                 self._expire()
-                for record in follower.poll(POLL_S):
+                for record in follower.next(POLL_S):
                     self._take(record)
                     self._places[record.topic, record.partition] = record.offset + 1
         finally:

@@ -175,8 +175,9 @@ def _count(sources: Sources, pipe: Connection) -> None:
     counting = Counting(sources)
     try:
         while True:
-            counting.read()
-            while pipe.poll():
+            wait_s = 0.0 if counting.read() else POLL_S
+            while pipe.poll(wait_s):  # here, not for records: pages wait for what they ask, nobody for what is counted
+                wait_s = 0.0
                 number, account_id, wanted = pipe.recv()
                 pipe.send((number, counting.figures.payments(account_id, wanted)))
             snapshot = counting.due()
@@ -204,14 +205,15 @@ class Counting:
         self._said_s = time.monotonic()
         self._readers.start()
 
-    def read(self) -> None:
-        """What has come."""
-        records = self._follower.poll(POLL_S)
+    def read(self) -> bool:
+        """What has come; False if nothing has."""
+        records = self._follower.poll(0)
         for record in records:
             self._positions[record.topic, record.partition] = record.offset + 1
             self._take(record)
         if len(records) == MAX_BATCH and records[-1].timestamp_ms < now_ms() - BEHIND_MS:
             self._pass_over()
+        return bool(records)
 
     def due(self) -> dict[str, Any] | None:
         """Figures, if it is time for them."""

@@ -124,8 +124,12 @@ class Follower:
         self._consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()])
 
     def poll(self, wait_s: float) -> list[LogRecord]:
-        """What has come, at most MAX_BATCH records; an empty list after the wait."""
+        """What comes within this time, at most MAX_BATCH records, after which it does not wait any longer."""
         return [as_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=wait_s)]
+
+    def next(self, wait_s: float) -> list[LogRecord]:
+        """The same, as soon as anything has come: for whom somebody waits."""
+        return [as_record(message) for message in arrived(self._consumer, wait_s)]
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read a partition on from another offset."""
@@ -134,6 +138,15 @@ class Follower:
     def close(self) -> None:
         """Let go of the connection."""
         self._consumer.close()
+
+
+def arrived(consumer: Consumer, wait_s: float) -> list[Message]:
+    """What has come, at most MAX_BATCH messages, as soon as there is one; empty after the wait.
+
+    `consume` alone waits for its whole time, unless it gets as many as it may take.
+    """
+    first = consumer.poll(wait_s)
+    return [] if first is None else [first, *consumer.consume(MAX_BATCH - 1, timeout=0)]
 
 
 def as_record(message: Message) -> LogRecord:

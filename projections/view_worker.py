@@ -12,7 +12,7 @@ from domain.events import CaseAnswer, SequencedCaseEvent
 from projections.case_history import Known
 from projections.case_table import CaseTable
 from projections.case_view import CaseView, event_item, project
-from projections.log import MAX_BATCH, as_record
+from projections.log import arrived, as_record
 from projections.worker import EVENTS, PARKED, POLL_S, WRITTEN, Stop, complain, decoded
 from schemas.codec import Decoder
 
@@ -144,7 +144,7 @@ def _keep(consumer: Consumer, topic: str, decoder: Decoder, held: Target, stay: 
         projector.apply(events)
 
     while not stop.is_set:
-        messages = consumer.consume(MAX_BATCH, timeout=POLL_S)
+        messages = arrived(consumer, POLL_S)
         if not messages:
             stay()
             continue

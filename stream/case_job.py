@@ -12,6 +12,7 @@ def spec(topics: Topics, registry_url: str) -> JobSpec:
         source=topics.cases_inbox,
         sinks=(topics.cases_events, topics.quarantine),
         factory=case_factory(topics, registry_url),
+        is_awaited=True,
     )
 
 

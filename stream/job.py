@@ -37,6 +37,8 @@ class JobSpec:
     source: str
     sinks: tuple[str, ...]
     factory: ProcessorFactory
+    is_awaited: bool = False
+    """Whether people wait for what it writes: its fetches are answered at once then, not when much has come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ def _as_table(tables: StreamTableEnvironment, folded: object) -> Table:
 
 def _source_sql(spec: JobSpec, options: JobOptions) -> str:
     """A fetch waits for much, or 50 ms: answered as soon as anything comes, fetches alone filled a fifth of a core."""
+    least_bytes, most_ms = (1, 500) if spec.is_awaited else (262_144, 50)
     return f"""
         CREATE TABLE source (
             v BYTES,
@@ -179,8 +182,8 @@ def _source_sql(spec: JobSpec, options: JobOptions) -> str:
             'topic' = '{spec.source}',
             'properties.bootstrap.servers' = '{options.bootstrap}',
             'properties.group.id' = '{spec.source}-{spec.name}',
-            'properties.fetch.min.bytes' = '262144',
-            'properties.fetch.max.wait.ms' = '50',
+            'properties.fetch.min.bytes' = '{least_bytes}',
+            'properties.fetch.max.wait.ms' = '{most_ms}',
             'properties.max.poll.records' = '5000',
             'scan.startup.mode' = 'earliest-offset',
             'format' = 'raw'

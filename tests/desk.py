@@ -133,7 +133,7 @@ class Desk:
         self.log = MemoryDesk(self.clock, self.vault)
         self.objects = MemoryObjects()
         timelines = Timelines(self.log.table)
-        self.log.changes.tell(lambda change: timelines.changed(change.case_id))
+        self.log.changes.tell(lambda change: timelines.changed(change.case_id, change.item))
         generous = Buckets(burst=1e9, per_s=1e9)
         parts: dict[str, Any] = {
             "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,

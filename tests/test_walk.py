@@ -63,7 +63,7 @@ def pay(settings: Settings, account: str) -> None:
 
 
 def fill(visitor: Visitor, key: str, **fields: str) -> Callable[[], None]:
-    """Open a dialog by its key and fill it in; returns what sends it."""
+    """Open a dialog by its key and fill it in; returns what sends it: by keys too, as they who do it all day will."""
     page = visitor.page
     page.wait_for_selector(f"[data-key='{key}']")
     page.keyboard.press(key)
@@ -73,7 +73,7 @@ def fill(visitor: Visitor, key: str, **fields: str) -> Callable[[], None]:
             dialog.locator(f"[name=disposition][value={value}]").check()
         else:
             dialog.locator(f"[name={name}]").fill(value)
-    return lambda: dialog.locator("button.primary").click()
+    return lambda: dialog.locator("textarea").press("Control+Enter")
 
 
 def walk(pair: Pair, account: str, receipt: Path) -> None:

@@ -111,7 +111,9 @@ def test_what_is_no_id_is_refused(desk: Desk) -> None:
 
 
 def change(offset: int) -> Change:
-    return Change(partition=0, offset=offset, after=(offset + 1,), kind="k", case_id="c", body="{}")
+    return Change(
+        partition=0, offset=offset, after=(offset + 1,), kind="k", case_id="c", sequence=offset + 1, body="{}", item={}
+    )
 
 
 def test_changes_are_bounded_and_know_what_they_forgot() -> None:

@@ -1,5 +1,6 @@
 """What is kept so that pages come fast never says what no longer holds."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from console.bench_console import ANALYSTS, case_id_of, pages, synthetic
+from console.web import timelines
 from console.web.permissions import Role
 from console.web.rendering import Rows
+from console.web.timelines import Timelines, joined
 from projections.case_history import Known
+from projections.case_table import MemoryCaseTable
 from projections.case_view import Item
 from projections.view_worker import Projector
 from tests.desk import NOON, Desk, opened
@@ -23,20 +27,17 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_a_page_of_a_case_that_was_read_shows_what_happened_after(desk: Desk) -> None:
     case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST, name="ana")
-    desk.doors.timelines._changed.clear()  # its last change is long ago: what is read now is kept
     for _ in range(2):
         assert "tx-acct-1-2" not in client.get(f"/cases/{case_id}").text
     assert desk.doors.timelines.kept_items(case_id) is not None
     desk.clock.now_ms += 5_000
     desk.flag(score=710)
-    assert desk.doors.timelines.kept_items(case_id) is None
     assert client.get(f"/cases/{case_id}").text.count("tx-acct-1-2") >= 1
     assert len(client.get(f"/api/v1/cases/{case_id}/timeline").json()["entries"]) == 2
 
 
 def test_page_and_timeline_read_the_table_once_between_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     case_id, client, asked = desk.case(), desk.signed_in(Role.ANALYST), list[str]()
-    desk.doors.timelines._changed.clear()
     read = desk.log.table.items_of
 
     def items_of(case_id: str) -> list[Item]:
@@ -47,6 +48,41 @@ def test_page_and_timeline_read_the_table_once_between_them(desk: Desk, monkeypa
     for path in (f"/cases/{case_id}", f"/api/v1/cases/{case_id}/timeline", f"/cases/{case_id}?by=happened"):
         assert client.get(path).status_code == 200
     assert asked == [case_id]
+
+
+def test_a_page_does_not_wait_for_the_view_worker(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST)
+    desk.flag(score=710)
+    stored = desk.log.table.items_of(case_id)
+    first = [item for item in stored if item["sk"].endswith("1")]
+    assert len(first) == 1
+    monkeypatch.setattr(desk.log.table, "items_of", lambda _: first)
+    assert "tx-acct-1-2" in client.get(f"/cases/{case_id}").text
+    entries = client.get(f"/api/v1/cases/{case_id}/timeline").json()["entries"]
+    assert [each["event"] for each in entries] == [json.loads(item["body"]) for item in stored if item["sk"] != "view"]
+
+
+def test_what_came_first_stays_whether_it_is_stored_or_only_in_the_log() -> None:
+    def item(place: str, known_at_ms: int) -> Item:
+        return {"pk": "case#1", "sk": place, "known_at_ms": known_at_ms}
+
+    stored = [item("event#1", 1), item("event#2", 2)]
+    fresh = [item("event#2", 9), item("event#3", 3), item("event#3", 9), item("answer#a", 4)]
+    assert [(each["sk"], each["known_at_ms"]) for each in joined(stored, fresh)] == [
+        ("answer#a", 4), ("event#1", 1), ("event#2", 2), ("event#3", 3),
+    ]  # fmt: skip
+
+
+def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelines, "MAX_FRESH", 2)
+    found = Timelines(MemoryCaseTable())
+    for case_id in ("a", "b", "a", "b"):
+        found.changed(case_id, {"sk": f"event#{len(found._fresh)}", "kind": "NoteAdded", "body": "{}"})
+    assert [case_id for case_id, _ in found._fresh] == ["a", "b"]
+    assert {case_id: len(items) for case_id, items in found._fresh_of.items()} == {"a": 1, "b": 1}
+    found.changed("b", {"sk": "event#9", "kind": "NoteAdded", "body": "{}"})
+    assert set(found._fresh_of) == {"b"}
+    assert found.read_items("a") == []
 
 
 def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_reader(desk: Desk) -> None:

@@ -41,7 +41,7 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk, keys: Vault) -> D
     )
     table = live_case_table(settings)
     timelines = Timelines(table)
-    feed.changes.tell(lambda change: timelines.changed(change.case_id))
+    feed.changes.tell(lambda change: timelines.changed(change.case_id, change.item))
     callback = f"{settings.console_url}/sign-in/oidc/callback"
     return Doors(
         people=people(settings),

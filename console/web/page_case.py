@@ -92,7 +92,7 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
     items = _items(request, now)
     known = known_items(items)
     view = now if then.is_now else as_of(known, then.as_of_ms, then.known_at_ms)
-    kept = [item for item in items if item["sk"] != "view" and was_there(item, then.as_of_ms, then.known_at_ms)]
+    kept = [item for item in items if was_there(item, then.as_of_ms, then.known_at_ms)]
     places = {item["sk"] for item in kept}
     events = [event for event in known_at(known, then.known_at_ms) if event_place(event.sequence) in places]
     entries = timeline(kept, by)
@@ -121,7 +121,7 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
 
 
 def _items(request: Request, now: CaseView) -> list[Item]:
-    """All that is kept or stored of the case, once that is as much as the board shows."""
+    """All that is known of the case, once that is as much as the board shows: a view worker may be far behind."""
     timelines, parts = doors_of(request).timelines, parts_of(request)
     kept = timelines.kept_items(now.case_id)
     items = timelines.read_items(now.case_id) if kept is None else kept
@@ -135,9 +135,8 @@ def _items(request: Request, now: CaseView) -> list[Item]:
 
 def _stops(items: list[Item]) -> dict[str, list[int]]:
     """The moments at which something happened, and at which it was known: where the sliders stop."""
-    events = [item for item in items if item["sk"] != "view"]
     return {
-        name: sorted({item[name] for item in events if item.get(name)}) for name in ("happened_at_ms", "known_at_ms")
+        name: sorted({item[name] for item in items if item.get(name)}) for name in ("happened_at_ms", "known_at_ms")
     }
 
 
@@ -176,7 +175,8 @@ def _endpoint(kind: Kind) -> Callable[[Request, CaseId], Awaitable[Response]]:
             request, "_done.html", case=view, said=SAID.get(said["answer"], "Done"), undo=undo_of(said),
             sequence=said["sequence"],
         )  # fmt: skip
-        response.headers["HX-Trigger"] = "acted"
+        seen = {"case": view.case_id, "sequence": said["sequence"]}
+        response.headers["HX-Trigger"] = json.dumps({"acted": seen})
         return response
 
     act.__name__ = f"act_{kind.slug.replace('-', '_')}"

@@ -70,8 +70,17 @@ class _News:
     def cases(self) -> list[str]:
         """The cases that changed."""
         found, self._number = self._changes.since(self._number)
-        cases = dict.fromkeys(change.case_id for change in found) if self._sees_cases else {}
-        return [f"event: case\ndata: {json.dumps({'case': case_id})}\n\n" for case_id in cases]
+        told: dict[str, int | None] = {}
+        for change in found if self._sees_cases else ():
+            before = told.get(change.case_id, 0)
+            if before is None or change.sequence is None:  # an answer: no page can know it by its sequence
+                told[change.case_id] = None
+            else:
+                told[change.case_id] = max(before, change.sequence)
+        return [
+            f"event: case\ndata: {json.dumps({'case': case_id, 'sequence': sequence})}\n\n"
+            for case_id, sequence in told.items()
+        ]
 
     def figures(self) -> list[str]:
         """Whether there are new ones."""

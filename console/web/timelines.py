@@ -1,10 +1,13 @@
-"""What happened to cases, as it is shown: those that were looked at last are kept, since the table is slow to ask."""
+"""What happened to cases, as it is shown, from the table and from the log's last records.
+
+The timelines that were looked at last are kept, since the table is slow to ask. And nobody waits for the view worker:
+an event is the same item in the table as it is here, so what the table does not hold yet is added to what it holds.
+"""
 
 import json
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from projections.case_table import CaseTable
@@ -13,8 +16,8 @@ from projections.case_view import Item
 MAX_CASES: Final = 5_000
 MAX_ENTRIES: Final = 300
 """A longer timeline is read each time: it would take the room of many others."""
-SETTLED_S: Final = 3.0
-"""How long after a change a timeline is read each time: the view worker may not have written all of it yet."""
+MAX_FRESH: Final = 10_000
+"""Items of the log's last records: so many the view worker may be behind."""
 AT_ONCE: Final = 4
 """Reads at once: more of them only wait for each other in the table and for this process's lock."""
 
@@ -30,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A case's items as the table has them, and what happened, from them."""
+    """A case's items by their place, and what happened, from them."""
 
     items: list[Item]
     entries: list[Entry]
@@ -39,22 +42,31 @@ class Kept(NamedTuple):
 class Timelines:
     """Those of all cases; `changed` must be called with each change of one."""
 
-    def __init__(self, table: CaseTable, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, table: CaseTable) -> None:
         self._table = table
-        self._clock = clock
         self._lock = threading.Lock()
         self._reads = threading.BoundedSemaphore(AT_ONCE)
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._changed: OrderedDict[str, float] = OrderedDict()
+        self._fresh: deque[tuple[str, Item]] = deque()
+        self._fresh_of: dict[str, list[Item]] = {}
 
-    def changed(self, case_id: str) -> None:
-        """What is kept of a case no longer holds."""
+    def changed(self, case_id: str, item: Item) -> None:
+        """A case has this item now, whether or not the table has it already."""
         with self._lock:
-            self._kept.pop(case_id, None)
-            self._changed[case_id] = now = self._clock()
-            self._changed.move_to_end(case_id)
-            while self._changed and next(iter(self._changed.values())) < now - SETTLED_S:
-                self._changed.popitem(last=False)
+            self._fresh.append((case_id, item))
+            self._fresh_of.setdefault(case_id, []).append(item)
+            if len(self._fresh) > MAX_FRESH:
+                self._forget(*self._fresh.popleft())
+            kept = self._kept.get(case_id)
+            if kept is not None:
+                self._keep(case_id, joined(kept.items, [item]))
+
+    def _forget(self, case_id: str, item: Item) -> None:
+        left = [each for each in self._fresh_of[case_id] if each is not item]
+        if left:
+            self._fresh_of[case_id] = left
+        else:
+            del self._fresh_of[case_id]
 
     def kept(self, case_id: str) -> list[Entry] | None:
         """What happened, if it is kept: asks nobody."""
@@ -74,25 +86,37 @@ class Timelines:
             return found
 
     def read(self, case_id: str) -> list[Entry]:
-        """What happened, from the table."""
+        """What happened, from the table and the log's last records."""
         return self._read(case_id).entries
 
     def read_items(self, case_id: str) -> list[Item]:
-        """The items of a case, from the table."""
+        """The items of a case without its view, from the table and the log's last records."""
         return self._read(case_id).items
 
     def _read(self, case_id: str) -> Kept:
         with self._reads:
-            asked_at = self._clock()
-            items = self._table.items_of(case_id)
-        found = Kept(items, entries_of(items))
+            stored = [item for item in self._table.items_of(case_id) if item["sk"] != "view"]
         with self._lock:
-            is_settled = self._changed.get(case_id, -SETTLED_S) <= asked_at - SETTLED_S
-            if is_settled and len(found.entries) <= MAX_ENTRIES:
-                self._kept[case_id] = found
-                if len(self._kept) > MAX_CASES:
-                    self._kept.popitem(last=False)
+            return self._keep(case_id, joined(stored, self._fresh_of.get(case_id, ())))
+
+    def _keep(self, case_id: str, items: list[Item]) -> Kept:
+        found = Kept(items, entries_of(items))
+        self._kept.pop(case_id, None)
+        if len(items) <= MAX_ENTRIES:
+            self._kept[case_id] = found
+            if len(self._kept) > MAX_CASES:
+                self._kept.popitem(last=False)
         return found
+
+
+def joined(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:
+    """Items with those of the last records, by place. What is there stays: a redelivered event came later than it."""
+    return sorted({item["sk"]: item for item in (*reversed(tuple(fresh)), *items)}.values(), key=_place)
+
+
+def _place(item: Item) -> str:
+    place: str = item["sk"]
+    return place
 
 
 def ordered(entries: Iterable[Entry], order: str) -> list[str]:
@@ -104,7 +128,7 @@ def ordered(entries: Iterable[Entry], order: str) -> list[str]:
 
 def entries_of(items: Iterable[Mapping[str, Any]]) -> list[Entry]:
     """From the items of a case; the text of an event is not taken apart."""
-    return [_entry(item) for item in items if item["sk"] != "view"]
+    return [_entry(item) for item in items]
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

@@ -50,7 +50,14 @@
 
   // -- the page keeps itself up to date ------------------------------------------------------------
   const LEAST_MS = { case: 60, queue: 400, figures: 60 };
-  let waiting = null, lastAt = 0, isBusy = false, isAgain = false;
+  let waiting = null, lastAt = 0, isBusy = false, isAgain = false, newest = 0;
+  const shows = (sequence) => Number($("#live")?.dataset.sequence ?? 0) >= sequence;
+  // An answer and the stream tell of the same event: the page is loaded for it once.
+  const catchUp = (sequence, leastMs) => {
+    if (shows(sequence) || (isBusy && newest >= sequence)) return;
+    newest = Math.max(newest, sequence);
+    refresh(leastMs);
+  };
   const refresh = (leastMs = 60) => {
     if (waiting) return;
     waiting = setTimeout(load, Math.max(0, lastAt + leastMs - performance.now()));
@@ -64,7 +71,12 @@
     lastAt = performance.now();
     htmx.ajax("GET", here(), { source: live, target: "#live", select: "#live", swap: "morph:outerHTML" })
       .catch(() => {})
-      .finally(() => { isBusy = false; if (isAgain) { isAgain = false; refresh(200); } });
+      .finally(() => {
+        isBusy = false;
+        if (isAgain || !shows(newest)) refresh(200);
+        isAgain = false;
+        newest = 0;
+      });
   };
   let stream = null;
   const state = (name, text) => {
@@ -81,8 +93,9 @@
     stream.addEventListener("case", (event) => {
       const wanted = $("#live")?.dataset.case;
       if (!topics().includes("case") || topics().includes("figures")) return;
-      if (wanted && JSON.parse(event.data).case !== wanted) return;
-      refresh(wanted ? LEAST_MS.case : LEAST_MS.queue);
+      const { case: changed, sequence } = JSON.parse(event.data);
+      if (!wanted) refresh(LEAST_MS.queue);
+      else if (changed === wanted) sequence ? catchUp(sequence, LEAST_MS.case) : refresh(LEAST_MS.case);
     });
     for (const topic of ["figures", "rules", "whatif", "people"]) {
       stream.addEventListener(topic, () => { if (topics().includes(topic)) refresh(LEAST_MS.figures); });
@@ -99,9 +112,11 @@
   addEventListener("pagehide", () => stream?.close());
 
   // -- what was said -------------------------------------------------------------------------------
-  document.addEventListener("acted", () => {
+  document.addEventListener("acted", (event) => {
     for (const dialog of all("dialog[open]")) { dialog.close(); $("form", dialog)?.reset(); }
-    refresh(0);
+    const { case: changed, sequence } = event.detail ?? {};
+    if (sequence && changed === $("#live")?.dataset.case) catchUp(sequence, 0);
+    else refresh(0);
   });
   let fading = null;
   const answered = new Map(); // by case: the version that an answer to us spoke of, which the page may not show yet
