@@ -30,6 +30,7 @@ _PAGE: Final = 50
 _GROW: Final = 4_096
 _TIME_BITS: Final = 42
 _FAR: Final = 2**_TIME_BITS - 1
+"""Later than any time. Cases that are never due come after it, what changed last first: none shares its place."""
 ENTITIES: Final = ("card", "device", "merchant", "terminal")
 Sort = str
 SORTS: Final[dict[Sort, str]] = {
@@ -167,7 +168,7 @@ class Board:
             "escalated": int(view.escalated),
             "score": score,
             "opened": opened,
-            "due": _FAR if view.sla_due_ms is None else view.sla_due_ms,
+            "due": 2 * _FAR - view.last_event_ms if view.sla_due_ms is None else view.sla_due_ms,
             "-score": (-score << _TIME_BITS) + opened,
             "-opened": -opened,
             "-changed": -view.last_event_ms,

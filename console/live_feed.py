@@ -31,6 +31,7 @@ from schemas.topics import Topics
 EVERY_S: Final = 1.0
 """How often figures are said."""
 POLL_S: Final = 0.1
+GATHERS_MS: Final = 100
 BEHIND_MS: Final = 20_000
 """So far behind, records are passed over."""
 PATIENCE_S: Final = 1.0
@@ -198,7 +199,7 @@ class Counting:
         self._log, self._topics = KafkaLog(sources.bootstrap), (topics.risk_scored, topics.cases_inbox)
         self._decoder = Decoder(Registry(sources.registry_url).schema_text)
         self._positions = starts(sources.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
-        self._follower: Follower = self._log.follow(self._positions)
+        self._follower: Follower = self._log.follow(self._positions, GATHERS_MS)
         self._readers = Readers(
             sources.bootstrap, topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
         )

@@ -144,7 +144,6 @@ def _consumer(settings: Settings, group: str) -> Iterator[Consumer]:
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
-            "fetch.wait.max.ms": 20,
         }
     )
     try:

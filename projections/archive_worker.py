@@ -39,7 +39,7 @@ MAX_WAITING_POLLS = 250
 """A segment is written when it is full; or when its partition has been quiet, or it has waited, for so many polls."""
 HEAD_POLLS = 15
 """A head is signed every so many polls, if there is anything new."""
-POLL_S = 0.2
+POLL_S, GATHERS_MS = 0.2, 200
 KEY_VARIABLE = "FRAUDCASE_AUDIT_KEY"
 UNSIGNED = Gauge("fraudcase_audit_unsigned", "1 where the archive contradicts its last head, so that none is signed")
 
@@ -273,7 +273,7 @@ def main() -> None:
     buffers = buffers_of(bucket, known.topics, log, lookup, None if signer is None else signer.salt_key)
     writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
     signing = Signing(bucket, signer, writers, known.last_head)
-    follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()})
+    follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()}, GATHERS_MS)
     serve_metrics(known.metrics_port)
     while not stop.is_set:
         arrived: dict[tuple[str, int], list[LogRecord]] = {place: [] for place in buffers}

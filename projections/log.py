@@ -1,7 +1,7 @@
 """A log, record by record: from Kafka here, from the archive in `archive.py`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -9,6 +9,8 @@ from domain.events import DecisionsMade, DuplicateSeen, RiskScored, from_fields
 from schemas.codec import Decoder
 
 MAX_BATCH = 5_000
+_MUCH = 262_144
+"""Bytes for which a fetch that gathers does not wait any longer."""
 
 
 class LogRecord(NamedTuple):
@@ -99,19 +101,24 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def follow(self, starts: Mapping[tuple[str, int], int]) -> "Follower":
-        """The records of many partitions from these offsets on, as they come."""
-        return Follower(self._consumer(), starts)
+    def follow(self, starts: Mapping[tuple[str, int], int], gathers_ms: int = 0) -> "Follower":
+        """The records of many partitions from these offsets on, as they come.
 
-    def _consumer(self) -> Consumer:
+        `gathers_ms` is how long the broker may wait for more of them: for readers who are not in a hurry, since to
+        answer for every record costs it more than the records do.
+        """
+        gathers = {"fetch.wait.max.ms": gathers_ms, "fetch.min.bytes": _MUCH} if gathers_ms else {}
+        return Follower(self._consumer(gathers), starts)
+
+    def _consumer(self, more: Mapping[str, Any] | None = None) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
                 "group.id": "fraudcase-reader",  # required by the client, never committed to
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": self._queued_kbytes,
+                **(more or {}),
             }
         )
 

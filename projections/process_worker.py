@@ -86,7 +86,6 @@ def main() -> None:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6_000,  # the least that brokers allow: how long a killed worker's share waits
-            "fetch.wait.max.ms": 50,
         }
     )
     consumer.subscribe([source])

@@ -111,7 +111,6 @@ def consumer_of(bootstrap: str, group: str) -> Consumer:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6_000,  # the least that brokers allow: how long a killed worker's share waits
-            "fetch.wait.max.ms": 20,
         }
     )
 
