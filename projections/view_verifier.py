@@ -22,9 +22,8 @@ from schemas.codec import Decoder
 SHARE_EVENTS: Final = 20_000
 """Events of a partition that are held at once."""
 BUSY_SHARE: Final = 0.05
-"""Of a processor, at most: so much work, then a pause that makes up for it."""
-STORE_SHARE: Final = 0.2
-"""Of the time, at most: while the verifier waits, the store works for it, and has others to serve."""
+"""Of the time, at most: so much work, then a pause that makes up for it. Whether the verifier works or waits for the
+store, which works for it meanwhile and has others to serve, is the same."""
 SHOWN: Final = 20
 """Differences that are kept to be shown; all are counted."""
 
@@ -127,12 +126,11 @@ class Pace:
         self._begin()
 
     def _begin(self) -> None:
-        self._begun_used, self._begun = time.process_time(), time.monotonic()
+        self._begun = time.monotonic()
 
     def rest(self) -> None:
         """As long as what was done since the last rest asks for, here and in the store."""
-        used_s, took_s = time.process_time() - self._begun_used, time.monotonic() - self._begun
-        self._wait(max(used_s * (1 / self._busy_share - 1), took_s * (1 / STORE_SHARE - 1)))
+        self._wait((time.monotonic() - self._begun) * (1 / self._busy_share - 1))
         self._begin()
 
 

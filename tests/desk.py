@@ -151,7 +151,7 @@ class Desk:
         """What-ifs that somebody is to carry out."""
         page_parts = PageParts(
             control=self.control, runs=self.runs, rules_log=lambda: self.rules,
-            carry_out=carry_out or self.asked.append, figures=figures or NoFigures(),
+            carry_out=carry_out or self.asked.append, figures=figures or NoFigures(), choices_s=0,
         )  # fmt: skip
         self.app = create_app(self.doors, page_parts)
         self._flags: dict[str, int] = {}

@@ -66,6 +66,22 @@ def test_the_queue_is_sorted_filtered_and_paged(desk: Desk) -> None:
     assert client.get("/api/v1/queue/counts").json()["statuses"]["new"] == 25
 
 
+def test_a_queue_by_due_time_ends_with_what_is_never_due_and_no_two_share_a_place(desk: Desk) -> None:
+    for number in range(6):
+        desk.clock.now_ms += 1_000
+        desk.case(f"acct-{number}", score=950 if number % 2 else 500)  # the former are escalated: nothing is due then
+    client = desk.signed_in(Role.ANALYST)
+    rows, cursor = [], ""
+    while cursor is not None:
+        answer = client.get(
+            "/api/v1/queue", params={"sort": "due", "limit": 1, **({"cursor": cursor} if cursor else {})}
+        )
+        rows += answer.json()["cases"]
+        cursor = answer.json()["next"]
+    assert [row["account_id"] for row in rows] == [f"acct-{number}" for number in (0, 2, 4, 5, 3, 1)]
+    assert [row["sla_due_ms"] is None for row in rows] == [False] * 3 + [True] * 3
+
+
 @pytest.mark.parametrize(
     "params",
     [{"sort": "name"}, {"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": "W10"}, {"colour": "red"}],

@@ -65,6 +65,18 @@ class PageParts:
     """Begins the work on a what-if that is noted; returns at once."""
     figures: Figures = field(default_factory=NoFigures)
     wait: Callable[[float], None] = time.sleep
+    choices_s: float = 1.0
+    """How long pages offer the same people and typologies: to ask takes longer than to render a queue."""
+    _choices: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
+
+    def choices(self, of: str, ask: Callable[[], list[str]]) -> list[str]:
+        """What pages offer of a kind, asked anew when that is old."""
+        at_s, found = self._choices.get(of, (-self.choices_s, []))
+        now_s = time.monotonic()
+        if now_s - at_s >= self.choices_s:
+            found = ask()
+            self._choices[of] = now_s, found
+        return found
 
 
 def parts_of(request: Request) -> PageParts:
@@ -75,17 +87,25 @@ def parts_of(request: Request) -> PageParts:
 
 def analysts(request: Request) -> list[str]:
     """Whoever may work on cases, by name."""
-    return [
-        row.name
-        for row in doors_of(request).people.everybody()
-        if not row.is_disabled and Permission.WORK_CASES in permissions_of(frozenset(map(Role, row.roles.split())))
-    ]
+
+    def ask() -> list[str]:
+        return [
+            row.name
+            for row in doors_of(request).people.everybody()
+            if not row.is_disabled and Permission.WORK_CASES in permissions_of(frozenset(map(Role, row.roles.split())))
+        ]
+
+    return parts_of(request).choices("analysts", ask)
 
 
 def typologies(request: Request) -> list[str]:
     """What the rules that are in force look for."""
-    packs = [row for row in parts_of(request).control.packs() if row.state == "active" or row.shadow]
-    return sorted({typology for row in packs for typology in _typologies_of(row.document)})
+
+    def ask() -> list[str]:
+        packs = [row for row in parts_of(request).control.packs() if row.state == "active" or row.shadow]
+        return sorted({typology for row in packs for typology in _typologies_of(row.document)})
+
+    return parts_of(request).choices("typologies", ask)
 
 
 @lru_cache(maxsize=64)
