@@ -30,6 +30,8 @@ from projections.rebuild import fold, write_views
 CASES: Final = UUID("0f8d7b52-52a1-5d38-9d0e-3e0e4e1ac0de")
 TYPOLOGIES: Final = ("rapid_spending", "impossible_travel", "stolen_card", "card_testing", "account_takeover")
 ANALYSTS: Final = tuple(f"analyst-{number:02}" for number in range(20))
+ACCOUNTS: Final = 60_000
+"""That have cases and pay: with few of them, 100 payments a second would be rapid spending of somebody all the time."""
 BATCH: Final = 5_000
 WARM_S: Final = 5.0
 BOARD_WITHIN_S: Final = 300.0
@@ -124,7 +126,7 @@ def case_id_of(number: int) -> str:
 def synthetic(number: int, seed: int) -> list[SequencedCaseEvent]:
     """One case and what happened to it: the same for the same number and seed."""
     draw = random.Random(f"{seed} {number}")  # noqa: S311 - seeded on purpose
-    case_id, account, at_ms = case_id_of(number), f"acct-{number % 60_000:06}", 1_750_000_000_000 + number * 700
+    case_id, account, at_ms = case_id_of(number), f"acct-{number % ACCOUNTS:06}", 1_750_000_000_000 + number * 700
     opened = CaseOpened(
         account_id=account,
         case_id=case_id,
@@ -202,7 +204,10 @@ def _intake(settings: Settings, load: Load) -> Iterator[None]:
     if not load.payments_per_s:
         yield
         return
-    generate = python("console.cli", "generate", "--rate", str(load.payments_per_s), "--continuous")
+    generate = python(
+        *("console.cli", "generate", "--continuous"),
+        *("--rate", str(load.payments_per_s), "--accounts", str(ACCOUNTS)),
+    )
     environment = {**os.environ, **settings.variables()}
     with subprocess.Popen(generate, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sender:
         try:

@@ -14,7 +14,7 @@ from console.replaying import Replay, replay
 from console.sign_ins import print_sign_ins
 from console.stack_commands import AsJson, tell
 from console.work import bucket, explained, fail, messages, progress, report, topics
-from generator.traffic import Generated, Traffic, TrafficOptions
+from generator.traffic import Generated, Traffic, TrafficOptions, run_of
 from infra import stack
 from infra.parts import parts
 from infra.settings import Settings
@@ -26,6 +26,7 @@ STEADY_PER_S = 1_000
 STEADY_SHARE = 0.1
 """The last tenth of the payments comes at a steady rate: latency under a flood would only measure the queue."""
 PATIENCE_S = 120.0
+ACCOUNTS = 20_000
 PER_SECOND = 10.0
 """Of event time: 100,000 payments span less than three hours, which end now."""
 
@@ -74,7 +75,10 @@ def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, obje
     """Send payments, wait until everything that follows from them is stored, and take the figures."""
     span_ms = int(transactions / PER_SECOND * 1000)
     start_ms = time.time_ns() // 1_000_000 - span_ms
-    traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=20_000, start_ms=start_ms, per_second=PER_SECOND)))
+    options = TrafficOptions(
+        seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=PER_SECOND, run=run_of(start_ms)
+    )
+    traffic = iter(Traffic(options))
     steady = int(transactions * STEADY_SHARE)
     flood_s, _ = _send(settings, list(islice(traffic, transactions - steady)), None)
     _, latencies = _send(settings, list(islice(traffic, steady)), STEADY_PER_S)
@@ -160,7 +164,10 @@ def _stay(settings: Settings, seed: int) -> None:
     for name, address in addresses.items():
         messages.print(f"{name:<30} {address}", highlight=False)
     messages.print("traffic goes on until Ctrl-C; the system stays up until: fraudcase down", highlight=False)
-    options = TrafficOptions(seed=seed + 1, start_ms=time.time_ns() // 1_000_000, per_second=50)
+    start_ms = time.time_ns() // 1_000_000
+    options = TrafficOptions(  # the same seed: the same people pay on, from the same homes
+        seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=50, run=run_of(start_ms)
+    )
     intake, _ = open_intake(settings)
     try:
         with progress("payments sent", None) as seen:

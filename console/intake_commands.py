@@ -23,7 +23,7 @@ from console.rule_files import load_pack
 from console.stack_commands import AsJson
 from console.work import explained, fail, messages, progress, report, topics
 from domain.rules import DEFAULT, BadRulePack
-from generator.traffic import START_MS, Generated, Traffic, TrafficOptions
+from generator.traffic import START_MS, Generated, Traffic, TrafficOptions, run_of
 from infra.settings import Settings
 from projections.log import KafkaLog
 from schemas.codec import Decoder
@@ -58,8 +58,9 @@ def generate(
     start_ms = int(start.replace(tzinfo=UTC).timestamp() * 1000) if start else START_MS
     if continuous and start is None:
         start_ms = time.time_ns() // 1_000_000
+    run = run_of(start_ms) if continuous else ""
     traffic: Iterator[Generated] = iter(
-        Traffic(TrafficOptions(seed=seed, accounts=accounts, start_ms=start_ms, per_second=per_second))
+        Traffic(TrafficOptions(seed=seed, accounts=accounts, start_ms=start_ms, per_second=per_second, run=run))
     )
     if not continuous:
         traffic = islice(traffic, transactions)

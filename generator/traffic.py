@@ -26,6 +26,7 @@ CATEGORIES = ("5411", "5812", "5541", "5732", "5999", "4111", "5912", "7011")
 ONLINE_SHARE = 0.45
 HOME_RADIUS_DEGREES = 0.1
 """About 11 km: normal card-present payments stay within it."""
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 class Behaviour(StrEnum):
@@ -57,6 +58,13 @@ class TrafficOptions:
     delayed_share: float = 0.002
     out_of_order_share: float = 0.01
     in_order: bool = False
+    run: str = ""
+    """Part of every transaction id, where the same accounts pay again: no id comes twice. `run_of` makes one."""
+
+
+def run_of(start_ms: int) -> str:
+    """A name for traffic by when it starts, in letters: digits could look like a card number's."""
+    return f"{start_ms:x}".translate(_LETTERS)
 
 
 class Generated(NamedTuple):
@@ -87,6 +95,7 @@ class Traffic:
     def __init__(self, options: TrafficOptions) -> None:
         self._options = options
         self._random = Random(options.seed)
+        self._run = f"{options.run}-" if options.run else ""
         self._accounts = [self._account(number) for number in range(options.accounts)]
         self._weights = list(accumulate(1 / (rank + 20) ** 0.7 for rank in range(options.accounts)))
         self._waiting: list[tuple[int, int, Generated]] = []
@@ -200,7 +209,7 @@ class Traffic:
         merchant = self._random.randrange(2_000)
         latitude, longitude = present_at or (None, None)
         transaction = {
-            "transaction_id": f"{account.name}-{account.payments:06d}",
+            "transaction_id": f"{account.name}-{self._run}{account.payments:06d}",
             "account_id": account.name,
             "card_id": f"card-{account.number:06d}",
             "amount_minor": amount_minor,
