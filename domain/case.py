@@ -29,6 +29,7 @@ from domain.case_events import (
     ClosingRequested,
     ClosingWithdrawn,
     CommandRejected,
+    DeedEvent,
     FlaggedPayment,
     LaterEvent,
     NoteAdded,
@@ -278,12 +279,21 @@ def after(case: Case, event: LaterEvent) -> Case:
 
 def _follow(case: Case, event: LaterEvent) -> None:
     """Change a case by one of its events. Raises BrokenLog for any but the next."""
-    kind = type(event).__name__
     if event.sequence != case.sequence + 1:
-        raise BrokenLog(f"{kind} {event.sequence} cannot follow {case}")
+        raise BrokenLog(f"{type(event).__name__} {event.sequence} cannot follow {case}")
+    if isinstance(event, RiskLinked):  # as nearly all are
+        _link(case, event)
+    else:
+        _change(case, event)
+    case.sequence = event.sequence
+    recent = case.recent
+    recent.append(type(event).__name__)
+    if len(recent) > MAX_RECENT:
+        del recent[0]
+
+
+def _change(case: Case, event: RiskRevised | DeedEvent) -> None:
     match event:
-        case RiskLinked():
-            _link(case, event)
         case RiskRevised():
             _revise(case, event)
         case CaseEscalated():
@@ -303,10 +313,6 @@ def _follow(case: Case, event: LaterEvent) -> None:
             _part(case, event)
         case _:
             case.work = _worked(case.work, event)
-    case.sequence = event.sequence
-    case.recent.append(kind)
-    if len(case.recent) > MAX_RECENT:
-        del case.recent[0]
 
 
 def _worked(work: Work, event: WorkEvent) -> Work:
@@ -346,13 +352,14 @@ def _worked(work: Work, event: WorkEvent) -> Work:
 
 
 def _link(case: Case, event: RiskLinked) -> None:
+    linked, payments, value = case.linked, case.payments, case.value_minor
+    flag_id, currency = event.flag_id, event.currency
     case.flags += 1
-    case.value_minor[event.currency] = case.value_minor.get(event.currency, 0) + event.amount_minor
-    linked, payments = case.linked, case.payments
-    linked[event.flag_id] = event.score
+    value[currency] = value.get(currency, 0) + event.amount_minor
+    linked[flag_id] = event.score
     payment = _payment(event)
     if payment is not None:
-        payments[event.flag_id] = payment
+        payments[flag_id] = payment
     if len(linked) > MAX_LINKED:
         del linked[next(iter(linked))]
     if len(payments) > MAX_LINKED:

@@ -111,7 +111,8 @@ def _revised(case: Case, record: RiskRestated) -> RiskRevised:
 
 
 def _rules(record: Flag) -> tuple[str, ...]:
-    return tuple([reason.rule for reason in record.reasons])
+    reasons = record.reasons
+    return (reasons[0].rule,) if len(reasons) == 1 else tuple([reason.rule for reason in reasons])
 
 
 def _open(state: AccountCases, record: Flag) -> CaseOpened:
@@ -238,10 +239,3 @@ def escalated(
         actor=actor,
         escalated_at_ms=at_ms,
     )
-
-
-def is_redelivered(state: AccountCases, record: Flag) -> bool:
-    """Whether a flag has been read before."""
-    if isinstance(record, EntityFlagged):
-        return record.offset <= state.entity_offsets.get(str(record.partition), -1)
-    return record.sequence <= state.risk_sequence

@@ -18,29 +18,32 @@ from domain.case_answers import on_command
 from domain.case_commands import Command
 from domain.case_due import Due
 from domain.case_events import CaseEvent, FlaggedPayment, RiskLinked
-from domain.case_flags import due_ms, is_redelivered, on_flag, on_tick
+from domain.case_flags import due_ms, on_flag, on_tick
 from domain.engines import ENGINE_KEY, FIRST, ActiveEngine, Engine
 from domain.events import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
 from domain.payment import Refusal
 
 AccountRecord: TypeAlias = Flag | Command
 _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
-_FLAGS: Final = (RiskFlagged, RiskRestated, EntityFlagged)
+_OF_RISK: Final = (RiskFlagged, RiskRestated)
 
 
 def decide(state: AccountCases, record: AccountRecord, engine: Engine = FIRST) -> list[CaseEvent] | Refusal:
     """What a record leads to, by an engine. A redelivered record leads to nothing; one after a gap is refused."""
-    if not isinstance(record, _FLAGS):
-        return on_command(state, record)
-    if is_redelivered(state, record):
-        return []
-    if not isinstance(record, EntityFlagged) and record.sequence > state.risk_sequence + 1:
-        return Refusal(
-            "sequence_gap",
-            f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
-            f"{state.risk_sequence}; it waits for those between",
-        )
-    return on_flag(state, record, engine)
+    if isinstance(record, _OF_RISK):
+        if record.sequence <= state.risk_sequence:
+            return []
+        if record.sequence > state.risk_sequence + 1:
+            return Refusal(
+                "sequence_gap",
+                f"account {state.account_id}: {type(record).__name__} {record.sequence} after "
+                f"{state.risk_sequence}; it waits for those between",
+            )
+        return on_flag(state, record, engine)
+    if isinstance(record, EntityFlagged):
+        is_redelivered = record.offset <= state.entity_offsets.get(str(record.partition), -1)
+        return [] if is_redelivered else on_flag(state, record, engine)
+    return on_command(state, record)
 
 
 class CaseFold:
@@ -91,11 +94,12 @@ class CaseFold:
         decided = decide(state, record, self._engine.now)
         if isinstance(decided, Refusal):
             return decided
-        if isinstance(record, EntityFlagged):
+        if isinstance(record, _OF_RISK):
+            if record.sequence > state.risk_sequence:
+                state.risk_sequence = record.sequence
+        elif isinstance(record, EntityFlagged):
             place, read = str(record.partition), state.entity_offsets
             read[place] = max(read.get(place, -1), record.offset)
-        elif isinstance(record, _FLAGS):
-            state.risk_sequence = max(state.risk_sequence, record.sequence)
         self._keep(state, decided)
         return decided
 
@@ -112,14 +116,15 @@ class CaseFold:
         return events
 
     def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
-        is_due_elsewhen = False
+        account_id, is_due_elsewhen = state.account_id, False
         for event in events:
             evolve(state, event)
-            is_due_elsewhen = is_due_elsewhen or type(event) is not RiskLinked
-        self._accounts[state.account_id] = state
-        self._dirty.add(state.account_id)
+            if type(event) is not RiskLinked:
+                is_due_elsewhen = True
+        self._accounts[account_id] = state
+        self._dirty.add(account_id)
         if is_due_elsewhen:
-            self._due.put(state.account_id, due_ms(state))
+            self._due.put(account_id, due_ms(state))
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call, by key."""

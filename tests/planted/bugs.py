@@ -33,8 +33,8 @@ BUGS = (
     ),
     Bug(
         "set-order", "the rules of a flag stand in the order of a set, another one in each process",
-        "domain/case_flags.py", "return tuple([reason.rule for reason in record.reasons])",
-        "return tuple({reason.rule for reason in record.reasons})",
+        "domain/case_flags.py", "else tuple([reason.rule for reason in reasons])",
+        "else tuple({reason.rule for reason in reasons})",
         (f"{CASE}::test_rules_stand_in_the_order_of_their_reasons",),
     ),
     Bug(
@@ -51,8 +51,8 @@ BUGS = (
     ),
     Bug(
         "double-apply", "the last flag of an account, delivered again, is linked again",
-        "domain/case_flags.py", "return record.sequence <= state.risk_sequence",
-        "return record.sequence < state.risk_sequence",
+        "domain/case_fold.py", "if record.sequence <= state.risk_sequence:",
+        "if record.sequence < state.risk_sequence:",
         (f"{CASE}::test_a_redelivered_flag_adds_nothing_even_when_others_came_between",),
     ),
     Bug(
