@@ -368,21 +368,28 @@ def _link(case: Case, event: RiskLinked) -> None:
 
 def _revise(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
-        case.flags += _more(case.linked, event)
+        case.flags += _more(case.linked, event.flag_id, bool(event.rules))
         case.linked[event.flag_id] = event.score
         return
     absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():
         if event.flag_id in each.linked:
-            more, linked = _more(each.linked, event), {**each.linked, event.flag_id: event.score}
+            more = _more(each.linked, event.flag_id, bool(event.rules))
+            linked = {**each.linked, event.flag_id: event.score}
             absorbed[key] = replace(each, standing=each.standing + more, linked=linked)
             case.flags += more
     case.work = replace(case.work, absorbed=absorbed)
 
 
-def _more(linked: Mapping[str, int], event: RiskRevised) -> int:
-    """How many more flags stand."""
-    return bool(event.rules) - (linked[event.flag_id] > 0)
+def flags_change(case: Case, flag_id: str, stands: bool) -> int:
+    """By how many more flags a case stands once a flag that it knows stands, or no longer does."""
+    if flag_id in case.linked:
+        return _more(case.linked, flag_id, stands)
+    return sum(_more(each.linked, flag_id, stands) for each in case.work.absorbed.values() if flag_id in each.linked)
+
+
+def _more(linked: Mapping[str, int], flag_id: str, stands: bool) -> int:
+    return stands - (linked[flag_id] > 0)
 
 
 def _absorb(case: Case, event: CaseAbsorbed) -> None:

@@ -135,7 +135,8 @@ class RiskRevised(OfCase):
     """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
 
     The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
-    `event_time` is the flagged payment's.
+    `event_time` is the flagged payment's. `flags_change` is by how many more flags of this case stand, which may have
+    known otherwise of the flag than the flag's account: where it came back with a case of another account.
     """
 
     flag_id: str
@@ -145,6 +146,7 @@ class RiskRevised(OfCase):
     rules: tuple[str, ...]
     cause_transaction_id: str
     event_time: int | None = None
+    flags_change: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from domain.case import SLA_MS, AccountCases, Case, after, opened
+from domain.case import SLA_MS, AccountCases, Case, after, flags_change, opened
 from domain.case_events import CaseEscalated, CaseEvent, CaseOpened, CaseWoken, RiskLinked, RiskRevised
 from domain.currencies import DECIMALS
 from domain.engines import Engine
@@ -23,10 +23,10 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
     events: list[CaseEvent] = []
     if isinstance(record, RiskRestated):
         holders = [case for case in (*state.cases.values(), *state.closed) if case.knows(record.flag_id)]
-        events += [_revised(case, record) for case in holders]
+        events += [_revised(case, record, engine) for case in holders]
         if holders and (record.rules_before or any(case.is_open for case in holders)):
             if engine.weighs_restatements:
-                events += _weighed(state.account_id, holders, record)
+                events += _weighed(state.account_id, holders, record, engine)
             return events
     if not record.reasons:
         return events
@@ -40,7 +40,7 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
     return [*events, link, *_roused(state.account_id, after(case, link), record)]
 
 
-def _weighed(account_id: str, holders: list[Case], record: RiskRestated) -> list[CaseEvent]:
+def _weighed(account_id: str, holders: list[Case], record: RiskRestated, engine: Engine) -> list[CaseEvent]:
     """What a restatement leads to beside being told: nothing unless the flag weighs more than before."""
     before = record.score_before if record.rules_before else 0
     if not record.reasons or record.score <= before:
@@ -48,7 +48,7 @@ def _weighed(account_id: str, holders: list[Case], record: RiskRestated) -> list
     events: list[CaseEvent] = []
     for case in holders:
         if case.is_open:
-            events += _roused(account_id, after(case, _revised(case, record)), record)
+            events += _roused(account_id, after(case, _revised(case, record, engine)), record)
     return events
 
 
@@ -95,7 +95,7 @@ def _deadline_ms(case: Case) -> int:
     return (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
 
 
-def _revised(case: Case, record: RiskRestated) -> RiskRevised:
+def _revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevised:
     return RiskRevised(
         account_id=record.account_id,
         case_id=case.case_id,
@@ -107,6 +107,7 @@ def _revised(case: Case, record: RiskRestated) -> RiskRevised:
         rules=_rules(record),
         cause_transaction_id=record.cause_transaction_id,
         event_time=record.event_time,
+        flags_change=flags_change(case, record.flag_id, bool(record.reasons)) if engine.counts_for_the_case else None,
     )
 
 

@@ -24,14 +24,21 @@ class Engine(NamedTuple):
     says: str
     weighs_restatements: bool
     """Whether a restatement that makes a flag weigh more wakes and escalates its open case, as a new flag does."""
+    counts_for_the_case: bool
+    """Whether a RiskRevised says what it changes in its case, which may have known otherwise of the flag."""
 
 
-FIRST: Final = Engine(1, "how all logs begin", weighs_restatements=False)
-SECOND: Final = Engine(
-    2, "a restatement that makes a flag weigh more wakes and escalates its open case", weighs_restatements=True
+FIRST: Final = Engine(1, "how all logs begin", weighs_restatements=False, counts_for_the_case=False)
+SECOND: Final = FIRST._replace(
+    number=2,
+    says="a restatement that makes a flag weigh more wakes and escalates its open case",
+    weighs_restatements=True,
 )
-ENGINES: Final = {engine.number: engine for engine in (FIRST, SECOND)}
-LATEST: Final = SECOND
+THIRD: Final = SECOND._replace(
+    number=3, says="a restatement tells each case by how many flags more, or fewer, it stands", counts_for_the_case=True
+)
+ENGINES: Final = {engine.number: engine for engine in (FIRST, SECOND, THIRD)}
+LATEST: Final = THIRD
 
 
 def activation(engine: int, activated_by: str) -> EngineActivated:

@@ -176,11 +176,13 @@ def _with(known: list[str], one: str | None) -> list[str]:
 
 
 def _revised(view: CaseView, event: RiskRevised) -> CaseView:
-    stood, stands = event.score_before > 0, bool(event.rules)
+    more = event.flags_change
+    if more is None:  # by the first engines, which knew only what the flag's account did
+        more = bool(event.rules) - (event.score_before > 0)
     return replace(
         view,
-        flags=view.flags + stands - stood,
-        flags_withdrawn=view.flags_withdrawn + stood - stands,
+        flags=view.flags + more,
+        flags_withdrawn=view.flags_withdrawn - more,
         score_max=max(view.score_max, event.score),
     )
 

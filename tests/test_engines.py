@@ -18,15 +18,18 @@ from console.cli import app
 from console.control import SYSTEM, Offsets, Refused
 from console.engines import Engines
 from console.work import engine_log, engines, topics
+from domain.case_commands import AbsorbCase, Amount, MergedFlag
+from domain.case_events import RiskRevised
 from domain.case_fold import CaseFold
 from domain.digest import canonical
 from domain.engines import ENGINE_KEY, ENGINES, FIRST, LATEST, activation
 from domain.entity import EntityFold
-from domain.events import CaseEvent, EngineActivated, RiskRestated, from_fields, to_fields
+from domain.events import CaseEvent, EngineActivated, RiskRestated, SequencedCaseEvent, from_fields, to_fields
 from domain.payment import FIELDS, Refusal
 from domain.risk import RiskFold
 from infra.settings import Settings
 from migrations.store import connect, upgrade
+from projections.case_view import project
 from projections.every_partition import write_to_partitions
 from projections.log import KafkaLog
 from schemas.codec import Decoder, Encoder
@@ -36,7 +39,7 @@ from stream.journal import Record
 from stream.processors import CaseProcessor, EntityProcessor, RiskProcessor
 from tests.conftest import command_line
 from tests.test_case import NOON, REASON, close, flag, restated
-from tests.test_case_commands import asked
+from tests.test_case_commands import asked, case_of, history
 from tests.test_processors import State
 from tests.test_schemas import ENCODER, IDS, TEXTS
 
@@ -152,6 +155,35 @@ SNOOZE = asked("snooze", seen=1, until_ms=NOON + 86_400_000, reason="later")
 def test_the_second_engine_weighs_restatements(records: list[Any], second: list[str]) -> None:
     assert told(*records, engine=1) == ["RiskRevised"]
     assert told(*records, engine=2) == second
+
+
+# -- what the third does --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("engine", "change", "flags"), [(2, None, 3), (3, 0, 2)])
+def test_the_third_engine_tells_a_case_what_changes_there(engine: int, change: int | None, flags: int) -> None:
+    """A flag was withdrawn while a case of another account had it, comes home with that case, and stands again."""
+    first, second = flag(1), flag(2, typology="stolen_card")
+    home = case_of(replace(second, sequence=1))
+    away = MergedFlag(
+        flag_id=first.flag_id, score=500, account_id=first.account_id, transaction_id=first.transaction_id,
+        content_digest="00", event_time=NOON, merchant_id="bakery", terminal_id=None, device_id=None, card_id=None,
+    )  # fmt: skip
+    brought = AbsorbCase(
+        account_id=first.account_id, case_id=home, command_id="step", actor="ana", requested_at_ms=NOON,
+        merge_id="merge", from_account_id="acct-9", from_case_id="case-9", is_escalated=False, standing=1,
+        amounts=(Amount(currency="EUR", amount_minor=1),), flags=(away,),
+    )  # fmt: skip
+    gone, back = restated(3, first.flag_id, ("velocity",), ()), restated(4, first.flag_id, (), (REASON,))
+    fold, view = CaseFold(), None
+    assert fold.read("EngineActivated", to_fields(activation(engine, "ana"))) == []
+    for event in history(first, second, gone, brought, back, fold=fold):
+        if isinstance(event, SequencedCaseEvent) and event.case_id == home:
+            view = project(view, event)
+    assert isinstance(event, RiskRevised)
+    assert (event.case_id, event.flags_change) == (home, change)
+    assert view is not None
+    assert view.flags == flags
 
 
 # -- refusals and state, in all three folds -------------------------------------------------------------

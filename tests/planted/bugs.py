@@ -128,6 +128,11 @@ BUGS = (
         (GOLDEN,),
     ),
     Bug(
+        "counted-by-another", "a restatement changes a case's flags by what the flag's account knew of it",
+        "projections/case_view.py", "more = event.flags_change\n", "more = None\n",
+        (f"{ENGINES}::test_the_third_engine_tells_a_case_what_changes_there",),
+    ),
+    Bug(
         "engine-forgotten", "after a restart a partition is decided by the first engine again",
         "domain/engines.py", "return {ENGINE_KEY: str(self.now.number).encode()} if changed else {}",
         "return {} if changed else {}",
