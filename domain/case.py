@@ -370,7 +370,8 @@ def _revise(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
         case.flags += _more(case.linked, event.flag_id, bool(event.rules))
         case.linked[event.flag_id] = event.score
-        return
+        if event.flags_change is None:  # the first engines looked no further
+            return
     absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():
         if event.flag_id in each.linked:
@@ -383,9 +384,8 @@ def _revise(case: Case, event: RiskRevised) -> None:
 
 def flags_change(case: Case, flag_id: str, stands: bool) -> int:
     """By how many more flags a case stands once a flag that it knows stands, or no longer does."""
-    if flag_id in case.linked:
-        return _more(case.linked, flag_id, stands)
-    return sum(_more(each.linked, flag_id, stands) for each in case.work.absorbed.values() if flag_id in each.linked)
+    holding = (case.linked, *(each.linked for each in case.work.absorbed.values()))
+    return sum(_more(linked, flag_id, stands) for linked in holding if flag_id in linked)
 
 
 def _more(linked: Mapping[str, int], flag_id: str, stands: bool) -> int:
