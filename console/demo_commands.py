@@ -27,6 +27,8 @@ STEADY_SHARE = 0.1
 """The last tenth of the payments comes at a steady rate: latency under a flood would only measure the queue."""
 PATIENCE_S = 120.0
 ACCOUNTS = 20_000
+STAY_PER_S = 50.0
+"""Of the traffic that goes on."""
 PER_SECOND = 10.0
 """Of event time: 100,000 payments span less than three hours, which end now."""
 
@@ -75,10 +77,7 @@ def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, obje
     """Send payments, wait until everything that follows from them is stored, and take the figures."""
     span_ms = int(transactions / PER_SECOND * 1000)
     start_ms = time.time_ns() // 1_000_000 - span_ms
-    options = TrafficOptions(
-        seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=PER_SECOND, run=run_of(start_ms)
-    )
-    traffic = iter(Traffic(options))
+    traffic = iter(_traffic(seed, start_ms, PER_SECOND))
     steady = int(transactions * STEADY_SHARE)
     flood_s, _ = _send(settings, list(islice(traffic, transactions - steady)), None)
     _, latencies = _send(settings, list(islice(traffic, steady)), STEADY_PER_S)
@@ -89,6 +88,12 @@ def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, obje
         "p99_latency_ms": sorted(latencies)[int(len(latencies) * 0.99)],
         "live_views_digest": result.document["live_views_digest"],
     }
+
+
+def _traffic(seed: int, start_ms: int, per_second: float) -> Traffic:
+    """The same people, in the same homes, at every start; the payments are others."""
+    run = run_of(start_ms)
+    return Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=per_second, run=run))
 
 
 def _send(settings: Settings, made: list[Generated], rate: float | None) -> tuple[float, list[int]]:
@@ -164,13 +169,10 @@ def _stay(settings: Settings, seed: int) -> None:
     for name, address in addresses.items():
         messages.print(f"{name:<30} {address}", highlight=False)
     messages.print("traffic goes on until Ctrl-C; the system stays up until: fraudcase down", highlight=False)
-    start_ms = time.time_ns() // 1_000_000
-    options = TrafficOptions(  # the same seed: the same people pay on, from the same homes
-        seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=50, run=run_of(start_ms)
-    )
+    traffic = _traffic(seed, time.time_ns() // 1_000_000, STAY_PER_S)
     intake, _ = open_intake(settings)
     try:
         with progress("payments sent", None) as seen:
-            send_generated(intake, Traffic(options), options.per_second, lambda _: seen(intake.rows))
+            send_generated(intake, traffic, STAY_PER_S, lambda _: seen(intake.rows))
     except KeyboardInterrupt:
         intake.flush()

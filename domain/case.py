@@ -370,7 +370,7 @@ def _revise(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
         case.flags += _more(case.linked, event.flag_id, bool(event.rules))
         case.linked[event.flag_id] = event.score
-        if event.flags_change is None:  # the first engines looked no further
+        if event.flags_change is None or not case.work.absorbed:  # the first engines looked no further
             return
     absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():

@@ -23,10 +23,11 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
     events: list[CaseEvent] = []
     if isinstance(record, RiskRestated):
         holders = [case for case in (*state.cases.values(), *state.closed) if case.knows(record.flag_id)]
-        events += [_revised(case, record, engine) for case in holders]
+        revised = [(case, _revised(case, record, engine)) for case in holders]
+        events += [event for _, event in revised]
         if holders and (record.rules_before or any(case.is_open for case in holders)):
             if engine.weighs_restatements:
-                events += _weighed(state.account_id, holders, record, engine)
+                events += _weighed(state.account_id, revised, record)
             return events
     if not record.reasons:
         return events
@@ -40,15 +41,15 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
     return [*events, link, *_roused(state.account_id, after(case, link), record)]
 
 
-def _weighed(account_id: str, holders: list[Case], record: RiskRestated, engine: Engine) -> list[CaseEvent]:
+def _weighed(account_id: str, revised: list[tuple[Case, RiskRevised]], record: RiskRestated) -> list[CaseEvent]:
     """What a restatement leads to beside being told: nothing unless the flag weighs more than before."""
     before = record.score_before if record.rules_before else 0
     if not record.reasons or record.score <= before:
         return []
     events: list[CaseEvent] = []
-    for case in holders:
+    for case, event in revised:
         if case.is_open:
-            events += _roused(account_id, after(case, _revised(case, record, engine)), record)
+            events += _roused(account_id, after(case, event), record)
     return events
 
 

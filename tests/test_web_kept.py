@@ -78,7 +78,7 @@ def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     found = Timelines(MemoryCaseTable())
     for case_id in ("a", "b", "a", "b"):
         found.changed(case_id, {"sk": f"event#{len(found._fresh)}", "kind": "NoteAdded", "body": "{}"})
-    assert [case_id for case_id, _ in found._fresh] == ["a", "b"]
+    assert list(found._fresh) == ["a", "b"]
     assert {case_id: len(items) for case_id, items in found._fresh_of.items()} == {"a": 1, "b": 1}
     found.changed("b", {"sk": "event#9", "kind": "NoteAdded", "body": "{}"})
     assert set(found._fresh_of) == {"b"}

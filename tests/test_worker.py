@@ -13,6 +13,7 @@ from httpx2 import HTTPError
 from projections import worker
 from projections.worker import Stop
 from schemas.registry import Registry
+from tests.stage import free_port
 
 
 @pytest.fixture
@@ -40,12 +41,6 @@ class Answers(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
-
-
-def free_port() -> int:
-    """One that nobody listens on until somebody does."""
-    with HTTPServer(("127.0.0.1", 0), Answers) as found:
-        return int(found.server_address[1])
 
 
 def serving(port: int) -> HTTPServer:

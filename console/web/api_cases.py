@@ -113,7 +113,7 @@ async def past(doors: Doors, case_id: str, as_of_ms: int | None, known_at_ms: in
     """The case as of a time, as it was known at another."""
 
     def read() -> CaseView | None:
-        return as_of(known_items(doors.timelines.read_items(case_id)), as_of_ms, known_at_ms)
+        return as_of(known_items(doors.timelines.items(case_id)), as_of_ms, known_at_ms)
 
     return await run_in_threadpool(read)
 

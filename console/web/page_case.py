@@ -123,8 +123,7 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
 def _items(request: Request, now: CaseView) -> list[Item]:
     """All that is known of the case, once that is as much as the board shows: a view worker may be far behind."""
     timelines, parts = doors_of(request).timelines, parts_of(request)
-    kept = timelines.kept_items(now.case_id)
-    items = timelines.read_items(now.case_id) if kept is None else kept
+    items = timelines.items(now.case_id)
     for _ in range(int(BEHIND_S / _STEP_S)):
         if sum(item["sk"].startswith("event#") for item in items) >= now.sequence:
             break

@@ -47,25 +47,25 @@ class Timelines:
         self._lock = threading.Lock()
         self._reads = threading.BoundedSemaphore(AT_ONCE)
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._fresh: deque[tuple[str, Item]] = deque()
+        self._fresh: deque[str] = deque()
+        """Whose items came, oldest first."""
         self._fresh_of: dict[str, list[Item]] = {}
 
     def changed(self, case_id: str, item: Item) -> None:
         """A case has this item now, whether or not the table has it already."""
         with self._lock:
-            self._fresh.append((case_id, item))
+            self._fresh.append(case_id)
             self._fresh_of.setdefault(case_id, []).append(item)
             if len(self._fresh) > MAX_FRESH:
-                self._forget(*self._fresh.popleft())
+                self._forget_first(self._fresh.popleft())
             kept = self._kept.get(case_id)
             if kept is not None:
                 self._keep(case_id, joined(kept.items, [item]))
 
-    def _forget(self, case_id: str, item: Item) -> None:
-        left = [each for each in self._fresh_of[case_id] if each is not item]
-        if left:
-            self._fresh_of[case_id] = left
-        else:
+    def _forget_first(self, case_id: str) -> None:
+        fresh = self._fresh_of[case_id]
+        del fresh[0]
+        if not fresh:
             del self._fresh_of[case_id]
 
     def kept(self, case_id: str) -> list[Entry] | None:
@@ -88,6 +88,11 @@ class Timelines:
     def read(self, case_id: str) -> list[Entry]:
         """What happened, from the table and the log's last records."""
         return self._read(case_id).entries
+
+    def items(self, case_id: str) -> list[Item]:
+        """The items of a case without its view, if they are kept, else read."""
+        kept = self.kept_items(case_id)
+        return self.read_items(case_id) if kept is None else kept
 
     def read_items(self, case_id: str) -> list[Item]:
         """The items of a case without its view, from the table and the log's last records."""
