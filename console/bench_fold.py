@@ -4,7 +4,6 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from typing import Any, Final, TypeVar
 
 from console.case_acts import ACTS
@@ -170,7 +169,7 @@ class _Desk:
         """A flag is withdrawn: a late payment explains it."""
         flagged = self._flagged.pop(self._draw.randrange(len(self._flagged)))
         sequence = self._sequences[flagged.account_id] = self._sequences[flagged.account_id] + 1
-        like = {each.name: getattr(flagged, each.name) for each in fields(flagged)}
+        like = {name: getattr(flagged, name) for name in flagged.__struct_fields__}
         return RiskRestated(
             **{**like, "sequence": sequence, "score": 0, "reasons": ()},
             score_before=flagged.score,

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, Final, get_args
 
 from domain.case_commands import (
@@ -65,7 +64,7 @@ def fields_of(act: str) -> list[str]:
     """The fields that an act takes beside those of every command. Raises BadAct."""
     if act not in ACTS:
         raise BadAct(f"there is no act {act}: it is one of {', '.join(ACTS)}")
-    return [each.name for each in fields(ACTS[act]) if each.name not in _COMMON]
+    return [name for name in ACTS[act].__struct_fields__ if name not in _COMMON]
 
 
 def make_command(

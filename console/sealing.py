@@ -1,7 +1,8 @@
 """What analysts write, sealed on its way into the log with the key of the account that their case is about."""
 
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from domain.events import Command
 from generator.producer import Sealer

@@ -3,9 +3,11 @@
 `case_flags.py` decides on flags and ticks, `case_answers.py` on commands; `case_fold.py` folds the inbox.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
+
+from msgspec import structs
 
 from domain.case_commands import Amount, MergedFlag
 from domain.case_events import (
@@ -41,6 +43,7 @@ from domain.case_events import (
     WorkEvent,
     command_answered,
 )
+from domain.record import Record
 
 SLA_MS: Final = 4 * 3_600_000
 """A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
@@ -84,6 +87,24 @@ class MergedInto:
     merge_id: str
 
 
+class LinkedFlag(Record, frozen=True):
+    """A flag of a case, and its payment with all that a label on it needs.
+
+    `score` is 0 for a flag that no longer stands. `account_id` is given where the flag came with a case that was merged
+    into this one. A flag that was linked before there were labels has no content digest and no merchant.
+    """
+
+    score: int
+    transaction_id: str
+    content_digest: str | None
+    event_time: int
+    merchant_id: str | None
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+    account_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absorbed:
     """What another case brought along: kept apart, so that it can leave with it."""
@@ -92,8 +113,7 @@ class Absorbed:
     merge_id: str
     standing: int
     value_minor: dict[str, int]
-    linked: dict[str, int]
-    payments: dict[str, FlaggedPayment]
+    linked: dict[str, LinkedFlag]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +154,8 @@ class Case:
     flags: int
     """Flags that stand, those of absorbed cases too."""
     value_minor: dict[str, int]
-    linked: dict[str, int]
-    """Scores by flag id, oldest first; 0 for a flag that no longer stands."""
-    payments: dict[str, FlaggedPayment] = field(default_factory=dict)
-    """The payments of the linked flags, by flag id."""
+    linked: dict[str, LinkedFlag]
+    """By flag id, oldest first."""
     disposition: str | None = None
     """What the case turned out to be; None while it is open."""
     recent: list[str] = field(default_factory=list)
@@ -151,7 +169,7 @@ class Case:
 
     def knows(self, flag_id: str) -> bool:
         """Whether the flag is linked to this case, or to one that is part of it."""
-        return flag_id in self.linked or any(flag_id in each.linked for each in self.work.absorbed.values())
+        return any(flag_id in linked for linked in _held(self))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -254,7 +272,6 @@ def opened(before: Case | None, event: CaseOpened) -> Case:
     """The case that an event opens."""
     if before is not None:
         raise BrokenLog(f"case {event.case_id} opens while {before.case_id} is open")
-    payment = _payment(event)
     return Case(
         case_id=event.case_id,
         typology=event.typology,
@@ -263,16 +280,14 @@ def opened(before: Case | None, event: CaseOpened) -> Case:
         escalated=False,
         flags=1,
         value_minor={event.currency: event.amount_minor},
-        linked={event.flag_id: event.score},
-        payments={event.flag_id: payment} if payment else {},
+        linked={event.flag_id: _linked(event)},
         recent=["CaseOpened"],
     )
 
 
 def after(case: Case, event: LaterEvent) -> Case:
     """What a case would be after one of its events; the case itself stays as it is."""
-    value, linked, payments = dict(case.value_minor), dict(case.linked), dict(case.payments)
-    case = replace(case, value_minor=value, linked=linked, payments=payments, recent=[*case.recent])
+    case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])
     _follow(case, event)
     return case
 
@@ -352,31 +367,25 @@ def _worked(work: Work, event: WorkEvent) -> Work:
 
 
 def _link(case: Case, event: RiskLinked) -> None:
-    linked, payments, value = case.linked, case.payments, case.value_minor
-    flag_id, currency = event.flag_id, event.currency
+    linked, value, currency = case.linked, case.value_minor, event.currency
     case.flags += 1
     value[currency] = value.get(currency, 0) + event.amount_minor
-    linked[flag_id] = event.score
-    payment = _payment(event)
-    if payment is not None:
-        payments[flag_id] = payment
+    linked[event.flag_id] = _linked(event)
     if len(linked) > MAX_LINKED:
         del linked[next(iter(linked))]
-    if len(payments) > MAX_LINKED:
-        del payments[next(iter(payments))]
 
 
 def _revise(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
         case.flags += _more(case.linked, event.flag_id, bool(event.rules))
-        case.linked[event.flag_id] = event.score
+        case.linked[event.flag_id] = structs.replace(case.linked[event.flag_id], score=event.score)
         if event.flags_change is None or not case.work.absorbed:  # the first engines looked no further
             return
     absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():
         if event.flag_id in each.linked:
             more = _more(each.linked, event.flag_id, bool(event.rules))
-            linked = {**each.linked, event.flag_id: event.score}
+            linked = {**each.linked, event.flag_id: structs.replace(each.linked[event.flag_id], score=event.score)}
             absorbed[key] = replace(each, standing=each.standing + more, linked=linked)
             case.flags += more
     case.work = replace(case.work, absorbed=absorbed)
@@ -384,12 +393,11 @@ def _revise(case: Case, event: RiskRevised) -> None:
 
 def flags_change(case: Case, flag_id: str, stands: bool) -> int:
     """By how many more flags a case stands once a flag that it knows stands, or no longer does."""
-    holding = (case.linked, *(each.linked for each in case.work.absorbed.values()))
-    return sum(_more(linked, flag_id, stands) for linked in holding if flag_id in linked)
+    return sum(_more(linked, flag_id, stands) for linked in _held(case) if flag_id in linked)
 
 
-def _more(linked: Mapping[str, int], flag_id: str, stands: bool) -> int:
-    return stands - (linked[flag_id] > 0)
+def _more(linked: Mapping[str, LinkedFlag], flag_id: str, stands: bool) -> int:
+    return stands - (linked[flag_id].score > 0)
 
 
 def _absorb(case: Case, event: CaseAbsorbed) -> None:
@@ -398,8 +406,7 @@ def _absorb(case: Case, event: CaseAbsorbed) -> None:
         merge_id=event.merge_id,
         standing=event.standing,
         value_minor={amount.currency: amount.amount_minor for amount in event.amounts},
-        linked={flag.flag_id: flag.score for flag in event.flags},
-        payments={flag.flag_id: _merged_payment(flag) for flag in event.flags},
+        linked={flag.flag_id: _handed_over(flag) for flag in event.flags},
     )
     case.flags += event.standing
     case.value_minor = summed(case.value_minor, brought.value_minor, 1)
@@ -431,16 +438,15 @@ def amounts_of(value_minor: Mapping[str, int]) -> tuple[Amount, ...]:
 
 def flags_remembered(case: Case) -> int:
     """How many flags of a case are remembered, with those of the cases that are part of it."""
-    return len(case.linked) + sum(len(each.linked) for each in case.work.absorbed.values())
+    return sum(map(len, _held(case)))
 
 
 def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
     """The flags that a case hands over, with those of the cases that are part of it."""
-    sources = ((case.linked, case.payments), *((each.linked, each.payments) for each in case.work.absorbed.values()))
     return tuple(
         MergedFlag(
             flag_id=flag_id,
-            score=linked[flag_id],
+            score=flag.score,
             account_id=payment.account_id or account_id,
             transaction_id=payment.transaction_id,
             content_digest=payment.content_digest,
@@ -450,21 +456,45 @@ def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
             device_id=payment.device_id,
             card_id=payment.card_id,
         )
-        for linked, payments in sources
-        for flag_id, payment in payments.items()
+        for linked in _held(case)
+        for flag_id, flag in linked.items()
+        if (payment := _payment(flag)) is not None
     )
 
 
 def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
     """The payments of a case whose flags stand, with those of the cases that are part of it."""
-    sources = ((case.linked, case.payments), *((each.linked, each.payments) for each in case.work.absorbed.values()))
     return tuple(
-        payment for linked, payments in sources for flag_id, payment in payments.items() if linked[flag_id] > 0
+        payment
+        for linked in _held(case)
+        for flag in linked.values()
+        if flag.score > 0 and (payment := _payment(flag)) is not None
     )
 
 
-def _merged_payment(flag: MergedFlag) -> FlaggedPayment:
-    return FlaggedPayment(
+def _held(case: Case) -> Iterator[Mapping[str, LinkedFlag]]:
+    """The flags that a case holds: its own, then those that came with each of the cases that are part of it."""
+    yield case.linked
+    for each in case.work.absorbed.values():
+        yield each.linked
+
+
+def _linked(event: CaseOpened | RiskLinked) -> LinkedFlag:
+    return LinkedFlag(
+        event.score,
+        event.transaction_id,
+        event.content_digest,
+        event.event_time,
+        event.merchant_id,
+        event.terminal_id,
+        event.device_id,
+        event.card_id,
+    )
+
+
+def _handed_over(flag: MergedFlag) -> LinkedFlag:
+    return LinkedFlag(
+        score=flag.score,
         transaction_id=flag.transaction_id,
         content_digest=flag.content_digest,
         event_time=flag.event_time,
@@ -476,18 +506,19 @@ def _merged_payment(flag: MergedFlag) -> FlaggedPayment:
     )
 
 
-def _payment(event: CaseOpened | RiskLinked) -> FlaggedPayment | None:
-    """The payment of an event; None of an event from before there were labels."""
-    if event.content_digest is None or event.merchant_id is None:
+def _payment(flag: LinkedFlag) -> FlaggedPayment | None:
+    """The payment that a flag is on; None of a flag from before there were labels."""
+    if flag.content_digest is None or flag.merchant_id is None:
         return None
     return FlaggedPayment(
-        transaction_id=event.transaction_id,
-        content_digest=event.content_digest,
-        event_time=event.event_time,
-        merchant_id=event.merchant_id,
-        terminal_id=event.terminal_id,
-        device_id=event.device_id,
-        card_id=event.card_id,
+        transaction_id=flag.transaction_id,
+        content_digest=flag.content_digest,
+        event_time=flag.event_time,
+        merchant_id=flag.merchant_id,
+        terminal_id=flag.terminal_id,
+        device_id=flag.device_id,
+        card_id=flag.card_id,
+        account_id=flag.account_id,
     )
 
 

@@ -1,8 +1,9 @@
 """What commands lead to in the cases of an account: each is answered, by events or by a rejection."""
 
-from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 from uuid import UUID, uuid5
+
+from msgspec.structs import replace
 
 from domain.case import (
     MAX_ABSORBED,
@@ -509,7 +510,7 @@ def _parted(into: Case, command: UnmergeCase | PartCase, from_case_id: str) -> C
         standing=brought.standing,
         amounts=amounts_of(brought.value_minor),
         flag_ids=tuple(brought.linked),
-        transactions=tuple(payment.transaction_id for payment in brought.payments.values()),
+        transactions=tuple(flag.transaction_id for flag in brought.linked.values()),
         parted_at_ms=command.requested_at_ms,
     )
 

@@ -5,12 +5,12 @@ bears its id, or by CommandRejected. The worker's commands name no version: they
 and their ids derive from its cause.
 """
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from domain.record import Record
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
+
+class Attachment(Record, frozen=True, kw_only=True):
     """A file that lies in the object store: never in the log, which has its digest."""
 
     file_name: str
@@ -20,8 +20,7 @@ class Attachment:
     storage_key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergedFlag:
+class MergedFlag(Record, frozen=True, kw_only=True):
     """A flag that a merged case hands over, with its payment; a score of 0 where it no longer stands."""
 
     flag_id: str
@@ -36,16 +35,14 @@ class MergedFlag:
     card_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amount:
+class Amount(Record, frozen=True, kw_only=True):
     """An amount in minor units."""
 
     currency: str
     amount_minor: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(Record, frozen=True, kw_only=True):
     """What every command says."""
 
     account_id: str
@@ -55,8 +52,7 @@ class Asked:
     requested_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen(Asked):
+class Seen(Asked, frozen=True, kw_only=True):
     """What every analyst's command says: also the version of the case on their screen."""
 
     seen_sequence: int
@@ -65,53 +61,45 @@ class Seen(Asked):
 # -- an analyst's -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeCase(Seen):
+class TakeCase(Seen, frozen=True, kw_only=True):
     """The actor will work on the case, which nobody holds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssignCase(Seen):
+class AssignCase(Seen, frozen=True, kw_only=True):
     """Somebody is to work on the case, whoever holds it now."""
 
     assignee: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseCase(Seen):
+class ReleaseCase(Seen, frozen=True, kw_only=True):
     """Nobody is to hold the case: undoes TakeCase and AssignCase."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddNote(Seen):
+class AddNote(Seen, frozen=True, kw_only=True):
     """Words on a case, and files."""
 
     text: str
     attachments: tuple[Attachment, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EscalateCase(Seen):
+class EscalateCase(Seen, frozen=True, kw_only=True):
     """An analyst asks for more eyes on a case, with the version of the case on their screen."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnoozeCase(Seen):
+class SnoozeCase(Seen, frozen=True, kw_only=True):
     """Nothing is to be done on the case until a time; a tick, a new flag or WakeCase ends that."""
 
     until_ms: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WakeCase(Seen):
+class WakeCase(Seen, frozen=True, kw_only=True):
     """Undoes SnoozeCase."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseCase(Seen):
+class CloseCase(Seen, frozen=True, kw_only=True):
     """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS.
 
     `typology` is what it turned out to be, where that is another than it was opened for.
@@ -122,57 +110,49 @@ class CloseCase(Seen):
     typology: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApproveClosing(Seen):
+class ApproveClosing(Seen, frozen=True, kw_only=True):
     """A second person agrees to the closing that was asked for."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefuseClosing(Seen):
+class RefuseClosing(Seen, frozen=True, kw_only=True):
     """A second person does not agree to it."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithdrawClosing(Seen):
+class WithdrawClosing(Seen, frozen=True, kw_only=True):
     """Who asked for the closing no longer does: undoes CloseCase while it waits for approval."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReopenCase(Seen):
+class ReopenCase(Seen, frozen=True, kw_only=True):
     """A closed case is to be worked on again, if a second person agrees."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApproveReopening(Seen):
+class ApproveReopening(Seen, frozen=True, kw_only=True):
     """A second person agrees to the reopening."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefuseReopening(Seen):
+class RefuseReopening(Seen, frozen=True, kw_only=True):
     """A second person does not agree to it."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithdrawReopening(Seen):
+class WithdrawReopening(Seen, frozen=True, kw_only=True):
     """Who asked for the reopening no longer does."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeCases(Seen):
+class MergeCases(Seen, frozen=True, kw_only=True):
     """This case becomes part of another one, of the same account or of another."""
 
     into_account_id: str
@@ -180,15 +160,13 @@ class MergeCases(Seen):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnmergeCase(Seen):
+class UnmergeCase(Seen, frozen=True, kw_only=True):
     """Undoes MergeCases; addressed to the case that was merged away."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkCase(Seen):
+class LinkCase(Seen, frozen=True, kw_only=True):
     """This case has to do with another one, of the same account or of another; both will say so."""
 
     other_account_id: str
@@ -196,8 +174,7 @@ class LinkCase(Seen):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnlinkCase(Seen):
+class UnlinkCase(Seen, frozen=True, kw_only=True):
     """Undoes LinkCase, on both cases."""
 
     other_account_id: str
@@ -208,8 +185,7 @@ class UnlinkCase(Seen):
 # -- the process worker's -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbsorbCase(Asked):
+class AbsorbCase(Asked, frozen=True, kw_only=True):
     """A case of another account has been merged into this one; `merge_id` is the command that asked for it."""
 
     merge_id: str
@@ -221,8 +197,7 @@ class AbsorbCase(Asked):
     flags: tuple[MergedFlag, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartCase(Asked):
+class PartCase(Asked, frozen=True, kw_only=True):
     """A case of another account is no longer merged into this one."""
 
     merge_id: str
@@ -230,16 +205,14 @@ class PartCase(Asked):
     from_case_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndoMerge(Asked):
+class UndoMerge(Asked, frozen=True, kw_only=True):
     """The case that this one was to be merged into did not take it."""
 
     merge_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkBack(Asked):
+class LinkBack(Asked, frozen=True, kw_only=True):
     """A case of another account has been linked to this one."""
 
     other_account_id: str
@@ -247,8 +220,7 @@ class LinkBack(Asked):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnlinkBack(Asked):
+class UnlinkBack(Asked, frozen=True, kw_only=True):
     """A case of another account is no longer linked to this one."""
 
     other_account_id: str

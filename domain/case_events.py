@@ -1,11 +1,10 @@
 """What has happened to a case. Those with a `sequence` are numbered without gaps, case by case; answers are not."""
 
-from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from domain.case_commands import Amount, Attachment, MergedFlag
-from domain.quick import quick
 from domain.reason import Reason
+from domain.record import Record
 
 CONFIRMED_FRAUD: Final = "confirmed_fraud"
 DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
@@ -28,9 +27,7 @@ REJECTIONS: Final = {
 """Why commands are rejected, by code."""
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlaggedPayment:
+class FlaggedPayment(Record, frozen=True, kw_only=True):
     """A payment that a case is about, with all that a label on it needs.
 
     `account_id` is given where the payment came with a case that was merged into this one.
@@ -46,16 +43,14 @@ class FlaggedPayment:
     account_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissedEvent:
+class MissedEvent(Record, frozen=True, kw_only=True):
     """An event that the author of a stale command had not seen."""
 
     sequence: int
     kind: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfCase:
+class OfCase(Record, frozen=True):
     """What every numbered event says."""
 
     account_id: str
@@ -63,8 +58,7 @@ class OfCase:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered(OfCase):
+class Answered(OfCase, frozen=True, kw_only=True):
     """What every event says that an analyst's command led to."""
 
     actor: str
@@ -74,9 +68,7 @@ class Answered(OfCase):
 # -- from flags and the clock -------------------------------------------------------------------------
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseOpened(OfCase):
+class CaseOpened(OfCase, frozen=True, kw_only=True):
     """The first flag of a typology on an account without an open case of it.
 
     `previous_case_id` is the last case of the typology, now closed.
@@ -105,10 +97,8 @@ class CaseOpened(OfCase):
     reasons: tuple[Reason, ...] = ()
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskLinked(OfCase):
-    """A further flag on the open case."""
+class RiskLinked(OfCase, frozen=True):
+    """A further flag on the open case. There are more of these than of all others: see `Record` on how to make one."""
 
     flag_id: str
     transaction_id: str
@@ -130,8 +120,7 @@ class RiskLinked(OfCase):
     reasons: tuple[Reason, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskRevised(OfCase):
+class RiskRevised(OfCase, frozen=True, kw_only=True):
     """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
 
     The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
@@ -149,8 +138,7 @@ class RiskRevised(OfCase):
     flags_change: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseEscalated(OfCase):
+class CaseEscalated(OfCase, frozen=True, kw_only=True):
     """More eyes are needed: `trigger` is score, flags, value, sla, merge or analyst."""
 
     trigger: str
@@ -160,8 +148,7 @@ class CaseEscalated(OfCase):
     escalated_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseWoken(OfCase):
+class CaseWoken(OfCase, frozen=True, kw_only=True):
     """The case is no longer snoozed: `trigger` is clock, flag or analyst."""
 
     trigger: str
@@ -173,8 +160,7 @@ class CaseWoken(OfCase):
 # -- from analysts ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseAssigned(Answered):
+class CaseAssigned(Answered, frozen=True, kw_only=True):
     """Somebody works on the case now."""
 
     assignee: str
@@ -182,16 +168,14 @@ class CaseAssigned(Answered):
     assigned_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseReleased(Answered):
+class CaseReleased(Answered, frozen=True, kw_only=True):
     """Nobody works on the case now."""
 
     previous_assignee: str
     released_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoteAdded(Answered):
+class NoteAdded(Answered, frozen=True, kw_only=True):
     """Words and files."""
 
     note_id: str
@@ -200,8 +184,7 @@ class NoteAdded(Answered):
     added_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseSnoozed(Answered):
+class CaseSnoozed(Answered, frozen=True, kw_only=True):
     """Nothing is to be done until then."""
 
     until_ms: int
@@ -209,8 +192,7 @@ class CaseSnoozed(Answered):
     snoozed_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosingRequested(Answered):
+class ClosingRequested(Answered, frozen=True, kw_only=True):
     """The case is decided if a second person agrees; `detail` says why one is needed."""
 
     disposition: str
@@ -220,8 +202,7 @@ class ClosingRequested(Answered):
     requested_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosingRefused(Answered):
+class ClosingRefused(Answered, frozen=True, kw_only=True):
     """The second person did not agree."""
 
     requested_by: str
@@ -229,16 +210,14 @@ class ClosingRefused(Answered):
     refused_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosingWithdrawn(Answered):
+class ClosingWithdrawn(Answered, frozen=True, kw_only=True):
     """Who had asked no longer does."""
 
     reason: str
     withdrawn_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseClosed(Answered):
+class CaseClosed(Answered, frozen=True, kw_only=True):
     """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label.
 
     Where a second person had to agree, that is the actor, and `requested_by` gave the disposition and the reason.
@@ -253,16 +232,14 @@ class CaseClosed(Answered):
     approval_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReopeningRequested(Answered):
+class ReopeningRequested(Answered, frozen=True, kw_only=True):
     """The case is worked on again if a second person agrees."""
 
     reason: str
     requested_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReopeningRefused(Answered):
+class ReopeningRefused(Answered, frozen=True, kw_only=True):
     """The second person did not agree."""
 
     requested_by: str
@@ -270,16 +247,14 @@ class ReopeningRefused(Answered):
     refused_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReopeningWithdrawn(Answered):
+class ReopeningWithdrawn(Answered, frozen=True, kw_only=True):
     """Who had asked no longer does."""
 
     reason: str
     withdrawn_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseReopened(Answered):
+class CaseReopened(Answered, frozen=True, kw_only=True):
     """The case is open again, with nobody on it; the labels that its closing put stay."""
 
     requested_by: str
@@ -288,8 +263,7 @@ class CaseReopened(Answered):
     reopened_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseMerged(Answered):
+class CaseMerged(Answered, frozen=True, kw_only=True):
     """This case is now part of another one, to which it hands over all of this; `standing` counts flags that stand."""
 
     into_account_id: str
@@ -302,8 +276,7 @@ class CaseMerged(Answered):
     merged_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseAbsorbed(Answered):
+class CaseAbsorbed(Answered, frozen=True, kw_only=True):
     """Another case is now part of this one."""
 
     merge_id: str
@@ -315,8 +288,7 @@ class CaseAbsorbed(Answered):
     absorbed_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseUnmerged(Answered):
+class CaseUnmerged(Answered, frozen=True, kw_only=True):
     """This case stands for itself again."""
 
     merge_id: str
@@ -326,8 +298,7 @@ class CaseUnmerged(Answered):
     unmerged_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseParted(Answered):
+class CaseParted(Answered, frozen=True, kw_only=True):
     """Another case is no longer part of this one; it takes along what it had brought."""
 
     merge_id: str
@@ -340,8 +311,7 @@ class CaseParted(Answered):
     parted_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseLinked(Answered):
+class CaseLinked(Answered, frozen=True, kw_only=True):
     """This case has to do with another one; `is_back` if that one was linked to this one."""
 
     other_account_id: str
@@ -351,8 +321,7 @@ class CaseLinked(Answered):
     linked_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseUnlinked(Answered):
+class CaseUnlinked(Answered, frozen=True, kw_only=True):
     """And no longer."""
 
     other_account_id: str
@@ -365,8 +334,7 @@ class CaseUnlinked(Answered):
 # -- answers that change no case ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandRejected:
+class CommandRejected(Record, frozen=True, kw_only=True):
     """The answer to a command that could not be carried out; it changes no case, so it takes no sequence of one.
 
     `code` says for programs what `reason` says for people; see REJECTIONS. `missed` are the events since the version
@@ -384,8 +352,7 @@ class CommandRejected:
     missed: tuple[MissedEvent, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbsorptionRefused:
+class AbsorptionRefused(Record, frozen=True, kw_only=True):
     """The answer to AbsorbCase where this case could not take the other one, which is then unmerged."""
 
     account_id: str

@@ -9,6 +9,7 @@ from domain.case import (
     Absorbed,
     AccountCases,
     Case,
+    LinkedFlag,
     MergedInto,
     Request,
     Work,
@@ -17,15 +18,18 @@ from domain.case import (
 from domain.case_answers import on_command
 from domain.case_commands import Command
 from domain.case_due import Due
-from domain.case_events import CaseEvent, FlaggedPayment, RiskLinked
+from domain.case_events import CaseEvent, RiskLinked
 from domain.case_flags import due_ms, on_flag, on_tick
 from domain.engines import ENGINE_KEY, FIRST, ActiveEngine, Engine
 from domain.events import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
 from domain.payment import Refusal
+from domain.record import Record
 
 AccountRecord: TypeAlias = Flag | Command
 _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
 _OF_RISK: Final = (RiskFlagged, RiskRestated)
+_NO_PAYMENT: Final = dict.fromkeys(set(LinkedFlag.__struct_fields__) - {"score"})
+"""What an entry has of a flag that was linked before there were labels."""
 
 
 def decide(state: AccountCases, record: AccountRecord, engine: Engine = FIRST) -> list[CaseEvent] | Refusal:
@@ -147,7 +151,8 @@ def pack(state: AccountCases) -> bytes:
 def _fields(part: Any) -> dict[str, Any]:
     if isinstance(part, Work) and part == UNTOUCHED:
         return {}
-    return {name: getattr(part, name) for name in part.__slots__}
+    names = part.__struct_fields__ if isinstance(part, Record) else part.__slots__
+    return {name: getattr(part, name) for name in names}
 
 
 def _unpack(packed: bytes) -> AccountCases:
@@ -158,17 +163,13 @@ def _unpack(packed: bytes) -> AccountCases:
 
 
 def _unpack_case(data: dict[str, Any]) -> Case:
-    data["payments"] = _unpack_payments(data.get("payments", {}))
     work = data.pop("work", None)
-    return Case(**data, work=_unpack_work(work) if work else UNTOUCHED)
+    return Case(**_with_linked(data), work=_unpack_work(work) if work else UNTOUCHED)
 
 
 def _unpack_work(data: dict[str, Any]) -> Work:
     request, merged = data.pop("request"), data.pop("merged_into")
-    absorbed = {
-        key: Absorbed(**{**each, "payments": _unpack_payments(each["payments"])})
-        for key, each in data.pop("absorbed").items()
-    }
+    absorbed = {key: Absorbed(**_with_linked(each)) for key, each in data.pop("absorbed").items()}
     return Work(
         **data,
         request=Request(**request) if request else None,
@@ -177,5 +178,13 @@ def _unpack_work(data: dict[str, Any]) -> Work:
     )
 
 
-def _unpack_payments(data: dict[str, Any]) -> dict[str, FlaggedPayment]:
-    return {flag: FlaggedPayment(**payment) for flag, payment in data.items()}
+def _with_linked(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of what has flags; an earlier entry kept their scores and payments apart."""
+    payments = data.pop("payments", {})
+    return {**data, "linked": {key: _unpack_flag(each, payments.get(key)) for key, each in data["linked"].items()}}
+
+
+def _unpack_flag(data: dict[str, Any] | int, payment: dict[str, Any] | None) -> LinkedFlag:
+    if not isinstance(data, int):
+        return LinkedFlag(**data)
+    return LinkedFlag(score=data, **(payment or _NO_PAYMENT))

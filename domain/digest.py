@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from domain.events import TYPES, Event, FlaggedPayment, Reason, to_fields
+from domain.record import defaults_of
 
 
 def canonical(event: Event) -> bytes:
@@ -25,17 +25,15 @@ def canonical(event: Event) -> bytes:
 
 
 def _without_later(data: dict[str, Any], kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
-    later = _added_later(kind)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
+    later = _added_later(kind)
     return {name: value for name, value in data.items() if name not in later or value != later[name]}
 
 
 @cache
 def _added_later(kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
     """The fields that the first version of a record lacked, with their defaults: only those have any."""
-    if is_dataclass(kind):
-        defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-        return {name: [] if default == () else default for name, default in defaults.items()}  # as plain data has it
-    return kind._field_defaults
+    defaults = defaults_of(kind)
+    return {name: [] if default == () else default for name, default in defaults.items()}  # as plain data has it
 
 
 def canonical_json(document: dict[str, Any]) -> bytes:

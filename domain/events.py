@@ -6,7 +6,6 @@ our upcasting.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, get_args
@@ -201,8 +200,8 @@ from domain.case_events import (
 from domain.case_events import (
     SequencedCaseEvent as SequencedCaseEvent,
 )
-from domain.quick import quick
 from domain.reason import Reason as Reason
+from domain.record import Record, types_of
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
 CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
@@ -212,8 +211,7 @@ LABELS = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
 # -- payments.inbound, beside the payments --------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RulesActivated:
+class RulesActivated(Record, frozen=True, kw_only=True):
     """From here on this partition is decided by this rule pack (its canonical JSON).
 
     `mode` is "active"; or "shadow": every payment is scored by it too, and that is only recorded; or
@@ -226,8 +224,7 @@ class RulesActivated:
     mode: str = "active"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineActivated:
+class EngineActivated(Record, frozen=True, kw_only=True):
     """From here on this partition is decided by this version of the engine: also in entities.inbound and cases.inbox.
 
     `activation_id` derives from the engine, so that it is the same in every partition.
@@ -238,8 +235,7 @@ class EngineActivated:
     activated_by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeRefused:
+class IntakeRefused(Record, frozen=True, kw_only=True):
     """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
 
     reason: str
@@ -250,8 +246,7 @@ class IntakeRefused:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FraudConfirmed:
+class FraudConfirmed(Record, frozen=True, kw_only=True):
     """A payment is known to be fraud, from a case or a file; written once into each partition.
 
     From here on it raises the risk of the merchant, terminal, device and card that it was made with. `cause_id` is
@@ -275,9 +270,7 @@ class FraudConfirmed:
 # -- entities.inbound, beside the activations -----------------------------------------------------
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntityPayment:
+class EntityPayment(Record, frozen=True):
     """A decided payment on its way to the fold of one of its merchant, terminal and device.
 
     `entity` is "merchant:ID" and so on, `pack_id` the pack that decided the payment in its account's fold and decides
@@ -360,8 +353,7 @@ class DuplicateSeen(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionsMade:
+class DecisionsMade(Record, frozen=True, kw_only=True):
     """The answers to the payments of one batch, as they stand in risk.scored: a record a batch, since each costs.
 
     How payments were batched says nothing; each answer names the offset that it is about.
@@ -387,9 +379,7 @@ def _offset(answer: RiskScored | DuplicateSeen) -> int:
 # -- cases.inbox ----------------------------------------------------------------------------------
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskFlagged:
+class RiskFlagged(Record, frozen=True, kw_only=True):
     """A payment fired at least one rule when it arrived. `sequence` is gapless per account, with RiskRestated."""
 
     account_id: str
@@ -415,9 +405,7 @@ class RiskFlagged:
     device_id: str | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskRestated:
+class RiskRestated(Record, frozen=True, kw_only=True):
     """A payment that arrived late changed the decision on this one; nothing is rewritten, this is said instead."""
 
     account_id: str
@@ -447,9 +435,7 @@ class RiskRestated:
     device_id: str | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntityFlagged:
+class EntityFlagged(Record, frozen=True, kw_only=True):
     """A payment fired a rule that counts the payments of its merchant, terminal or device, whosever they are.
 
     `partition` and `offset` are those of the record of entities.inbound that was decided on. Decided once, on arrival.
@@ -475,8 +461,7 @@ class EntityFlagged:
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockTicked:
+class ClockTicked(Record, frozen=True, kw_only=True):
     """Time as far as cases are concerned: written once into each partition, so that deadlines replay."""
 
     tick_id: str
@@ -486,8 +471,7 @@ class ClockTicked:
 # -- quarantine -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantined:
+class Quarantined(Record, frozen=True, kw_only=True):
     """A record that could not be decided on, whole, with why and where it stands.
 
     With `decided` the record *was* decided and this is a report only (a conflict). A body above the limit is not
@@ -565,9 +549,9 @@ class _Plan(NamedTuple):
 
 @cache
 def _plan(kind: Any) -> _Plan:
-    names = [field.name for field in fields(kind)]
-    nested = tuple(field.name for field in fields(kind) if field.type not in _PLAIN)
-    return _Plan(tuple(names), attrgetter(*names), nested)  # each class has two fields at least
+    names = kind.__struct_fields__
+    nested = tuple(name for name, holds in types_of(kind).items() if holds not in _PLAIN)
+    return _Plan(names, attrgetter(*names), nested)  # each class has two fields at least
 
 
 def _plain(value: Any) -> Any:
@@ -577,7 +561,7 @@ def _plain(value: Any) -> Any:
         return value._asdict()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return _record(value) if is_dataclass(value) else value
+    return _record(value) if isinstance(value, Record) else value
 
 
 def from_fields(name: str, data: dict[str, Any]) -> Event:
@@ -588,7 +572,7 @@ def from_fields(name: str, data: dict[str, Any]) -> Event:
         partition = known["partition"]
         known["scored"] = tuple(RiskScored(**scored, partition=partition) for scored in known["scored"])
         known["duplicates"] = tuple(DuplicateSeen(**each, partition=partition) for each in known["duplicates"])
-    for key in _plan(kind).nested:  # type: ignore[arg-type]  # as above
+    for key in _plan(kind).nested:
         if key in known:
             make = _MAKERS.get(key)
             known[key] = tuple(known[key]) if make is None else tuple([make(item) for item in known[key]])

@@ -1,13 +1,9 @@
 """Why a rule fired: part of flags, and of what cases say about them."""
 
-from dataclasses import dataclass
-
-from domain.quick import quick
+from domain.record import Record
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class Reason(Record, frozen=True, kw_only=True):
     """Why one rule fired: what it measured, what it allows, and the payments that it counted.
 
     `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.

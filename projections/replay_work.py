@@ -7,7 +7,7 @@ one for every payment, blocks of records are compared by their hash, and only ro
 import hashlib
 import marshal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -42,7 +42,7 @@ BLOCK_BITS: Final = 10
 """Records of payments.inbound are compared 1,024 at a time."""
 MAX_DIFFERING: Final = 4
 """Blocks of a partition whose rows are compared one by one; of more it is known only that they differ."""
-SENT: Final = tuple(each.name for each in fields(EntityPayment))
+SENT: Final = EntityPayment.__struct_fields__
 _sent_row: Final = attrgetter(*SENT)
 _SENT_AT: Final = SENT.index("offset")
 _MODULUS: Final = 1 << 256

@@ -213,7 +213,7 @@ class Stage:
         finally:
             self.clock.past_ms = None
         if isinstance(record, RiskFlagged):
-            fields = {name: getattr(record, name) for name in RiskFlagged.__dataclass_fields__}
+            fields = {name: getattr(record, name) for name in RiskFlagged.__struct_fields__}
             with self.figures.lock:
                 self.figures.live.flagged(fields, at_ms)
 

@@ -1,9 +1,9 @@
 """The case fold: opens, links, escalates, learns of restatements, answers every command."""
 
-from dataclasses import replace
 from functools import reduce
 
 import pytest
+from msgspec.structs import replace
 
 from domain.case import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, evolve
 from domain.case_fold import CaseFold, decide
@@ -59,7 +59,7 @@ def flag(sequence: int, **changed: object) -> RiskFlagged:
         reasons=(REASON,),
         pack_id="pack",
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)
 
 
 def restated(sequence: int, of: str, rules_before: tuple[str, ...], reasons: tuple[Reason, ...]) -> RiskRestated:
@@ -212,7 +212,7 @@ def command(**changed: object) -> EscalateCase:
         reason="looks bad",
         requested_at_ms=NOON + 5,
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)
 
 
 def test_an_analyst_escalates_and_is_answered_once() -> None:
@@ -250,7 +250,7 @@ def close(**changed: object) -> CloseCase:
         reason="the customer did not pay this",
         requested_at_ms=NOON + 9,
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)
 
 
 def viewed(events: list[CaseEvent], case_id: str = CASE) -> CaseView:
@@ -426,7 +426,7 @@ def of_entity(offset: int, partition: int = 0, **changed: object) -> EntityFlagg
         partition=partition,
         offset=offset,
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)
 
 
 def test_flags_of_entities_open_and_join_cases_like_others() -> None:

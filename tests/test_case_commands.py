@@ -1,10 +1,11 @@
 """Every command on a case: allowed, refused with the exact reason, nothing left to do. Expected values by hand."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from console.case_acts import ACTS, BadAct, make_command
 from domain.case_answers import MAX_NOTE_ATTACHMENTS
@@ -22,7 +23,7 @@ from domain.case_events import (
 from domain.case_fold import CaseFold
 from domain.events import CaseEvent, ClockTicked, InboxRecord
 from domain.payment import Refusal
-from tests.test_case import ACCOUNT, CASE, NOON, close, flag, kinds, viewed
+from tests.test_case import ACCOUNT, CASE, NOON, close, flag, kinds, restated, viewed
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 PNG = Attachment(file_name="a.png", size=5, media_type="image/png", sha256="0f" * 32, storage_key="files/1")
@@ -451,3 +452,28 @@ def test_state_from_an_earlier_engine_is_read() -> None:
     ).encode()
     fold = CaseFold({ACCOUNT: old}.get, lambda: iter([ACCOUNT]))
     assert kinds(history(asked("take"), flag(2), fold=fold)) == ["CaseAssigned", "RiskLinked"]
+
+
+def test_state_that_kept_scores_and_payments_apart_is_read() -> None:
+    """A snapshot of the third engine's first days; `flag-0` was linked before there were labels, and has no payment."""
+    into = INTO["into_case_id"]
+    fold = CaseFold()
+    history(*MERGED, fold=fold)
+    entry = json.loads(fold.take_writes()[ACCOUNT] or b"")
+    case = entry["cases"]["stolen_card"]
+    for part in (case, case["work"]["absorbed"][CASE], entry["closed"][0]):
+        flags = part.pop("linked")
+        part["linked"] = {key: each.pop("score") for key, each in flags.items()}
+        part["payments"] = flags
+    case["linked"] = {"flag-0": 500, **case["linked"]}
+    assert (case["linked"], list(case["payments"])) == ({"flag-0": 500, "flag-2": 600}, ["flag-2"])
+
+    fold = CaseFold({ACCOUNT: json.dumps(entry).encode()}.get, lambda: iter([ACCOUNT]))
+    withdrawn = restated(3, "flag-2", ("velocity",), ())
+    events = history(withdrawn, flag(4), close(case_id=into, seen_sequence=4), fold=fold)
+    assert kinds(events) == ["RiskRevised", "RiskLinked", "CaseClosed"]
+    assert isinstance(events[-1], CaseClosed)
+    assert [(each.transaction_id, each.account_id) for each in events[-1].payments] == [
+        ("tx-4", None),
+        ("tx-1", ACCOUNT),
+    ]

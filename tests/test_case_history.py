@@ -1,11 +1,11 @@
 """A case as of T, as known at K: against a count that is made of the records alone."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from domain.case import BrokenLog
 from domain.case_events import CaseAnswer

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from console.case_acts import ACTS, fields_of
 from domain.case_chain import next_steps
@@ -204,7 +205,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         self.sequences[account] += 1
         rules = ("velocity",) if self.stood[flag_id] else ()
         record = restated(self.sequences[account], flag_id, rules, (REASON,) if stands else ())
-        events = self.step(_changed(record, account_id=account, typology=typology, event_time=self.now_ms))
+        events = self.step(replace(record, account_id=account, typology=typology, event_time=self.now_ms))
         self.stood[flag_id] = stands
         for key in holders:
             before = standing(self.cases[key])
@@ -601,10 +602,6 @@ class CasesAgainstModel(RuleBasedStateMachine):
                         rebuilt = project(rebuilt, event)
                 assert as_of(own, known_at_ms=known.known_at_ms) == rebuilt
             assert as_of(own, known_at_ms=own[0].known_at_ms - 1) is None
-
-
-def _changed(record: Any, **fields: object) -> Any:
-    return type(record)(**{**{name: getattr(record, name) for name in record.__slots__}, **fields})
 
 
 TestCasesAgainstModel = CasesAgainstModel.TestCase

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from domain.digest import HistoryDigest, canonical, canonical_json
 from domain.events import CommandRejected

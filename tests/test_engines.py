@@ -5,11 +5,11 @@ A new engine needs a golden file of its own; `python -m tests.test_engines` writ
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Engine as Database
 from typer.testing import CliRunner
 

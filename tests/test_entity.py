@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from console.decisions import backtest
 from console.files import Row
@@ -32,7 +33,7 @@ PACK = RulePack(name="entities", version=1, rules=(SHOP, TILL))
 
 def activation(pack: RulePack, **changed: str) -> RulesActivated:
     assert parse_pack(pack.canonical) == pack
-    return replace(RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test"), **changed)
+    return structs.replace(RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test"), **changed)
 
 
 def sent(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityPayment]:

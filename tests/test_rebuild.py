@@ -9,11 +9,11 @@ import random
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from threading import Event, Thread
 
 import pytest
 from confluent_kafka import Producer
+from msgspec.structs import replace
 from sqlalchemy import func, select
 from typer.testing import CliRunner
 
