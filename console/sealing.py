@@ -2,9 +2,8 @@
 
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from domain.events import Command
+from domain.record import replace
 from generator.producer import Sealer
 
 TEXT_FIELD, NAME_FIELD = "text", "name"

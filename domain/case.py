@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
-from msgspec import structs
-
 from domain.case_commands import Amount, MergedFlag
 from domain.case_events import (
     AbsorptionRefused,
@@ -44,6 +42,7 @@ from domain.case_events import (
     command_answered,
 )
 from domain.record import Record
+from domain.record import replace as changed
 
 SLA_MS: Final = 4 * 3_600_000
 """A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
@@ -378,14 +377,14 @@ def _link(case: Case, event: RiskLinked) -> None:
 def _revise(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
         case.flags += _more(case.linked, event.flag_id, bool(event.rules))
-        case.linked[event.flag_id] = structs.replace(case.linked[event.flag_id], score=event.score)
+        case.linked[event.flag_id] = changed(case.linked[event.flag_id], score=event.score)
         if event.flags_change is None or not case.work.absorbed:  # the first engines looked no further
             return
     absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():
         if event.flag_id in each.linked:
             more = _more(each.linked, event.flag_id, bool(event.rules))
-            linked = {**each.linked, event.flag_id: structs.replace(each.linked[event.flag_id], score=event.score)}
+            linked = {**each.linked, event.flag_id: changed(each.linked[event.flag_id], score=event.score)}
             absorbed[key] = replace(each, standing=each.standing + more, linked=linked)
             case.flags += more
     case.work = replace(case.work, absorbed=absorbed)

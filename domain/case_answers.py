@@ -3,8 +3,6 @@
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 from uuid import UUID, uuid5
 
-from msgspec.structs import replace
-
 from domain.case import (
     MAX_ABSORBED,
     MAX_ATTACHMENTS,
@@ -77,6 +75,7 @@ from domain.case_events import (
     ReopeningWithdrawn,
 )
 from domain.case_flags import escalated, largest_value_major, weight
+from domain.record import replace
 from domain.sealed import characters
 
 NOTES = UUID("5f4b8a53-64d7-5d42-8e4f-0b6a35c2a9d1")

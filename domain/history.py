@@ -7,6 +7,7 @@ long the history is.
 import pickle
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
+from io import BytesIO
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
@@ -275,7 +276,7 @@ class History:
         (
             history.sequence, history.latest_ms, history.floor, history.chunk_number, history.old_chunks,
             history.standing,
-        ) = pickle.loads(head)  # noqa: S301 - our own bytes  # fmt: skip
+        ) = _head(head)  # fmt: skip
         entries: list[Entry] = []
         for number in [number for number, _ in history.old_chunks]:
             entries += _unpickled(load(history._key(number)))
@@ -295,6 +296,26 @@ class History:
             if payment.currency != self.currency:
                 self._note_currency(payment.currency)
         self._sum_from(0)
+
+
+def _head(packed: bytes) -> tuple[Any, ...]:
+    try:
+        return tuple(pickle.loads(packed))  # noqa: S301 - our own bytes
+    except pickle.UnpicklingError:  # from when a reason was made empty, and its fields came after
+        *rest, standing = _Earlier(BytesIO(packed)).load()
+        return *rest, {
+            order: Decision(score, tuple(each.now for each in by)) for order, (score, by) in standing.items()
+        }
+
+
+class _EarlierReason:
+    def __setstate__(self, values: list[Any]) -> None:
+        self.now = Reason(**dict(zip(Reason.__struct_fields__, values, strict=False)))
+
+
+class _Earlier(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return _EarlierReason if name == Reason.__name__ else super().find_class(module, name)
 
 
 def _payment(held: bytes | tuple[Any, ...], parse: Parse | None) -> Payment:

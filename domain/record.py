@@ -1,9 +1,14 @@
-"""What the log is made of: records of plain fields, which cannot be changed and are made by the million."""
+"""What the log is made of: records of plain fields, which cannot be changed and are made by the million.
+
+The one place of domain/ that needs more than the standard library (docs/decisions/0017).
+"""
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+Made = TypeVar("Made", bound="Record")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -12,6 +17,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     A class without `kw_only` is one that is made by the million: fields in their order are taken five times as fast as
     fields by name (RiskLinked: 0.3 against 1.6 microseconds). Elsewhere names are worth their price.
     """
+
+
+def replace(record: Made, **fields: Any) -> Made:
+    """The record with other values in some of its fields. Raises TypeError for a field that it does not have."""
+    return msgspec.structs.replace(record, **fields)
 
 
 @cache

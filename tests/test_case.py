@@ -3,7 +3,6 @@
 from functools import reduce
 
 import pytest
-from msgspec.structs import replace
 
 from domain.case import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, evolve
 from domain.case_fold import CaseFold, decide
@@ -28,6 +27,7 @@ from domain.events import (
     to_fields,
 )
 from domain.payment import Refusal
+from domain.record import replace
 from projections.case_table import MemoryCaseTable
 from projections.case_view import CaseView, project, view_item
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from console.case_acts import ACTS, BadAct, make_command
 from domain.case_answers import MAX_NOTE_ATTACHMENTS
@@ -23,6 +22,7 @@ from domain.case_events import (
 from domain.case_fold import CaseFold
 from domain.events import CaseEvent, ClockTicked, InboxRecord
 from domain.payment import Refusal
+from domain.record import replace
 from tests.test_case import ACCOUNT, CASE, NOON, close, flag, kinds, restated, viewed
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000

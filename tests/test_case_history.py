@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from domain.case import BrokenLog
 from domain.case_events import CaseAnswer
 from domain.case_fold import CaseFold
 from domain.events import CaseEvent, to_fields
+from domain.record import replace
 from projections.case_history import Known, as_of, known_items, was_there
 from projections.case_view import event_item
 from projections.replay import compare_views, views_digest

@@ -13,7 +13,6 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from msgspec.structs import replace
 
 from console.case_acts import ACTS, fields_of
 from domain.case_chain import next_steps
@@ -23,6 +22,7 @@ from domain.case_fold import CaseFold
 from domain.engines import activation
 from domain.events import CaseEvent, ClockTicked, CommandRejected, InboxRecord, to_fields
 from domain.payment import Refusal
+from domain.record import replace
 from projections.case_history import Known, as_of
 from projections.case_view import CaseView, project
 from tests.test_case import REASON, flag, restated

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from domain.digest import HistoryDigest, canonical, canonical_json
 from domain.events import CommandRejected
+from domain.record import replace
 from tests.test_case import ACCOUNT, CASE, flag, history
 
 JCS = Path(__file__).parents[2] / "shared" / "data" / "jcs"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from sqlalchemy import Engine as Database
 from typer.testing import CliRunner
 
@@ -26,6 +25,7 @@ from domain.engines import ENGINE_KEY, ENGINES, FIRST, LATEST, activation
 from domain.entity import EntityFold
 from domain.events import CaseEvent, EngineActivated, RiskRestated, SequencedCaseEvent, from_fields, to_fields
 from domain.payment import FIELDS, Refusal
+from domain.record import replace
 from domain.risk import RiskFold
 from infra.settings import Settings
 from migrations.store import connect, upgrade

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
 
 from console.decisions import backtest
 from console.files import Row
@@ -15,6 +14,7 @@ from domain.entity import MAX_PACKS, EntityFold
 from domain.events import EntityFlagged, EntityPayment, RulesActivated, to_fields
 from domain.history import MAX_PAYMENTS
 from domain.payment import Refusal
+from domain.record import replace as replace_in
 from domain.risk import Conflict, RiskFold
 from domain.rules import Allowlist, RulePack, Velocity, parse_pack
 from tests.test_case import kinds
@@ -33,7 +33,7 @@ PACK = RulePack(name="entities", version=1, rules=(SHOP, TILL))
 
 def activation(pack: RulePack, **changed: str) -> RulesActivated:
     assert parse_pack(pack.canonical) == pack
-    return structs.replace(RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test"), **changed)
+    return replace_in(RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test"), **changed)
 
 
 def sent(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityPayment]:

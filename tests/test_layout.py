@@ -44,8 +44,12 @@ def test_imports_keep_to_the_design(package: str) -> None:
     assert set(imports(package)) & set(PACKAGES) <= ALLOWED[package] | {package}
 
 
-def test_domain_needs_only_the_standard_library() -> None:
-    assert set(imports("domain")) <= sys.stdlib_module_names | {"domain"}
+def test_domain_needs_only_the_standard_library_and_its_records_msgspec() -> None:
+    assert set(imports("domain")) <= sys.stdlib_module_names | {"domain", "msgspec"}
+    users = [
+        file.name for file in (ROOT / "domain").rglob("*.py") if "import msgspec" in file.read_text(encoding="utf-8")
+    ]
+    assert users == ["record.py"]
 
 
 def test_domain_asks_no_clock_and_draws_no_lots() -> None:

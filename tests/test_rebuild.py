@@ -13,7 +13,6 @@ from threading import Event, Thread
 
 import pytest
 from confluent_kafka import Producer
-from msgspec.structs import replace
 from sqlalchemy import func, select
 from typer.testing import CliRunner
 
@@ -23,6 +22,7 @@ from console.system import prepare
 from console.view_verifier import written_by
 from console.work import bucket, case_table, case_tables, topics, view_versions
 from domain.events import to_fields
+from domain.record import replace
 from infra import stack
 from infra.parts import Part, python
 from infra.services import ARCHIVE, CASE_VIEWS, services

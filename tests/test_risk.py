@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
-from domain.history import NOTHING
+from domain.events import Reason, RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
+from domain.history import NOTHING, Decision, History
 from domain.labels import Label, Labels, by_key
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
@@ -751,6 +751,24 @@ def _save(fold: RiskFold, store: dict[str, bytes]) -> None:
             store.pop(key, None)
         else:
             store[key] = value
+
+
+def test_a_history_from_when_reasons_were_dataclasses_is_read() -> None:
+    """The head of a state entry as it was packed then, byte for byte."""
+    head = (
+        b"\x80\x05\x95\x9d\x00\x00\x00\x00\x00\x00\x00(K\x07K\x14NK\x00]\x94}\x94K\x14\x8c\x04tx-2\x94C\x01d\x94\x87\x94"
+        b"\x8c\x0edomain.history\x94\x8c\x08Decision\x94\x93\x94MX\x02\x8c\rdomain.reason\x94\x8c\x06Reason\x94\x93\x94)\x81"
+        b"\x94]\x94(\x8c\x08velocity\x94\x8c\x08payments\x94K\x05K\x05MX\x02\x8c\x04tx-1\x94h\x02\x86\x94\x8c\x06medium\x94"
+        b"\x8c\x00\x94eb\x85\x94\x86\x94\x81\x94st\x94."
+    )
+    history = History.read("anna", {"anna": head}.get)
+    reason = Reason(
+        rule="velocity", measure="payments", value=5, threshold=5, points=600, contributing=("tx-1", "tx-2")
+    )  # fmt: skip
+    assert history.standing == {(20, "tx-2", b"d"): Decision(600, (reason,))}
+    assert (history.sequence, history.latest_ms) == (7, 20)
+    again = History.read("anna", history.take_writes().get)
+    assert again.standing == history.standing
 
 
 def test_a_long_history_is_pruned_alike_hot_and_cold() -> None:

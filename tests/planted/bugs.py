@@ -107,8 +107,8 @@ BUGS = (
     Bug(
         "decision-changes-the-state", "what a case would be is tried out on the case itself",
         "domain/case.py",
-        "case = replace(case, value_minor=value, linked=linked, payments=payments, recent=[*case.recent])",
-        "del value, linked, payments",
+        "case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])",
+        "pass",
         (f"{DUE}::test_a_decision_changes_nothing_of_the_state_that_it_reads",),
     ),
     Bug(
