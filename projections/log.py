@@ -40,16 +40,14 @@ class KafkaLog:
         """`queued_kbytes` is what one reader may hold that nobody has asked for yet: little where many read at once."""
         self._bootstrap = bootstrap
         self._queued_kbytes = queued_kbytes
+        self._asking: Consumer | None = None
 
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last record, by partition."""
-        consumer = self._consumer()
-        try:
-            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            marks = {number: TopicPartition(topic, number) for number in sorted(partitions)}
-            return {number: consumer.get_watermark_offsets(mark, timeout=10)[1] for number, mark in marks.items()}
-        finally:
-            consumer.close()
+        asking = self._asking = self._asking or self._consumer()  # kept: to connect takes longer than all the answers
+        partitions = asking.list_topics(topic, timeout=10).topics[topic].partitions
+        marks = {number: TopicPartition(topic, number) for number in sorted(partitions)}
+        return {number: asking.get_watermark_offsets(mark, timeout=10)[1] for number, mark in marks.items()}
 
     def read(self, topic: str, partition: int, until: int, start: int = 0) -> Iterator[LogRecord]:
         """The records of a partition from its start, or another offset, up to an offset."""

@@ -35,7 +35,7 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)  # to give their memory back takes workers a while
 
     def run(self, tasks: Sequence[Task]) -> list[Any]:
         """What each task comes to, in their order. Raises what one of them raises, the first in that order."""
