@@ -4,6 +4,7 @@ The same records as `ArchivedLog` reads one by one, each checked against its own
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import islice, repeat
@@ -88,6 +89,35 @@ class ArchiveColumns:
             self._check(table, topic, partition, values)
             kept = sum(offset < until for offset in offsets)
             yield Batch(offsets[:kept], table["timestamp_ms"].to_pylist()[:kept], values[:kept])
+
+    def of_key(self, topic: str, partition: int, key: bytes, until_ms: int) -> Iterator[Batch]:
+        """The records of a key in a partition up to a time, a segment at a time, the newest first; often none in it.
+
+        Records that are not as written are left out, and go to `altered`.
+        """
+        found = segments(self._bucket, partition_folder(topic, partition))
+        begun = bisect_right(found, until_ms, key=lambda segment: self._begins_ms(segment, topic, partition))
+        for segment in reversed(found[:begun]):
+            table = self._read(segment, topic, partition, _NEEDED)
+            if table is None:
+                continue
+            self._learn_schemas(table)
+            wanted = [
+                own == key and at_ms <= until_ms
+                for own, at_ms in zip(table["key"].to_pylist(), table["timestamp_ms"].to_pylist(), strict=True)
+            ]
+            table = table.filter(pa.array(wanted, pa.bool_()))
+            values, before = self._values(table), len(self.altered)
+            self._check(table, topic, partition, values)
+            bad = {each.offset for each in self.altered[before:]}
+            rows = zip(table["offset"].to_pylist(), table["timestamp_ms"].to_pylist(), values, strict=True)
+            good = [row for row in rows if row[0] not in bad]
+            yield Batch(*(list(column) for column in zip(*good, strict=True))) if good else Batch([], [], [])
+
+    def _begins_ms(self, segment: Segment, topic: str, partition: int) -> int:
+        """The time of the first record of a segment; of one that cannot be read, that is before all."""
+        table = self._read(segment, topic, partition, ["timestamp_ms"])
+        return int(table["timestamp_ms"][0].as_py()) if table is not None and len(table) else -1
 
     def _read(self, segment: Segment, topic: str, partition: int, columns: Sequence[str]) -> pa.Table | None:
         try:

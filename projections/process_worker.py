@@ -14,7 +14,7 @@ from confluent_kafka import Consumer
 from domain.case_chain import next_steps
 from domain.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
 from projections.every_partition import BY_KEY, Addressed, PartitionWriter, partitions_of
-from projections.log import MAX_BATCH, as_record
+from projections.log import arrived, as_record
 from projections.worker import EVENTS, POLL_S, WRITTEN, Stop, decoded, parser, serve_metrics
 from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
@@ -91,7 +91,7 @@ def main() -> None:
     consumer.subscribe([source])
     serve_metrics(known.metrics_port)
     while not stop.is_set:
-        messages = consumer.consume(MAX_BATCH, timeout=POLL_S)
+        messages = arrived(consumer, POLL_S)
         if not messages:
             continue
         events = [event for event, _ in decoded(decoder, map(as_record, messages))]

@@ -23,8 +23,8 @@ from schemas.topics import Topics
 EVENTS = Counter("fraudcase_worker_records", "Records that a worker has read", ["worker", "topic"])
 WRITTEN = Counter("fraudcase_worker_written", "What a worker has stored", ["worker", "kind"])
 PARKED = Gauge("fraudcase_worker_parked_cases", "Cases whose view stands still because an event cannot follow")
-POLL_S = 0.02
-"""How long a worker waits for records to come together: the view's latency pays for it."""
+POLL_S = 0.2
+"""How long a worker waits for a record before it looks whether it is to stop, or to move on."""
 
 RETRY_S = 1.0
 P = ParamSpec("P")

@@ -21,6 +21,7 @@ from console.web.attachments import Attachments, MemoryObjects
 from console.web.doors import Doors
 from console.web.limits import Buckets
 from console.web.page_parts import Figures, NoFigures, PageParts
+from console.web.past import NoPast, PastPayments
 from console.web.permissions import Role, permissions_of
 from console.web.requests import Requests
 from console.web.timelines import Timelines
@@ -123,6 +124,7 @@ class Desk:
         figures: Figures | None = None,
         rules: RulesLog | None = None,
         carry_out: Callable[[str], None] | None = None,
+        past: PastPayments | None = None,
         **changed: Any,
     ) -> None:
         self.clock = clock or Clock()
@@ -152,6 +154,7 @@ class Desk:
         page_parts = PageParts(
             control=self.control, runs=self.runs, rules_log=lambda: self.rules,
             carry_out=carry_out or self.asked.append, figures=figures or NoFigures(), choices_s=0,
+            past=past or NoPast(),
         )  # fmt: skip
         self.app = create_app(self.doors, page_parts)
         self._flags: dict[str, int] = {}

@@ -15,6 +15,7 @@ from console.web.attachments import Attachments
 from console.web.doors import Doors
 from console.web.open_id import OpenId, provider_from
 from console.web.page_parts import PageParts
+from console.web.past import ArchivedPayments
 from console.web.requests import Requests
 from console.web.timelines import Timelines
 from console.webhook_worker import webhooks_of
@@ -24,6 +25,7 @@ from console.work import bucket, control_store, live_case_table, people, rules_l
 from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
+from projections.archive_columns import ArchiveColumns
 from projections.worker import serve_metrics
 
 SWITCH_S = 0.0005
@@ -74,12 +76,14 @@ def main() -> None:
     feed.start()
     figures.start()
     jobs = WhatifJobs(settings)
+    objects = bucket(settings)
     parts = PageParts(
         control=control_store(settings),
         runs=runs_of(settings),
         rules_log=lambda: rules_log(settings),
         carry_out=jobs.start,
         figures=figures,
+        past=ArchivedPayments(lambda: ArchiveColumns(objects), topics(settings).payments_inbound, settings.partitions),
     )
     keys = vault(settings)
     with CaseDesk(settings, keys=keys) as desk:

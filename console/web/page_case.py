@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from console.web.attachments import MAX_BYTES, NotTaken
 from console.web.case_actions import ACTIONS, SAID, actions_for, undo_of
 from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
 from console.web.doors import board_of, doors_of, person_of
-from console.web.evidence import evidence, flags_of, merged_in, named_payments
+from console.web.evidence import Flagged, Seen, evidence, flags_of, merged_in, named_payments
 from console.web.formats import HOUR_MS
 from console.web.page_parts import analysts, parts_of, typologies
 from console.web.problems import Problem
@@ -54,6 +55,11 @@ class Then:
         """Whether that is how the case stands."""
         return self.as_of_ms is None and self.known_at_ms is None
 
+    @property
+    def query(self) -> str:
+        """The same in an address."""
+        return urlencode({name: at for name in ("as_of_ms", "known_at_ms") if (at := getattr(self, name)) is not None})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
@@ -78,16 +84,21 @@ def register(app: FastAPI) -> None:
 
 
 async def case_page(
-    request: Request, case_id: CaseId, as_of_ms: Time = None, known_at_ms: Time = None, by: By = "known"
+    request: Request,
+    case_id: CaseId,
+    as_of_ms: Time = None,
+    known_at_ms: Time = None,
+    by: By = "known",
+    past: bool = False,
 ) -> Response:
-    """The case, with all that it rests on."""
+    """The case, with all that it rests on; `past`: counted payments that nobody remembers are looked up."""
     now = await current(request, case_id)
     then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms)
-    context = await run_in_threadpool(_context, request, now, then, by)
+    context = await run_in_threadpool(_context, request, now, then, by, past)
     return page(request, "case.html", **context)
 
 
-def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, Any]:
+def _context(request: Request, now: CaseView, then: Then, by: By, past: bool) -> dict[str, Any]:
     person = person_of(request)
     items = _items(request, now)
     known = known_items(items)
@@ -97,7 +108,6 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
     events = [event for event in known_at(known, then.known_at_ms) if event_place(event.sequence) in places]
     entries = timeline(kept, by)
     flags = flags_of(events)
-    found = parts_of(request).figures.payments(now.account_id, named_payments(flags))
     return {
         "case": view,
         "now": now,
@@ -107,7 +117,8 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
         "all_actions": [action for action in ACTIONS if action.fields],
         "entries": entries,
         "notes": notes(entries),
-        "evidence": evidence(flags, found),
+        "evidence": evidence(flags, _counted(request, now, flags, kept, past)),
+        "past": past,
         "merged_in": merged_in(events),
         "related": related(board_of(request), now),
         "account_cases": _others_of_account(board_of(request), now),
@@ -118,6 +129,18 @@ def _context(request: Request, now: CaseView, then: Then, by: By) -> dict[str, A
         "people": analysts(request),
         "typologies": typologies(request),
     }
+
+
+def _counted(request: Request, now: CaseView, flags: list[Flagged], items: list[Item], past: bool) -> dict[str, Seen]:
+    """The payments that the flags' reasons counted, as far as they are remembered, or were looked up."""
+    parts, names = parts_of(request), named_payments(flags)
+    found = parts.figures.payments(now.account_id, names)
+    flagged = {flag.payment.transaction_id for flag in flags}
+    missing = [name for name in names if name not in found and name not in flagged]
+    if missing and past:
+        known_ms = max(item["known_at_ms"] for item in items if item.get("known_at_ms"))
+        return {**found, **parts.past.look_up(now.account_id, missing, known_ms)}
+    return {**found, **parts.past.known(now.account_id, missing)}
 
 
 def _items(request: Request, now: CaseView) -> list[Item]:

@@ -11,6 +11,7 @@ from fastapi import Request
 from console.control import RulesLog, Store
 from console.web.doors import doors_of
 from console.web.evidence import Seen
+from console.web.past import NoPast, PastPayments
 from console.web.permissions import Permission, Role, permissions_of
 from console.whatif_runs import WhatifRuns
 from domain.rules import parse_pack
@@ -64,6 +65,7 @@ class PageParts:
     carry_out: Callable[[str], None] = _no_work
     """Begins the work on a what-if that is noted; returns at once."""
     figures: Figures = field(default_factory=NoFigures)
+    past: PastPayments = field(default_factory=NoPast)
     wait: Callable[[float], None] = time.sleep
     choices_s: float = 1.0
     """How long pages offer the same people and typologies: to ask takes longer than to render a queue."""
