@@ -198,25 +198,21 @@ def ends_of(source: Source, topics: Topics, until_ms: int | None = None) -> Ends
 
 def derive(source: Source, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> Derived:
     """Run the folds over the logs that decide, and compare nothing. Raises Gap where records are missing."""
-    ends, payments = ends_of(source, topics), topics.payments_inbound
-    tasks = [
-        *_folds(topics, ends, ends),
-        *(Decide(topic=payments, partition=p, end=end) for p, end in ends[payments].items()),
-    ]
     with Workers(source, workers, _running(seen)) as pool:
-        results = pool.run(tasks)
-        _chain_together(pool, [task for task in tasks if isinstance(task, Decide)], _of(Decided, results))
+        ends, payments = ends_of(source, topics), topics.payments_inbound
+        decide = [Decide(topic=payments, partition=p, end=end) for p, end in ends[payments].items()]
+        results = pool.run([*_folds(topics, ends, ends), *decide])
+        _chain_together(pool, decide, _of(Decided, results))
     return _derived(results, topics)
 
 
 def recorded(source: Source, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> History:
     """What was decided when it was live, as it stands in the logs."""
-    ends = ends_of(source, topics)
-    answers = _answer_tasks(source, topics, ends)
-    inbox = [ReadInbox(topic=topics.cases_inbox, partition=p, end=end) for p, end in ends[topics.cases_inbox].items()]
-    tasks = [*answers, *inbox, *_event_tasks(source, topics)]
     with Workers(source, workers, _running(seen)) as pool:
-        results = pool.run(tasks)
+        ends, topic = ends_of(source, topics), topics.cases_inbox
+        answers = _answer_tasks(source, topics, ends)
+        inbox = [ReadInbox(topic=topic, partition=p, end=end) for p, end in ends[topic].items()]
+        results = pool.run([*answers, *inbox, *_event_tasks(source, topics)])
         _chain_together(pool, answers, _of(Answered, results))
     return _live(results, lambda _: True)
 
@@ -225,11 +221,10 @@ def replay(
     source: Source, topics: Topics, workers: int = 1, until_ms: int | None = None, seen: Progress = lambda _: None
 ) -> Replayed:
     """Derive everything, and compare it. Raises Gap where records of a log that decides are missing."""
-    ends = ends_of(source, topics, until_ms)
-    answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends, ends_of(source, topics))
-    tasks = [*answers, *folds, *_event_tasks(source, topics)]
     with Workers(source, workers, _running(seen)) as pool:
-        results = pool.run(tasks)
+        ends = ends_of(source, topics, until_ms)
+        answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends, ends_of(source, topics))
+        results = pool.run([*answers, *folds, *_event_tasks(source, topics)])
         decide = _decide_tasks(topics, ends, _of(Answered, results), _of(Sent, results))
         decided: list[Decided] = pool.run(decide)
         _chain_together(pool, answers, _of(Answered, results))

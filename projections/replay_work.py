@@ -6,7 +6,7 @@ one for every payment, blocks of records are compared by their hash, and only ro
 
 import hashlib
 import marshal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, ClassVar, Final, NamedTuple
@@ -171,12 +171,14 @@ class Chains:
         self.of: dict[str, bytes] = {}
         self.links: dict[str, list[bytes]] = {account: [] for account in sorted(wanted)}
 
-    def add(self, account_id: str, transaction_id: str, content_digest: bytes) -> None:
-        """A payment that was decided."""
-        link = content_digest + transaction_id.encode()
-        self.add_link(account_id, link)
-        if account_id in self.links:
-            self.links[account_id].append(link)
+    def add(self, rows: Iterable[Row], at: int = 0) -> None:
+        """Payments that were decided: account, transaction id and content digest stand in each row from a place on."""
+        links, add_link = self.links, self.add_link
+        for row in rows:
+            account_id, link = row[at], row[at + 2] + row[at + 1].encode()
+            add_link(account_id, link)
+            if account_id in links:
+                links[account_id].append(link)
 
     def add_link(self, account_id: str, link: bytes) -> None:
         """What is chained of a payment."""
@@ -297,6 +299,7 @@ class Decide(Task):
         fold, met, content = RiskFold(self.partition), Met(log), Content()
         decode = Decoder(met, {"Transaction": FIELDS}).decode
         read, answers = fold.read, _Answers(self, result)
+        add, scored = answers.add, answers.scored
         for batch in gapless(log, self.topic, self.partition, self.end, seen):
             content.add(batch)
             for offset, at_ms, value in zip(*batch, strict=True):
@@ -311,8 +314,11 @@ class Decide(Task):
                 if type(outputs) is Refusal:
                     result.quarantined += 1
                     continue
+                if len(outputs) == 1 and type(outputs[0]) is RiskScored:  # as nearly all are
+                    scored.append(outputs[0])
+                    continue
                 for output in outputs:
-                    answers.add(output)
+                    add(output)
                 if name == RulesActivated.__name__ and data["mode"] == "active":
                     result.packs.append(data["pack_id"])
         answers.finish(self.end)
@@ -326,7 +332,7 @@ class _Answers:
 
     def __init__(self, task: Decide, result: Decided) -> None:
         self._task, self._result = task, result
-        self._scored: list[RiskScored] = []
+        self.scored: list[RiskScored] = []
         self._duplicates: list[DuplicateSeen] = []
         self._sent: list[EntityPayment] = []
         self._decisions = hashlib.sha256()
@@ -338,7 +344,7 @@ class _Answers:
         """One output of the fold."""
         kind = type(output)
         if kind is RiskScored:
-            self._scored.append(output)
+            self.scored.append(output)
         elif kind is DuplicateSeen:
             self._duplicates.append(output)
         elif kind is EntityPayment:
@@ -351,24 +357,25 @@ class _Answers:
         self._take_in()
         if self._task.answered is not None:
             self._compare()
-        self._scored, self._duplicates, self._sent = [], [], []
+        for taken in (self.scored, self._duplicates, self._sent):
+            taken.clear()
         self._number = offset >> BLOCK_BITS
         self.ends_at = (self._number + 1) << BLOCK_BITS
 
     def _take_in(self) -> None:
-        result, add = self._result, self._result.chains[self._task.partition].add
-        for scored in self._scored:
-            add(scored[0], scored[1], scored[2])
+        result = self._result
+        result.chains[self._task.partition].add(self.scored)
+        for scored in self.scored:
             if scored.score or scored.shadow:
                 said = {name: getattr(scored, name) for name in ("offset", "score", "rules", "pack_id", "shadow")}
                 self._decisions.update(canonical_json(said))
-        result.payments += len(self._scored)
+        result.payments += len(self.scored)
         result.duplicates += len(self._duplicates)
         result.decisions = self._decisions.digest()
 
     def _compare(self) -> None:
         answered, sent = self._left[0].pop(self._number, NONE), self._left[1].pop(self._number, NONE)
-        answers, on = _answer_rows(self._scored, self._duplicates), [_sent_row(each) for each in self._sent]
+        answers, on = _answer_rows(self.scored, self._duplicates), [_sent_row(each) for each in self._sent]
         derived = block_sum(*answers) if answers[0] or answers[1] else NONE
         differs = [self._differs(derived, answered), self._differs(sent_sum(on), sent)]
         if any(differs):
@@ -424,24 +431,18 @@ class ReadAnswers(Task):
         answered: dict[int, int] = {}
         for number, scored, duplicates in log.answers(self.topic, self.partition, self.end):
             last, end = answered.get(number, -1), self.ends.get(number, 0)
-            chains = result.chains.setdefault(number, Chains(self.accounts))
-            rows = [*((0, row) for row in scored), *((1, row) for row in duplicates)]
-            for kind, row in rows:
-                offset = row[0]
-                if not last < offset < end:
-                    continue
-                block = number, offset >> BLOCK_BITS
-                waiting.setdefault(block, ([], []))[kind].append(row)
-                if not kind:
-                    chains.add(row[1], row[2], row[3])
-                    result.payments += 1
-                else:
-                    result.duplicates += 1
-            answered[number] = max([last, *(row[0] for _, row in rows)])
+            fresh, twice = ([row for row in rows if last < row[0] < end] for rows in (scored, duplicates))
+            for kind, rows in enumerate((fresh, twice)):
+                for row in rows:
+                    waiting.setdefault((number, row[0] >> BLOCK_BITS), ([], []))[kind].append(row)
+            result.chains.setdefault(number, Chains(self.accounts)).add(fresh, at=1)
+            result.payments += len(fresh)
+            result.duplicates += len(twice)
+            answered[number] = max([last, *(row[0] for row in (*scored, *duplicates))])
             for done in range(current.get(number, 0), answered[number] >> BLOCK_BITS):
                 self._close(result, (number, done), waiting)
             current[number] = answered[number] >> BLOCK_BITS
-            seen(len(rows))
+            seen(len(scored) + len(duplicates))
         for block in sorted(waiting):
             self._close(result, block, waiting)
         result.altered = log.altered

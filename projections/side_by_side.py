@@ -27,6 +27,9 @@ class Workers:
             context = get_context("spawn")
             self._counter = context.Value("q", 0)
             self._pool = ProcessPoolExecutor(workers, context, _begin, (self._counter, source))
+            with without_main():
+                for _ in range(workers):  # they begin now: it takes them a second to import what they need
+                    self._pool.submit(_nothing)
         self._told = 0
         self._log = source.open() if self._pool is None else None
 
@@ -72,6 +75,10 @@ class Workers:
 def _begin(counter: "Synchronized[int]", source: Source) -> None:
     _mine.append((counter, source.open()))
     gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
+
+
+def _nothing() -> None:
+    """A task that asks for a process."""
 
 
 def _run(task: Task) -> Read:

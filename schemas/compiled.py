@@ -36,7 +36,11 @@ class Malformed(ValueError):
 
 def _rest(data: bytes, position: int, first: int) -> tuple[int, int]:
     """The rest of a variable-length number that goes on after its first byte: its unsigned value, and the end."""
-    value, shift = first & 127, 7
+    second = data[position]
+    if second < 128:  # most amounts
+        return first & 127 | second << 7, position + 1
+    position += 1
+    value, shift = first & 127 | (second & 127) << 7, 14
     while True:
         byte = data[position]
         position += 1
