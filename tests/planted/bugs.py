@@ -112,6 +112,23 @@ BUGS = (
         (f"{DUE}::test_a_decision_changes_nothing_of_the_state_that_it_reads",),
     ),
     Bug(
+        "fields-out-of-order", "a record that is made of fields in order has two of them in each other's place",
+        "domain/case.py", "        event.terminal_id,\n        event.device_id,\n",
+        "        event.device_id,\n        event.terminal_id,\n",
+        (f"{CASE}::test_a_case_of_entity_flags_is_closed_with_its_payments",),
+    ),
+    Bug(
+        "linked-out-of-order", "the event of a linked flag has two fields in each other's place",
+        "domain/case_flags.py", "        record.terminal_id,\n        record.device_id,\n",
+        "        record.device_id,\n        record.terminal_id,\n",
+        (GOLDEN,),
+    ),
+    Bug(
+        "old-state-misread", "flags of a state entry that kept scores and payments apart lose their payments",
+        "domain/case_fold.py", "payments.get(key)", "None",
+        (f"{COMMANDS}::test_state_that_kept_scores_and_payments_apart_is_read",),
+    ),
+    Bug(
         "stale-version-accepted", "a command is carried out although the case has moved on",
         "domain/case_answers.py", "if command.seen_sequence != case.sequence:",
         "if command.seen_sequence > case.sequence:",
