@@ -51,6 +51,8 @@ Items = dict[tuple[str, str], Item]
 Progress = Callable[[int], None]
 Ends = dict[str, dict[int, int]]
 """The offset after the last record that counts, by topic and partition."""
+Counts = Callable[[str, int, Found], bool]
+"""Whether a recorded flag or case event, of this topic and partition, is compared."""
 CASE_VIEWS: Final = "case views"
 _SPOILT: Final[Sum] = (-1, 0)
 """Of a block whose answers stand in two partitions: no hash says whether they are right."""
@@ -214,14 +216,31 @@ def recorded(source: Source, topics: Topics, workers: int = 1, seen: Progress = 
         inbox = [ReadInbox(topic=topic, partition=p, end=end) for p, end in ends[topic].items()]
         results = pool.run([*answers, *inbox, *_event_tasks(source, topics)])
         _chain_together(pool, answers, _of(Answered, results))
-    return _live(results, lambda _: True)
+    return _live(results, lambda *_: True)
+
+
+def _counting(before: Ends, until_ms: int | None, derived: Mapping[Place, bytes]) -> Counts:
+    """What of the recorded flags and case events is compared: what must be derived, and what is."""
+
+    def counts(topic: str, partition: int, event: Found) -> bool:
+        must_be = event.offset < before[topic].get(partition, 0) and (
+            until_ms is None or event.timestamp_ms <= until_ms
+        )
+        return must_be or (event.account_id, event.place) in derived
+
+    return counts
 
 
 def replay(
     source: Source, topics: Topics, workers: int = 1, until_ms: int | None = None, seen: Progress = lambda _: None
 ) -> Replayed:
-    """Derive everything, and compare it. Raises Gap where records of a log that decides are missing."""
+    """Derive everything, and compare it. Raises Gap where records of a log that decides are missing.
+
+    The system may be at work meanwhile. What stood in a log before it was asked how far to fold must be derived; of
+    what was written since, only what is derived is looked at: its cause may be past the end of the fold.
+    """
     with Workers(source, workers, _running(seen)) as pool:
+        before = ends_of(source, topics)
         ends = ends_of(source, topics, until_ms)
         answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends, ends_of(source, topics))
         results = pool.run([*answers, *folds, *_event_tasks(source, topics)])
@@ -232,11 +251,7 @@ def replay(
         at_odds = _compare_rows(pool, topics, (answers, folds), decided, ends)
     results += decided
     derived = _derived(results, topics)
-    there = derived.history.digest.items()
-    live = _live(
-        results,
-        lambda event: until_ms is None or event.timestamp_ms <= until_ms or (event.account_id, event.place) in there,
-    )
+    live = _live(results, _counting(before, until_ms, derived.history.digest.items()))
     deciding = (*_of(Decided, results), *_of(Sent, results), *_of(Cases, results))
     schemas = {text: name for result in deciding for text, name in result.schemas.items()}
     altered = [_altered(each) for each in dict.fromkeys(each for result in results for each in result.altered)]
@@ -371,7 +386,7 @@ def _derived(results: Sequence[Read], topics: Topics) -> Derived:
     return derived
 
 
-def _live(results: Sequence[Read], counts: Callable[[Found], bool]) -> History:
+def _live(results: Sequence[Read], counts: Counts) -> History:
     live = History()
     for answered in _of(Answered, results):
         live.payments += answered.payments
@@ -380,15 +395,17 @@ def _live(results: Sequence[Read], counts: Callable[[Found], bool]) -> History:
             for account_id, chain in chains.of.items():
                 live.digest.add_chain(account_id, chain)
     for cases in _of(Cases, results):
-        for event in filter(counts, cases.flags):
-            live.add(event, cases.topic, cases.partition)
+        for event in cases.flags:
+            if counts(cases.topic, cases.partition, event):
+                live.add(event, cases.topic, cases.partition)
     for told in _of(Recorded, results):
         for offset, what in told.foreign:
             where = told.topic, told.partition, offset
             text = f"{shown_place(*where)} is no case event: {what}"
             live.contradictions.append(Difference(*where, None, (), None, None, text))
-        for event in filter(counts, told.found):
-            live.add(event, told.topic, told.partition)
+        for event in told.found:
+            if counts(told.topic, told.partition, event):
+                live.add(event, told.topic, told.partition)
     return live
 
 

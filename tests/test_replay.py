@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +381,44 @@ def test_views_that_go_on_while_logs_are_read_are_not_held_altered(monkeypatch: 
     monkeypatch.setattr("console.replaying.source_of", lambda *_: busy)
     found = replay(Settings(prefix=TOPICS.prefix), "kafka")
     assert (found.exit_code, found.is_lag) == (3, True), found.problems
+
+
+class AtWork(MemoryLogs):
+    """Logs of a system at work: whenever somebody asks where one ends, more payments have come, and are decided."""
+
+    def __init__(self) -> None:
+        self.recorder, self._waiting = recorded(PAYMENTS[:200]), iter(PAYMENTS[200:])
+        self.asked = 0
+        super().__init__(self.recorder.logs)
+
+    def open(self) -> "AtWork":
+        return self
+
+    def ends(self, topic: str) -> dict[int, int]:
+        self.asked += 1
+        self.recorder.pay(islice(self._waiting, 50))
+        return super().ends(topic)
+
+
+def test_beside_a_system_at_work_nothing_is_held_for_what_the_log_does_not_lead_to() -> None:
+    """Flags and case events of payments that came after it was asked how far to fold."""
+    busy = AtWork()
+    flags = sum(map(len, busy.recorder.logs[TOPICS.cases_inbox]))
+    found = replayed_from(busy, TOPICS)
+    assert busy.asked > 10
+    assert sum(map(len, busy.recorder.logs[TOPICS.cases_inbox])) > flags + 20
+    assert found.comparison.differences == []
+    assert found.live.flags > 10
+
+
+def test_beside_a_system_at_work_a_forged_event_is_named_all_the_same() -> None:
+    busy = AtWork()
+    events = busy.recorder.logs[TOPICS.cases_events]
+    number = next(number for number, records in enumerate(events) if records)
+    name, data = Decoder(TEXTS.get).decode(events[number][0].value)
+    forged = ENCODER.encode(name, {**data, "case_id": "00000000-0000-5000-8000-000000000000"})
+    events[number].append(events[number][-1]._replace(offset=len(events[number]), value=forged))
+    (difference,) = replayed_from(busy, TOPICS).comparison.differences
+    assert (difference.topic, difference.partition) == (TOPICS.cases_events, number)
+    assert difference.recorded is not None
+    assert b"00000000-0000-5000-8000-000000000000" in difference.recorded
