@@ -12,7 +12,7 @@ from infra.services import WEBHOOKS, metrics_port
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow, WebhookRow
 from migrations.store import connect
-from projections.log import arrived, as_record
+from projections.log import as_record
 from projections.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics
 from schemas.codec import Decoder
 from schemas.registry import Registry
@@ -66,7 +66,7 @@ def main() -> None:
     consumer.subscribe([topic])
     serve_metrics(metrics_port(settings, WEBHOOKS))
     while not stop.is_set:
-        records = [as_record(message) for message in arrived(consumer, POLL_S, MAX_BATCH)]
+        records = [as_record(message) for message in consumer.consume(MAX_BATCH, timeout=POLL_S)]
         if records:
             webhooks.take_in([(event, record) for record in records for event, _ in decoded(decoder, [record])])
             consumer.commit(asynchronous=True)
