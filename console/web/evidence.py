@@ -128,6 +128,12 @@ def named_payments(flags: Iterable[Flagged]) -> list[str]:
     return list(dict.fromkeys(one for flag in flags for reason in flag.reasons for one in reason.contributing))
 
 
+def unknown_payments(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> list[str]:
+    """Those that are neither flagged here nor known."""
+    flagged = {flag.payment.transaction_id for flag in flags}
+    return [name for name in named_payments(flags) if name not in flagged and name not in known]
+
+
 def evidence(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> Evidence:
     """Flags and the payments that they counted, drawn; `known` are payments that are not flagged here, by id."""
     flagged = {flag.payment.transaction_id: flag.payment for flag in flags}
@@ -137,7 +143,7 @@ def evidence(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> Evidence:
     return Evidence(
         flags=list(flags),
         contributing=contributing,
-        unknown=[name for name in wanted if name not in known],
+        unknown=unknown_payments(flags, known),
         charts=[chart(group, set(flagged)) for group in _by_currency(everything)],
         places=places(everything, set(flagged)),
     )

@@ -20,7 +20,7 @@ from console.web.attachments import MAX_BYTES, NotTaken
 from console.web.case_actions import ACTIONS, SAID, actions_for, undo_of
 from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
 from console.web.doors import board_of, doors_of, person_of
-from console.web.evidence import Flagged, Seen, evidence, flags_of, merged_in, named_payments
+from console.web.evidence import Flagged, Seen, evidence, flags_of, merged_in, named_payments, unknown_payments
 from console.web.formats import HOUR_MS
 from console.web.page_parts import analysts, parts_of, typologies
 from console.web.problems import Problem
@@ -133,10 +133,9 @@ def _context(request: Request, now: CaseView, then: Then, by: By, past: bool) ->
 
 def _counted(request: Request, now: CaseView, flags: list[Flagged], items: list[Item], past: bool) -> dict[str, Seen]:
     """The payments that the flags' reasons counted, as far as they are remembered, or were looked up."""
-    parts, names = parts_of(request), named_payments(flags)
-    found = parts.figures.payments(now.account_id, names)
-    flagged = {flag.payment.transaction_id for flag in flags}
-    missing = [name for name in names if name not in found and name not in flagged]
+    parts = parts_of(request)
+    found = parts.figures.payments(now.account_id, named_payments(flags))
+    missing = unknown_payments(flags, found)
     if missing and past:
         known_ms = max(item["known_at_ms"] for item in items if item.get("known_at_ms"))
         return {**found, **parts.past.look_up(now.account_id, missing, known_ms)}
