@@ -86,7 +86,8 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
         {
             "bootstrap.servers": settings.kafka_bootstrap,
             "partitioner": "murmur2_random",
-            "linger.ms": 5,
+            "linger.ms": 20,
+            "delivery.report.only.error": True,
             "queue.buffering.max.messages": 1_000_000,
         }
     )
@@ -94,7 +95,7 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
     due_ms = [begun_ms + int(number * 1000 / rate) for number in range(len(values))]
     with progress("payments sent", len(values)) as seen:
         for number, (value, payment) in enumerate(zip(values, payments, strict=True)):
-            if number % 20 == 0:
+            if number % 50 == 0:
                 ahead = number / rate - (time.monotonic() - begun)
                 if ahead > 0.001:
                     time.sleep(ahead)

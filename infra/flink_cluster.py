@@ -86,12 +86,17 @@ def _jobmanager(settings: Settings) -> Part:
 def _taskmanager(settings: Settings, number: int) -> Part:
     name = taskmanager_name(number)
     rpc, data, figures, prometheus = _ports(settings, number)
-    heap, direct = settings.flink_heap, "256m"
+    heap = settings.flink_heap
+    sizes = (
+        f"-Xms{heap}",  # as Flink's scripts do: a heap that grows is collected whole each time before it does
+        "-XX:MaxDirectMemorySize=256m",
+        "-XX:MaxMetaspaceSize=256m",
+    )
     return _part(
         settings,
         name,
         "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-        java(heap, f"-XX:MaxDirectMemorySize={direct}", "-XX:MaxMetaspaceSize=256m", *settings.flink_jvm_options),
+        java(heap, *sizes, *settings.flink_jvm_options),
         {
             "taskmanager.resource-id": name,  # the same after a restart: it takes its own old place
             "taskmanager.host": settings.host,
@@ -133,11 +138,18 @@ def _shared(settings: Settings, rpc: int, figures: int, prometheus: int) -> dict
         "jobmanager.rpc.port": rpc,
         "security.delegation.tokens.enabled": False,
         "metrics.internal.query-service.port": figures,
-        "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
-        "metrics.reporter.prometheus.port": prometheus,
+        **(reporter(prometheus) if settings.flink_prometheus else {}),
         # A killed process is missed after two beats that nobody answers; one that only pauses has the timeout.
         "heartbeat.interval": "1 s",
         "heartbeat.timeout": "20 s",
+    }
+
+
+def reporter(port: int) -> dict[str, object]:
+    """What has Flink show its figures at a port."""
+    return {
+        "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+        "metrics.reporter.prometheus.port": port,
     }
 
 

@@ -11,6 +11,8 @@ from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
 PROCESS, ENTITY_JOB, CONSOLE = "process", "entity-job", "console"
+FLINK_JOBS = "flink-jobs"
+"""All jobs in one process, where there is no cluster."""
 WEBHOOKS, VERIFIER = "webhooks", "view-verifier"
 MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}
 METRICS_PORTS = {
@@ -43,9 +45,10 @@ def services(settings: Settings) -> tuple[Part, ...]:
 
 
 def jobs(settings: Settings) -> tuple[Part, ...]:
-    """The Flink jobs: each in a MiniCluster of its own process, or on the cluster, kept by a process of its own."""
-    build = _cluster_job if settings.flink_cluster_taskmanagers else _mini_cluster_job
-    return tuple(build(settings, name, number) for number, name in enumerate(MODULES))
+    """The Flink jobs: all in MiniClusters of one process, or on the cluster, each kept by a process of its own."""
+    if settings.flink_cluster_taskmanagers:
+        return tuple(_cluster_job(settings, name) for name in MODULES)
+    return (_mini_clusters(settings),)
 
 
 def check_slots(settings: Settings) -> None:
@@ -96,20 +99,27 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
     )
 
 
-def _mini_cluster_job(settings: Settings, name: str, number: int) -> Part:
-    rest_port, port = settings.flink_port + number, metrics_port(settings, name)
-    where = ("--rest-port", str(rest_port), "--metrics-port", str(port))
+def _mini_clusters(settings: Settings) -> Part:
+    rest_ports = {name: settings.flink_port + number for number, name in enumerate(MODULES)}
+    ports = dict.fromkeys(rest_ports.values(), "FRAUDCASE_FLINK_PORT")
+    command = list[str]()
+    for name, rest_port in rest_ports.items():
+        command += ["--", name, *job_arguments(settings, name), "--rest-port", str(rest_port)]
+        if settings.flink_prometheus:
+            port = metrics_port(settings, name)
+            ports[port] = "FRAUDCASE_METRICS_PORT"
+            command += ["--metrics-port", str(port)]
+    checks = [runs(f"{settings.host}:{rest_ports[name]}", job_name(settings, name)) for name in MODULES]
     return Part(
-        name=service_name(settings, name),
-        command=python(MODULES[name], *job_arguments(settings, name), *where),
-        ports={rest_port: "FRAUDCASE_FLINK_PORT", port: "FRAUDCASE_METRICS_PORT"},
-        is_ready=runs(f"{settings.host}:{rest_port}", job_name(settings, name)),
-        ready_within_s=180,  # three JVMs start side by side, perhaps beside other work
+        name=service_name(settings, FLINK_JOBS),
+        command=python("stream.all_jobs", *command),
+        ports=ports,
+        is_ready=lambda: all(check() for check in checks),
         stop_within_s=30,
     )
 
 
-def _cluster_job(settings: Settings, name: str, _: int) -> Part:
+def _cluster_job(settings: Settings, name: str) -> Part:
     address, job = f"{settings.host}:{settings.flink_port}", job_name(settings, name)
     submit = python(MODULES[name], *job_arguments(settings, name), "--cluster", address)
     return Part(

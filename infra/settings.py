@@ -67,12 +67,15 @@ class Settings(BaseSettings):
     flink_state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
     """Where a job keeps its state: on the heap, or on disk: a quarter slower, and a checkpoint is only what is new."""
     flink_heap: str = "1g"
+    """Of each TaskManager of a cluster; without one, of the JVM of all jobs."""
     flink_jvm_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",)
     """Of a cluster's TaskManagers: compiling twice does not pay where Python is what a job waits for."""
     flink_cluster_taskmanagers: int = 0
-    """Of a standalone cluster that runs the jobs; 0: each job runs in a MiniCluster of its own process."""
+    """Of a standalone cluster that runs the jobs; 0: all run in one process, each in a MiniCluster of its own."""
     flink_cluster_slots: int = 3
     """Of one TaskManager: with three, the other one carries all jobs while one is away."""
+    flink_prometheus: bool = False
+    """Whether Flink shows Prometheus its figures. Its reporter listens on every interface and knows no other way."""
     checkpoint_every_ms: int = 10_000
     clock_every_s: float = 60
     """How often time itself becomes a record of cases.inbox; 0 for ticks from a file only (`fraudcase clock`)."""

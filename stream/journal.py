@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 MAX_RECORDS, MAX_BATCHES = 32_768, 1_024
 """When a snapshot is due. More records make a restart slower, fewer make every account cost more often."""
+GOLDEN = 20_251
+"""MAX_RECORDS by the golden ratio: the multiples of it lie evenly apart, however many there are."""
 KEY = "\x1fjournal\x1f"
 
 
@@ -24,9 +26,10 @@ class Record(NamedTuple):
 class Journal:
     """The journal of one partition, in the state entries that `load` reads."""
 
-    def __init__(self, load: Callable[[str], bytes | None]) -> None:
+    def __init__(self, partition: int, load: Callable[[str], bytes | None]) -> None:
         self._load = load
-        self._batches = self._records = 0
+        self._batches = 0
+        self._records = partition * GOLDEN % MAX_RECORDS  # partitions fill alike: else all would pause at once
 
     def read(self) -> Iterator[Record]:
         """The records since the last snapshot, in order: to be read once, on start."""

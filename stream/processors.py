@@ -41,7 +41,7 @@ class RiskProcessor:
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS, self._parse)
-        self._journal = Journal(state.get)
+        self._journal = Journal(partition, state.get)
         self._unwritten: list[Record] = []
         for record in self._journal.read():
             self._read(record)
@@ -119,7 +119,7 @@ class EntityProcessor:
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = EntityFold(partition, state.get, HOT_ENTITIES)
-        self._journal = Journal(state.get)
+        self._journal = Journal(partition, state.get)
         self._unwritten: list[Record] = []
         for record in self._journal.read():
             self._read(record)

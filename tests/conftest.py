@@ -39,7 +39,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def settings() -> Iterator[Settings]:
     home = CHECKOUT / ".fraudcase"
     chosen = Settings(
-        home=home / "test", jars=home / "jars", partitions=8, clock_every_s=0, checkpoint_every_ms=2_000, **PORTS
+        home=home / "test",
+        jars=home / "jars",
+        partitions=8,
+        clock_every_s=0,
+        checkpoint_every_ms=2_000,
+        flink_prometheus=True,
+        **PORTS,
     )
     reset(chosen, system.everything(chosen))
     system.up(chosen, report=lambda _, __: None)

@@ -1,8 +1,10 @@
 """The whole path on the real stack: what goes in is accounted for, survives kills, and replays to the same bytes."""
 
 import json
+import re
 import struct
 import time
+import urllib.request
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -28,7 +30,7 @@ from domain.case_events import NoteAdded
 from domain.events import Quarantined, from_fields
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
-from infra.services import CASE_VIEWS, RISK_JOB
+from infra.services import CASE_VIEWS, FLINK_JOBS, MODULES, job_name, metrics_port
 from infra.settings import Settings
 from migrations.models import SubjectKeyRow
 from migrations.store import connect
@@ -321,16 +323,16 @@ def test_an_altered_payment_in_the_archive_is_named_though_its_checksum_was_made
 
 
 def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
-    """A risk job (its TaskManager with it) and a projection worker die; all of it is there in the end, once."""
+    """The jobs (their TaskManagers with them) and a projection worker die; all of it is there in the end, once."""
     answers, (intake, sent) = Answers(settings), open_intake(settings)
     traffic = iter(Traffic(TrafficOptions(seed=5, accounts=2_000, velocity_share=0.001)))
     send_generated(intake, islice(traffic, PAYMENTS // 2), None, lambda _: None)
     intake.flush()
     stack.kill(settings, CASE_VIEWS)
-    stack.kill(settings, RISK_JOB)
+    stack.kill(settings, FLINK_JOBS)
     send_generated(intake, islice(traffic, PAYMENTS // 2), None, lambda _: None)
     intake.flush()
-    assert sorted(system.up(settings, report=lambda _, __: None)) == sorted([CASE_VIEWS, RISK_JOB])
+    assert sorted(system.up(settings, report=lambda _, __: None)) == sorted([CASE_VIEWS, FLINK_JOBS])
     answers.wait_for(sent.places)
     result = settle(settings)
     assert result.document["equal"]
@@ -354,3 +356,12 @@ def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> Non
     )
     assert command.invoke(app, ["doctor"]).exit_code == 0
     assert "differs" not in command.invoke(app, ["digest"]).stdout
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_job_shows_prometheus_its_own_figures(settings: Settings, name: str) -> None:
+    """Three MiniClusters share a JVM, and each has a port of its own."""
+    with urllib.request.urlopen(f"http://{settings.host}:{metrics_port(settings, name)}/metrics") as response:
+        shown = response.read().decode()
+    assert set(re.findall(r'job_name="([^"]*)"', shown)) == {job_name(settings, name)}
+    assert "flink_taskmanager_job_task_numRecordsIn" in shown

@@ -22,7 +22,7 @@ from domain.events import FraudConfirmed, RiskScored, RulesActivated, from_field
 from domain.rules import THREE, EntityRisk, Velocity, parse_pack
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
-from infra.services import ENTITY_JOB, PROCESS
+from infra.services import FLINK_JOBS, PROCESS
 from infra.settings import Settings
 from projections.every_partition import write_to_partitions
 from projections.log import KafkaLog, answers_in
@@ -203,9 +203,9 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         ]
         crowd[3]["terminal_id"] = first["terminal_id"]
         send(settings, crowd[:20])
-        stack.kill(settings, ENTITY_JOB)
+        stack.kill(settings, FLINK_JOBS)
         send(settings, crowd[20:])
-        assert system.up(settings, report=lambda _, __: None) == [ENTITY_JOB]
+        assert system.up(settings, report=lambda _, __: None) == [FLINK_JOBS]
         settled = settle(settings).document
         flagged = settled["entity_flags"]
         assert isinstance(flagged, int)

@@ -26,7 +26,7 @@ from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import cluster, taskmanager_name
 from infra.parts import Part, read_json
-from infra.services import CASE_JOB, CASE_VIEWS, RISK_JOB, job_name, service_name, services
+from infra.services import CASE_JOB, CASE_VIEWS, FLINK_JOBS, RISK_JOB, job_name, service_name, services
 from infra.settings import Settings
 from schemas.codec import Encoder
 from schemas.registry import Registry
@@ -90,7 +90,7 @@ def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
 
 def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[Part]:
     """What a system needs here: its jobs, its case views, and the cluster if there is one, which others may share."""
-    names = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB, CASE_VIEWS)}
+    names = {service_name(settings, name) for name in (FLINK_JOBS, RISK_JOB, CASE_JOB, CASE_VIEWS)}
     if with_cluster:
         names |= {part.name for part in cluster(settings)}
     return [part for part in services(settings) if part.name in names]

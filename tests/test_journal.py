@@ -1,0 +1,40 @@
+"""When the partitions of one task write their state out: one pauses for it, and the others of its thread with it."""
+
+from itertools import pairwise
+
+import pytest
+
+from stream.journal import MAX_RECORDS, Journal, Record
+
+BATCH = 100
+
+
+def snapshots(partition: int, records: int) -> list[int]:
+    """After how many records a partition writes its state out; nothing was kept before."""
+    journal, found = Journal(partition, lambda _: None), list[int]()
+    for number in range(0, records, BATCH):
+        if journal.is_full_with(BATCH):
+            assert journal.clear()
+            found.append(number)
+        else:
+            journal.add([Record(number, 0, b"")] * BATCH)
+    return found
+
+
+@pytest.mark.parametrize("partitions", [2, 8, 12])
+def test_partitions_that_fill_alike_write_their_state_out_one_after_the_other(partitions: int) -> None:
+    every = [snapshots(partition, 4 * MAX_RECORDS) for partition in range(partitions)]
+    moments = sorted(moment for found in every for moment in found)
+    assert min(later - earlier for earlier, later in pairwise(moments)) > MAX_RECORDS / partitions / 3
+    for found in every:
+        assert all(later - earlier <= MAX_RECORDS + BATCH for earlier, later in pairwise([0, *found]))
+
+
+def test_a_restart_reads_what_came_since_the_last_snapshot() -> None:
+    kept: dict[str, bytes | None] = {}
+    journal = Journal(5, kept.get)
+    for number in range(3):
+        kept |= journal.add([Record(number, 7, b"%d" % number)])
+    assert list(Journal(5, kept.get).read()) == [Record(number, 7, b"%d" % number) for number in range(3)]
+    kept |= journal.clear()
+    assert list(Journal(5, kept.get).read()) == []
