@@ -29,7 +29,7 @@ def read_partition(bootstrap: str, topic: str, partition: int, end: int, schemas
     consumer.assign([TopicPartition(topic, partition, 0)])
     read = 0
     while read < end:
-        for message in consumer.consume(BATCH, timeout=0.1):
+        for message in consumer.consume(min(BATCH, end - read), timeout=0.1):
             if message.error() is not None:
                 raise KafkaException(message.error())
             value = message.value()

@@ -56,13 +56,13 @@ class KafkaLog:
         consumer = self._consumer()
         try:
             consumer.assign([TopicPartition(topic, partition, start)])
-            while True:
-                for message in consumer.consume(MAX_BATCH, timeout=0.1):
+            following = start
+            while following < until:
+                for message in _left(consumer, until - following):
                     record = as_record(message)
-                    if record.offset < until:
+                    following = record.offset + 1
+                    if following <= until:
                         yield record
-                    if record.offset >= until - 1:
-                        return
         finally:
             consumer.close()
 
@@ -70,12 +70,12 @@ class KafkaLog:
         """The same by column, and as they come: for readers to whom a tuple for every record is dear."""
         if until <= 0:
             return
-        consumer = self._consumer()
+        consumer = self._consumer()  # of its own: one at a partition's end has asked for more, and waits half a second
         try:
             consumer.assign([TopicPartition(topic, partition, 0)])
             last = -1
             while last < until - 1:
-                messages = consumer.consume(MAX_BATCH, timeout=0.1)
+                messages = _left(consumer, until - 1 - last)
                 if not messages:
                     continue
                 offsets = [message.offset() for message in messages]
@@ -143,6 +143,12 @@ class Follower:
     def close(self) -> None:
         """Let go of the connection."""
         self._consumer.close()
+
+
+def _left(consumer: Consumer, records: int) -> list[Message]:
+    """The next messages of so many that are left: asked for more than there are, `consume` waits for its whole time."""
+    messages: list[Message] = consumer.consume(min(MAX_BATCH, records), timeout=0.1)
+    return messages
 
 
 def arrived(consumer: Consumer, wait_s: float) -> list[Message]:
