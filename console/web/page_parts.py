@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from console.control import RulesLog, Store
 from console.web.doors import doors_of
@@ -72,19 +73,31 @@ class PageParts:
     _choices: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
 
     def choices(self, of: str, ask: Callable[[], list[str]]) -> list[str]:
-        """What pages offer of a kind, asked anew when that is old."""
-        at_s, found = self._choices.get(of, (-self.choices_s, []))
-        now_s = time.monotonic()
-        if now_s - at_s >= self.choices_s:
-            found = ask()
-            self._choices[of] = now_s, found
+        """What pages offer of a kind, asked anew when that is old; who comes meanwhile gets the old."""
+        if self.is_fresh(of):
+            return self._choices[of][1]
+        if of in self._choices:
+            self._choices[of] = time.monotonic(), self._choices[of][1]
+        found = ask()
+        self._choices[of] = time.monotonic(), found
         return found
+
+    def is_fresh(self, of: str) -> bool:
+        """Whether choices of a kind are answered without asking anybody."""
+        return of in self._choices and time.monotonic() - self._choices[of][0] < self.choices_s
 
 
 def parts_of(request: Request) -> PageParts:
     """The parts of the app that a request has come to."""
     found: PageParts = request.app.state.page_parts
     return found
+
+
+async def offered(request: Request) -> tuple[list[str], list[str]]:
+    """Analysts and typologies. Mostly they are there: in a thread, pages would wait for their turn twice."""
+    if all(map(parts_of(request).is_fresh, ("analysts", "typologies"))):
+        return analysts(request), typologies(request)
+    return await run_in_threadpool(lambda: (analysts(request), typologies(request)))
 
 
 def analysts(request: Request) -> list[str]:

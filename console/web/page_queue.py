@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from console.board import Board, Place, Wanted
 from console.web.acting import act_on
@@ -17,7 +16,7 @@ from console.web.api_queue import cursor_of, place_of
 from console.web.commands import KINDS, Kind
 from console.web.doors import board_of, doors_of
 from console.web.formats import HOUR_MS
-from console.web.page_parts import analysts, typologies
+from console.web.page_parts import offered
 from console.web.problems import Problem
 from console.web.rendering import page
 from console.web.texts import Asked, Token, Word
@@ -128,7 +127,7 @@ def register(app: FastAPI) -> None:
 async def queue_page(request: Request, asking: Annotated[Asking, Query()]) -> Response:
     """The cases that are asked for."""
     board = board_of(request)
-    names, known = await run_in_threadpool(lambda: (analysts(request), typologies(request)))
+    names, known = await offered(request)
     now_ms = doors_of(request).now_ms()
     found = find(board, asking, now_ms)
     return page(
