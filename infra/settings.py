@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     flink_window_ms: int = 100
     flink_state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
     """Where a job keeps its state: on the heap, or on disk: a quarter slower, and a checkpoint is only what is new."""
-    flink_heap: str = "1g"
+    flink_heap: str = "1536m"
     """Of each TaskManager of a cluster; without one, of the JVM of all jobs."""
     flink_jvm_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",)
     """Of a cluster's TaskManagers: compiling twice does not pay where Python is what a job waits for."""

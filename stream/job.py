@@ -83,7 +83,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--checkpoint-dir", type=Path, required=True)
     parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000)
     parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="hashmap")
-    parser.add_argument("--heap", default="1g", help="of the JVM that runs a MiniCluster")
+    parser.add_argument("--heap", default="1536m", help="of the JVM that runs MiniClusters")
     parser.add_argument("--rest-port", type=int, default=8081)
     parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
     parser.add_argument("--jars", type=Path, nargs="+", required=True, help="the Kafka connector")

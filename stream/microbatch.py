@@ -5,14 +5,14 @@ into one row, one call folds it, and one row goes back. How records are packed n
 sorted by offset, and the fold sees one record after another.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
 
-from stream.journal import Record
+from stream.journal import KEY, Record
 
 
 class Emission(NamedTuple):
@@ -54,6 +54,47 @@ class _Pairs(dict[str, bytes]):
         return iter(self.items())
 
 
+class KeptState:
+    """What Flink keeps for one partition: snapshots in one map, and the journal in a small one beside it.
+
+    A map that is written while a checkpoint reads it is copied whole before, and batches write to the journal only.
+    """
+
+    def __init__(self, entries: MapState, journal: MapState) -> None:
+        self._entries, self._journal = entries, journal
+        self._older: set[str] = set()
+        """Keys of a journal that stands where earlier code kept it, beside the snapshots."""
+
+    def get(self, key: str) -> bytes | None:
+        """The entry under a key."""
+        found: bytes | None = self._journal.get(key) if key.startswith(KEY) else None
+        if found is None:
+            found = self._entries.get(key)
+            if found is not None and key.startswith(KEY):
+                self._older.add(key)
+        return found
+
+    def keys(self) -> Iterable[str]:
+        """Every key of the snapshots."""
+        keys: Iterable[str] = self._entries.keys()
+        return keys
+
+    def write(self, writes: Mapping[str, bytes | None]) -> None:
+        """Put entries, and remove those that are None."""
+        for state, is_journal in ((self._entries, False), (self._journal, True)):
+            kept = {
+                key: entry for key, entry in writes.items() if entry is not None and key.startswith(KEY) is is_journal
+            }
+            if kept:
+                state.put_all(_Pairs(kept))
+        for key in [key for key, entry in writes.items() if entry is None]:
+            if key.startswith(KEY) and key not in self._older:
+                self._journal.remove(key)
+            else:
+                self._entries.remove(key)
+                self._older.discard(key)
+
+
 class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
     """The one Python operator of a job. Keyed by Kafka partition; an element is a batch of it."""
 
@@ -63,28 +104,25 @@ class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ship
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink before the first batch, and after every restore."""
-        descriptor = MapStateDescriptor("entries", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
-        self._state: MapState = runtime_context.get_map_state(descriptor)
+        entries, journal = (
+            runtime_context.get_map_state(MapStateDescriptor(name, Types.STRING(), Types.PICKLED_BYTE_ARRAY()))
+            for name in ("entries", "journal")
+        )
+        self._maps: tuple[MapState, MapState] = entries, journal
         self._processors = {}
+        self._states: dict[int, KeptState] = {}
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:  # noqa: ARG002
         """Fold a batch: (partition, offsets, timestamps, values) to one row with all emissions."""
         partition, offsets, timestamps, values = value
         processor = self._processors.get(partition)
         if processor is None:
-            processor = self._processors[partition] = self._factory(partition, self._state)
+            state = self._states[partition] = KeptState(*self._maps)
+            processor = self._processors[partition] = self._factory(partition, state)
         emissions = processor.process(in_order(offsets, timestamps, values))
-        self._write(processor.take_writes())
+        self._states[partition].write(processor.take_writes())
         if emissions:
             yield Row([list(emission) for emission in emissions])  # in process mode an array is a list, nothing else
-
-    def _write(self, writes: dict[str, bytes | None]) -> None:
-        kept = {key: entry for key, entry in writes.items() if entry is not None}
-        if kept:
-            self._state.put_all(_Pairs(kept))
-        for key, entry in writes.items():
-            if entry is None:
-                self._state.remove(key)
 
 
 def in_order(offsets: Sequence[int], timestamps: Sequence[int], values: Sequence[Any]) -> list[Record]:
