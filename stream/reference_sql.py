@@ -103,7 +103,7 @@ def main() -> None:
     tables.execute_sql(sink_sql(options))
     client = tables.execute_sql(decisions_sql()).get_job_client()
     assert client is not None
-    wait(client)
+    wait([client])
 
 
 if __name__ == "__main__":

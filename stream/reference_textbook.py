@@ -171,7 +171,7 @@ def main() -> None:
     """Run until told to stop."""
     options = parse_options()
     prepare_process(options)
-    wait(submit(options))
+    wait([submit(options)])
 
 
 if __name__ == "__main__":
