@@ -44,7 +44,7 @@ appender.console.layout.pattern=%d %p %c{1} %m%n
 
 
 def cluster(settings: Settings) -> tuple[Part, ...]:
-    """The cluster's processes; none where each job has a MiniCluster in its own process."""
+    """The cluster's processes; none where all jobs run in one process, each in a MiniCluster."""
     count = settings.flink_cluster_taskmanagers
     return (_jobmanager(settings), *(_taskmanager(settings, number) for number in range(1, count + 1))) if count else ()
 
@@ -133,23 +133,19 @@ def _memory(settings: Settings) -> dict[str, object]:
 
 
 def _shared(settings: Settings, rpc: int, figures: int, prometheus: int) -> dict[str, object]:
+    reporter = {
+        "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+        "metrics.reporter.prometheus.port": prometheus,
+    }
     return {
         "jobmanager.rpc.address": settings.host,
         "jobmanager.rpc.port": rpc,
         "security.delegation.tokens.enabled": False,
         "metrics.internal.query-service.port": figures,
-        **(reporter(prometheus) if settings.flink_prometheus else {}),
+        **(reporter if settings.flink_prometheus else {}),
         # A killed process is missed after two beats that nobody answers; one that only pauses has the timeout.
         "heartbeat.interval": "1 s",
         "heartbeat.timeout": "20 s",
-    }
-
-
-def reporter(port: int) -> dict[str, object]:
-    """What has Flink show its figures at a port."""
-    return {
-        "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
-        "metrics.reporter.prometheus.port": port,
     }
 
 

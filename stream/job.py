@@ -1,4 +1,4 @@
-"""One shape for both jobs: Kafka, batches, the fold, Kafka. What differs is in a JobSpec."""
+"""One shape for all jobs: Kafka, batches, the fold, Kafka. What differs is in a JobSpec."""
 
 import argparse
 import os
