@@ -99,8 +99,11 @@ class LiveFeed:
         with self._lock:
             if self._pipe is None:
                 return {}
+            try:
+                self._pipe.send((number, account_id, list(wanted)))
+            except OSError:
+                return {}  # the process has just ended; whoever listens begins another
             self._asked[number] = (answered, found)
-            self._pipe.send((number, account_id, list(wanted)))
         answered.wait(PATIENCE_S)
         with self._lock:
             self._asked.pop(number, None)

