@@ -9,6 +9,7 @@ import pytest
 
 from console.bench_console import ANALYSTS, case_id_of, pages, synthetic
 from console.web import timelines
+from console.web.evidence import Flagged, Seen, evidence
 from console.web.permissions import Role
 from console.web.rendering import Rows
 from console.web.timelines import Timelines, joined
@@ -83,6 +84,65 @@ def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     found.changed("b", {"sk": "event#9", "kind": "NoteAdded", "body": "{}"})
     assert set(found._fresh_of) == {"b"}
     assert found.read_items("a") == []
+
+
+def test_what_is_kept_of_the_table_is_bounded_by_its_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelines, "MAX_ENTRIES", 12)
+    table = MemoryCaseTable()
+    for case_id, many in (("a", 3), ("b", 3), ("c", 2), ("long", 40)):
+        table.put([
+            {"pk": f"case#{case_id}", "sk": f"event#{number:09}", "kind": "NoteAdded", "body": "{}"}
+            for number in range(many)
+        ])  # fmt: skip
+    found = Timelines(table)
+    for case_id in ("a", "b", "c"):
+        assert found.read_items(case_id) == table.items_of(case_id)
+    assert [case_id for case_id in "abc" if found.kept_items(case_id) is not None] == ["a", "b", "c"]
+    for number in (1, 2, 2, 3):
+        found.changed("c", {"sk": f"event#{number:09}", "kind": "NoteAdded", "body": "{}"})
+    assert [case_id for case_id in "abc" if found.kept_items(case_id) is not None] == ["b", "c"], "the oldest goes"
+    kept, entries = found.kept_items("c"), found.kept("c")
+    assert kept is not None
+    assert entries is not None
+    assert [item["sk"] for item in kept] == [f"event#{number:09}" for number in range(4)], "each of them once"
+    assert [entry.place for entry in sorted(entries)] == [item["sk"] for item in kept]
+    found.read_items("long")
+    assert found.kept_items("c") is None
+    assert len(found.kept_items("long") or ()) == 40, "a long one is kept by itself"
+
+
+def test_a_page_shows_the_end_of_a_long_story_and_all_of_it_when_asked(desk: Desk) -> None:
+    case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST)
+    for _ in range(44):
+        desk.clock.now_ms += 1_000
+        desk.flag(score=710)
+    total = client.get(f"/api/v1/cases/{case_id}/timeline").json()["total"]
+    assert total >= 45
+    brief = client.get(f"/cases/{case_id}").text
+    assert (brief.count('id="event-'), brief.count('id="flag-')) == (40, 6)
+    assert f">Timeline <small>{total}</small>" in brief
+    assert f"Show all {total}" in brief
+    assert "Show 39 earlier flags" in brief
+    assert f'id="event-{total}"' in brief
+    assert 'id="event-5"' not in brief
+    asked = f"/cases/{case_id}?by=known&amp;whole=true"
+    assert f'href="{asked}"' in brief
+    whole = client.get(asked.replace("&amp;", "&")).text
+    assert (whole.count('id="event-'), whole.count('id="flag-')) == (total, 45)
+    assert "Show all" not in whole
+    assert f'hx-get="/cases/{case_id}?by=happened&amp;whole=true"' in whole, "the other order shows all of it too"
+
+
+def test_payments_at_one_place_are_one_dot_that_says_how_many() -> None:
+    def flag(number: int, country: str) -> Flagged:
+        paid = Seen(transaction_id=f"tx-{number}", event_time=NOON, amount_minor=100, currency="EUR", country=country)
+        return Flagged(
+            flag_id=f"f-{number}", payment=paid, score=700, rules=("velocity",), reasons=(), card_id=None,
+            device_id=None, terminal_id=None, sequence=number,
+        )  # fmt: skip
+
+    places = evidence([flag(1, "DE"), flag(2, "DE"), flag(3, "FR")], {}).places
+    assert sorted(place.label.partition(" at ")[0] for place in places) == ["1.00 EUR", "2 payments, 2 of them flagged"]
 
 
 def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_reader(desk: Desk) -> None:

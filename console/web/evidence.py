@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log10
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from console.web.formats import money, utc
 from console.web.maps import at, countries
@@ -57,12 +57,22 @@ class Flagged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dot:
-    """A payment on the chart or on the map."""
+    """A payment on a chart."""
 
     x: float
     y: float
     label: str
     transaction_id: str
+    is_flagged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place on the map; flagged where one of its payments is."""
+
+    x: float
+    y: float
+    label: str
     is_flagged: bool
 
 
@@ -87,7 +97,7 @@ class Evidence:
     unknown: list[str]
     """Payments that reasons name and nobody here can look up any more."""
     charts: list[Chart] = field(default_factory=list)
-    places: list[Dot] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
 
 
 def flags_of(events: Iterable[SequencedCaseEvent]) -> list[Flagged]:
@@ -139,31 +149,43 @@ def evidence(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> Evidence:
     flagged = {flag.payment.transaction_id: flag.payment for flag in flags}
     wanted = [name for name in named_payments(flags) if name not in flagged]
     contributing = sorted((known[name] for name in wanted if name in known), key=lambda seen: -seen.event_time)
-    everything = [*contributing, *flagged.values()][:MAX_DOTS]
+    everything = [
+        _Drawn(seen, is_flagged := seen.transaction_id in flagged, _label(seen, is_flagged))
+        for seen in (*contributing, *flagged.values())[:MAX_DOTS]
+    ]
     return Evidence(
         flags=list(flags),
         contributing=contributing,
         unknown=unknown_payments(flags, known),
-        charts=[chart(group, set(flagged)) for group in _by_currency(everything)],
-        places=places(everything, set(flagged)),
+        charts=[_chart(group) for group in _by_currency(everything)],
+        places=_places(everything),
     )
 
 
-def _by_currency(payments: Iterable[Seen]) -> list[list[Seen]]:
-    groups: dict[str, list[Seen]] = {}
-    for payment in payments:
-        groups.setdefault(payment.currency, []).append(payment)
+class _Drawn(NamedTuple):
+    """A payment that is drawn, and what is said of it."""
+
+    payment: Seen
+    is_flagged: bool
+    label: str
+
+
+def _by_currency(everything: Iterable[_Drawn]) -> list[list[_Drawn]]:
+    groups: dict[str, list[_Drawn]] = {}
+    for drawn in everything:
+        groups.setdefault(drawn.payment.currency, []).append(drawn)
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
-def chart(payments: Sequence[Seen], flagged: set[str]) -> Chart:
+def _chart(group: Sequence[_Drawn]) -> Chart:
     """Amounts of one currency over time."""
-    decimals = DECIMALS.get(payments[0].currency, 2)
-    times = [payment.event_time for payment in payments]
+    currency = group[0].payment.currency
+    decimals = DECIMALS.get(currency, 2)
+    times = [drawn.payment.event_time for drawn in group]
     first, last = min(times), max(times)
     pad = max(1000, (last - first) // 20)
     first, last = first - pad, last + pad
-    logs = [log10(max(1, payment.amount_minor)) for payment in payments]
+    logs = [log10(max(1, drawn.payment.amount_minor)) for drawn in group]
     low, high = int(min(logs)), int(max(logs)) + 1
 
     def x_of(at_ms: float) -> float:
@@ -176,11 +198,11 @@ def chart(payments: Sequence[Seen], flagged: set[str]) -> Chart:
         Dot(
             x=x_of(payment.event_time),
             y=y_of(power),
-            label=_label(payment, payment.transaction_id in flagged),
+            label=label,
             transaction_id=payment.transaction_id,
-            is_flagged=payment.transaction_id in flagged,
+            is_flagged=is_flagged,
         )
-        for payment, power in zip(payments, logs, strict=True)
+        for (payment, is_flagged, label), power in zip(group, logs, strict=True)
     ]
     marks = [first + (last - first) * number / 3 for number in range(4)]
     many = sum(dot.is_flagged for dot in dots)
@@ -188,7 +210,7 @@ def chart(payments: Sequence[Seen], flagged: set[str]) -> Chart:
         dots=sorted(dots, key=lambda dot: dot.is_flagged),
         across=[(x_of(mark), _moment(int(mark), last - first)) for mark in marks],
         up=[(y_of(power), _scale(power - decimals)) for power in range(low, high + 1)],
-        summary=f"{len(dots)} payments in {payments[0].currency} between {utc(first + pad)} and {utc(last - pad)} UTC, "
+        summary=f"{len(dots)} payments in {currency} between {utc(first + pad)} and {utc(last - pad)} UTC, "
         f"{many} of them flagged",
     )
 
@@ -208,20 +230,23 @@ def _label(payment: Seen, is_flagged: bool) -> str:
     return f"{money(payment.amount_minor, payment.currency)} at {utc(payment.event_time)} UTC{where}{flag}"
 
 
-def places(payments: Iterable[Seen], flagged: set[str]) -> list[Dot]:
-    """Where payments were made: by their coordinates, or else in the middle of their country."""
-    dots = []
-    for payment in payments:
+def _places(everything: Iterable[_Drawn]) -> list[Place]:
+    """Where payments were made: by their coordinates, or else in the middle of their country; one dot for a place."""
+    found: dict[tuple[float, float], list[_Drawn]] = {}
+    for drawn in everything:
+        payment = drawn.payment
         if payment.latitude is not None and payment.longitude is not None:
-            x, y = at(payment.latitude, payment.longitude)
+            found.setdefault(at(payment.latitude, payment.longitude), []).append(drawn)
         elif payment.country is not None and payment.country in countries():
             _, x, y = countries()[payment.country]
-        else:
-            continue
-        is_flagged = payment.transaction_id in flagged
-        label = _label(payment, is_flagged)
-        dots.append(Dot(x=x, y=y, label=label, transaction_id=payment.transaction_id, is_flagged=is_flagged))
-    return sorted(dots, key=lambda dot: dot.is_flagged)
+            found.setdefault((x, y), []).append(drawn)
+    return sorted((_place(where, there) for where, there in found.items()), key=lambda place: place.is_flagged)
+
+
+def _place(where: tuple[float, float], there: Sequence[_Drawn]) -> Place:
+    flagged = sum(drawn.is_flagged for drawn in there)
+    label = there[0].label if len(there) == 1 else f"{len(there)} payments, {flagged} of them flagged"
+    return Place(x=where[0], y=where[1], label=label, is_flagged=flagged > 0)
 
 
 def merged_in(events: Iterable[SequencedCaseEvent]) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
@@ -13,27 +13,30 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from console.board import Board
-from console.board_row import entities_of, is_done
+from console.board_row import entities_of
 from console.web.acting import act_on
 from console.web.api_cases import current
 from console.web.attachments import MAX_BYTES, NotTaken
 from console.web.case_actions import ACTIONS, SAID, actions_for, undo_of
 from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
 from console.web.doors import board_of, doors_of, person_of
-from console.web.evidence import Flagged, Seen, evidence, flags_of, merged_in, named_payments, unknown_payments
+from console.web.evidence import Flagged, Seen, evidence, flags_of, merged_in, unknown_payments
 from console.web.formats import HOUR_MS
-from console.web.page_parts import analysts, parts_of, typologies
+from console.web.page_parts import offered, parts_of
 from console.web.problems import Problem
 from console.web.rendering import page
 from console.web.texts import Asked, CaseId
 from console.web.timeline import Order as By
 from console.web.timeline import notes, timeline
 from domain.case_events import DISPOSITIONS
+from domain.events import SequencedCaseEvent
 from domain.payment import LAST_EVENT_TIME_MS
-from projections.case_history import as_of, known_at, known_items, was_there
+from projections.case_history import Known, as_of, known_at, known_items, was_there
 from projections.case_view import CaseView, Item, event_place
 
 Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
+BRIEF, WHOLE = (40, 6), (1_000, 100)
+"""How many entries of the timeline and how many flags with their reasons are shown: at first, and if asked for all."""
 MAX_RELATED: Final = 8
 """Cases that are shown for one thing that they share."""
 BEHIND_S: Final = 1.0
@@ -45,20 +48,23 @@ SNOOZES: Final = ((1, "1 hour"), (4, "4 hours"), (24, "1 day"), (72, "3 days"), 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
-    """Which moment a page shows: None stands for now."""
+    """Which moment a page shows (None stands for now), in which order, and whether all of it."""
 
     as_of_ms: int | None
     known_at_ms: int | None
+    by: By
+    whole: bool
 
     @property
     def is_now(self) -> bool:
         """Whether that is how the case stands."""
         return self.as_of_ms is None and self.known_at_ms is None
 
-    @property
-    def query(self) -> str:
-        """The same in an address."""
-        return urlencode({name: at for name in ("as_of_ms", "known_at_ms") if (at := getattr(self, name)) is not None})
+    def query(self, **changed: str) -> str:
+        """The same in an address, with some of it changed."""
+        whole = "true" if self.whole else None
+        said = {"as_of_ms": self.as_of_ms, "known_at_ms": self.known_at_ms, "by": self.by, "whole": whole, **changed}
+        return urlencode({name: value for name, value in said.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,68 +96,104 @@ async def case_page(
     known_at_ms: Time = None,
     by: By = "known",
     past: bool = False,
+    whole: bool = False,
 ) -> Response:
-    """The case, with all that it rests on; `past`: counted payments that nobody remembers are looked up."""
+    """The case, with what it rests on.
+
+    `past`: counted payments that nobody remembers are looked up. `whole`: all of a long timeline, and all flags.
+    """
     now = await current(request, case_id)
-    then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms)
-    context = await run_in_threadpool(_context, request, now, then, by, past)
+    then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms, by=by, whole=whole)
+    items = await _items(request, now)
+    kept = [item for item in items if was_there(item, as_of_ms, known_at_ms)]
+    known = known_items(items)
+    events = _events(known, kept, known_at_ms)
+    flags = flags_of(events)
+    context = {
+        "case": now if then.is_now else as_of(known, as_of_ms, known_at_ms),
+        "now": now,
+        "then": then,
+        "past": past,
+        "evidence": evidence(flags, await _counted(request, now, flags, kept, past)),
+        "merged_in": merged_in(events),
+        "stops": _stops(items),
+        **_happened(kept, then),
+        **await _offered(request, now, then),
+    }
     return page(request, "case.html", **context)
 
 
-def _context(request: Request, now: CaseView, then: Then, by: By, past: bool) -> dict[str, Any]:
-    person = person_of(request)
-    items = _items(request, now)
-    known = known_items(items)
-    view = now if then.is_now else as_of(known, then.as_of_ms, then.known_at_ms)
-    kept = [item for item in items if was_there(item, then.as_of_ms, then.known_at_ms)]
+def _events(known: Sequence[Known], kept: Sequence[Item], known_at_ms: int | None) -> list[SequencedCaseEvent]:
     places = {item["sk"] for item in kept}
-    events = [event for event in known_at(known, then.known_at_ms) if event_place(event.sequence) in places]
-    entries = timeline(kept, by)
-    flags = flags_of(events)
+    return [event for event in known_at(known, known_at_ms) if event_place(event.sequence) in places]
+
+
+def _happened(kept: Sequence[Item], then: Then) -> dict[str, Any]:
+    most, flags = WHOLE if then.whole else BRIEF
     return {
-        "case": view,
-        "now": now,
-        "then": then,
-        "by": by,
-        "actions": actions_for(now, person) if then.is_now else [],
-        "all_actions": [action for action in ACTIONS if action.fields],
-        "entries": entries,
-        "notes": notes(entries),
-        "evidence": evidence(flags, _counted(request, now, flags, kept, past)),
-        "past": past,
-        "merged_in": merged_in(events),
-        "related": related(board_of(request), now),
-        "account_cases": _others_of_account(board_of(request), now),
-        "is_done": view is not None and is_done(view),
-        "stops": _stops(items),
-        "snoozes": SNOOZES,
-        "dispositions": DISPOSITIONS,
-        "people": analysts(request),
-        "typologies": typologies(request),
+        "entries": timeline(kept, then.by, most),
+        "entries_total": len(kept),
+        "notes": notes(kept, then.by),
+        "most_flags": flags,
     }
 
 
-def _counted(request: Request, now: CaseView, flags: list[Flagged], items: list[Item], past: bool) -> dict[str, Seen]:
+async def _offered(request: Request, now: CaseView, then: Then) -> dict[str, Any]:
+    board, (people, known_typologies) = board_of(request), await offered(request)
+    return {
+        "people": people,
+        "typologies": known_typologies,
+        "actions": actions_for(now, person_of(request)) if then.is_now else [],
+        "all_actions": [action for action in ACTIONS if action.fields],
+        "related": related(board, now),
+        "account_cases": _others_of_account(board, now),
+        "snoozes": SNOOZES,
+        "dispositions": DISPOSITIONS,
+    }
+
+
+async def _counted(
+    request: Request, now: CaseView, flags: Sequence[Flagged], items: Sequence[Item], past: bool
+) -> dict[str, Seen]:
     """The payments that the flags' reasons counted, as far as they are remembered, or were looked up."""
+    wanted = unknown_payments(flags, {})
+    return await run_in_threadpool(_remembered, request, now, wanted, items, past) if wanted else {}
+
+
+def _remembered(
+    request: Request, now: CaseView, wanted: Sequence[str], items: Sequence[Item], past: bool
+) -> dict[str, Seen]:
     parts = parts_of(request)
-    found = parts.figures.payments(now.account_id, named_payments(flags))
-    missing = unknown_payments(flags, found)
+    found = parts.figures.payments(now.account_id, wanted)
+    missing = [name for name in wanted if name not in found]
     if missing and past:
         known_ms = max(item["known_at_ms"] for item in items if item.get("known_at_ms"))
         return {**found, **parts.past.look_up(now.account_id, missing, known_ms)}
     return {**found, **parts.past.known(now.account_id, missing)}
 
 
-def _items(request: Request, now: CaseView) -> list[Item]:
-    """All that is known of the case, once that is as much as the board shows: a view worker may be far behind."""
+async def _items(request: Request, now: CaseView) -> list[Item]:
+    """All that is known of the case: as much as the board shows."""
+    kept = doors_of(request).timelines.kept_items(now.case_id)
+    if kept is not None and _is_all(kept, now):
+        return kept
+    return await run_in_threadpool(_read, request, now)
+
+
+def _read(request: Request, now: CaseView) -> list[Item]:
+    """The same from the table: a view worker may be far behind."""
     timelines, parts = doors_of(request).timelines, parts_of(request)
     items = timelines.items(now.case_id)
     for _ in range(int(BEHIND_S / _STEP_S)):
-        if sum(item["sk"].startswith("event#") for item in items) >= now.sequence:
+        if _is_all(items, now):
             break
         parts.wait(_STEP_S)
         items = timelines.read_items(now.case_id)
     return items
+
+
+def _is_all(items: Sequence[Item], now: CaseView) -> bool:
+    return sum(1 for item in items if item["sk"].startswith("event#")) >= now.sequence
 
 
 def _stops(items: list[Item]) -> dict[str, list[int]]:

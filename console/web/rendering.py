@@ -1,6 +1,7 @@
 """Pages from templates: everything is escaped, and a name that a template lacks is an error."""
 
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -46,7 +47,13 @@ class Rows:
         return found
 
 
-TEMPLATES.globals["case_row"] = Rows().row
+@cache
+def icon(name: str) -> Markup:
+    """One of our pictures, rendered once: a page shows dozens."""
+    return Markup(TEMPLATES.get_template("_icon.html").render(name=name))  # noqa: S704
+
+
+TEMPLATES.globals |= {"case_row": Rows().row, "icon": icon}
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:

@@ -51,15 +51,15 @@ class Entry:
         return duration(late_ms) if late_ms >= LATE_MS else ""
 
 
-def timeline(items: Iterable[Mapping[str, Any]], order: Order) -> list[Entry]:
-    """What happened, the last first: in the order in which it was known, or in which it happened."""
+def timeline(items: Iterable[Mapping[str, Any]], order: Order, most: int | None = None) -> list[Entry]:
+    """What happened, the last first, at most so much: in the order in which it was known, or in which it happened."""
     ordered = sorted(items, key=lambda item: _place(item, order), reverse=True)
-    return [_entry(item) for item in ordered if item["sk"] != "view"]
+    return [_entry(item) for item in ordered[:most]]
 
 
-def notes(entries: Iterable[Entry]) -> list[Entry]:
-    """Those of them that are notes."""
-    return [entry for entry in entries if entry.kind == "NoteAdded"]
+def notes(items: Iterable[Mapping[str, Any]], order: Order) -> list[Entry]:
+    """The notes among it."""
+    return timeline((item for item in items if item["kind"] == "NoteAdded"), order)
 
 
 def _place(item: Mapping[str, Any], order: Order) -> tuple[int, bool, str]:

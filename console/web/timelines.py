@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 from projections.case_table import CaseTable
 from projections.case_view import Item
 
-MAX_CASES: Final = 5_000
-MAX_ENTRIES: Final = 300
-"""A longer timeline is read each time: it would take the room of many others."""
+MAX_ENTRIES: Final = 50_000
+"""Of all timelines that are kept: some 100 MB, and a day's work of many analysts."""
 MAX_FRESH: Final = 10_000
 """Items of the log's last records: so many the view worker may be behind."""
 AT_ONCE: Final = 4
@@ -38,6 +37,11 @@ class Kept(NamedTuple):
     items: list[Item]
     entries: list[Entry]
 
+    @property
+    def size(self) -> int:
+        """Of what is kept, in entries; a case without any takes room too."""
+        return 1 + len(self.items)
+
 
 class Timelines:
     """Those of all cases; `changed` must be called with each change of one."""
@@ -47,6 +51,8 @@ class Timelines:
         self._lock = threading.Lock()
         self._reads = threading.BoundedSemaphore(AT_ONCE)
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._entries = 0
+        """In all of them."""
         self._fresh: deque[str] = deque()
         """Whose items came, oldest first."""
         self._fresh_of: dict[str, list[Item]] = {}
@@ -59,8 +65,8 @@ class Timelines:
             if len(self._fresh) > MAX_FRESH:
                 self._forget_first(self._fresh.popleft())
             kept = self._kept.get(case_id)
-            if kept is not None:
-                self._keep(case_id, joined(kept.items, [item]))
+            if kept is not None and all(each["sk"] != item["sk"] for each in kept.items):
+                self._keep(case_id, Kept(sorted((*kept.items, item), key=_place), [*kept.entries, _entry(item)]))
 
     def _forget_first(self, case_id: str) -> None:
         fresh = self._fresh_of[case_id]
@@ -102,16 +108,21 @@ class Timelines:
         with self._reads:
             stored = [item for item in self._table.items_of(case_id) if item["sk"] != "view"]
         with self._lock:
-            return self._keep(case_id, joined(stored, self._fresh_of.get(case_id, ())))
+            items = joined(stored, self._fresh_of.get(case_id, ()))
+            return self._keep(case_id, Kept(items, [_entry(item) for item in items]))
 
-    def _keep(self, case_id: str, items: list[Item]) -> Kept:
-        found = Kept(items, entries_of(items))
-        self._kept.pop(case_id, None)
-        if len(items) <= MAX_ENTRIES:
-            self._kept[case_id] = found
-            if len(self._kept) > MAX_CASES:
-                self._kept.popitem(last=False)
+    def _keep(self, case_id: str, found: Kept) -> Kept:
+        self._forget(case_id)
+        self._kept[case_id] = found
+        self._entries += found.size
+        while self._entries > MAX_ENTRIES and len(self._kept) > 1:
+            self._forget(next(iter(self._kept)))
         return found
+
+    def _forget(self, case_id: str) -> None:
+        found = self._kept.pop(case_id, None)
+        if found is not None:
+            self._entries -= found.size
 
 
 def joined(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:
@@ -131,12 +142,8 @@ def ordered(entries: Iterable[Entry], order: str) -> list[str]:
     return [entry.text for entry in sorted(entries, key=lambda entry: (entry.happened_at_ms, *entry))]
 
 
-def entries_of(items: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """From the items of a case; the text of an event is not taken apart."""
-    return [_entry(item) for item in items]
-
-
 def _entry(item: Mapping[str, Any]) -> Entry:
+    """From an item of a case; the text of its event is not taken apart."""
     place, _, number = item["sk"].partition("#")
     known, happened = item.get("known_at_ms"), item.get("happened_at_ms")
     said = {
