@@ -1,6 +1,7 @@
 """Pages from templates: everything is escaped, and a name that a template lacks is an error."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -33,13 +34,14 @@ class Rows:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, int, bool], Markup] = OrderedDict()
         self._lock = Lock()
+        self._render: Callable[[CaseView, bool], Markup] = vars(TEMPLATES.get_template("_row.html").module)["row"]
 
     def row(self, view: CaseView, may_choose: bool) -> Markup:
         """The row of a case."""
         key = view.case_id, view.sequence, may_choose
         found = self._kept.get(key)
         if found is None:
-            found = Markup(TEMPLATES.get_template("_row.html").render(view=view, may_choose=may_choose))  # noqa: S704
+            found = self._render(view, may_choose)
             with self._lock:
                 self._kept[key] = found
                 if len(self._kept) > MAX_ROWS:
