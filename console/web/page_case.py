@@ -37,8 +37,8 @@ from projections.case_view import CaseView, Item, event_place
 Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 BRIEF, WHOLE = (40, 6), (1_000, 100)
 """How many entries of the timeline and how many flags with their reasons are shown: at first, and if asked for all."""
-MAX_RELATED: Final = 8
-"""Cases that are shown for one thing that they share."""
+MAX_RELATED, MAX_OF_ACCOUNT = 4, 8
+"""Cases that are shown for one thing that they share, and of the same account."""
 BEHIND_S: Final = 1.0
 """How long a page waits for the table to hold what the board shows."""
 _STEP_S: Final = 0.03
@@ -216,7 +216,7 @@ def related(board: Board, view: CaseView) -> list[Shared]:
 
 def _others_of_account(board: Board, view: CaseView) -> list[CaseView]:
     others = [case_id for case_id in board.of_account(view.account_id)[::-1] if case_id != view.case_id]
-    return board.views(others[:MAX_RELATED])
+    return board.views(others[:MAX_OF_ACCOUNT])
 
 
 # -- acting ---------------------------------------------------------------------------------------------
