@@ -4,7 +4,7 @@ import gc
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from console.board import Board
 from console.board_row import row_of
 from console.live_table import LiveTable
 from domain.events import CaseAnswer, CaseEvent
-from projections.case_view import Item, event_item
+from projections.case_view import CaseView, Item, event_item
 from projections.log import KafkaLog, LogRecord
 from projections.view_worker import group_of
 from projections.worker import complain, decoded
@@ -167,11 +167,9 @@ class BoardFeed:
         starts = self._starts(group_of(self._topic, version.number))
         self.changes.start_from(tuple(starts[number] for number in sorted(starts)))
         log = KafkaLog(self._bootstrap)
-        for view in table.views():
-            self.board.put(view)
-            if self._ended.is_set():
-                return
-        gc.freeze()  # millions of objects that stay: looking through them for garbage stops everybody for a second
+        self._fill(table.views())
+        if self._ended.is_set():
+            return
         ends = log.ends(self._topic)
         follower = log.follow({(self._topic, number): offset for number, offset in starts.items()})
         position = dict(starts)
@@ -183,6 +181,18 @@ class BoardFeed:
                 self.is_ready = self.is_ready or all(position[number] >= end for number, end in ends.items())
         finally:
             follower.close()
+
+    def _fill(self, views: Iterable[CaseView]) -> None:
+        """Millions of objects that stay: whoever looks through them for garbage stops everybody for half a second."""
+        gc.disable()
+        try:
+            for view in views:
+                self.board.put(view)
+                if self._ended.is_set():
+                    return
+            gc.freeze()
+        finally:
+            gc.enable()
 
     def _take(self, record: LogRecord, after: Offsets) -> None:
         for event, _ in decoded(self._decoder, [record]):
