@@ -3,8 +3,10 @@
 import asyncio
 import os
 import random
+import re
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from console.work import case_table, messages, people, progress
 from domain.case_events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
 from infra import stack
 from infra.parts import python
-from infra.services import CONSOLE, service_name, services
+from infra.services import CONSOLE, metrics_port, service_name, services
 from infra.settings import Settings
 from projections.case_history import Known
 from projections.rebuild import fold, write_views
@@ -295,6 +297,7 @@ async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, 
     taken: dict[str, list[float]] = {}
     readers = [Reader(settings.host, settings.console_port, token) for token in tokens]
     await _until_ready(readers[0])
+    await asyncio.to_thread(_until_warm, settings, load)
     console = _process_of(settings)
     measured_from = time.monotonic() + WARM_S
     until = measured_from + load.seconds
@@ -337,6 +340,22 @@ async def _until_ready(reader: Reader) -> None:
             raise Stalled(f"the board was not full within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
         await asyncio.sleep(0.5)
     messages.print(f"the board was full {time.monotonic() - begun:.1f} s after the start", highlight=False)
+
+
+def _until_warm(settings: Settings, load: Load) -> None:
+    """The console has the timelines in memory: it reads them behind its work, and what is measured comes after that."""
+    begun, url = time.monotonic(), f"http://{settings.host}:{metrics_port(settings, CONSOLE)}/metrics"
+    while _timelines(url) < load.cases:
+        if time.monotonic() - begun > BOARD_WITHIN_S:
+            raise Stalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+        time.sleep(1)
+    messages.print(f"all timelines were read {time.monotonic() - begun:.1f} s later", highlight=False)
+
+
+def _timelines(url: str) -> float:
+    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own loopback address
+        found = re.search(r"^fraudcase_console_timelines (\S+)$", response.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 def _process_of(settings: Settings) -> psutil.Process:

@@ -121,10 +121,19 @@ class Changes:
 class BoardFeed:
     """A thread that reads cases.events into the board."""
 
-    def __init__(self, bootstrap: str, registry_url: str, topic: str, table: LiveTable) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        registry_url: str,
+        topic: str,
+        table: LiveTable,
+        stored: Callable[[str, list[Item]], None] = lambda _, __: None,
+    ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
         self._table = table
+        self._stored = stored
+        """Told all items of a case but its view, once, as the table has them after the board was filled."""
         self._decoder = Decoder(Registry(registry_url).schema_text)
         self._ended = threading.Event()
         self.board = Board(table.view)
@@ -139,6 +148,9 @@ class BoardFeed:
 
     def _reconcile(self) -> None:
         """Compare the board with the table now and then: an index that lagged leaves no case out for ever."""
+        while not self.is_ready and not self._ended.wait(POLL_S):
+            pass
+        self._tell_stored()
         while not self._ended.wait(RECONCILE_EVERY_S):
             try:
                 behind = sum(self.board.put(view) for view in self._table.views() if not self._ended.is_set())
@@ -193,6 +205,20 @@ class BoardFeed:
             gc.freeze()
         finally:
             gc.enable()
+
+    def _tell_stored(self) -> None:
+        """What the table holds besides views; of each case they come before it, as their sort keys are."""
+        others: dict[str, list[Item]] = {}
+        try:
+            for item in self._table.scan():
+                if item["sk"] == "view":
+                    self._stored(item["case_id"], others.pop(item["pk"], []))
+                else:
+                    others.setdefault(item["pk"], []).append(item)
+                if self._ended.is_set():
+                    return
+        except (BotoCoreError, ClientError) as error:
+            complain(f"timelines are read when they are asked for: {error}")
 
     def _take(self, record: LogRecord, after: Offsets) -> None:
         for event, _ in decoded(self._decoder, [record]):

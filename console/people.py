@@ -23,7 +23,8 @@ IDLE_MS: Final = 30 * 60_000
 ABSOLUTE_MS: Final = 12 * 3_600_000
 SEEN_EVERY_MS: Final = 60_000
 """How exactly a session's last use is kept: not every request needs a write."""
-KNOWN_MS: Final = 2_000
+KNOWN_MS, RENEWED_MS = 2_000, 1_500
+"""How long a session or token is known without the store, and from when on it is asked behind a request's back."""
 MAX_KNOWN: Final = 10_000
 MIN_PASSWORD, MAX_PASSWORD = 12, 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -57,6 +58,8 @@ class People:
         self._engine = engine
         self._now_ms = now_ms
         self._known: dict[str, tuple[Person, int]] = {}
+        """By digest: whom it belongs to, and since when that is known."""
+        self._renewed: set[tuple[str, int]] = set()
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -178,17 +181,29 @@ class People:
         What this process writes is forgotten at once; what another one does (the command line) counts KNOWN_MS later.
         """
         found = self._known.get(digest_of(token))
-        return found[0] if found is not None and found[1] > self._now_ms() else None
+        return found[0] if found is not None and self._now_ms() < found[1] + KNOWN_MS else None
 
-    def _remember(self, key: str, person: Person) -> Person:
-        if len(self._known) >= MAX_KNOWN:
-            self._known = {}
-        self._known[key] = (person, self._now_ms() + KNOWN_MS)
+    def is_to_renew(self, token: str) -> bool:
+        """Whether to ask the store now, so that a later request need not wait for it; said once."""
+        key = digest_of(token)
+        found = self._known.get(key)
+        if found is None or self._now_ms() < found[1] + RENEWED_MS or (key, found[1]) in self._renewed:
+            return False
+        if len(self._renewed) >= MAX_KNOWN:
+            self._renewed = set()
+        self._renewed.add((key, found[1]))
+        return True
+
+    def _remember(self, known: dict[str, tuple[Person, int]], key: str, person: Person) -> Person:
+        """`known` as it was before the store was asked: what was forgotten meanwhile stays forgotten."""
+        if len(known) >= MAX_KNOWN:
+            known.clear()
+        known[key] = (person, self._now_ms())
         return person
 
     def of_session(self, token: str, *, is_use: bool = True) -> Person | None:
         """Whoever is signed in with this cookie; idle and old sessions are nobody's. To watch only is no use of it."""
-        now, key = self._now_ms(), digest_of(token)
+        now, key, known = self._now_ms(), digest_of(token), self._known
         with self._reading() as session:
             found = session.execute(
                 select(SessionRow, PersonRow).join(PersonRow, PersonRow.person_id == SessionRow.person_id)
@@ -202,7 +217,8 @@ class People:
         if is_use and now - row.seen_at_ms > SEEN_EVERY_MS:
             with self._writing() as session:
                 session.execute(update(SessionRow).where(SessionRow.session_id == key).values(seen_at_ms=now))
-        return self._remember(key, _as_person(person))
+            known = self._known
+        return self._remember(known, key, _as_person(person))
 
     def end_session(self, token: str) -> None:
         """Signed out."""
@@ -226,6 +242,7 @@ class People:
 
     def of_token(self, token: str) -> Person | None:
         """Whose machine comes with this token."""
+        known = self._known
         with self._reading() as session:
             found = session.execute(
                 select(ApiTokenRow, PersonRow).join(PersonRow, PersonRow.person_id == ApiTokenRow.person_id)
@@ -236,7 +253,7 @@ class People:
         row, person = found
         if person.is_disabled or row.expires_at_ms < self._now_ms():
             return None
-        return self._remember(row.token_id, _as_person(person))
+        return self._remember(known, row.token_id, _as_person(person))
 
     # -- what happened at the doors ---------------------------------------------------------------
 

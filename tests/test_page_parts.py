@@ -27,7 +27,13 @@ def test_choices_are_asked_for_when_they_are_old_and_who_comes_meanwhile_gets_th
     assert parts.is_fresh("analysts")
     assert parts.choices("analysts", ask) == ["asked at 100.0"]
     assert not parts.is_fresh("typologies")
+    assert parts.held("typologies") is None
     now_s[0] = 101.0
     assert not parts.is_fresh("analysts")
     assert parts.choices("analysts", ask) == ["asked at 101.0"]
     assert meanwhile == [["asked at 100.0"]]
+    now_s[0] = 105.9
+    assert not parts.is_fresh("analysts")
+    assert parts.held("analysts") == ["asked at 101.0"]
+    now_s[0] = 106.0
+    assert parts.held("analysts") is None

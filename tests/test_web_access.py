@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from console.people import ABSOLUTE_MS, IDLE_MS, NotPossible, digest_of
+from console.people import ABSOLUTE_MS, IDLE_MS, KNOWN_MS, RENEWED_MS, NotPossible, Person, digest_of
 from console.web.guard import GuardedRoute
 from console.web.headers import ALWAYS, HSTS
 from console.web.limits import Buckets
@@ -177,6 +177,45 @@ def test_disabling_and_new_passwords_end_sessions_and_tokens(fresh: Desk) -> Non
         assert client.get("/api/v1/me").status_code == 401
         assert fresh.client().get("/api/v1/me", headers=bearer).status_code == 401
         fresh.people.set_disabled("analyst", "test", is_disabled=False)
+
+
+def test_who_is_known_is_asked_for_again_behind_a_request_and_what_was_forgotten_stays_so(fresh: Desk) -> None:
+    fresh.person(Role.ANALYST, name="ana")
+    people, token = fresh.people, fresh.people.add_token("ana", "test", 1, "test")
+    assert people.known(token) is None
+    assert people.of_token(token) is not None
+    assert people.known(token) is not None
+    assert not people.is_to_renew(token)
+    fresh.clock.now_ms += RENEWED_MS
+    assert [people.is_to_renew(token) for _ in range(3)] == [True, False, False], "once"
+    assert people.known(token) is not None
+    fresh.clock.now_ms += KNOWN_MS - RENEWED_MS
+    assert people.known(token) is None
+    held = people._known
+    person = people.of_token(token)
+    assert person is not None
+    people.set_disabled("ana", "test", is_disabled=True)
+    people._remember(held, digest_of(token), person)
+    assert people.known(token) is None, "it was asked before she was disabled, and answered after"
+
+
+def test_a_store_that_is_away_behind_a_request_is_told_to_those_that_need_it(
+    fresh: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fresh.signed_in(Role.ANALYST, name="ana")
+    assert client.get("/api/v1/queue").status_code == 200
+    asked: list[str] = []
+
+    def away(token: str) -> Person | None:
+        asked.append(token)
+        raise OperationalError("select", {}, Exception("away"))
+
+    monkeypatch.setattr(fresh.people, "of_session", away)
+    fresh.clock.now_ms += RENEWED_MS
+    assert [client.get("/api/v1/queue").status_code for _ in range(3)] == [200, 200, 200]
+    assert len(asked) == 1
+    fresh.clock.now_ms += KNOWN_MS
+    assert client.get("/api/v1/queue").status_code == 503
 
 
 def test_tokens_expire_and_need_no_page(fresh: Desk) -> None:

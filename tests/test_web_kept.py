@@ -86,29 +86,64 @@ def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.read_items("a") == []
 
 
-def test_what_is_kept_of_the_table_is_bounded_by_its_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timelines, "MAX_ENTRIES", 12)
+def note(case_id: str, number: int) -> Item:
+    return {"pk": f"case#{case_id}", "sk": f"event#{number:09}", "kind": "NoteAdded", "body": f'{{"n":{number}}}'}
+
+
+def full_table(**cases: int) -> MemoryCaseTable:
+    """Cases with so many events each."""
     table = MemoryCaseTable()
-    for case_id, many in (("a", 3), ("b", 3), ("c", 2), ("long", 40)):
-        table.put([
-            {"pk": f"case#{case_id}", "sk": f"event#{number:09}", "kind": "NoteAdded", "body": "{}"}
-            for number in range(many)
-        ])  # fmt: skip
+    table.put([note(case_id, number) for case_id, many in cases.items() for number in range(many)])
+    return table
+
+
+def test_what_is_kept_of_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelines, "MAX_ENTRIES", 12)
+    monkeypatch.setattr(timelines, "MAX_PACKED", 0)
+    table = full_table(a=3, b=3, c=2, long=40)
     found = Timelines(table)
     for case_id in ("a", "b", "c"):
         assert found.read_items(case_id) == table.items_of(case_id)
-    assert [case_id for case_id in "abc" if found.kept_items(case_id) is not None] == ["a", "b", "c"]
     for number in (1, 2, 2, 3):
-        found.changed("c", {"sk": f"event#{number:09}", "kind": "NoteAdded", "body": "{}"})
-    assert [case_id for case_id in "abc" if found.kept_items(case_id) is not None] == ["b", "c"], "the oldest goes"
-    kept, entries = found.kept_items("c"), found.kept("c")
-    assert kept is not None
-    assert entries is not None
-    assert [item["sk"] for item in kept] == [f"event#{number:09}" for number in range(4)], "each of them once"
-    assert [entry.place for entry in sorted(entries)] == [item["sk"] for item in kept]
+        found.changed("c", note("c", number))
+    assert found.kept_items("a") is None, "the one that was looked at first goes"
+    assert found.kept_items("b") == table.items_of("b")
+    assert found.kept_items("c") == [note("c", number) for number in range(4)], "each item is there once"
     found.read_items("long")
     assert found.kept_items("c") is None
-    assert len(found.kept_items("long") or ()) == 40, "a long one is kept by itself"
+    assert found.kept_items("long") == table.items_of("long"), "a long one is kept by itself"
+
+
+def test_what_has_no_room_is_packed_and_the_table_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelines, "MAX_ENTRIES", 8)
+    table = full_table(a=3, b=5, c=2, late=1)
+    found = Timelines(table)
+    found.changed("b", note("b", 5))  # the log is further than the table, when it is read
+    for case_id in ("a", "b", "c"):
+        found.stored(case_id, table.items_of(case_id))
+    found.changed("c", note("c", 2))
+    monkeypatch.setattr(table, "items_of", lambda _: pytest.fail("the table was asked"))
+    draw = random.Random(1)
+    expected = {
+        case_id: [note(case_id, number) for number in range(many)] for case_id, many in (("a", 3), ("b", 6), ("c", 3))
+    }
+    for _ in range(300):
+        case_id = draw.choice("abc")
+        if draw.random() < 0.1:
+            item = note(case_id, len(expected[case_id]))
+            expected[case_id].append(item)
+            found.changed(case_id, item)
+        else:
+            assert found.items(case_id) == expected[case_id]
+            entries = found.kept(case_id)
+            assert entries is not None
+            assert [entry.place for entry in sorted(entries)] == [item["sk"] for item in expected[case_id]]
+        assert found._packed.keys().isdisjoint(found._kept)
+        assert found._packed_bytes == sum(map(len, found._packed.values()))
+        assert found._entries == sum(1 + len(kept.items) for kept in found._kept.values())
+    assert found.kept_items("late") is None
+    found.stored("c", [note("c", 0)])
+    assert found.items("c") == expected["c"], "what the table lacks stays"
 
 
 def test_a_page_shows_the_end_of_a_long_story_and_all_of_it_when_asked(desk: Desk) -> None:

@@ -5,6 +5,7 @@ import time
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import Gauge
 
 from console.board_feed import BoardFeed
 from console.case_desk import CaseDesk
@@ -28,11 +29,12 @@ from migrations.store import connect
 from projections.archive_columns import ArchiveColumns
 from projections.worker import serve_metrics
 
+TIMELINES = Gauge("fraudcase_console_timelines", "Timelines in memory; the table is asked for others")
 SWITCH_S = 0.0005
 """How long a thread that reads a table may keep the others waiting: the one that answers everybody comes first."""
 
 
-def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk, keys: Vault) -> Doors:
+def doors(settings: Settings, feed: BoardFeed, timelines: Timelines, desk: CaseDesk, keys: Vault) -> Doors:
     """The parts of the console that these settings make."""
     provider = provider_from(
         settings.oidc_issuer,
@@ -41,9 +43,6 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk, keys: Vault) -> D
         settings.oidc_roles_claim,
         settings.oidc_roles,
     )
-    table = live_case_table(settings)
-    timelines = Timelines(table)
-    feed.changes.tell(lambda change: timelines.changed(change.case_id, change.item))
     callback = f"{settings.console_url}/sign-in/oidc/callback"
     return Doors(
         people=people(settings),
@@ -52,7 +51,7 @@ def doors(settings: Settings, feed: BoardFeed, desk: CaseDesk, keys: Vault) -> D
         changes=feed.changes,
         is_ready=lambda: feed.is_ready,
         desk=desk,
-        table=table,
+        table=live_case_table(settings),
         timelines=timelines,
         webhooks=webhooks_of(settings),
         webhooks_may_be_private=settings.webhooks_may_be_private,
@@ -69,9 +68,13 @@ def main() -> None:
     settings = Settings()
     sys.setswitchinterval(SWITCH_S)
     serve_metrics(metrics_port(settings, CONSOLE))
+    table = live_case_table(settings)
+    timelines = Timelines(table)
     feed = BoardFeed(
-        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, live_case_table(settings)
+        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, table, timelines.stored
     )
+    TIMELINES.set_function(lambda: len(timelines))
+    feed.changes.tell(lambda change: timelines.changed(change.case_id, change.item))
     figures = LiveFeed(live_sources(settings))
     feed.start()
     figures.start()
@@ -87,7 +90,7 @@ def main() -> None:
     )
     keys = vault(settings)
     with CaseDesk(settings, keys=keys) as desk:
-        _serve(settings, create_app(doors(settings, feed, desk, keys), parts))
+        _serve(settings, create_app(doors(settings, feed, timelines, desk, keys), parts))
     jobs.stop()
     figures.stop()
     feed.stop()

@@ -12,8 +12,9 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from console.people import Person, csrf_token
+from console.people import People, Person, csrf_token
 from console.vault import Vault
+from console.web.background import behind
 from console.web.doors import Doors, doors_of
 from console.web.permissions import ROUTES, Permission
 from console.web.problems import Problem
@@ -89,12 +90,21 @@ async def _who(request: Request, doors: Doors) -> Person | None:
     request.state.session_token = None
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return doors.people.known(token) or await run_in_threadpool(doors.people.of_token, token)
+        return await _known(doors.people, token, doors.people.of_token)
     cookie = request.cookies.get(doors.cookie)
     if not cookie:
         return None
     request.state.session_token = cookie
-    return doors.people.known(cookie) or await run_in_threadpool(doors.people.of_session, cookie)
+    return await _known(doors.people, cookie, doors.people.of_session)
+
+
+async def _known(people: People, token: str, ask: Callable[[str], Person | None]) -> Person | None:
+    person = people.known(token)
+    if person is None:
+        return await run_in_threadpool(ask, token)
+    if people.is_to_renew(token):
+        behind(ask, token)
+    return person
 
 
 def still_in(request: Request) -> bool:

@@ -4,18 +4,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from console.control import RulesLog, Store
+from console.web.background import behind
 from console.web.doors import doors_of
 from console.web.evidence import Seen
 from console.web.past import NoPast, PastPayments
 from console.web.permissions import Permission, Role, permissions_of
 from console.whatif_runs import WhatifRuns
 from domain.rules import parse_pack
+
+OLD_AFTER: Final = 5
+"""Choices are offered while they are asked for anew, unless they are so many times as old as they may be."""
 
 
 class Figures(Protocol):
@@ -82,6 +86,11 @@ class PageParts:
         self._choices[of] = time.monotonic(), found
         return found
 
+    def held(self, of: str) -> list[str] | None:
+        """The choices of a kind that were offered last, if that is not too long ago."""
+        at_s, found = self._choices.get(of, (0.0, None))
+        return found if time.monotonic() - at_s < OLD_AFTER * self.choices_s else None
+
     def is_fresh(self, of: str) -> bool:
         """Whether choices of a kind are answered without asking anybody."""
         return of in self._choices and time.monotonic() - self._choices[of][0] < self.choices_s
@@ -94,10 +103,18 @@ def parts_of(request: Request) -> PageParts:
 
 
 async def offered(request: Request) -> tuple[list[str], list[str]]:
-    """Analysts and typologies. Mostly they are there: in a thread, pages would wait for their turn twice."""
-    if all(map(parts_of(request).is_fresh, ("analysts", "typologies"))):
+    """Analysts and typologies. Mostly they are there; while they are asked for anew, pages get the old ones."""
+
+    def ask() -> tuple[list[str], list[str]]:
         return analysts(request), typologies(request)
-    return await run_in_threadpool(lambda: (analysts(request), typologies(request)))
+
+    parts = parts_of(request)
+    held = parts.held("analysts"), parts.held("typologies")
+    if held[0] is None or held[1] is None:
+        return await run_in_threadpool(ask)
+    if not all(map(parts.is_fresh, ("analysts", "typologies"))):
+        behind(ask)
+    return held[0], held[1]
 
 
 def analysts(request: Request) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -79,6 +80,7 @@ def register(app: FastAPI) -> None:
     app.exception_handler(Problem)(_problem)
     app.exception_handler(HTTPException)(_http)
     app.exception_handler(RequestValidationError)(_validation)
+    app.exception_handler(OperationalError)(_away)
     app.exception_handler(Exception)(_mistake)
 
 
@@ -123,8 +125,17 @@ async def _validation(_: Request, error: Exception) -> Response:
     return answer(Problem(422, "the request does not fit the description of this route", errors=errors))
 
 
+async def _away(request: Request, error: Exception) -> Response:
+    """Without the error's text: it repeats what the statement was given."""
+    LOG.error("the control store did not answer at %s %s: %s", request.method, _route(request), type(error).__name__)
+    return answer(Problem(503, "the control store does not answer: try again", {"Retry-After": "1"}))
+
+
 async def _mistake(request: Request, error: Exception) -> Response:
     number = uuid.uuid4().hex[:12]
-    route = getattr(request.scope.get("route"), "path", "?")
-    LOG.error("mistake %s at %s %s", number, request.method, route, exc_info=error)
+    LOG.error("mistake %s at %s %s", number, request.method, _route(request), exc_info=error)
     return answer(Problem(500, f"this is a bug, noted in the log as {number}"))
+
+
+def _route(request: Request) -> str:
+    return str(getattr(request.scope.get("route"), "path", "?"))

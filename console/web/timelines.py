@@ -1,11 +1,13 @@
 """What happened to cases, as it is shown, from the table and from the log's last records.
 
-The timelines that were looked at last are kept, since the table is slow to ask. And nobody waits for the view worker:
-an event is the same item in the table as it is here, so what the table does not hold yet is added to what it holds.
+Those that were looked at last are kept as they are, and all others packed, since the table is slow to ask. And nobody
+waits for the view worker: an event is the same item in the table as it is here, so what the table does not hold yet is
+added to what it holds.
 """
 
 import json
 import threading
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -13,8 +15,10 @@ from typing import Any, Final, NamedTuple
 from projections.case_table import CaseTable
 from projections.case_view import Item
 
-MAX_ENTRIES: Final = 50_000
-"""Of all timelines that are kept: some 100 MB, and a day's work of many analysts."""
+MAX_ENTRIES: Final = 20_000
+"""Of all timelines that are kept as they are: some 40 MB."""
+MAX_PACKED: Final = 256 << 20
+"""Bytes of the packed ones: half a million cases of a few events each. The table is asked for what has no room."""
 MAX_FRESH: Final = 10_000
 """Items of the log's last records: so many the view worker may be behind."""
 AT_ONCE: Final = 4
@@ -42,9 +46,16 @@ class Kept(NamedTuple):
         """Of what is kept, in entries; a case without any takes room too."""
         return 1 + len(self.items)
 
+    def with_item(self, item: Item) -> "Kept":
+        """The same with another one."""
+        return Kept(sorted((*self.items, item), key=_place), [*self.entries, _entry(item)])
+
 
 class Timelines:
-    """Those of all cases; `changed` must be called with each change of one."""
+    """Those of all cases; `changed` must be called with each change of one.
+
+    A timeline is kept or packed, never both. One that is not here yet, or has no room, is read from the table.
+    """
 
     def __init__(self, table: CaseTable) -> None:
         self._table = table
@@ -52,10 +63,22 @@ class Timelines:
         self._reads = threading.BoundedSemaphore(AT_ONCE)
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._entries = 0
-        """In all of them."""
+        """In all that are kept."""
+        self._packed: dict[str, bytes] = {}
+        self._packed_bytes = 0
         self._fresh: deque[str] = deque()
         """Whose items came, oldest first."""
         self._fresh_of: dict[str, list[Item]] = {}
+
+    def __len__(self) -> int:
+        """Of how many cases there is one here."""
+        return len(self._kept) + len(self._packed)
+
+    def stored(self, case_id: str, items: Sequence[Item]) -> None:
+        """What the table holds of a case besides its view."""
+        with self._lock:
+            held = self._take(case_id)
+            self._pack(case_id, joined(items, held.items if held else self._fresh_of.get(case_id, ())))
 
     def changed(self, case_id: str, item: Item) -> None:
         """A case has this item now, whether or not the table has it already."""
@@ -64,9 +87,10 @@ class Timelines:
             self._fresh_of.setdefault(case_id, []).append(item)
             if len(self._fresh) > MAX_FRESH:
                 self._forget_first(self._fresh.popleft())
-            kept = self._kept.get(case_id)
-            if kept is not None and all(each["sk"] != item["sk"] for each in kept.items):
-                self._keep(case_id, Kept(sorted((*kept.items, item), key=_place), [*kept.entries, _entry(item)]))
+            held = self._take(case_id)
+            if held is not None:
+                is_news = all(each["sk"] != item["sk"] for each in held.items)
+                self._keep(case_id, held.with_item(item) if is_news else held)
 
     def _forget_first(self, case_id: str) -> None:
         fresh = self._fresh_of[case_id]
@@ -86,10 +110,8 @@ class Timelines:
 
     def _find(self, case_id: str) -> Kept | None:
         with self._lock:
-            found = self._kept.get(case_id)
-            if found is not None:
-                self._kept.move_to_end(case_id)
-            return found
+            found = self._take(case_id)
+            return None if found is None else self._keep(case_id, found)
 
     def read(self, case_id: str) -> list[Entry]:
         """What happened, from the table and the log's last records."""
@@ -108,21 +130,40 @@ class Timelines:
         with self._reads:
             stored = [item for item in self._table.items_of(case_id) if item["sk"] != "view"]
         with self._lock:
-            items = joined(stored, self._fresh_of.get(case_id, ()))
-            return self._keep(case_id, Kept(items, [_entry(item) for item in items]))
+            self._take(case_id)
+            return self._keep(case_id, kept_of(joined(stored, self._fresh_of.get(case_id, ()))))
 
     def _keep(self, case_id: str, found: Kept) -> Kept:
-        self._forget(case_id)
         self._kept[case_id] = found
         self._entries += found.size
         while self._entries > MAX_ENTRIES and len(self._kept) > 1:
-            self._forget(next(iter(self._kept)))
+            oldest, gone = self._kept.popitem(last=False)
+            self._entries -= gone.size
+            self._pack(oldest, gone.items)
         return found
 
-    def _forget(self, case_id: str) -> None:
+    def _pack(self, case_id: str, items: Sequence[Item]) -> None:
+        packed = zlib.compress(json.dumps(items).encode(), 1)
+        if self._packed_bytes + len(packed) <= MAX_PACKED:
+            self._packed[case_id] = packed
+            self._packed_bytes += len(packed)
+
+    def _take(self, case_id: str) -> Kept | None:
+        """A timeline out of where it is."""
         found = self._kept.pop(case_id, None)
         if found is not None:
             self._entries -= found.size
+            return found
+        packed = self._packed.pop(case_id, None)
+        if packed is None:
+            return None
+        self._packed_bytes -= len(packed)
+        return kept_of(json.loads(zlib.decompress(packed)))
+
+
+def kept_of(items: list[Item]) -> Kept:
+    """A timeline from its items."""
+    return Kept(items, [_entry(item) for item in items])
 
 
 def joined(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:

@@ -1,0 +1,23 @@
+"""Work behind a request's back: what keeps the next ones from waiting."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+
+_RUNNING: Final[set[asyncio.Task[Any]]] = set()
+"""The loop itself holds its tasks weakly."""
+
+
+def behind(ask: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function in a thread, and wait for nobody; who needs what it fails to get asks again, and hears why."""
+    task = asyncio.ensure_future(run_in_threadpool(ask, *arguments))
+    _RUNNING.add(task)
+    task.add_done_callback(_ended)
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _RUNNING.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at, or the loop would complain that nobody did
