@@ -238,9 +238,10 @@ class Reader:
         return int(top.split(" ")[1]), await self._reader.readexactly(size)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; the next question opens another."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
 
 def pages(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
@@ -297,6 +298,7 @@ async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, 
     taken: dict[str, list[float]] = {}
     readers = [Reader(settings.host, settings.console_port, token) for token in tokens]
     await _until_ready(readers[0])
+    readers[0].close()  # one that says nothing for seconds is closed by the console
     await asyncio.to_thread(_until_warm, settings, load)
     console = _process_of(settings)
     measured_from = time.monotonic() + WARM_S
