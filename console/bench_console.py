@@ -3,10 +3,8 @@
 import asyncio
 import os
 import random
-import re
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from uuid import UUID, uuid5
 import psutil
 
 from console.board_row import DONE
+from console.live_health import figures_at
 from console.progress import Stalled
 from console.stack_commands import tell
 from console.system import prepare
@@ -347,17 +346,11 @@ async def _until_ready(reader: Reader) -> None:
 def _until_warm(settings: Settings, load: Load) -> None:
     """The console has the timelines in memory: it reads them behind its work, and what is measured comes after that."""
     begun, url = time.monotonic(), f"http://{settings.host}:{metrics_port(settings, CONSOLE)}/metrics"
-    while _timelines(url) < load.cases:
+    while (figures_at(url, "fraudcase_console_timelines") or [0])[0] < load.cases:
         if time.monotonic() - begun > BOARD_WITHIN_S:
             raise Stalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
         time.sleep(1)
     messages.print(f"all timelines were read {time.monotonic() - begun:.1f} s later", highlight=False)
-
-
-def _timelines(url: str) -> float:
-    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own loopback address
-        found = re.search(r"^fraudcase_console_timelines (\S+)$", response.read().decode(), re.MULTILINE)
-    return float(found[1]) if found else 0.0
 
 
 def _process_of(settings: Settings) -> psutil.Process:

@@ -127,7 +127,7 @@ class BoardFeed:
         registry_url: str,
         topic: str,
         table: LiveTable,
-        stored: Callable[[str, list[Item]], None] = lambda _, __: None,
+        stored: Callable[[str, list[Item]], None],
     ) -> None:
         self._bootstrap = bootstrap
         self._topic = topic

@@ -72,6 +72,19 @@ class Reader:
         return ("well", "keeps up") if self.lag <= FEW else ("slow", "catches up")
 
 
+def figures_at(url: str, *names: str) -> list[int] | None:
+    """These figures of a program of ours; None where it does not say all of them."""
+    if not url:
+        return None
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - our own, on loopback
+            text = answer.read().decode()
+        found = [re.search(rf"^{name}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.MULTILINE) for name in names]
+        return [int(float(each[1])) for each in found if each] if all(found) else None
+    except (URLError, OSError, ValueError):
+        return None
+
+
 class Readers:
     """All of them, looked at now and then in a thread of its own."""
 
@@ -160,9 +173,9 @@ class Readers:
             self._quarantined.popleft()
 
     def _look_metrics(self) -> None:
-        parked = self._figures(self._metrics_url, _PARKED)
+        parked = figures_at(self._metrics_url, _PARKED)
         self._parked = parked[0] if parked else None
-        verified = self._figures(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)
+        verified = figures_at(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)
         self._verified = dict(zip(("differing", "checked", "round_at_s"), verified, strict=True)) if verified else None
 
     def _follow_live_version(self) -> None:
@@ -174,15 +187,3 @@ class Readers:
         if version != self._version:
             self._views.consumer.close()
             self._views.consumer, self._version = self._consumer(group_of(self._views.topic, version)), version
-
-    def _figures(self, url: str, *names: str) -> list[int] | None:
-        """These figures of a worker; None where it does not say all of them."""
-        if not url:
-            return None
-        try:
-            with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - our own, on loopback
-                text = answer.read().decode()
-            found = [re.search(rf"^{name}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.MULTILINE) for name in names]
-            return [int(float(each[1])) for each in found if each] if all(found) else None
-        except (URLError, OSError, ValueError):
-            return None

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -51,15 +51,22 @@ class Person:
         return permission in self.permissions
 
 
+class _Known(NamedTuple):
+    """Whom a session or token belongs to, since when that is known, and whether it is asked for again already."""
+
+    person: Person
+    since_ms: int
+    is_renewed: bool = False
+
+
 class People:
     """The accounts of a control store, and the log of what happened at the doors."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
-        self._known: dict[str, tuple[Person, int]] = {}
-        """By digest: whom it belongs to, and since when that is known."""
-        self._renewed: set[tuple[str, int]] = set()
+        self._known: dict[str, _Known] = {}
+        """By digest."""
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -181,24 +188,22 @@ class People:
         What this process writes is forgotten at once; what another one does (the command line) counts KNOWN_MS later.
         """
         found = self._known.get(digest_of(token))
-        return found[0] if found is not None and self._now_ms() < found[1] + KNOWN_MS else None
+        return found.person if found is not None and self._now_ms() < found.since_ms + KNOWN_MS else None
 
     def is_to_renew(self, token: str) -> bool:
         """Whether to ask the store now, so that a later request need not wait for it; said once."""
-        key = digest_of(token)
-        found = self._known.get(key)
-        if found is None or self._now_ms() < found[1] + RENEWED_MS or (key, found[1]) in self._renewed:
+        key, known = digest_of(token), self._known
+        found = known.get(key)
+        if found is None or found.is_renewed or self._now_ms() < found.since_ms + RENEWED_MS:
             return False
-        if len(self._renewed) >= MAX_KNOWN:
-            self._renewed = set()
-        self._renewed.add((key, found[1]))
+        known[key] = found._replace(is_renewed=True)
         return True
 
-    def _remember(self, known: dict[str, tuple[Person, int]], key: str, person: Person) -> Person:
+    def _remember(self, known: "dict[str, _Known]", key: str, person: Person) -> Person:
         """`known` as it was before the store was asked: what was forgotten meanwhile stays forgotten."""
         if len(known) >= MAX_KNOWN:
             known.clear()
-        known[key] = (person, self._now_ms())
+        known[key] = _Known(person, self._now_ms())
         return person
 
     def of_session(self, token: str, *, is_use: bool = True) -> Person | None:

@@ -86,6 +86,16 @@ def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.read_items("a") == []
 
 
+def test_a_timeline_that_missed_an_event_is_read_again(desk: Desk) -> None:
+    case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST)
+    path = f"/api/v1/cases/{case_id}/timeline"
+    assert client.get(path).json()["total"] == 1
+    desk.log.changes.tell(lambda _: None)  # as where the board begins anew, behind what the log had meanwhile
+    desk.flag(score=710)
+    assert client.get(path).json()["total"] == 2
+    assert desk.doors.timelines.kept(case_id, 2) is not None
+
+
 def note(case_id: str, number: int) -> Item:
     return {"pk": f"case#{case_id}", "sk": f"event#{number:09}", "kind": "NoteAdded", "body": f'{{"n":{number}}}'}
 

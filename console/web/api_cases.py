@@ -91,9 +91,9 @@ async def timeline(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 200,
 ) -> Response:
     """What happened to the case, in the order in which it was known or in which it happened."""
-    await current(request, case_id)
+    now = await current(request, case_id)
     timelines = doors_of(request).timelines
-    found = timelines.kept(case_id)
+    found = timelines.kept(case_id, now.sequence)
     entries = ordered(await run_in_threadpool(timelines.read, case_id) if found is None else found, order)
     page, total = entries[after : after + limit], len(entries)
     following = str(after + limit) if after + limit < total else "null"
@@ -113,7 +113,9 @@ async def past(doors: Doors, case_id: str, as_of_ms: int | None, known_at_ms: in
     """The case as of a time, as it was known at another."""
 
     def read() -> CaseView | None:
-        return as_of(known_items(doors.timelines.items(case_id)), as_of_ms, known_at_ms)
+        view = doors.board.view(case_id)
+        items = doors.timelines.items(case_id, view.sequence if view else 0)
+        return as_of(known_items(items), as_of_ms, known_at_ms)
 
     return await run_in_threadpool(read)
 

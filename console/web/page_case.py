@@ -28,6 +28,7 @@ from console.web.rendering import page
 from console.web.texts import Asked, CaseId
 from console.web.timeline import Order as By
 from console.web.timeline import notes, timeline
+from console.web.timelines import reach
 from domain.case_events import DISPOSITIONS
 from domain.events import SequencedCaseEvent
 from domain.payment import LAST_EVENT_TIME_MS
@@ -174,26 +175,20 @@ def _remembered(
 
 async def _items(request: Request, now: CaseView) -> list[Item]:
     """All that is known of the case: as much as the board shows."""
-    kept = doors_of(request).timelines.kept_items(now.case_id)
-    if kept is not None and _is_all(kept, now):
-        return kept
-    return await run_in_threadpool(_read, request, now)
+    kept = doors_of(request).timelines.kept_items(now.case_id, now.sequence)
+    return await run_in_threadpool(_read, request, now) if kept is None else kept
 
 
 def _read(request: Request, now: CaseView) -> list[Item]:
     """The same from the table: a view worker may be far behind."""
     timelines, parts = doors_of(request).timelines, parts_of(request)
-    items = timelines.items(now.case_id)
+    items = timelines.items(now.case_id, now.sequence)
     for _ in range(int(BEHIND_S / _STEP_S)):
-        if _is_all(items, now):
+        if reach(items, now.sequence):
             break
         parts.wait(_STEP_S)
         items = timelines.read_items(now.case_id)
     return items
-
-
-def _is_all(items: Sequence[Item], now: CaseView) -> bool:
-    return sum(1 for item in items if item["sk"].startswith("event#")) >= now.sequence
 
 
 def _stops(items: list[Item]) -> dict[str, list[int]]:

@@ -98,28 +98,32 @@ class Timelines:
         if not fresh:
             del self._fresh_of[case_id]
 
-    def kept(self, case_id: str) -> list[Entry] | None:
-        """What happened, if it is kept: asks nobody."""
-        found = self._find(case_id)
+    def kept(self, case_id: str, sequence: int = 0) -> list[Entry] | None:
+        """What happened, if it is kept as far as this version of the case: asks nobody."""
+        found = self._find(case_id, sequence)
         return None if found is None else found.entries
 
-    def kept_items(self, case_id: str) -> list[Item] | None:
-        """The items of a case, if they are kept: asks nobody."""
-        found = self._find(case_id)
+    def kept_items(self, case_id: str, sequence: int = 0) -> list[Item] | None:
+        """The items of a case, if they are kept as far as this version of it: asks nobody."""
+        found = self._find(case_id, sequence)
         return None if found is None else found.items
 
-    def _find(self, case_id: str) -> Kept | None:
+    def _find(self, case_id: str, sequence: int) -> Kept | None:
+        """An event is missed where the log goes on from behind it, as when the board had to begin anew."""
         with self._lock:
             found = self._take(case_id)
-            return None if found is None else self._keep(case_id, found)
+            if found is None:
+                return None
+            self._keep(case_id, found)
+        return found if reach(found.items, sequence) else None
 
     def read(self, case_id: str) -> list[Entry]:
         """What happened, from the table and the log's last records."""
         return self._read(case_id).entries
 
-    def items(self, case_id: str) -> list[Item]:
-        """The items of a case without its view, if they are kept, else read."""
-        kept = self.kept_items(case_id)
+    def items(self, case_id: str, sequence: int = 0) -> list[Item]:
+        """The items of a case without its view, if they are kept as far as this version of it, else read."""
+        kept = self.kept_items(case_id, sequence)
         return self.read_items(case_id) if kept is None else kept
 
     def read_items(self, case_id: str) -> list[Item]:
@@ -164,6 +168,11 @@ class Timelines:
 def kept_of(items: list[Item]) -> Kept:
     """A timeline from its items."""
     return Kept(items, [_entry(item) for item in items])
+
+
+def reach(items: Iterable[Item], sequence: int) -> bool:
+    """Whether these hold all events of a case up to a version of it."""
+    return sum(1 for item in items if item["sk"].startswith("event#")) >= sequence
 
 
 def joined(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:
