@@ -182,7 +182,7 @@ async def _items(request: Request, now: CaseView) -> list[Item]:
 def _read(request: Request, now: CaseView) -> list[Item]:
     """The same from the table: a view worker may be far behind."""
     timelines, parts = doors_of(request).timelines, parts_of(request)
-    items = timelines.items(now.case_id, now.sequence)
+    items = timelines.read_items(now.case_id)
     for _ in range(int(BEHIND_S / _STEP_S)):
         if reach(items, now.sequence):
             break
