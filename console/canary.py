@@ -19,6 +19,7 @@ from sqlalchemy import inspect, select, table
 from console.work import object_store, table_store
 from infra.settings import Settings
 from migrations.store import connect, reading
+from stream.packing import packed_in
 
 MIN_LENGTH: Final = 4
 """A shorter text is found everywhere, by chance."""
@@ -212,7 +213,11 @@ def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:
         if not size:
             return False
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return any(wanted.search(content, *part) is not None for part in _written(opened.fileno(), size))
+            return any(
+                wanted.search(content, *part) is not None
+                or any(wanted.search(entry) is not None for entry in packed_in(content, *part))
+                for part in _written(opened.fileno(), size)
+            )
     except FileNotFoundError:
         return False  # its owner removed it meanwhile
 

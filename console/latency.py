@@ -86,7 +86,7 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
         {
             "bootstrap.servers": settings.kafka_bootstrap,
             "partitioner": "murmur2_random",
-            "linger.ms": 20,
+            "linger.ms": 40,
             "delivery.report.only.error": True,
             "queue.buffering.max.messages": 1_000_000,
         }

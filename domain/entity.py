@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from domain.engines import ActiveEngine
 from domain.events import EntityFlagged, EntityPayment, Reason, RulesActivated, entity_flag_id
 from domain.families import Ready, either, ready
+from domain.histories import Histories, Writes
 from domain.history import History
 from domain.payment import Payment, Refusal
 from domain.rules import ENTITY_KEYS, BadRulePack, Rule, Velocity, is_by_entity, parse_pack
@@ -127,10 +128,8 @@ class EntityFold:
         self, partition: int, load: Callable[[str], bytes | None] = lambda _: None, hot_entities: int | None = None
     ) -> None:
         self._partition = partition
-        self._load = load
-        self._hot_entities = hot_entities
-        self._histories: dict[str, History] = {}
-        self._dirty: dict[str, History] = {}
+        self._histories = Histories(load, hot_entities)
+        self._others: Writes = {}
         packs = load(PACKS_KEY)
         entries: list[tuple[str, str]] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
         self._packs = {pack_id: _entity_pack(canonical) for pack_id, canonical in entries}
@@ -173,13 +172,13 @@ class EntityFold:
         if pack is None:
             return Refusal("unknown_pack", f"no pack {record.pack_id[:64]!r} was activated here before this payment")
         payment = payment_of(record)
-        history = self._histories.get(record.entity) or self._read(record.entity)
+        history = self._histories.loaded.get(record.entity) or self._histories.read(record.entity)
         if history.is_beyond_bound(payment) or history.holds(payment):
             return []  # delivered again; or older than all that is kept, which counts nothing any more
-        index = history.insert(payment, 0)
-        if self._hot_entities is not None:
+        if self._histories.are_written:
+            self._histories.change(record.entity, history)
             history.remember(payment, 0)
-            self._dirty[record.entity] = history
+        index = history.insert(payment, 0)
         flagged = [] if record.is_allowed else self._decide(record, history, index, pack, offset)
         history.prune(pack.window_ms, 0)
         return flagged
@@ -224,23 +223,23 @@ class EntityFold:
             offset=offset,
         )
 
-    def _read(self, entity: str) -> History:
-        history = self._histories[entity] = History.read(entity, self._load)
-        return history
+    def take_writes(self) -> Writes:
+        """The state entries that changed since the last call, all at once. Forgets what is too much to keep."""
+        self.begin_writes()
+        writes = self.go_on_writing()
+        assert writes is not None, "all were asked for"
+        return writes
 
-    def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call; None removes one. Forgets what is too much to keep."""
-        writes: dict[str, bytes | None] = {}
-        for entity, history in self._dirty.items():
-            writes.update(history.take_writes())
-            self._histories[entity] = self._histories.pop(entity)  # to the end: recently used
-        self._dirty = {}
+    def begin_writes(self) -> int:
+        """From here on what changed is to be written, as it is now; returns how many histories that are."""
+        self._others = self._engine.take_writes()
         if self._packs_changed:
             entries = [(pack_id, pack.canonical) for pack_id, pack in self._packs.items()]
-            writes[PACKS_KEY] = pickle.dumps(entries, 5)
+            self._others[PACKS_KEY] = pickle.dumps(entries, 5)
             self._packs_changed = False
-        writes.update(self._engine.take_writes())
-        if self._hot_entities is not None:
-            for entity in list(self._histories)[: max(0, len(self._histories) - self._hot_entities)]:
-                del self._histories[entity]
-        return writes
+        return self._histories.begin_writes()
+
+    def go_on_writing(self, histories: int | None = None) -> Writes | None:
+        """Write so many histories more, between any two records; all entries once it is done, until then None."""
+        writes = self._histories.go_on_writing(histories)
+        return None if writes is None else {**writes, **self._others}

@@ -23,7 +23,10 @@ HORIZON_MS: Final = 35 * 86_400_000
 """How late a payment may be, against the latest event time of its account, and still be decided."""
 MAX_PAYMENTS: Final = 2_000
 """Payments kept per account: past it the oldest leave, and what is older than they were is refused."""
-CHUNK: Final = 16
+CHUNK: Final = 32
+"""Payments in a state entry: a checkpoint costs by the entry, and one that still grows is written again and again."""
+PRUNE_EVERY: Final = 16
+"""A history looks for what it may let go of whenever it holds a multiple of so many payments."""
 MAX_RAW: Final = 512
 """Bytes of a record that a history keeps as it came, instead of the payment in it."""
 
@@ -205,7 +208,7 @@ class History:
         that a history that was read back from its chunks prunes alike.
         """
         count = len(self.payments)
-        if count % CHUNK:
+        if count % PRUNE_EVERY:
             return
         horizon = self.latest_ms - HORIZON_MS
         drop = 0

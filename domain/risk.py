@@ -22,6 +22,7 @@ from domain.events import (
     flag_id,
 )
 from domain.families import Check, Measured, Ready, either, ready
+from domain.histories import Histories, Writes
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
 from domain.labels import Label, Labels, by_key
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
@@ -100,11 +101,9 @@ class RiskFold:
         parse: Parse | None = None,
     ) -> None:
         self._partition = partition
-        self._load = load
-        self._parse = parse
-        self._hot_accounts = hot_accounts
-        self._histories: dict[str, History] = {}
-        self._dirty: dict[str, History] = {}
+        self._histories = Histories(load, hot_accounts, parse)
+        self._loaded = self._histories.loaded
+        self._others: Writes = {}
         self._labels = Labels(load)
         packs = load(PACKS_KEY)
         canonical, number, shadows = pickle.loads(packs) if packs else ([], -1, [])  # noqa: S301 - our own bytes
@@ -213,7 +212,7 @@ class RiskFold:
         if number < 0:
             return Refusal("no_rules_active", "no rule pack has been activated in this partition: run fraudcase up")
         account_id = payment.account_id
-        history = self._histories.get(account_id) or self._read(account_id)
+        history = self._loaded.get(account_id) or self._histories.read(account_id)
         known = payment.transaction_id in history.ids
         if payment.event_time_ms <= history.latest_ms:  # otherwise it is neither late nor a duplicate
             if history.is_beyond_horizon(payment):
@@ -225,10 +224,10 @@ class RiskFold:
         active = self._packs[number]
         labels = self._labels
         facts = labels.facts(payment, self._specs) if labels.known else None
-        index = history.insert(payment, number, facts)
-        if self._hot_accounts is not None:
+        if self._histories.are_written:
+            self._histories.change(account_id, history)
             history.remember(payment, number, facts, raw)
-            self._dirty[account_id] = history
+        index = history.insert(payment, number, facts)
         score, reasons = decision = decide(history, index, active)
         scored = (
             account_id,
@@ -270,7 +269,7 @@ class RiskFold:
 
     def decision(self, payment: Payment) -> Decision:
         """What stands for a payment now, after all that arrived later; a score without reasons is no flag."""
-        history = self._histories.get(payment.account_id) or self._read(payment.account_id)
+        history = self._loaded.get(payment.account_id) or self._histories.read(payment.account_id)
         standing = history.standing.get(payment.order)
         if standing is not None:
             return standing
@@ -279,13 +278,13 @@ class RiskFold:
 
     def findings(self, payment: Payment) -> list[Finding]:
         """What each rule of the pack that decided a payment makes of it now; none if it is not there any more."""
-        history = self._histories.get(payment.account_id) or self._read(payment.account_id)
+        history = self._loaded.get(payment.account_id) or self._histories.read(payment.account_id)
         index = history.index_of(payment)
         return [] if index is None else findings(history, index, self._packs[history.packs[index]])
 
     def paid(self, account_id: str, transaction_id: str, event_time_ms: int) -> Payment | None:
         """A payment that is kept in memory, by what a label says of it."""
-        history = self._histories.get(account_id)
+        history = self._loaded.get(account_id)
         if history is None or transaction_id not in history.ids:
             return None
         first = bisect_left(history.times, event_time_ms)
@@ -309,27 +308,26 @@ class RiskFold:
             scores.append({"pack_id": pack.pack_id, "score": score, "rules": [reason.rule for reason in reasons]})
         return scores
 
-    def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call; None removes one. Forgets what is too much to keep."""
-        writes: dict[str, bytes | None] = {}
-        for account_id, history in self._dirty.items():
-            writes.update(history.take_writes())
-            self._histories[account_id] = self._histories.pop(account_id)  # to the end: recently used
-        self._dirty = {}
-        writes.update(self._labels.take_writes())
-        if self._packs_changed:
-            canonical = [[active.pack.canonical for active in packs] for packs in (self._packs, self._shadows)]
-            writes[PACKS_KEY] = pickle.dumps((canonical[0], self._number, canonical[1]), 5)
-            self._packs_changed = False
-        writes.update(self._engine.take_writes())
-        if self._hot_accounts is not None:
-            for account_id in list(self._histories)[: max(0, len(self._histories) - self._hot_accounts)]:
-                del self._histories[account_id]
+    def take_writes(self) -> Writes:
+        """The state entries that changed since the last call, all at once. Forgets what is too much to keep."""
+        self.begin_writes()
+        writes = self.go_on_writing()
+        assert writes is not None, "all were asked for"
         return writes
 
-    def _read(self, account_id: str) -> History:
-        history = self._histories[account_id] = History.read(account_id, self._load, self._parse)
-        return history
+    def begin_writes(self) -> int:
+        """From here on what changed is to be written, as it is now; returns how many histories that are."""
+        self._others = {**self._labels.take_writes(), **self._engine.take_writes()}
+        if self._packs_changed:
+            canonical = [[active.pack.canonical for active in packs] for packs in (self._packs, self._shadows)]
+            self._others[PACKS_KEY] = pickle.dumps((canonical[0], self._number, canonical[1]), 5)
+            self._packs_changed = False
+        return self._histories.begin_writes()
+
+    def go_on_writing(self, histories: int | None = None) -> Writes | None:
+        """Write so many histories more, between any two records; all entries once it is done, until then None."""
+        writes = self._histories.go_on_writing(histories)
+        return None if writes is None else {**writes, **self._others}
 
     def _restate(self, history: History, index: int) -> list[RiskOutput | Conflict]:
         """The decisions after a late payment that it changes, each by the pack that it was made with."""

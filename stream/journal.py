@@ -1,7 +1,7 @@
 """What a fold has read since its state was last written out: so that a batch costs one state entry, not two a payment.
 
 A fold's state is its last snapshot, and the records since, which lead to the same state again: the journal is to the
-operator what the log is to the system. The snapshot and the clearing of the journal are one write.
+operator what the log is to the system. The snapshot and the clearing of the journal before it are one write.
 """
 
 import pickle
@@ -13,6 +13,8 @@ MAX_RECORDS, MAX_BATCHES = 32_768, 1_024
 GOLDEN = 20_251
 """MAX_RECORDS by the golden ratio: the multiples of it lie evenly apart, however many there are."""
 KEY = "\x1fjournal\x1f"
+FIRST_KEY = f"{KEY}first"
+"""Where the number of the first entry stands; in the state of earlier code, which began anew each time, nowhere."""
 
 
 class Record(NamedTuple):
@@ -28,32 +30,37 @@ class Journal:
 
     def __init__(self, partition: int, load: Callable[[str], bytes | None]) -> None:
         self._load = load
-        self._batches = 0
+        self._first = self._mark = self._next = int(load(FIRST_KEY) or 0)
         self._records = partition * GOLDEN % MAX_RECORDS  # partitions fill alike: else all would pause at once
 
     def read(self) -> Iterator[Record]:
         """The records since the last snapshot, in order: to be read once, on start."""
-        while (entry := self._load(f"{KEY}{self._batches}")) is not None:
+        while (entry := self._load(f"{KEY}{self._next}")) is not None:
             records = pickle.loads(entry)  # noqa: S301 - our own bytes
-            self._batches += 1
+            self._next += 1
             self._records += len(records)
             yield from map(Record._make, records)
 
-    def is_full_with(self, records: int) -> bool:
-        """Whether a snapshot is due instead of another entry."""
-        return self._batches >= MAX_BATCHES or self._records + records > MAX_RECORDS
+    @property
+    def is_full(self) -> bool:
+        """Whether a snapshot is due."""
+        return self._next - self._mark >= MAX_BATCHES or self._records >= MAX_RECORDS
 
     def add(self, records: Sequence[Record]) -> dict[str, bytes | None]:
         """The write that a batch costs."""
         if not records:
             return {}
-        key = f"{KEY}{self._batches}"
-        self._batches += 1
+        key = f"{KEY}{self._next}"
+        self._next += 1
         self._records += len(records)
         return {key: pickle.dumps([tuple(record) for record in records], 5)}
 
+    def mark(self) -> None:
+        """A snapshot begins: of the fold as all that was added until now has made it."""
+        self._mark, self._records = self._next, 0
+
     def clear(self) -> dict[str, bytes | None]:
-        """The writes that go with a snapshot."""
-        writes: dict[str, bytes | None] = {f"{KEY}{number}": None for number in range(self._batches)}
-        self._batches = self._records = 0
-        return writes
+        """The writes that go with the snapshot that began at the mark."""
+        writes: dict[str, bytes | None] = {f"{KEY}{number}": None for number in range(self._first, self._mark)}
+        self._first = self._mark
+        return {**writes, FIRST_KEY: b"%d" % self._first}

@@ -13,6 +13,7 @@ from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
 
 from stream.journal import KEY, Record
+from stream.packing import pack, unpack
 
 
 class Emission(NamedTuple):
@@ -57,7 +58,7 @@ class _Pairs(dict[str, bytes]):
 class KeptState:
     """What Flink keeps for one partition: snapshots in one map, and the journal in a small one beside it.
 
-    A map that is written while a checkpoint reads it is copied whole before, and batches write to the journal only.
+    A map that is written while a checkpoint reads it is copied whole before: most batches write to the journal only.
     """
 
     def __init__(self, entries: MapState, journal: MapState) -> None:
@@ -72,7 +73,7 @@ class KeptState:
             found = self._entries.get(key)
             if found is not None and key.startswith(KEY):
                 self._older.add(key)
-        return found
+        return None if found is None else unpack(found)
 
     def keys(self) -> Iterable[str]:
         """Every key of the snapshots."""
@@ -83,7 +84,9 @@ class KeptState:
         """Put entries, and remove those that are None."""
         for state, is_journal in ((self._entries, False), (self._journal, True)):
             kept = {
-                key: entry for key, entry in writes.items() if entry is not None and key.startswith(KEY) is is_journal
+                key: pack(entry)
+                for key, entry in writes.items()
+                if entry is not None and key.startswith(KEY) is is_journal
             }
             if kept:
                 state.put_all(_Pairs(kept))

@@ -21,8 +21,9 @@ from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
 from schemas.topics import Topics
-from stream.journal import Journal, Record
+from stream.journal import Record
 from stream.microbatch import Emission, Processor, ProcessorFactory, StateReader
+from stream.snapshots import Snapshots
 
 HOT_ACCOUNTS = 50_000
 """Account histories that a partition keeps in memory; colder ones are read back from Flink's state."""
@@ -41,9 +42,8 @@ class RiskProcessor:
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS, self._parse)
-        self._journal = Journal(partition, state.get)
-        self._unwritten: list[Record] = []
-        for record in self._journal.read():
+        self._snapshots = Snapshots(partition, state.get)
+        for record in self._snapshots.read():
             self._read(record)
 
     def process(self, records: Sequence[Record]) -> list[Emission]:
@@ -56,7 +56,7 @@ class RiskProcessor:
             if isinstance(outputs, Refusal):
                 emissions.append(self._quarantine(record, outputs))
                 continue
-            self._unwritten.append(record)
+            self._snapshots.note(record)
             for output in outputs:
                 if isinstance(output, RiskScored):
                     scored.append(output)
@@ -98,11 +98,7 @@ class RiskProcessor:
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call; None removes one."""
-        unwritten, self._unwritten = self._unwritten, []
-        if self._journal.is_full_with(len(unwritten)):
-            gc.freeze()  # what a snapshot holds lives long, in no cycles: looking through it again finds nothing
-            return {**self._fold.take_writes(), **self._journal.clear()}
-        return self._journal.add(unwritten)
+        return self._snapshots.take_writes(self._fold)
 
     def _quarantine(self, record: Record, refusal: Refusal, *, decided: bool = False) -> Emission:
         return quarantine(
@@ -119,9 +115,8 @@ class EntityProcessor:
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = EntityFold(partition, state.get, HOT_ENTITIES)
-        self._journal = Journal(partition, state.get)
-        self._unwritten: list[Record] = []
-        for record in self._journal.read():
+        self._snapshots = Snapshots(partition, state.get)
+        for record in self._snapshots.read():
             self._read(record)
 
     def process(self, records: Sequence[Record]) -> list[Emission]:
@@ -134,7 +129,7 @@ class EntityProcessor:
                 to, source = self._topics.quarantine, self._topics.entities_inbound
                 emissions.append(quarantine(self._encoder, to, source, self._partition, record, flags))
                 continue
-            self._unwritten.append(record)
+            self._snapshots.note(record)
             for flag in flags:
                 value = self._encoder.encode("EntityFlagged", to_fields(flag))
                 emissions.append(Emission(inbox, flag.account_id.encode(), value))
@@ -149,11 +144,7 @@ class EntityProcessor:
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call; None removes one."""
-        unwritten, self._unwritten = self._unwritten, []
-        if self._journal.is_full_with(len(unwritten)):
-            gc.freeze()  # what a snapshot holds lives long, in no cycles: looking through it again finds nothing
-            return {**self._fold.take_writes(), **self._journal.clear()}
-        return self._journal.add(unwritten)
+        return self._snapshots.take_writes(self._fold)
 
 
 class CaseProcessor:

@@ -185,7 +185,7 @@ def test_the_history_of_an_entity_is_bounded_and_still_exact_for_counts() -> Non
     records, fold = sent(raws), new_fold()
     for offset, record in enumerate(records):
         fold.step(record, offset)
-    assert len(fold._histories["merchant:bakery"].payments) < MAX_PAYMENTS + 32
+    assert len(fold._histories.loaded["merchant:bakery"].payments) < MAX_PAYMENTS + 32
     assert fold.step(records[0], 9_999) == []  # long gone, and delivered again
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from console.canary import TooShort, forms_of, search
+from console.canary import TooShort, _files, forms_of, search
 from console.entering import as_entered
 from console.files import Row, read_rows
 from console.intake import prepared
@@ -27,6 +28,7 @@ from generator.producer import Intake, entering, run_subject
 from infra.settings import Settings
 from migrations.store import connect, upgrade
 from schemas.codec import Encoder
+from stream.packing import MAGIC, pack
 from tests.desk import Desk, opened
 from tests.test_labels import TX
 
@@ -325,6 +327,18 @@ def test_a_text_is_found_in_each_form_whatever_stands_around_it(before: bytes, t
 def test_a_short_text_is_not_looked_for(tmp_path: Path) -> None:
     with pytest.raises(TooShort):
         search(Settings(home=tmp_path), " ab ")
+
+
+def test_a_text_is_found_in_what_is_packed_in_a_checkpoint(tmp_path: Path) -> None:
+    """Packed, what was written before is only referred to: no bytes that a search of the file could find."""
+    chunk = tmp_path / "checkpoints" / "job" / "chk-7" / "of-a-task"
+    chunk.parent.mkdir(parents=True)
+    packed = pack(b"Ms Zoe lives here, " * 20 + b"and O'Hara-Q is what the card says: O'Hara-Quill" + bytes(99))
+    chunk.write_bytes(b"\x00" * 9 + MAGIC + b"\xff" * 30 + packed + MAGIC)
+    assert b"O'Hara-Quill" not in chunk.read_bytes()
+    places = _files(tmp_path, re.compile(b"O'Hara-Quill"))
+    assert list(places) == [("checkpoints/job/chk-7/of-a-task", True)]
+    assert list(_files(tmp_path, re.compile(b"O'Hara-Quilt"))) == [("checkpoints/job/chk-7/of-a-task", False)]
 
 
 def test_a_process_that_watches_forgets_within_a_second(desk: Desk) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stream.journal import Journal, Record
+import pytest
+
+from stream.journal import FIRST_KEY, KEY, Journal, Record
 from stream.microbatch import KeptState
 
 
@@ -36,11 +38,14 @@ def test_a_batch_writes_to_the_journal_and_a_snapshot_empties_it() -> None:
     state.write({"anna": b"1"})
     kept = Journal(0, state.get)
     state.write(kept.add(records(1, 2)))
+    kept.mark()
     state.write(kept.add(records(3)))
     assert entries.entries == {"anna": b"1"}
     assert list(Journal(0, KeptState(entries, journal).get).read()) == records(1, 2, 3)
     state.write({"anna": None, "bela": b"2", **kept.clear()})
-    assert (entries.entries, journal.entries) == ({"bela": b"2"}, {})
+    assert entries.entries == {"bela": b"2"}
+    assert list(Journal(0, KeptState(entries, journal).get).read()) == records(3)
+    assert journal.entries.keys() == {FIRST_KEY, f"{KEY}1"}
     assert (state.get("anna"), state.get("bela"), list(state.keys())) == (None, b"2", ["bela"])
 
 
@@ -55,5 +60,26 @@ def test_a_journal_of_earlier_code_is_read_where_it_stands_and_goes_with_the_nex
     assert len(journal.entries) == 1
     again = Journal(0, KeptState(entries, journal).get)
     assert list(again.read()) == records(1, 2, 3)
+    kept.mark()
     state.write({"anna": b"4", **kept.clear()})
-    assert (entries.entries, journal.entries) == ({"anna": b"4"}, {})
+    assert (entries.entries, journal.entries) == ({"anna": b"4"}, {FIRST_KEY: b"2"})
+
+
+def test_long_entries_are_packed_and_those_that_earlier_code_left_as_they_were_are_read() -> None:
+    entries, journal = Map(), Map()
+    state: Any = KeptState(entries, journal)
+    alike = b"a payment much like the others, " * 100
+    entries.put_all({"earlier": alike})
+    state.write({"later": alike, f"{KEY}0": alike, "short": b"1"})
+    assert [state.get(key) for key in ("earlier", "later", f"{KEY}0", "short")] == [alike, alike, alike, b"1"]
+    assert len(entries.entries["later"]) + len(journal.entries[f"{KEY}0"]) < len(alike) / 10
+    assert entries.entries["short"] == b"1"
+
+
+def test_a_damaged_entry_is_refused() -> None:
+    entries = Map()
+    state: Any = KeptState(entries, Map())
+    state.write({"anna": bytes(range(256)) * 4})
+    entries.entries["anna"] = entries.entries["anna"][:-9]
+    with pytest.raises(OSError, match=r"(?i)lz4"):
+        state.get("anna")

@@ -19,6 +19,8 @@ from tests.test_entity import PACK, activation, crowd, sent
 from tests.test_risk import NOON, payment
 from tests.test_schemas import ENCODER, IDS, TEXTS
 
+READER = Decoder(TEXTS.get)
+
 
 class State:
     """What Flink keeps of a partition: written after each batch, and as it was at the last checkpoint after a crash."""
@@ -120,5 +122,5 @@ def risk_values() -> list[bytes]:
 
 def decided(emissions: list[Emission]) -> list[dict[str, Any]]:
     """The answers in emissions, and the flags with what they measured, in order."""
-    records = [Decoder(TEXTS.get).decode(each.value) for each in emissions]
+    records = [READER.decode(each.value) for each in emissions]
     return [each for name, data in records for each in (data["scored"] if name == "DecisionsMade" else [data])]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.events import Reason, RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
-from domain.history import NOTHING, Decision, History
+from domain.history import CHUNK, NOTHING, Decision, History
 from domain.labels import Label, Labels, by_key
 from domain.payment import Payment, Refusal, admit
 from domain.risk import MAX_SHADOWS, Conflict, RiskFold
@@ -784,7 +784,7 @@ def test_a_long_history_is_pruned_alike_hot_and_cold() -> None:
         if number % 10 == 0:
             _save(cold, store)
             largest = max(largest, len(store))
-    assert largest < (35 * 24 + 24 + 50) / 16 + 6  # the horizon, a day of look-back and 50 rows, in chunks of 16
+    assert largest < (35 * 24 + 24 + 50) / CHUNK + 6  # the horizon, a day of look-back and 50 rows
     late = admitted(payment("late", event_time=NOON + 2_999 * 3_600_000 - 35 * DAY_MS))
     assert warm.step(late, 3_000) == cold.step(late, 3_000)
 

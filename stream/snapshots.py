@@ -1,0 +1,57 @@
+"""When a fold's state is written to Flink's: a journal entry with each batch, and a snapshot now and then, in parts.
+
+A snapshot of thousands of histories takes a third of a second, in which the other partitions of a task would wait too.
+So each batch packs some of them, as they were when the snapshot began, and the last writes all that was packed at once:
+until then a restart goes by the snapshot before, and by the journal since.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from stream.journal import Journal, Record
+
+PARTS, LEAST = 128, 16
+"""A snapshot takes so many batches, but each batch packs so many histories at least."""
+
+
+class Fold(Protocol):
+    """A fold that keeps histories."""
+
+    def begin_writes(self) -> int:
+        """From here on what changed is to be written, as it is now; returns how many histories that are."""
+
+    def go_on_writing(self, histories: int | None = None) -> dict[str, bytes | None] | None:
+        """Write so many histories more; all entries that changed once it is done, until then None."""
+
+
+class Snapshots:
+    """The journal of a partition, and the snapshots of its fold; `load` reads a state entry by key."""
+
+    def __init__(self, partition: int, load: Callable[[str], bytes | None]) -> None:
+        self._journal = Journal(partition, load)
+        self._unwritten: list[Record] = []
+        self._part = 0
+
+    def read(self) -> Iterator[Record]:
+        """The records since the last snapshot, in order: to be folded once, on start."""
+        return self._journal.read()
+
+    def note(self, record: Record) -> None:
+        """A record that was folded."""
+        self._unwritten.append(record)
+
+    def take_writes(self, fold: Fold) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call; None removes one."""
+        unwritten, self._unwritten = self._unwritten, []
+        writes = self._journal.add(unwritten)
+        if not self._part and self._journal.is_full:
+            gc.freeze()  # what a snapshot holds lives long, in no cycles: looking through it again finds nothing
+            self._journal.mark()
+            self._part = max(LEAST, fold.begin_writes() // PARTS)
+        if self._part:
+            snapshot = fold.go_on_writing(self._part)
+            if snapshot is not None:
+                self._part = 0
+                writes |= {**snapshot, **self._journal.clear()}
+        return writes
