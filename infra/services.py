@@ -92,6 +92,7 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
         f"--prefix={settings.prefix}",
         *("--partitions", str(settings.partitions)),
         *("--parallelism", str(settings.flink_parallelism), "--window-ms", str(settings.flink_window_ms)),
+        *("--snapshot-every", str(settings.flink_snapshot_every)),
         *("--mode", settings.flink_mode, "--state-backend", settings.flink_state_backend),
         *("--checkpoint-dir", str(folder)),
         *("--checkpoint-interval-ms", str(settings.checkpoint_every_ms), "--heap", settings.flink_heap),

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     flink_mode: str = "thread"
     flink_parallelism: int = 1
     flink_window_ms: int = 100
+    flink_snapshot_every: int = 32_768
+    """Records of a partition between two snapshots of what its histories are; a restart reads as many again."""
     flink_state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
     """Where a job keeps its state: on the heap, or on disk: a quarter slower, and a checkpoint is only what is new."""
     flink_heap: str = "1536m"

@@ -22,6 +22,7 @@ from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table, Tabl
 from pyflink.util.java_utils import to_jarray
 
 from schemas.topics import Topics
+from stream.journal import MAX_RECORDS
 from stream.microbatch import FoldPartition, ProcessorFactory
 
 MAX_PARALLELISM = 128
@@ -62,6 +63,8 @@ class JobOptions:
     checkpoint_dir: Path
     checkpoint_interval_ms: int
     state_backend: str
+    snapshot_every: int
+    """Records of a partition between two snapshots of its state."""
     heap: str
     rest_port: int
     metrics_port: int | None
@@ -83,6 +86,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--checkpoint-dir", type=Path, required=True)
     parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000)
     parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="hashmap")
+    parser.add_argument("--snapshot-every", type=int, default=MAX_RECORDS, help="records of a partition")
     parser.add_argument("--heap", default="1536m", help="of the JVM that runs MiniClusters")
     parser.add_argument("--rest-port", type=int, default=8081)
     parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
@@ -130,7 +134,7 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     keys = spread_keys(options.partitions)
     folded = (
         batches.key_by(lambda row: keys[row[0]], Types.INT())
-        .process(FoldPartition(spec.factory), _EMISSIONS)
+        .process(FoldPartition(spec.factory, options.snapshot_every), _EMISSIONS)
         .name(f"{spec.name}: fold")
         .uid(f"{spec.name}-fold")
     )

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 MAX_RECORDS, MAX_BATCHES = 32_768, 1_024
-"""When a snapshot is due. More records make a restart slower, fewer make every account cost more often."""
-GOLDEN = 20_251
-"""MAX_RECORDS by the golden ratio: the multiples of it lie evenly apart, however many there are."""
+"""When a snapshot is due, if nobody says otherwise. More records make a restart slower, fewer cost more often."""
+GOLDEN = 0.618_034
+"""The golden ratio: multiples of it lie evenly apart, however many there are."""
 KEY = "\x1fjournal\x1f"
 FIRST_KEY = f"{KEY}first"
 """Where the number of the first entry stands; in the state of earlier code, which began anew each time, nowhere."""
@@ -26,12 +26,13 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """The journal of one partition, in the state entries that `load` reads."""
+    """The journal of one partition, in the state entries that `load` reads; `most` records until a snapshot is due."""
 
-    def __init__(self, partition: int, load: Callable[[str], bytes | None]) -> None:
+    def __init__(self, partition: int, load: Callable[[str], bytes | None], most: int = MAX_RECORDS) -> None:
         self._load = load
+        self._most = most
         self._first = self._mark = self._next = int(load(FIRST_KEY) or 0)
-        self._records = partition * GOLDEN % MAX_RECORDS  # partitions fill alike: else all would pause at once
+        self._records = int(partition * GOLDEN % 1 * most)  # partitions fill alike: else all would pause at once
 
     def read(self) -> Iterator[Record]:
         """The records since the last snapshot, in order: to be read once, on start."""
@@ -44,7 +45,7 @@ class Journal:
     @property
     def is_full(self) -> bool:
         """Whether a snapshot is due."""
-        return self._next - self._mark >= MAX_BATCHES or self._records >= MAX_RECORDS
+        return self._next - self._mark >= MAX_BATCHES or self._records >= self._most
 
     def add(self, records: Sequence[Record]) -> dict[str, bytes | None]:
         """The write that a batch costs."""

@@ -44,8 +44,11 @@ class Processor(Protocol):
         """The state entries that changed since the last call; None removes one."""
 
 
-ProcessorFactory = Callable[[int, StateReader], Processor]
-"""Makes the processor of a partition when its first batch comes: so after a restore too, with all state still cold."""
+ProcessorFactory = Callable[[int, StateReader, int], Processor]
+"""Makes the processor of a partition when its first batch comes: so after a restore too, with all state still cold.
+
+The number is how many records there are between two snapshots of its state.
+"""
 
 
 class _Pairs(dict[str, bytes]):
@@ -101,8 +104,9 @@ class KeptState:
 class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
     """The one Python operator of a job. Keyed by Kafka partition; an element is a batch of it."""
 
-    def __init__(self, factory: ProcessorFactory) -> None:
+    def __init__(self, factory: ProcessorFactory, snapshot_every: int) -> None:
         self._factory = factory
+        self._snapshot_every = snapshot_every
         self._processors: dict[int, Processor] = {}
 
     def open(self, runtime_context: RuntimeContext) -> None:
@@ -121,7 +125,7 @@ class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ship
         processor = self._processors.get(partition)
         if processor is None:
             state = self._states[partition] = KeptState(*self._maps)
-            processor = self._processors[partition] = self._factory(partition, state)
+            processor = self._processors[partition] = self._factory(partition, state, self._snapshot_every)
         emissions = processor.process(in_order(offsets, timestamps, values))
         self._states[partition].write(processor.take_writes())
         if emissions:

@@ -21,7 +21,7 @@ from domain.risk import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
 from schemas.topics import Topics
-from stream.journal import Record
+from stream.journal import MAX_RECORDS, Record
 from stream.microbatch import Emission, Processor, ProcessorFactory, StateReader
 from stream.snapshots import Snapshots
 
@@ -37,12 +37,19 @@ MAX_DECISIONS = 1_000
 class RiskProcessor:
     """One partition of payments.inbound. Its decoder gives a Transaction as the tuple of `payment.FIELDS`."""
 
-    def __init__(self, partition: int, state: StateReader, codec: tuple[Decoder, Encoder], topics: Topics) -> None:
+    def __init__(
+        self,
+        partition: int,
+        state: StateReader,
+        codec: tuple[Decoder, Encoder],
+        topics: Topics,
+        snapshot_every: int = MAX_RECORDS,
+    ) -> None:
         self._partition = partition
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS, self._parse)
-        self._snapshots = Snapshots(partition, state.get)
+        self._snapshots = Snapshots(partition, state.get, snapshot_every)
         for record in self._snapshots.read():
             self._read(record)
 
@@ -110,12 +117,19 @@ class RiskProcessor:
 class EntityProcessor:
     """One partition of entities.inbound."""
 
-    def __init__(self, partition: int, state: StateReader, codec: tuple[Decoder, Encoder], topics: Topics) -> None:
+    def __init__(
+        self,
+        partition: int,
+        state: StateReader,
+        codec: tuple[Decoder, Encoder],
+        topics: Topics,
+        snapshot_every: int = MAX_RECORDS,
+    ) -> None:
         self._partition = partition
         self._decoder, self._encoder = codec
         self._topics = topics
         self._fold = EntityFold(partition, state.get, HOT_ENTITIES)
-        self._snapshots = Snapshots(partition, state.get)
+        self._snapshots = Snapshots(partition, state.get, snapshot_every)
         for record in self._snapshots.read():
             self._read(record)
 
@@ -148,9 +162,16 @@ class EntityProcessor:
 
 
 class CaseProcessor:
-    """One partition of cases.inbox."""
+    """One partition of cases.inbox. What changes of its state is written with each batch: there are no snapshots."""
 
-    def __init__(self, partition: int, state: StateReader, codec: tuple[Decoder, Encoder], topics: Topics) -> None:
+    def __init__(
+        self,
+        partition: int,
+        state: StateReader,
+        codec: tuple[Decoder, Encoder],
+        topics: Topics,
+        snapshot_every: int = MAX_RECORDS,  # noqa: ARG002
+    ) -> None:
         self._partition = partition
         self._decoder, self._encoder = codec
         self._topics = topics
@@ -202,15 +223,15 @@ def quarantine(
 class _Factory:
     """Builds a partition's processor where the operator runs; crosses to Flink's workers, so it holds plain data."""
 
-    kind: Callable[[int, StateReader, tuple[Decoder, Encoder], Topics], Processor]
+    kind: Callable[[int, StateReader, tuple[Decoder, Encoder], Topics, int], Processor]
     topics: Topics
     registry_url: str
 
-    def __call__(self, partition: int, state: StateReader) -> Processor:
+    def __call__(self, partition: int, state: StateReader, snapshot_every: int) -> Processor:
         registry = Registry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
         decoder = Decoder(registry.schema_text, {"Transaction": FIELDS})
-        return self.kind(partition, state, (decoder, Encoder(registry.ids(), TUPLES)), self.topics)
+        return self.kind(partition, state, (decoder, Encoder(registry.ids(), TUPLES)), self.topics, snapshot_every)
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:

@@ -26,10 +26,13 @@ class Fold(Protocol):
 
 
 class Snapshots:
-    """The journal of a partition, and the snapshots of its fold; `load` reads a state entry by key."""
+    """The journal of a partition, and the snapshots of its fold, one after so many records.
 
-    def __init__(self, partition: int, load: Callable[[str], bytes | None]) -> None:
-        self._journal = Journal(partition, load)
+    `load` reads a state entry by key.
+    """
+
+    def __init__(self, partition: int, load: Callable[[str], bytes | None], every: int) -> None:
+        self._journal = Journal(partition, load, every)
         self._unwritten: list[Record] = []
         self._part = 0
 

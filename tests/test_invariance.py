@@ -84,7 +84,7 @@ def write(settings: Settings, records: Sequence[Recorded]) -> set[Place]:
 
 def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
     """A system of its own on the stack of the tests."""
-    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000}
+    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000, "flink_snapshot_every": 100}
     return settings.model_copy(update={"prefix": f"{prefix}-", **BESIDE, **small, **changed})
 
 

@@ -11,7 +11,7 @@ from domain.payment import FIELDS
 from domain.rules import THREE
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
-from stream import journal, processors
+from stream import processors
 from stream.journal import Record
 from stream.microbatch import Emission
 from stream.processors import EntityProcessor, RiskProcessor
@@ -90,7 +90,6 @@ def test_risk_decisions_come_out_alike_when_histories_are_cold(
 ) -> None:
     """Restored for every batch, and with one account in memory: all is read back from snapshots and journals."""
     monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
-    monkeypatch.setattr(journal, "MAX_RECORDS", snapshot_every)
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
     log = [Record(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
     whole = RiskProcessor(3, State(), codec, Topics())
@@ -99,7 +98,7 @@ def test_risk_decisions_come_out_alike_when_histories_are_cold(
     state = State()
     found: list[dict[str, Any]] = []
     for record in log:
-        processor = RiskProcessor(3, state, codec, Topics())
+        processor = RiskProcessor(3, state, codec, Topics(), snapshot_every)
         found += decided(processor.process([record]))
         state.write(processor.take_writes())
     assert found == expected

@@ -47,7 +47,7 @@ def log_of(lots: Random) -> list[Record]:
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots follow each other closely, take several batches, and few histories stay in memory."""
     for module, name, value in (
-        (processors, "HOT_ACCOUNTS", 2), (journal, "MAX_RECORDS", 9), (snapshots, "PARTS", 5), (snapshots, "LEAST", 1),
+        (processors, "HOT_ACCOUNTS", 2), (snapshots, "PARTS", 5), (snapshots, "LEAST", 1),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
 
@@ -83,7 +83,7 @@ CODEC = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
 
 
 def new_processor(state: State) -> RiskProcessor:
-    return RiskProcessor(3, state, CODEC, Topics())
+    return RiskProcessor(3, state, CODEC, Topics(), snapshot_every=9)
 
 
 # -- the histories themselves ---------------------------------------------------------------------------------
@@ -139,10 +139,10 @@ def test_the_least_recently_written_leave_memory_but_none_that_changed_since() -
 
 
 def test_a_snapshot_of_many_histories_is_shared_out_among_batches() -> None:
-    histories, kept = Histories(nothing, 10_000), Snapshots(0, nothing)
+    histories, kept = Histories(nothing, 10_000), Snapshots(0, nothing, 100)
     for number in range(2_560):
         grown(histories, f"acct-{number}", 1)
-    for number in range(journal.MAX_RECORDS):
+    for number in range(100):
         kept.note(Record(number, 0, b""))
     waiting = []
     while not (writes := kept.take_writes(histories)).keys() & {"acct-0"}:

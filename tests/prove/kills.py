@@ -40,7 +40,7 @@ def home() -> Settings:
 
 def beside(prefix: str, **changed: object) -> Settings:
     """A system of its own on these stores; one runs at a time."""
-    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000}
+    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000, "flink_snapshot_every": 100}
     return home().model_copy(update={"prefix": f"{prefix}-", **small, **changed})
 
 
