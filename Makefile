@@ -23,7 +23,7 @@ demo: $(STAMP)   ## payments become flags, cases, views and an audit log; ONCE=1
 	$(VENV)/bin/fraudcase demo $(if $(ONCE),--once) $(ARGS)
 
 test: $(STAMP)   ## every test: two processes for those without a stack, then the acceptance tests on the real one
-	$(VENV)/bin/python -m pytest -m "not acceptance" --numprocesses 2 --dist loadfile --cov --durations 10
+	$(VENV)/bin/python -m pytest -m "not acceptance" --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --durations 10
 	$(VENV)/bin/python -m pytest -m acceptance --durations 25
 
 check: $(STAMP)  ## lint, format and types

@@ -22,10 +22,19 @@ collect_ignore = [
     *([] if STREAMS.is_dir() else ["test_streams.py"]),
 ]
 """Versitygw, a Go program, comes by no package manager of ours: whoever has it, names it."""
+LONGEST = (
+    "test_pages", "test_streams", "test_replay", "test_web_fuzz", "test_risk", "test_expression", "test_planted",
+    "test_case_model", "test_explain", "test_web_access", "test_evidence",
+)  # fmt: skip
 PORTS: dict[str, Any] = {
     "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
     "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400, "console_port": 20080,
 }  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: two processes share files out, and one of these at the end would have the other wait."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

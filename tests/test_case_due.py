@@ -3,6 +3,7 @@
 import copy
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ def test_an_account_that_is_put_again_and_again_takes_no_more_room() -> None:
     assert due.take(10 * SPARE) == ["anna"]
 
 
+@pytest.mark.no_cover
 def test_a_decision_changes_nothing_of_the_state_that_it_reads() -> None:
     fold, draw = CaseFold(), random.Random(3)
     for record in inbox(3_000, 8):

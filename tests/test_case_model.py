@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -605,6 +606,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
 
 
 TestCasesAgainstModel = CasesAgainstModel.TestCase
+TestCasesAgainstModel.pytestmark = [pytest.mark.no_cover]
 TestCasesAgainstModel.settings = settings(
     max_examples=RUNS,
     stateful_step_count=STEPS,

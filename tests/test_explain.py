@@ -24,6 +24,8 @@ from tests.test_families import at
 from tests.test_risk import BERLIN, DAY_MS, LISBON, MINUTE_MS, NOON, RISKY, STEADY, activated, label, payment
 from tests.test_schemas import ENCODER, TEXTS
 
+pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+
 PACK = """\
 name: shop
 version: 1

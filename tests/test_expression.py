@@ -309,6 +309,7 @@ TRUTHS: st.SearchStrategy[Drawn] = st.deferred(
 )
 
 
+@pytest.mark.no_cover
 @settings(max_examples=200, deadline=None)
 @given(INTEGERS | TRUTHS, st.integers(0, 10**6))
 def test_any_expression_means_what_it_says(drawn: Drawn, amount: int) -> None:
@@ -324,6 +325,7 @@ _PIECES = ["1", "amount_minor", "count(account, 5)", "(", ")", "+", "-", "<", "a
 _TYPES = {Kind.INTEGER: int, Kind.TRUTH: bool, Kind.TEXT: str}
 
 
+@pytest.mark.no_cover
 @settings(max_examples=500, deadline=None)
 @given(st.text(max_size=60) | st.lists(st.sampled_from(_PIECES), max_size=25).map(" ".join))
 def test_any_text_is_sound_or_refused(source: str) -> None:

@@ -192,22 +192,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def digests(settings: Settings, records: Sequence[Recorded], folder: Path) -> Digests:
-    """What the plainest run comes to: in threads, one at a time, in batches of 10 ms."""
-    return through(beside(settings, "plain"), records, folder)
+    """What a run comes to that is unlike the other in all: four tasks, batches of a second, Python in processes.
+
+    `make prove` runs each of them alone, with more records, beside the plainest run.
+    """
+    unlike = beside(settings, "unlike", flink_parallelism=4, flink_window_ms=1_000, flink_mode="process")
+    return through(unlike, records, folder)
 
 
-def test_parallelism_batches_and_processes_change_nothing(
+def test_kills_parallelism_batches_and_processes_change_nothing(
     settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
 ) -> None:
-    """All at once; `make prove` runs each of them alone, with more records."""
-    otherwise = beside(settings, "otherwise", flink_parallelism=4, flink_window_ms=1_000, flink_mode="process")
-    assert through(otherwise, records, folder) == digests
-
-
-def test_kills_and_another_parallelism_on_a_cluster_change_nothing(
-    settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
-) -> None:
-    """The jobs go on with another parallelism, then half of their tasks die, and the case views' worker.
+    """On a cluster, one task in threads at first; the jobs go on with two, then one of them dies, and the case views.
 
     What they had decided since their last checkpoints is decided again.
     """

@@ -21,6 +21,8 @@ from tests.browser import NARROW, WIDE, Visitor, chromium
 from tests.desk import PASSWORD
 from tests.stage import Stage, free_port, staged
 
+pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+
 VENDOR = Path(__file__).parents[1] / "console" / "web" / "static" / "vendor"
 
 

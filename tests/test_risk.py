@@ -658,6 +658,7 @@ def logs(draw: st.DrawFn) -> list[dict[str, Any]]:
     return log
 
 
+@pytest.mark.no_cover
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(packs(), logs(), st.integers(1, 7))
 def test_once_all_is_in_the_order_of_arrival_no_longer_matters(

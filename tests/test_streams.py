@@ -16,6 +16,8 @@ from console.score_run import Counts, Scored, admitted, run
 from console.score_truth import read_truth
 from tests.conftest import STREAMS
 
+pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+
 HOUR_MS = 3_600_000
 
 

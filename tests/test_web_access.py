@@ -19,6 +19,8 @@ from console.web.sign_in import safe_target
 from migrations.models import DoorLogRow, SessionRow
 from tests.desk import PASSWORD, Desk, opened
 
+pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+
 SAFE = ("GET", "HEAD")
 STREAMS = {"GET /api/v1/events", "GET /stream"}
 """Never end, so they are tested where somebody reads them."""

@@ -13,6 +13,8 @@ from schemathesis.core.result import Ok
 from console.web.permissions import ROUTES, Permission, Role, permissions_of
 from tests.desk import BASE, Desk, opened
 
+pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+
 EXAMPLES = 12
 PLANTED = "planted-account-that-nobody-else-may-see"
 STREAMS = "/api/v1/events"

@@ -16,6 +16,8 @@ from tests.desk import BASE, Desk, opened
 from tests.provider import CLIENT, SECRET, Provider
 from tests.served import served
 
+pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
