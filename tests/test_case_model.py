@@ -605,8 +605,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
             assert as_of(own, known_at_ms=own[0].known_at_ms - 1) is None
 
 
-TestCasesAgainstModel = CasesAgainstModel.TestCase
-TestCasesAgainstModel.pytestmark = [pytest.mark.no_cover]
+TestCasesAgainstModel = pytest.mark.no_cover(CasesAgainstModel.TestCase)
 TestCasesAgainstModel.settings = settings(
     max_examples=RUNS,
     stateful_step_count=STEPS,
