@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from projections.log import end_of
 
 MAX_BATCH = 5_000
-LEADERLESS_S, ASK_AGAIN_S = 30.0, 0.2
-"""How long a broker that has just started may take until it leads a partition: it looks after thousands one by one."""
-_LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class Stalled(RuntimeError):
@@ -20,20 +19,9 @@ def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
     consumer = _consumer(bootstrap)
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {number: _end(consumer, TopicPartition(topic, number)) for number in sorted(partitions)}
+        return {number: end_of(consumer, TopicPartition(topic, number)) for number in sorted(partitions)}
     finally:
         consumer.close()
-
-
-def _end(consumer: Consumer, partition: TopicPartition) -> int:
-    begun = time.monotonic()
-    while True:
-        try:
-            return int(consumer.get_watermark_offsets(partition, timeout=10)[1])
-        except KafkaException as error:
-            if error.args[0].code() not in _LEADERLESS or time.monotonic() - begun > LEADERLESS_S:
-                raise
-        time.sleep(ASK_AGAIN_S)
 
 
 def records(

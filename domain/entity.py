@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from domain.engines import ActiveEngine
 from domain.events import EntityFlagged, EntityPayment, Reason, RulesActivated, entity_flag_id
 from domain.families import Ready, either, ready
-from domain.histories import Histories, Writes
+from domain.histories import Histories, HistoriesFold, Writes
 from domain.history import History
 from domain.payment import Payment, Refusal
 from domain.rules import ENTITY_KEYS, BadRulePack, Rule, Velocity, is_by_entity, parse_pack
@@ -118,7 +118,7 @@ def _entity_pack(canonical: str) -> EntityPack:
     )
 
 
-class EntityFold:
+class EntityFold(HistoriesFold):
     """The state of one partition of entities.inbound: for each entity a history of payments, bounded like an account's.
 
     `load` and `hot_entities` are as in RiskFold: a state entry by key, and how many histories stay in memory.
@@ -129,7 +129,6 @@ class EntityFold:
     ) -> None:
         self._partition = partition
         self._histories = Histories(load, hot_entities)
-        self._others: Writes = {}
         packs = load(PACKS_KEY)
         entries: list[tuple[str, str]] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
         self._packs = {pack_id: _entity_pack(canonical) for pack_id, canonical in entries}
@@ -223,23 +222,10 @@ class EntityFold:
             offset=offset,
         )
 
-    def take_writes(self) -> Writes:
-        """The state entries that changed since the last call, all at once. Forgets what is too much to keep."""
-        self.begin_writes()
-        writes = self.go_on_writing()
-        assert writes is not None, "all were asked for"
-        return writes
-
-    def begin_writes(self) -> int:
-        """From here on what changed is to be written, as it is now; returns how many histories that are."""
-        self._others = self._engine.take_writes()
+    def _take_others(self) -> Writes:
+        writes: Writes = self._engine.take_writes()
         if self._packs_changed:
             entries = [(pack_id, pack.canonical) for pack_id, pack in self._packs.items()]
-            self._others[PACKS_KEY] = pickle.dumps(entries, 5)
+            writes[PACKS_KEY] = pickle.dumps(entries, 5)
             self._packs_changed = False
-        return self._histories.begin_writes()
-
-    def go_on_writing(self, histories: int | None = None) -> Writes | None:
-        """Write so many histories more, between any two records; all entries once it is done, until then None."""
-        writes = self._histories.go_on_writing(histories)
-        return None if writes is None else {**writes, **self._others}
+        return writes

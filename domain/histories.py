@@ -3,6 +3,7 @@
 What is written out is the state of one moment: a history that changes before its turn is written before it changes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import islice
 
@@ -40,10 +41,10 @@ class Histories:
             self._write(key)
         self._changed[key] = history
 
-    def begin_writes(self) -> int:
-        """From here on all that changed is to be written, as it is now; returns how many histories that are."""
+    def begin_writes(self, others: Writes) -> int:
+        """From here on all that changed is to be written, as it is now, and `others`; returns how many histories."""
         assert not self._waiting, "what was begun before is to be written first"
-        self._waiting, self._changed = self._changed, {}
+        self._waiting, self._changed, self._writes = self._changed, {}, others
         return len(self._waiting)
 
     def go_on_writing(self, count: int | None = None) -> Writes | None:
@@ -66,3 +67,28 @@ class Histories:
         for key in list(islice(self.loaded, max(0, len(self.loaded) - self._most))):
             if key not in self._changed:
                 del self.loaded[key]
+
+
+class HistoriesFold(ABC):
+    """A fold that keeps histories, and little beside them: how its state is written out, at once or in parts."""
+
+    _histories: Histories
+
+    @abstractmethod
+    def _take_others(self) -> Writes:
+        """The state entries beside the histories that changed since the last call."""
+
+    def take_writes(self) -> Writes:
+        """The state entries that changed since the last call, all at once. Forgets what is too much to keep."""
+        self.begin_writes()
+        writes = self.go_on_writing()
+        assert writes is not None, "all were asked for"
+        return writes
+
+    def begin_writes(self) -> int:
+        """From here on what changed is to be written, as it is now; returns how many histories that are."""
+        return self._histories.begin_writes(self._take_others())
+
+    def go_on_writing(self, histories: int | None = None) -> Writes | None:
+        """Write so many histories more, between any two records; all entries once it is done, until then None."""
+        return self._histories.go_on_writing(histories)

@@ -22,7 +22,7 @@ from domain.events import (
     flag_id,
 )
 from domain.families import Check, Measured, Ready, either, ready
-from domain.histories import Histories, Writes
+from domain.histories import Histories, HistoriesFold, Writes
 from domain.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
 from domain.labels import Label, Labels, by_key
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
@@ -84,7 +84,7 @@ class Finding(NamedTuple):
     points: int
 
 
-class RiskFold:
+class RiskFold(HistoriesFold):
     """The state of one partition of payments.inbound.
 
     `load` reads a state entry by key. Histories in use are kept in memory, `hot_accounts` of them; the least
@@ -103,7 +103,6 @@ class RiskFold:
         self._partition = partition
         self._histories = Histories(load, hot_accounts, parse)
         self._loaded = self._histories.loaded
-        self._others: Writes = {}
         self._labels = Labels(load)
         packs = load(PACKS_KEY)
         canonical, number, shadows = pickle.loads(packs) if packs else ([], -1, [])  # noqa: S301 - our own bytes
@@ -308,26 +307,13 @@ class RiskFold:
             scores.append({"pack_id": pack.pack_id, "score": score, "rules": [reason.rule for reason in reasons]})
         return scores
 
-    def take_writes(self) -> Writes:
-        """The state entries that changed since the last call, all at once. Forgets what is too much to keep."""
-        self.begin_writes()
-        writes = self.go_on_writing()
-        assert writes is not None, "all were asked for"
-        return writes
-
-    def begin_writes(self) -> int:
-        """From here on what changed is to be written, as it is now; returns how many histories that are."""
-        self._others = {**self._labels.take_writes(), **self._engine.take_writes()}
+    def _take_others(self) -> Writes:
+        writes: Writes = {**self._labels.take_writes(), **self._engine.take_writes()}
         if self._packs_changed:
             canonical = [[active.pack.canonical for active in packs] for packs in (self._packs, self._shadows)]
-            self._others[PACKS_KEY] = pickle.dumps((canonical[0], self._number, canonical[1]), 5)
+            writes[PACKS_KEY] = pickle.dumps((canonical[0], self._number, canonical[1]), 5)
             self._packs_changed = False
-        return self._histories.begin_writes()
-
-    def go_on_writing(self, histories: int | None = None) -> Writes | None:
-        """Write so many histories more, between any two records; all entries once it is done, until then None."""
-        writes = self._histories.go_on_writing(histories)
-        return None if writes is None else {**writes, **self._others}
+        return writes
 
     def _restate(self, history: History, index: int) -> list[RiskOutput | Conflict]:
         """The decisions after a late payment that it changes, each by the pack that it was made with."""

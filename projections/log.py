@@ -1,9 +1,10 @@
 """A log, record by record: from Kafka here, from the archive in `archive.py`."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from domain.events import DecisionsMade, DuplicateSeen, RiskScored, from_fields
 from schemas.codec import Decoder
@@ -11,6 +12,9 @@ from schemas.codec import Decoder
 MAX_BATCH = 5_000
 _MUCH = 262_144
 """Bytes for which a fetch that gathers does not wait any longer."""
+LEADERLESS_S, ASK_AGAIN_S = 30.0, 0.2
+"""How long a broker that has just started may take until it leads a partition: it looks after thousands one by one."""
+_LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class LogRecord(NamedTuple):
@@ -33,6 +37,18 @@ class Batch(NamedTuple):
     values: Sequence[bytes | None]
 
 
+def end_of(consumer: Consumer, partition: TopicPartition) -> int:
+    """The offset after the last record of a partition; a broker that does not lead it yet is asked again."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(partition, timeout=10)[1])
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() - begun > LEADERLESS_S:
+                raise
+        time.sleep(ASK_AGAIN_S)
+
+
 class KafkaLog:
     """The logs of a broker, read without a consumer group: what was read is for the reader to remember."""
 
@@ -47,7 +63,7 @@ class KafkaLog:
         asking = self._asking = self._asking or self._consumer()  # kept: to connect takes longer than all the answers
         partitions = asking.list_topics(topic, timeout=10).topics[topic].partitions
         marks = {number: TopicPartition(topic, number) for number in sorted(partitions)}
-        return {number: asking.get_watermark_offsets(mark, timeout=10)[1] for number, mark in marks.items()}
+        return {number: end_of(asking, mark) for number, mark in marks.items()}
 
     def read(self, topic: str, partition: int, until: int, start: int = 0) -> Iterator[LogRecord]:
         """The records of a partition from its start, or another offset, up to an offset."""

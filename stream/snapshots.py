@@ -7,22 +7,12 @@ until then a restart goes by the snapshot before, and by the journal since.
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from domain.histories import HistoriesFold, Writes
 from stream.journal import Journal, Record
 
 PARTS, LEAST = 128, 16
 """A snapshot takes so many batches, but each batch packs so many histories at least."""
-
-
-class Fold(Protocol):
-    """A fold that keeps histories."""
-
-    def begin_writes(self) -> int:
-        """From here on what changed is to be written, as it is now; returns how many histories that are."""
-
-    def go_on_writing(self, histories: int | None = None) -> dict[str, bytes | None] | None:
-        """Write so many histories more; all entries that changed once it is done, until then None."""
 
 
 class Snapshots:
@@ -44,7 +34,7 @@ class Snapshots:
         """A record that was folded."""
         self._unwritten.append(record)
 
-    def take_writes(self, fold: Fold) -> dict[str, bytes | None]:
+    def take_writes(self, fold: HistoriesFold) -> Writes:
         """The state entries that changed since the last call; None removes one."""
         unwritten, self._unwritten = self._unwritten, []
         writes = self._journal.add(unwritten)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from console import progress
-from console.progress import _end
+from projections import log
+from projections.log import end_of
 
 
 class Broker:
@@ -23,9 +23,9 @@ class Broker:
 
 
 def test_a_partition_without_a_leader_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "ASK_AGAIN_S", 0)
+    monkeypatch.setattr(log, "ASK_AGAIN_S", 0)
     broker: Any = Broker(KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-    assert _end(broker, TopicPartition("cases.inbox", 5)) == 12
+    assert end_of(broker, TopicPartition("cases.inbox", 5)) == 12
     assert broker.errors == []
 
 
@@ -36,7 +36,7 @@ def test_a_partition_without_a_leader_is_asked_for_again(monkeypatch: pytest.Mon
 def test_any_other_error_and_one_that_lasts_are_raised(
     monkeypatch: pytest.MonkeyPatch, patience_s: float, error: int
 ) -> None:
-    monkeypatch.setattr(progress, "LEADERLESS_S", patience_s)
+    monkeypatch.setattr(log, "LEADERLESS_S", patience_s)
     broker: Any = Broker(error)
     with pytest.raises(KafkaException):
-        _end(broker, TopicPartition("cases.inbox", 5))
+        end_of(broker, TopicPartition("cases.inbox", 5))

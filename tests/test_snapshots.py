@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain.events import TUPLES, to_fields
-from domain.histories import Histories, Writes
+from domain.histories import Histories, HistoriesFold, Writes
 from domain.history import History
 from domain.payment import FIELDS
 from schemas.codec import Decoder, Encoder
@@ -89,6 +89,16 @@ def new_processor(state: State) -> RiskProcessor:
 # -- the histories themselves ---------------------------------------------------------------------------------
 
 
+class HistoriesAlone(HistoriesFold):
+    """A fold of histories with nothing beside them."""
+
+    def __init__(self, histories: Histories) -> None:
+        self._histories = histories
+
+    def _take_others(self) -> Writes:
+        return {}
+
+
 def nothing(_: str) -> bytes | None:
     return None
 
@@ -111,7 +121,7 @@ def test_what_is_written_is_what_stood_when_it_was_begun() -> None:
     histories = Histories(nothing, 10)
     for key in "abc":
         grown(histories, key, 1)
-    assert histories.begin_writes() == 3
+    assert histories.begin_writes({}) == 3
     grown(histories, "c", 2)
     assert histories.go_on_writing(1) is None
     grown(histories, "a", 2)
@@ -119,7 +129,7 @@ def test_what_is_written_is_what_stood_when_it_was_begun() -> None:
     writes = histories.go_on_writing(1)
     assert writes is not None
     assert ids(writes, "a", "b", "c", "d") == [["tx-1"], ["tx-1"], ["tx-1"], []]
-    assert histories.begin_writes() == 3
+    assert histories.begin_writes({}) == 3
     later = histories.go_on_writing()
     assert later is not None
     assert ids(writes | later, "a", "b", "c", "d") == [["tx-1", "tx-2"], ["tx-1"], ["tx-1", "tx-2"], ["tx-1"]]
@@ -129,23 +139,24 @@ def test_the_least_recently_written_leave_memory_but_none_that_changed_since() -
     histories = Histories(nothing, 1)
     for key in "abc":
         grown(histories, key, 1)
-    histories.begin_writes()
+    histories.begin_writes({})
     grown(histories, "a", 2)
     assert histories.go_on_writing() is not None
     assert list(histories.loaded) == ["a", "c"]
-    histories.begin_writes()
+    histories.begin_writes({})
     assert histories.go_on_writing() is not None
     assert list(histories.loaded) == ["a"]
 
 
 def test_a_snapshot_of_many_histories_is_shared_out_among_batches() -> None:
     histories, kept = Histories(nothing, 10_000), Snapshots(0, nothing, 100)
+    fold = HistoriesAlone(histories)
     for number in range(2_560):
         grown(histories, f"acct-{number}", 1)
     for number in range(100):
         kept.note(Record(number, 0, b""))
     waiting = []
-    while not (writes := kept.take_writes(histories)).keys() & {"acct-0"}:
+    while not (writes := kept.take_writes(fold)).keys() & {"acct-0"}:
         waiting.append(len(histories._waiting))
     assert waiting == list(range(2_540, 0, -20)), "twenty with each of 128 batches"
     assert sum(key.startswith("acct-") for key in writes) == 2 * 2_560, "all of them at once: a head and a chunk each"
