@@ -34,22 +34,27 @@ MAX_DECISIONS = 1_000
 """Answers in one record of risk.scored: far below what a record may have in bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The Kafka partition that a processor folds, and what it folds it with."""
+
+    number: int
+    state: StateReader
+    decoder: Decoder
+    encoder: Encoder
+    topics: Topics
+    snapshot_every: int = MAX_RECORDS
+    """Records between two snapshots of its state."""
+
+
 class RiskProcessor:
     """One partition of payments.inbound. Its decoder gives a Transaction as the tuple of `payment.FIELDS`."""
 
-    def __init__(
-        self,
-        partition: int,
-        state: StateReader,
-        codec: tuple[Decoder, Encoder],
-        topics: Topics,
-        snapshot_every: int = MAX_RECORDS,
-    ) -> None:
-        self._partition = partition
-        self._decoder, self._encoder = codec
-        self._topics = topics
-        self._fold = RiskFold(partition, state.get, HOT_ACCOUNTS, self._parse)
-        self._snapshots = Snapshots(partition, state.get, snapshot_every)
+    def __init__(self, of: Partition) -> None:
+        self._partition, self._topics = of.number, of.topics
+        self._decoder, self._encoder = of.decoder, of.encoder
+        self._fold = RiskFold(of.number, of.state.get, HOT_ACCOUNTS, self._parse)
+        self._snapshots = Snapshots(of.number, of.state.get, of.snapshot_every)
         for record in self._snapshots.read():
             self._read(record)
 
@@ -117,19 +122,11 @@ class RiskProcessor:
 class EntityProcessor:
     """One partition of entities.inbound."""
 
-    def __init__(
-        self,
-        partition: int,
-        state: StateReader,
-        codec: tuple[Decoder, Encoder],
-        topics: Topics,
-        snapshot_every: int = MAX_RECORDS,
-    ) -> None:
-        self._partition = partition
-        self._decoder, self._encoder = codec
-        self._topics = topics
-        self._fold = EntityFold(partition, state.get, HOT_ENTITIES)
-        self._snapshots = Snapshots(partition, state.get, snapshot_every)
+    def __init__(self, of: Partition) -> None:
+        self._partition, self._topics = of.number, of.topics
+        self._decoder, self._encoder = of.decoder, of.encoder
+        self._fold = EntityFold(of.number, of.state.get, HOT_ENTITIES)
+        self._snapshots = Snapshots(of.number, of.state.get, of.snapshot_every)
         for record in self._snapshots.read():
             self._read(record)
 
@@ -164,18 +161,10 @@ class EntityProcessor:
 class CaseProcessor:
     """One partition of cases.inbox. What changes of its state is written with each batch: there are no snapshots."""
 
-    def __init__(
-        self,
-        partition: int,
-        state: StateReader,
-        codec: tuple[Decoder, Encoder],
-        topics: Topics,
-        snapshot_every: int = MAX_RECORDS,  # noqa: ARG002
-    ) -> None:
-        self._partition = partition
-        self._decoder, self._encoder = codec
-        self._topics = topics
-        self._fold = CaseFold(state.get, lambda: iter(state.keys()))
+    def __init__(self, of: Partition) -> None:
+        self._partition, self._topics = of.number, of.topics
+        self._decoder, self._encoder = of.decoder, of.encoder
+        self._fold = CaseFold(of.state.get, lambda: iter(of.state.keys()))
 
     def process(self, records: Sequence[Record]) -> list[Emission]:
         """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
@@ -223,7 +212,7 @@ def quarantine(
 class _Factory:
     """Builds a partition's processor where the operator runs; crosses to Flink's workers, so it holds plain data."""
 
-    kind: Callable[[int, StateReader, tuple[Decoder, Encoder], Topics, int], Processor]
+    kind: Callable[[Partition], Processor]
     topics: Topics
     registry_url: str
 
@@ -231,7 +220,8 @@ class _Factory:
         registry = Registry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
         decoder = Decoder(registry.schema_text, {"Transaction": FIELDS})
-        return self.kind(partition, state, (decoder, Encoder(registry.ids(), TUPLES)), self.topics, snapshot_every)
+        encoder = Encoder(registry.ids(), TUPLES)
+        return self.kind(Partition(partition, state, decoder, encoder, self.topics, snapshot_every))
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:

@@ -26,7 +26,7 @@ from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
 from stream.journal import Record
 from stream.microbatch import Emission
-from stream.processors import CaseProcessor, EntityProcessor, RiskProcessor
+from stream.processors import CaseProcessor, EntityProcessor, Partition, RiskProcessor
 from tests.test_entity import SHOP
 from tests.test_processors import State
 from tests.test_schemas import ENCODER, IDS, TEXTS
@@ -135,13 +135,13 @@ class Recorder:
         self.logs: Recording = {topic: [[] for _ in range(PARTITIONS)] for topic in TOPICS.decision_logs}
         self._read = {(topic, number): 0 for topic in TOPICS.decision_logs for number in range(PARTITIONS)}
         states = [State() for _ in range(3 * PARTITIONS)]
-        kinds: list[tuple[str, Callable[..., Any]]] = [
+        kinds: list[tuple[str, Callable[[Partition], Any]]] = [
             (TOPICS.payments_inbound, RiskProcessor),
             (TOPICS.entities_inbound, EntityProcessor),
             (TOPICS.cases_inbox, CaseProcessor),
         ]
         self._jobs = {
-            (topic, number): kind(number, states.pop(), CODEC, TOPICS)
+            (topic, number): kind(Partition(number, states.pop(), *CODEC, TOPICS))
             for topic, kind in kinds
             for number in range(PARTITIONS)
         }

@@ -36,7 +36,7 @@ from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
 from schemas.topics import Topics
 from stream.journal import Record
-from stream.processors import CaseProcessor, EntityProcessor, RiskProcessor
+from stream.processors import CaseProcessor, EntityProcessor, Partition, RiskProcessor
 from tests.conftest import command_line
 from tests.test_case import NOON, REASON, close, flag, restated
 from tests.test_case_commands import asked, case_of, history
@@ -252,14 +252,14 @@ def test_a_job_keeps_its_engine_and_quarantines_what_it_does_not_know(kind: Any)
     state, out = State(), []
     values = [to_fields(activation(2, "ana")), {**SECOND[1], "engine": 99}, {**SECOND[1], "engine": 1}]
     for offset, data in enumerate(values):
-        processor = kind(4, state, codec, Topics())  # restored before each record
+        processor = kind(Partition(4, state, *codec, Topics()))  # restored before each record
         out += processor.process([Record(offset, 1_000, ENCODER.encode("EngineActivated", data))])
         state.write(processor.take_writes())
     reports = [Decoder(TEXTS.get).decode(each.value)[1] for each in out]
     assert [(report["reason"], report["offset"]) for report in reports] == [
         ("unknown_engine", 1), ("engine_went_back", 2),
     ]  # fmt: skip
-    assert kind(4, state, codec, Topics())._fold.engine == 2
+    assert kind(Partition(4, state, *codec, Topics()))._fold.engine == 2
 
 
 # -- the control store ------------------------------------------------------------------------------------

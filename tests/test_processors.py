@@ -14,7 +14,7 @@ from schemas.topics import Topics
 from stream import processors
 from stream.journal import Record
 from stream.microbatch import Emission
-from stream.processors import EntityProcessor, RiskProcessor
+from stream.processors import EntityProcessor, Partition, RiskProcessor
 from tests.test_entity import PACK, activation, crowd, sent
 from tests.test_risk import NOON, payment
 from tests.test_schemas import ENCODER, IDS, TEXTS
@@ -66,7 +66,7 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
     codec = Decoder(TEXTS.get), ENCODER
     state = State()
     out: dict[tuple[str, int], dict[str, Any]] = {}
-    processor, log = EntityProcessor(5, state, codec, Topics()), records()
+    processor, log = EntityProcessor(Partition(5, state, *codec, Topics())), records()
     position = 0
     while position < len(log):
         batch = log[position : position + size]
@@ -76,7 +76,7 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
             place = emission.topic.decode(), data["offset"]
             assert out.setdefault(place, data) == data  # delivered again: the very same
         if crash_at is not None and position >= crash_at:  # the state of this batch and its position are lost
-            crash_at, processor = None, EntityProcessor(5, state, codec, Topics())
+            crash_at, processor = None, EntityProcessor(Partition(5, state, *codec, Topics()))
             continue
         state.write(processor.take_writes())
         position += size
@@ -92,13 +92,13 @@ def test_risk_decisions_come_out_alike_when_histories_are_cold(
     monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
     log = [Record(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
-    whole = RiskProcessor(3, State(), codec, Topics())
+    whole = RiskProcessor(Partition(3, State(), *codec, Topics()))
     expected = [each for record in log for each in decided(whole.process([record]))]
     assert [each["transaction_id"] for each in expected if "reasons" in each] == ["a-20", "b-20"]
     state = State()
     found: list[dict[str, Any]] = []
     for record in log:
-        processor = RiskProcessor(3, state, codec, Topics(), snapshot_every)
+        processor = RiskProcessor(Partition(3, state, *codec, Topics(), snapshot_every))
         found += decided(processor.process([record]))
         state.write(processor.take_writes())
     assert found == expected

@@ -13,7 +13,7 @@ from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
 from stream import journal, processors, snapshots
 from stream.journal import Record
-from stream.processors import RiskProcessor
+from stream.processors import Partition, RiskProcessor
 from stream.snapshots import Snapshots
 from tests.test_processors import State, decided
 from tests.test_risk import COMMON, HOUR_MS, NOON, activated, admitted, label, pack_of, payment
@@ -83,7 +83,7 @@ CODEC = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
 
 
 def new_processor(state: State) -> RiskProcessor:
-    return RiskProcessor(3, state, CODEC, Topics(), snapshot_every=9)
+    return RiskProcessor(Partition(3, state, *CODEC, Topics(), snapshot_every=9))
 
 
 # -- the histories themselves ---------------------------------------------------------------------------------
