@@ -78,6 +78,7 @@ class Intake:
                 "bootstrap.servers": bootstrap,
                 "partitioner": "murmur2_random",  # the same as Java's: an account's records share one number everywhere
                 "enable.idempotence": True,
+                "log_level": 3,  # a broker that has just started makes it warn and ask again
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "message.max.bytes": 16 << 20,

@@ -38,6 +38,7 @@ class PartitionWriter:
                 "bootstrap.servers": bootstrap,
                 "partitioner": "murmur2_random",  # the same as Java's
                 "enable.idempotence": True,
+                "log_level": 3,  # a broker that has just started makes it warn and ask again
                 "acks": "all",
                 "linger.ms": 5,
                 "message.timeout.ms": int(DELIVERY_S * 1000),
