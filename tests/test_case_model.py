@@ -28,7 +28,7 @@ from projections.case_history import Known, as_of
 from projections.case_view import CaseView, project
 from tests.test_case import REASON, flag, restated
 
-RUNS = int(os.environ.get("FRAUDCASE_HYPOTHESIS_RUNS", "300"))
+RUNS = int(os.environ.get("FRAUDCASE_HYPOTHESIS_RUNS", "150"))
 STEPS = 50
 HOUR_MS = 3_600_000
 SNOOZES_MS = {0: 0, 1: HOUR_MS, 31: 31 * 24 * HOUR_MS}

@@ -127,7 +127,6 @@ def test_labels_from_a_file_are_written_once(settings: Settings, command: CliRun
     assert (second["written"], second["known_already"]) == (0, frauds)
     assert set(labels_on(settings, account).values()) == {1}
     assert len(labels_on(settings, account)) == frauds * settings.partitions
-    settle(settings)
 
 
 @contextmanager
@@ -165,7 +164,6 @@ def test_an_activated_pack_decides_in_every_partition(settings: Settings, comman
         assert sum(bool(event.rules) for event in decided) == BURST - 1
         states = {row["pack_id"]: row["state"] for row in run(command, "rules", "list")}
         assert (states[before], states[pack.pack_id]) == ("retired", "active")
-    settle(settings)
 
 
 def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]:

@@ -56,8 +56,7 @@ def test_what_other_rules_would_have_done(
     send_generated(intake, map(of_whatif, islice(Traffic(options), PAYMENTS)), None, lambda _: None)
     intake.flush()
     answers.wait_for(sent.places)
-    settle(settings)
-    after = replay(settings, "kafka").document
+    after = settle(settings).document
     recorded = {name: after[name] - before[name] for name in ("cases_opened", "cases_escalated", "flags")}  # type: ignore[operator]
     same = said(command, "--rules", "default", *stretch)
     assert same["payments"] == PAYMENTS
