@@ -12,13 +12,11 @@ from infra.services import WEBHOOKS, metrics_port
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow, WebhookRow
 from migrations.store import connect
-from projections.log import as_record
-from projections.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics
+from projections.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics, take
 from schemas.codec import Decoder
 from schemas.registry import Registry
 
-SENDERS, AT_ONCE, MAX_BATCH = 8, 64, 500
-POLL_S = 0.5
+SENDERS, AT_ONCE = 8, 64
 
 
 class Sender:
@@ -66,7 +64,7 @@ def main() -> None:
     consumer.subscribe([topic])
     serve_metrics(metrics_port(settings, WEBHOOKS))
     while not stop.is_set:
-        records = [as_record(message) for message in consumer.consume(MAX_BATCH, timeout=POLL_S)]
+        records = take(consumer)
         if records:
             webhooks.take_in([(event, record) for record in records for event, _ in decoded(decoder, [record])])
             consumer.commit(asynchronous=True)

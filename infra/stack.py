@@ -276,10 +276,11 @@ def _is_taken(port: int) -> bool:
 
 
 def _holder(port: int) -> str | None:
-    """Who listens there, as far as that can be seen."""
+    """Who listens there, as far as that can be seen: not who was killed and whose socket outlives it by a moment."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+            listens = connection.status == psutil.CONN_LISTEN and connection.pid is not None
+            if listens and connection.laddr and connection.laddr.port == port:
                 return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         pass

@@ -14,8 +14,7 @@ from confluent_kafka import Consumer
 from domain.case_chain import next_steps
 from domain.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
 from projections.every_partition import BY_KEY, Addressed, PartitionWriter, partitions_of
-from projections.log import arrived, as_record
-from projections.worker import EVENTS, POLL_S, WRITTEN, Stop, decoded, parser, serve_metrics
+from projections.worker import EVENTS, WRITTEN, Stop, decoded, parser, serve_metrics, take
 from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
 
@@ -91,14 +90,14 @@ def main() -> None:
     consumer.subscribe([source])
     serve_metrics(known.metrics_port)
     while not stop.is_set:
-        messages = arrived(consumer, POLL_S)
-        if not messages:
+        taken = take(consumer)
+        if not taken:
             continue
-        events = [event for event, _ in decoded(decoder, map(as_record, messages))]
+        events = [event for event, _ in decoded(decoder, taken)]
         records, chained = next_records(events, partitions, encoder), steps(events, encoder)
         if stop.persist(partial(writer.write, records)) and stop.persist(partial(inbox.write, chained)):
-            consumer.commit(asynchronous=False)
-        EVENTS.labels(NAME, source).inc(len(messages))
+            consumer.commit(asynchronous=True)
+        EVENTS.labels(NAME, source).inc(len(taken))
         WRITTEN.labels(NAME, "labels").inc(len(records) // len(partitions))
         WRITTEN.labels(NAME, "steps").inc(len(chained))
     consumer.close()

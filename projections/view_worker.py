@@ -12,8 +12,7 @@ from domain.events import CaseAnswer, SequencedCaseEvent
 from projections.case_history import Known
 from projections.case_table import CaseTable
 from projections.case_view import CaseView, event_item, project
-from projections.log import arrived, as_record
-from projections.worker import EVENTS, PARKED, POLL_S, WRITTEN, Stop, complain, decoded
+from projections.worker import EVENTS, PARKED, WRITTEN, Stop, complain, decoded, take
 from schemas.codec import Decoder
 
 NAME = "case-views"
@@ -143,12 +142,12 @@ def _keep(consumer: Consumer, topic: str, decoder: Decoder, held: Target, stay: 
         projector.apply(events)
 
     while not stop.is_set:
-        messages = arrived(consumer, POLL_S)
-        if not messages:
+        taken = take(consumer)
+        if not taken:
             stay()
             continue
-        events = decoded(decoder, map(as_record, messages))
+        events = decoded(decoder, taken)
         if stop.persist(partial(write, events)):
             consumer.commit(asynchronous=True)
-        EVENTS.labels(NAME, topic).inc(len(messages))
-        WRITTEN.labels(NAME, "events").inc(len(messages))
+        EVENTS.labels(NAME, topic).inc(len(taken))
+        WRITTEN.labels(NAME, "events").inc(len(taken))

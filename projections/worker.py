@@ -9,6 +9,7 @@ from types import FrameType
 from typing import ParamSpec, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka import Consumer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import HTTPError
 from prometheus_client import Counter, Gauge, start_http_server
@@ -16,7 +17,7 @@ from prometheus_client import Counter, Gauge, start_http_server
 from domain.events import CaseEvent, from_fields
 from projections.case_history import Known
 from projections.every_partition import NotAcknowledged
-from projections.log import LogRecord
+from projections.log import LogRecord, arrived, as_record
 from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 
@@ -101,6 +102,22 @@ def complain(message: str) -> None:
     """Say what is wrong where the stack keeps a worker's output."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+def take(consumer: Consumer) -> list[LogRecord]:
+    """What has come, as soon as there is something; empty after POLL_S. Raises KafkaException.
+
+    A worker that waited for a store for longer than brokers wait for a worker is told so where a record would be, and
+    then reads on from what it had committed: what the client library gets over by itself, it complains of.
+    """
+    records: list[LogRecord] = []
+    for message in arrived(consumer, POLL_S):
+        error = message.error()
+        if error is None or error.fatal():
+            records.append(as_record(message))
+        else:
+            complain(f"Kafka: {error.str()}")
+    return records
 
 
 def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[Known]:

