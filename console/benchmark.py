@@ -37,7 +37,17 @@ from generator.traffic import Generated, Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import JOBS, cluster
 from infra.parts import Part, python
-from infra.services import CASE_JOB, CASE_VIEWS, RISK_JOB, job_arguments, jobs, runs, service_name, services
+from infra.services import (
+    CASE_JOB,
+    CASE_VIEWS,
+    RISK_JOB,
+    checkpoints,
+    job_arguments,
+    jobs,
+    runs,
+    service_name,
+    services,
+)
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
 from projections.log import KafkaLog, LogRecord, answers_in
@@ -318,7 +328,7 @@ def wait_until_caught_up(settings: Settings) -> None:
 
 def once_more(settings: Settings, contender: Contender) -> Contender:
     """The risk job from the start of its log again: what it answers now comes after what it answered before."""
-    shutil.rmtree(settings.home / "checkpoints" / service_name(settings, RISK_JOB))
+    shutil.rmtree(checkpoints(settings, RISK_JOB))
     return replace(contender, begin=KafkaLog(settings.kafka_bootstrap).ends(contender.topic))
 
 

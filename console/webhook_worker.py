@@ -16,7 +16,8 @@ from projections.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics, ta
 from schemas.codec import Decoder
 from schemas.registry import Registry
 
-SENDERS, AT_ONCE = 8, 64
+SENDERS, AT_ONCE, MAX_BATCH = 8, 64, 500
+POLL_S = 0.5
 
 
 class Sender:
@@ -64,7 +65,7 @@ def main() -> None:
     consumer.subscribe([topic])
     serve_metrics(metrics_port(settings, WEBHOOKS))
     while not stop.is_set:
-        records = take(consumer)
+        records = take(consumer, POLL_S, MAX_BATCH)
         if records:
             webhooks.take_in([(event, record) for record in records for event, _ in decoded(decoder, [record])])
             consumer.commit(asynchronous=True)

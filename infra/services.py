@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from infra.errors import StackError
 from infra.flink_cluster import cluster
@@ -83,9 +84,14 @@ def metrics_port(settings: Settings, name: str) -> int:
     return settings.metrics_port + METRICS_PORTS[name]
 
 
+def checkpoints(settings: Settings, name: str) -> Path:
+    """Where a job keeps its checkpoints."""
+    return (settings.home / "checkpoints" / service_name(settings, name)).resolve()
+
+
 def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
     """What a job needs to know wherever it runs."""
-    folder = (settings.home / "checkpoints" / service_name(settings, name)).resolve()
+    folder = checkpoints(settings, name)
     folder.mkdir(parents=True, exist_ok=True)
     return (
         *("--bootstrap", settings.kafka_bootstrap, "--registry", settings.registry_url),

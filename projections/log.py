@@ -167,13 +167,13 @@ def _left(consumer: Consumer, records: int) -> list[Message]:
     return messages
 
 
-def arrived(consumer: Consumer, wait_s: float) -> list[Message]:
-    """What has come, at most MAX_BATCH messages, as soon as there is one; empty after the wait.
+def arrived(consumer: Consumer, wait_s: float, most: int = MAX_BATCH) -> list[Message]:
+    """What has come, at most so many messages, as soon as there is one; empty after the wait.
 
     `consume` alone waits for its whole time, unless it gets as many as it may take.
     """
     first = consumer.poll(wait_s)
-    return [] if first is None else [first, *consumer.consume(MAX_BATCH - 1, timeout=0)]
+    return [] if first is None else [first, *consumer.consume(most - 1, timeout=0)]
 
 
 def as_record(message: Message) -> LogRecord:

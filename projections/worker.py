@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge, start_http_server
 from domain.events import CaseEvent, from_fields
 from projections.case_history import Known
 from projections.every_partition import NotAcknowledged
-from projections.log import LogRecord, arrived, as_record
+from projections.log import MAX_BATCH, LogRecord, arrived, as_record
 from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 
@@ -104,14 +104,14 @@ def complain(message: str) -> None:
     sys.stderr.flush()
 
 
-def take(consumer: Consumer) -> list[LogRecord]:
-    """What has come, as soon as there is something; empty after POLL_S. Raises KafkaException.
+def take(consumer: Consumer, wait_s: float = POLL_S, most: int = MAX_BATCH) -> list[LogRecord]:
+    """What has come, as soon as there is something; empty after the wait. Raises KafkaException.
 
     A worker that waited for a store for longer than brokers wait for a worker is told so where a record would be, and
     then reads on from what it had committed: what the client library gets over by itself, it complains of.
     """
     records: list[LogRecord] = []
-    for message in arrived(consumer, POLL_S):
+    for message in arrived(consumer, wait_s, most):
         error = message.error()
         if error is None or error.fatal():
             records.append(as_record(message))
