@@ -18,6 +18,7 @@ from domain.histories import Histories, HistoriesFold, Writes
 from domain.history import History
 from domain.payment import Payment, Refusal
 from domain.rules import ENTITY_KEYS, BadRulePack, Rule, Velocity, is_by_entity, parse_pack
+from domain.state_pickles import read_pickle
 
 MAX_PACKS: Final = 64
 """Rule packs that a partition knows, those that were activated last: a payment comes soon after it was decided."""
@@ -130,7 +131,7 @@ class EntityFold(HistoriesFold):
         self._partition = partition
         self._histories = Histories(load, hot_entities)
         packs = load(PACKS_KEY)
-        entries: list[tuple[str, str]] = pickle.loads(packs) if packs else []  # noqa: S301 - our own bytes
+        entries: list[tuple[str, str]] = read_pickle(packs) if packs else []
         self._packs = {pack_id: _entity_pack(canonical) for pack_id, canonical in entries}
         self._packs_changed = False
         self._engine = ActiveEngine(load)

@@ -7,12 +7,13 @@ long the history is.
 import pickle
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
-from io import BytesIO
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from domain.events import Reason
 from domain.payment import Payment
+from domain.record import rebuild
+from domain.state_pickles import read_pickle
 
 MAX_WINDOW_MS: Final = 35 * 86_400_000
 """How far back in time a rule may look."""
@@ -301,11 +302,20 @@ class History:
         self._sum_from(0)
 
 
+_CLASSES: Final = {
+    ("domain.history", "Decision"): Decision,
+    ("domain.history", "Confirmed"): Confirmed,
+    ("domain.reason", "Reason"): Reason,
+    ("msgspec._utils", "rebuild"): rebuild,
+}
+"""The classes in the state of histories, by every name that they have had."""
+
+
 def _head(packed: bytes) -> tuple[Any, ...]:
     try:
-        return tuple(pickle.loads(packed))  # noqa: S301 - our own bytes
+        return tuple(read_pickle(packed, _CLASSES))
     except pickle.UnpicklingError:  # from when a reason was made empty, and its fields came after
-        *rest, standing = _Earlier(BytesIO(packed)).load()
+        *rest, standing = read_pickle(packed, {**_CLASSES, ("domain.reason", "Reason"): _EarlierReason})
         return *rest, {
             order: Decision(score, tuple(each.now for each in by)) for order, (score, by) in standing.items()
         }
@@ -316,11 +326,6 @@ class _EarlierReason:
         self.now = Reason(**dict(zip(Reason.__struct_fields__, values, strict=False)))
 
 
-class _Earlier(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        return _EarlierReason if name == Reason.__name__ else super().find_class(module, name)
-
-
 def _payment(held: bytes | tuple[Any, ...], parse: Parse | None) -> Payment:
     if not isinstance(held, bytes):
         return Payment(*held)
@@ -329,7 +334,7 @@ def _payment(held: bytes | tuple[Any, ...], parse: Parse | None) -> Payment:
 
 
 def _unpickled(packed: bytes | None) -> list[Entry]:
-    entries: list[Entry] = pickle.loads(packed) if packed else []  # noqa: S301 - our own bytes
+    entries: list[Entry] = read_pickle(packed, _CLASSES) if packed else []
     return entries
 
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from domain.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, Confirmed, Facts, Spec
 from domain.payment import Payment
+from domain.state_pickles import read_pickle
 
 MAX_LABELS: Final = 50_000
 """Labels kept in a partition: past it, the page that was read first leaves."""
@@ -56,6 +57,10 @@ _KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], 
 }
 
 
+_CLASSES: Final = {("domain.labels", "Label"): Label}
+"""The class in the state of labels, by every name that it has had."""
+
+
 class Labels:
     """The labels of one partition, by what they name, each list in event-time order."""
 
@@ -69,9 +74,9 @@ class Labels:
         head = load(HEAD_KEY)
         if head is None:
             return
-        numbers, newest_ms = pickle.loads(head)  # noqa: S301 - our own bytes
+        numbers, newest_ms = read_pickle(head)
         for number in numbers:
-            self._pages[number] = pickle.loads(load(_page_key(number)) or b"")  # noqa: S301
+            self._pages[number] = read_pickle(load(_page_key(number)) or b"", _CLASSES)
             for label in self._pages[number]:
                 self._index(label)
         self._newest_ms = newest_ms

@@ -34,3 +34,8 @@ def types_of(kind: type[Record]) -> dict[str, Any]:
 def defaults_of(kind: type[Record]) -> dict[str, Any]:
     """The fields that may be left out, and what they hold then."""
     return {each.name: each.default for each in msgspec.structs.fields(kind) if not each.required}
+
+
+def rebuild(kind: type[Made], fields: dict[str, Any]) -> Made:
+    """Return a record of `kind` with these fields: what pickles of records call msgspec's function of this name for."""
+    return kind(**fields)

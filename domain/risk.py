@@ -27,6 +27,7 @@ from domain.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
 from domain.labels import Label, Labels, by_key
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
 from domain.rules import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
+from domain.state_pickles import read_pickle
 
 MAX_SHADOWS: Final = 4
 """Packs that may look on at a time: each is evaluated for every payment."""
@@ -105,7 +106,7 @@ class RiskFold(HistoriesFold):
         self._loaded = self._histories.loaded
         self._labels = Labels(load)
         packs = load(PACKS_KEY)
-        canonical, number, shadows = pickle.loads(packs) if packs else ([], -1, [])  # noqa: S301 - our own bytes
+        canonical, number, shadows = read_pickle(packs) if packs else ([], -1, [])
         self._packs = [activate(text) for text in canonical]
         self._shadows = [activate(text) for text in shadows]
         self._packs_changed = False

@@ -8,6 +8,8 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from domain.state_pickles import read_pickle
+
 MAX_RECORDS, MAX_BATCHES = 32_768, 1_024
 """When a snapshot is due, if nobody says otherwise. More records make a restart slower, fewer cost more often."""
 GOLDEN = 0.618_034
@@ -37,7 +39,7 @@ class Journal:
     def read(self) -> Iterator[Record]:
         """The records since the last snapshot, in order: to be read once, on start."""
         while (entry := self._load(f"{KEY}{self._next}")) is not None:
-            records = pickle.loads(entry)  # noqa: S301 - our own bytes
+            records = read_pickle(entry)
             self._next += 1
             self._records += len(records)
             yield from map(Record._make, records)
