@@ -5,8 +5,8 @@ import json
 from functools import cache
 from typing import Any
 
-from domain.events import TYPES, Event, FlaggedPayment, Reason, to_fields
 from domain.record import defaults_of
+from domain.record_types import TYPES, Event, FlaggedPayment, Reason, to_fields
 
 
 def canonical(event: Event) -> bytes:

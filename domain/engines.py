@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
-from domain.events import EngineActivated
 from domain.payment import Refusal
+from domain.record_types import EngineActivated
 
 ACTIVATIONS = UUID("0c9a4c0e-1d0b-5b57-9f5e-6b8e2a7f4d31")
 ENGINE_KEY: Final = "\x1fengine"

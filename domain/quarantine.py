@@ -2,8 +2,8 @@
 
 import hashlib
 
-from domain.events import Quarantined
 from domain.payment import Refusal
+from domain.record_types import Quarantined
 
 
 def report(

@@ -40,7 +40,7 @@ def services(settings: Settings) -> tuple[Part, ...]:
         _process(settings),
         _console(settings),
         _webhooks(settings),
-        _of_console(settings, VERIFIER, "console.view_verifier"),
+        _of_console(settings, VERIFIER, "console.workers.view_verifier"),
     )
     return (*cluster(settings), *jobs(settings), *workers, *clock)
 
@@ -151,14 +151,14 @@ def runs(address: str, name: str) -> Callable[[], bool]:
 
 
 def _case_views(settings: Settings) -> Part:
-    return _of_console(settings, CASE_VIEWS, "console.view_worker")
+    return _of_console(settings, CASE_VIEWS, "console.workers.case_views")
 
 
 def _archive(settings: Settings) -> Part:
     part = _worker(
         settings,
         ARCHIVE,
-        "projections.archive_worker",
+        "projections.archive.worker",
         *("--s3-url", settings.s3_url, "--bucket", settings.bucket, "--last-head", str(settings.last_head.resolve())),
         *("--lock-mode", settings.audit_lock_mode, "--lock-days", str(settings.audit_lock_days)),
     )
@@ -170,7 +170,7 @@ def _process(settings: Settings) -> Part:
 
 
 def _clock(settings: Settings) -> Part:
-    return _worker(settings, CLOCK, "console.clock", "--every", str(settings.clock_every_s))
+    return _worker(settings, CLOCK, "console.workers.clock", "--every", str(settings.clock_every_s))
 
 
 def _console(settings: Settings) -> Part:
@@ -186,7 +186,7 @@ def _console(settings: Settings) -> Part:
 
 
 def _webhooks(settings: Settings) -> Part:
-    return _of_console(settings, WEBHOOKS, "console.webhook_worker")
+    return _of_console(settings, WEBHOOKS, "console.workers.webhooks")
 
 
 def _of_console(settings: Settings, name: str, module: str) -> Part:

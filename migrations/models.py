@@ -172,7 +172,7 @@ class WebhookDeliveryRow(Base):
 
 
 class EngineRow(Base):
-    """An engine that was put in force, or is being put so; see `console/engines.py`."""
+    """An engine that was put in force, or is being put so; see `console/rules/engines.py`."""
 
     __tablename__ = "engine_activations"
 

@@ -11,10 +11,10 @@ from functools import partial
 
 from confluent_kafka import Consumer
 
-from domain.case_chain import next_steps
-from domain.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
-from projections.every_partition import BY_KEY, Addressed, PartitionWriter, partitions_of
-from projections.worker import EVENTS, WRITTEN, Stop, decoded, parser, serve_metrics, take
+from domain.cases.chain import next_steps
+from domain.record_types import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
+from projections.logs.partition_writer import BY_KEY, Addressed, PartitionWriter, partitions_of
+from projections.logs.worker import EVENTS, WRITTEN, Stop, decoded, parser, serve_metrics, take
 from schemas.codec import Decoder, Encoder
 from schemas.registry import Registry
 

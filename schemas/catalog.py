@@ -1,4 +1,4 @@
-"""The Avro schemas of every record type, by name and version: files beside this module, `<record>.v<version>.avsc`."""
+"""The Avro schemas of every record type, by name and version: files `avro/<log>/<record>.v<version>.avsc`."""
 
 import json
 import re
@@ -31,7 +31,8 @@ class Schema:
 def all_schemas() -> tuple[Schema, ...]:
     """Every schema, each record's versions in ascending order."""
     found = []
-    for file in files("schemas").iterdir():
+    folders = [folder for folder in files("schemas").joinpath("avro").iterdir() if folder.is_dir()]
+    for file in (file for folder in folders for file in folder.iterdir()):
         matched = _FILE.fullmatch(file.name)
         if matched:
             text = file.read_text(encoding="utf-8")

@@ -4,9 +4,10 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from domain.case_fold import CaseFold
-from domain.entity import EntityFold
-from domain.events import (
+from domain.cases.fold import CaseFold
+from domain.payment import FIELDS, Payment, Refusal, admit_row
+from domain.quarantine import key_of, report
+from domain.record_types import (
     TUPLES,
     DuplicateSeen,
     EntityFlagged,
@@ -15,9 +16,8 @@ from domain.events import (
     RiskScored,
     to_fields,
 )
-from domain.payment import FIELDS, Payment, Refusal, admit_row
-from domain.quarantine import key_of, report
-from domain.risk import Conflict, RiskFold
+from domain.risk.entity_fold import EntityFold
+from domain.risk.fold import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry
 from schemas.topics import Topics

@@ -8,7 +8,7 @@ until then a restart goes by the snapshot before, and by the journal since.
 import gc
 from collections.abc import Callable, Iterator
 
-from domain.histories import HistoriesFold, Writes
+from domain.risk.histories import HistoriesFold, Writes
 from stream.journal import Journal, Record
 
 PARTS, LEAST = 128, 16

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from console import system
+from console.system import lifecycle as system
 from infra.settings import CHECKOUT, Settings
 from infra.stack import reset
 from migrations.store import connect, upgrade
-from tests.postgres import find_binaries, private_cluster
+from tests.support.postgres import find_binaries, private_cluster
 
 STREAMS = CHECKOUT.parent / "shared" / "data" / "canonical"
 """Labelled payments of third parties, in no repository: whoever has them, puts them beside the project."""

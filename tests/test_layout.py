@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+FOUND: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"][
+    "include"
+]
+PACKAGES = [pattern.removesuffix("*") for pattern in FOUND]
 ALLOWED = {
     "schemas": set(),
     "domain": set(),

@@ -7,27 +7,27 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import Gauge
 
-from console.board_feed import BoardFeed
-from console.case_desk import CaseDesk
-from console.live_feed import LiveFeed, Sources
-from console.vault import Vault
+from console.cases.archived_payments import ArchivedPayments
+from console.cases.attachments import Attachments
+from console.cases.board_feed import BoardFeed
+from console.cases.desk import CaseDesk
+from console.cases.timelines import Timelines
+from console.history.whatif_job import WhatifJobs
+from console.history.whatif_runs import runs_of
+from console.monitor.feed import LiveFeed, Sources
+from console.people.open_id import OpenId, provider_from
+from console.privacy.vault import Vault
 from console.web.app import create_app
-from console.web.attachments import Attachments
-from console.web.doors import Doors
-from console.web.open_id import OpenId, provider_from
-from console.web.page_parts import PageParts
-from console.web.past import ArchivedPayments
-from console.web.requests import Requests
-from console.web.timelines import Timelines
-from console.webhook_worker import webhooks_of
-from console.whatif_job import WhatifJobs
-from console.whatif_runs import runs_of
-from console.work import bucket, control_store, live_case_table, people, rules_log, topics, vault
+from console.web.idempotency import Requests
+from console.web.pages.parts import PageParts
+from console.web.services import Doors
+from console.wiring import bucket, control_store, live_case_table, people, rules_log, topics, vault
+from console.workers.webhooks import webhooks_of
 from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
 from migrations.store import connect
-from projections.archive_columns import ArchiveColumns
-from projections.worker import serve_metrics
+from projections.archive.columns import ArchiveColumns
+from projections.logs.worker import serve_metrics
 
 TIMELINES = Gauge("fraudcase_console_timelines", "Timelines in memory; the table is asked for others")
 SWITCH_S = 0.0005

@@ -7,27 +7,26 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from console.web import (
-    api_attachments,
-    api_cases,
-    api_commands,
-    api_erasures,
-    api_events,
-    api_people,
-    api_queue,
-    api_self,
-    api_webhooks,
-    pages,
-    problems,
-    sign_in,
-    sign_in_elsewhere,
+from console.web import problems
+from console.web.api import (
+    attachments,
+    cases,
+    commands,
+    erasures,
+    events,
+    people,
+    queue,
+    self,
+    webhooks,
 )
-from console.web.doors import Doors
 from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
-from console.web.page_parts import PageParts
+from console.web.pages import routes as page_routes
+from console.web.pages.parts import PageParts
+from console.web.pages.rendering import FOLDER
 from console.web.problems import PlainProblems, Problem, answer
-from console.web.rendering import FOLDER
+from console.web.services import Doors
+from console.web.sign_in import oidc, password
 
 
 def create_app(doors: Doors, parts: PageParts) -> FastAPI:
@@ -44,18 +43,18 @@ def create_app(doors: Doors, parts: PageParts) -> FastAPI:
     app.state.page_parts = parts
     app.router.route_class = GuardedRoute
     for area in (
-        api_self,
-        api_people,
-        api_queue,
-        api_cases,
-        api_commands,
-        api_attachments,
-        api_webhooks,
-        api_erasures,
-        api_events,
-        sign_in,
-        sign_in_elsewhere,
-        pages,
+        self,
+        people,
+        queue,
+        cases,
+        commands,
+        attachments,
+        webhooks,
+        erasures,
+        events,
+        password,
+        oidc,
+        page_routes,
     ):
         area.register(app)
     problems.register(app)

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from console.web.texts import Asked, CaseId, Note, PersonName, Reason, Sha256, Token, Word
-from domain import case_commands
-from domain.case_commands import AnalystCommand, Attachment
+from console.web.inputs import Asked, CaseId, Note, PersonName, Reason, Sha256, Token, Word
+from domain.cases import commands as case_commands
+from domain.cases.commands import AnalystCommand, Attachment
 from domain.payment import LAST_EVENT_TIME_MS
 
 MAX_ATTACHMENTS: Final = 10

@@ -12,12 +12,12 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from console.people import People, Person, csrf_token
-from console.vault import Vault
+from console.people.accounts import People, Person, csrf_token
+from console.privacy.vault import Vault
 from console.web.background import behind
-from console.web.doors import Doors, doors_of
-from console.web.permissions import ROUTES, Permission
 from console.web.problems import Problem
+from console.web.route_permissions import ROUTES, Permission
+from console.web.services import Doors, doors_of
 from domain.sealed import MARK
 
 MAX_BODY: Final = 64 << 10

@@ -14,139 +14,144 @@ class Bug(NamedTuple):
     tests: tuple[str, ...]
 
 
-CASE, COMMANDS, ENGINES = "tests/test_case.py", "tests/test_case_commands.py", "tests/test_engines.py"
-RISK, DUE = "tests/test_risk.py", "tests/test_case_due.py"
+CASE, COMMANDS, ENGINES = (
+    "tests/domain/cases/test_case.py",
+    "tests/domain/cases/test_case_commands.py",
+    "tests/domain/cases/test_engines.py",
+)
+RISK, DUE = "tests/domain/risk/test_risk.py", "tests/domain/cases/test_case_due.py"
 GOLDEN = f"{ENGINES}::test_an_engine_says_what_it_always_said"
 
 BUGS = (
     Bug(
         "fold-reads-the-clock", "a case opens when the machine says so, not when the payment was made",
-        "domain/case_flags.py", "opened_at_ms=record.event_time,",
+        "domain/cases/flags.py", "opened_at_ms=record.event_time,",
         'opened_at_ms=__import__("time").time_ns() // 1_000_000,',
         (f"{CASE}::test_time_that_is_up_escalates_at_the_tick_and_only_then", GOLDEN),
     ),
     Bug(
         "fold-draws-lots", "the id of a case is random",
-        "domain/events.py", 'return str(uuid5(CASES, f"{typology}\\x1f{first_flag_id}{after}"))',
+        "domain/record_types.py", 'return str(uuid5(CASES, f"{typology}\\x1f{first_flag_id}{after}"))',
         'return str(__import__("uuid").uuid4())',
         (f"{CASE}::test_the_first_flag_opens_a_case_and_further_ones_join_it",),
     ),
     Bug(
         "set-order", "the rules of a flag stand in the order of a set, another one in each process",
-        "domain/case_flags.py", "else tuple([reason.rule for reason in reasons])",
+        "domain/cases/flags.py", "else tuple([reason.rule for reason in reasons])",
         "else tuple({reason.rule for reason in reasons})",
         (f"{CASE}::test_rules_stand_in_the_order_of_their_reasons",),
     ),
     Bug(
         "order-of-a-heap", "accounts that are due come in the order of their deadlines, not of their names",
-        "domain/case_due.py", "return sorted(taken)", "return taken",
+        "domain/cases/due.py", "return sorted(taken)", "return taken",
         (f"{DUE}::test_who_is_due_is_who_was_put_last_at_such_a_time",),
     ),
     Bug(
         "dropped-event", "a case whose first flag is grave enough is not escalated",
-        "domain/case_flags.py",
+        "domain/cases/flags.py",
         "return [*events, first, *_escalated_by(record, state.account_id, opened(None, first))]",
         "return [*events, first]",
         (f"{CASE}::test_a_case_escalates",),
     ),
     Bug(
         "double-apply", "the last flag of an account, delivered again, is linked again",
-        "domain/case_fold.py", "if record.sequence <= state.risk_sequence:",
+        "domain/cases/fold.py", "if record.sequence <= state.risk_sequence:",
         "if record.sequence < state.risk_sequence:",
         (f"{CASE}::test_a_redelivered_flag_adds_nothing_even_when_others_came_between",),
     ),
     Bug(
         "answered-twice", "a command that is delivered again is carried out again",
-        "domain/case_answers.py", "if command.command_id in state.answered:", "if not state.account_id:",
+        "domain/cases/answers.py", "if command.command_id in state.answered:", "if not state.account_id:",
         (f"{CASE}::test_an_analyst_escalates_and_is_answered_once",),
     ),
     Bug(
         "flags-after-a-gap", "a flag is taken although the one before it has not come",
-        "domain/case_fold.py", "record.sequence > state.risk_sequence + 1", "record.sequence > state.risk_sequence + 2",
+        "domain/cases/fold.py",
+        "record.sequence > state.risk_sequence + 1", "record.sequence > state.risk_sequence + 2",
         (f"{CASE}::test_a_flag_after_a_gap_waits",),
     ),
     Bug(
         "no-sequence-check", "an event may follow any other",
-        "domain/case.py", "if event.sequence != case.sequence + 1:", "if event.sequence < 1:",
+        "domain/cases/state.py", "if event.sequence != case.sequence + 1:", "if event.sequence < 1:",
         (f"{CASE}::test_a_broken_log_is_an_error",),
     ),
     Bug(
         "float-money", "amounts are divided as floats",
-        "domain/case_flags.py", "major = amount_minor // 10 ** DECIMALS[each]",
+        "domain/cases/flags.py", "major = amount_minor // 10 ** DECIMALS[each]",
         "major = amount_minor / 10 ** DECIMALS[each]",
         (GOLDEN,),
     ),
     Bug(
         "window-without-its-edge", "a payment exactly as old as the window is left out",
-        "domain/families.py",
+        "domain/risk/families.py",
         "first = bisect_left(history.times, payment.event_time_ms - window_ms, 0, index + 1)",
         "first = bisect_left(history.times, payment.event_time_ms - window_ms + 1, 0, index + 1)",
-        ("tests/test_families.py::test_a_family_fires_at_its_edge",),
+        ("tests/domain/risk/test_families.py::test_a_family_fires_at_its_edge",),
     ),
     Bug(
         "horizon-a-millisecond-short", "a payment that is just in time is refused",
-        "domain/history.py", "return payment.event_time_ms < self.latest_ms - HORIZON_MS",
+        "domain/risk/history.py", "return payment.event_time_ms < self.latest_ms - HORIZON_MS",
         "return payment.event_time_ms <= self.latest_ms - HORIZON_MS",
         (f"{RISK}::test_past_the_horizon_is_refused",),
     ),
     Bug(
         "duplicates-count", "the same payment again is decided again",
-        "domain/risk.py", "if known and history.holds(payment):", "if known and not history.holds(payment):",
+        "domain/risk/fold.py", "if known and history.holds(payment):", "if known and not history.holds(payment):",
         (f"{RISK}::test_the_same_content_adds_nothing_and_other_content_is_decided_and_reported",),
     ),
     Bug(
         "late-payments-restate-nothing", "what a late payment changes about later ones is not said",
-        "domain/risk.py", "outputs += self._restate(history, index)", "self._restate(history, index)",
+        "domain/risk/fold.py", "outputs += self._restate(history, index)", "self._restate(history, index)",
         (f"{RISK}::test_a_late_payment_restates_what_it_changes_and_only_that",),
     ),
     Bug(
         "clock-goes-back", "an older tick is believed",
-        "domain/case_fold.py", "if tick.now_ms <= self._now_ms:", "if tick.now_ms < 0:",
+        "domain/cases/fold.py", "if tick.now_ms <= self._now_ms:", "if tick.now_ms < 0:",
         (f"{CASE}::test_a_clock_that_goes_back_is_not_believed",),
     ),
     Bug(
         "decision-changes-the-state", "what a case would be is tried out on the case itself",
-        "domain/case.py",
+        "domain/cases/state.py",
         "case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])",
         "pass",
         (f"{DUE}::test_a_decision_changes_nothing_of_the_state_that_it_reads",),
     ),
     Bug(
         "fields-out-of-order", "a record that is made of fields in order has two of them in each other's place",
-        "domain/case.py", "        event.terminal_id,\n        event.device_id,\n",
+        "domain/cases/state.py", "        event.terminal_id,\n        event.device_id,\n",
         "        event.device_id,\n        event.terminal_id,\n",
         (f"{CASE}::test_a_case_of_entity_flags_is_closed_with_its_payments",),
     ),
     Bug(
         "linked-out-of-order", "the event of a linked flag has two fields in each other's place",
-        "domain/case_flags.py", "        record.terminal_id,\n        record.device_id,\n",
+        "domain/cases/flags.py", "        record.terminal_id,\n        record.device_id,\n",
         "        record.device_id,\n        record.terminal_id,\n",
         (GOLDEN,),
     ),
     Bug(
         "old-state-misread", "flags of a state entry that kept scores and payments apart lose their payments",
-        "domain/case_fold.py", "payments.get(key)", "None",
+        "domain/cases/fold.py", "payments.get(key)", "None",
         (f"{COMMANDS}::test_state_that_kept_scores_and_payments_apart_is_read",),
     ),
     Bug(
         "stale-version-accepted", "a command is carried out although the case has moved on",
-        "domain/case_answers.py", "if command.seen_sequence != case.sequence:",
+        "domain/cases/answers.py", "if command.seen_sequence != case.sequence:",
         "if command.seen_sequence > case.sequence:",
         (f"{CASE}::test_a_refused_command_says_why",),
     ),
     Bug(
         "two-eyes", "the value from which a second person must agree is itself left out",
-        "domain/case_answers.py", "if value >= FOUR_EYES_FROM_VALUE_MAJOR:", "if value > FOUR_EYES_FROM_VALUE_MAJOR:",
+        "domain/cases/answers.py", "if value >= FOUR_EYES_FROM_VALUE_MAJOR:", "if value > FOUR_EYES_FROM_VALUE_MAJOR:",
         (COMMANDS,),
     ),
     Bug(
         "old-engine-changed", "what the second engine does otherwise, the first one does too",
-        "domain/case_flags.py", "if engine.weighs_restatements:", "if engine.number:",
+        "domain/cases/flags.py", "if engine.weighs_restatements:", "if engine.number:",
         (GOLDEN,),
     ),
     Bug(
         "counted-by-another", "a restatement changes a case's flags by what the flag's account knew of it",
-        "projections/case_view.py", "more = event.flags_change\n", "more = None\n",
+        "projections/views/case_view.py", "more = event.flags_change\n", "more = None\n",
         (f"{ENGINES}::test_the_third_engine_tells_a_case_what_changes_there",),
     ),
     Bug(
@@ -159,7 +164,7 @@ BUGS = (
         "digest-leaves-out-a-field", "two histories of other merchants have the same digest",
         "domain/digest.py", 'return canonical_json({"type": type(event).__name__, **data})',
         'return canonical_json({"type": type(event).__name__, **data, "merchant_id": None})',
-        ("tests/test_digest.py::test_everything_else_does",),
+        ("tests/domain/test_digest.py::test_everything_else_does",),
     ),
     Bug(
         "quarantine-drops", "a record that the case job cannot decide on is passed over",
@@ -170,32 +175,32 @@ BUGS = (
         "mask-misses", "the shortest card numbers stay in what people write",
         "domain/masking.py", "if len(digits) >= SHORTEST and is_luhn_valid(digits):",
         "if len(digits) > SHORTEST and is_luhn_valid(digits):",
-        ("tests/test_masking.py",),
+        ("tests/domain/test_masking.py",),
     ),
     Bug(
         "view-without-its-condition", "an overtaken writer of views writes over what the other one stored",
-        "projections/case_table.py", "if (stored.sequence if stored else 0) == before:", "if before >= 0:",
+        "projections/views/case_table.py", "if (stored.sequence if stored else 0) == before:", "if before >= 0:",
         (f"{CASE}::test_a_view_is_stored_only_over_the_one_it_was_made_from",),
     ),
     Bug(
         "archive-keeps-redelivered", "a case event that was delivered again enters the archive again",
-        "projections/archive_worker.py", "if content == seen.get(identity, self._stored.get(identity)):",
+        "projections/archive/worker.py", "if content == seen.get(identity, self._stored.get(identity)):",
         "if content == seen.get(identity):",
         (
-            "tests/test_audit.py",
-            "tests/test_projections.py::test_redelivered_case_events_do_not_enter_the_archive_again",
+            "tests/projections/archive/test_audit.py",
+            "tests/acceptance/test_projections.py::test_redelivered_case_events_do_not_enter_the_archive_again",
         ),
     ),
     Bug(
         "approval-not-noted", "who approved a rule pack is not noted",
-        "console/control.py",
+        "console/rules/store.py",
         'self._log(session, row, "approved", actor, {"whatif_run": tried.run_id} if tried else None)',
         "session.flush()",
-        ("tests/test_control.py::test_a_pack_becomes_active_after_a_second_person_approved_it",),
+        ("tests/console/test_control.py::test_a_pack_becomes_active_after_a_second_person_approved_it",),
     ),
     Bug(
         "every-partition-but-one", "after a crash the partitions that lack a rule pack are not written to",
-        "console/engines.py", "written = log.write(activation(engine, begun_by), since)",
+        "console/rules/engines.py", "written = log.write(activation(engine, begun_by), since)",
         "written = log.write(activation(engine, begun_by), since) if last.actor == actor else 0",
         (f"{ENGINES}::test_after_a_crash_the_same_command_writes_only_what_is_missing",),
     ),

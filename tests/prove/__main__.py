@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from console import system
+from console.system import lifecycle as system
 from infra import stack
 from infra.parts import parts
 from infra.settings import CHECKOUT, Settings
-from projections.certificate import source_digest
+from projections.replay.certificate import source_digest
 from tests.planted.bugs import BUGS
 from tests.prove.kills import beside, derived_in, derived_of, home, parsed, plan
 
@@ -65,8 +65,8 @@ def units() -> Iterator[Unit]:
         yield Unit(name, lambda v=variables, o=options: same_certificate(v, o))  # type: ignore[misc]
     yield Unit("another-clone", lambda: same_certificate({}, ["--from", "s3"], elsewhere=True))
     yield Unit("registry-off", registry_off)
-    yield Unit("mutations", lambda: tests("tests/test_evidence.py", FRAUDCASE_MUTATIONS="10000"))
-    yield Unit("case-model", lambda: tests("tests/test_case_model.py", FRAUDCASE_HYPOTHESIS_RUNS="1000"))
+    yield Unit("mutations", lambda: tests("tests/console/test_evidence.py", FRAUDCASE_MUTATIONS="10000"))
+    yield Unit("case-model", lambda: tests("tests/domain/cases/test_case_model.py", FRAUDCASE_HYPOTHESIS_RUNS="1000"))
     for bug in BUGS:
         yield Unit(f"planted-{bug.name}", lambda bug=bug: planted(bug.name))  # type: ignore[misc]
 
@@ -144,7 +144,7 @@ def certificate(settings: Settings, variables: dict[str, str], options: list[str
     with tempfile.TemporaryDirectory() as empty:
         file = Path(empty) / "certificate.json"
         result = subprocess.run(
-            [sys.executable, "-m", "console.cli", "replay", *options, "--certificate", str(file)],
+            [sys.executable, "-m", "console.cli.app", "replay", *options, "--certificate", str(file)],
             cwd=folder, env={**os.environ, **settings.variables(), "HOME": empty, **variables},
             capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -11,10 +11,10 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
-from console import system
-from console.progress import Stalled
-from console.replaying import replay
-from console.work import topics
+from console.history.replay import replay
+from console.system import lifecycle as system
+from console.waiting import Stalled
+from console.wiring import topics
 from infra import stack
 from infra.flink_cluster import cluster
 from infra.parts import Part, parts
@@ -22,7 +22,7 @@ from infra.services import services
 from infra.settings import CHECKOUT, Settings
 from schemas.codec import Encoder
 from schemas.registry import Registry
-from tests.test_invariance import CHUNK, Recorded, recording, tick
+from tests.acceptance.test_invariance import CHUNK, Recorded, recording, tick
 
 PORTS: dict[str, Any] = {
     "kafka_port": 21092, "kafka_controller_port": 21093, "registry_port": 21081, "dynamodb_port": 21000,

@@ -1,0 +1,1 @@
+"""Benchmarks: what `fraudcase bench` measures."""

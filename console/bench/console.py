@@ -1,0 +1,385 @@
+"""How fast the console answers: many cases in the table, many readers at once, while payments come in."""
+
+import asyncio
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import psutil
+
+from console.cases.board_row import DONE
+from console.cli.stack import tell
+from console.monitor.health import figures_at
+from console.system.lifecycle import prepare
+from console.waiting import Stalled
+from console.web.route_permissions import Role
+from console.wiring import case_table, messages, people, progress
+from domain.cases.events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
+from infra import stack
+from infra.parts import python
+from infra.services import CONSOLE, metrics_port, service_name, services
+from infra.settings import Settings
+from projections.views.case_history import Known
+from projections.views.rebuild import fold, write_views
+
+CASES: Final = UUID("0f8d7b52-52a1-5d38-9d0e-3e0e4e1ac0de")
+TYPOLOGIES: Final = ("rapid_spending", "impossible_travel", "stolen_card", "card_testing", "account_takeover")
+ANALYSTS: Final = tuple(f"analyst-{number:02}" for number in range(20))
+ACCOUNTS: Final = 60_000
+"""That have cases and pay: with few of them, 100 payments a second would be rapid spending of somebody all the time."""
+BATCH: Final = 5_000
+WARM_S: Final = 5.0
+BOARD_WITHIN_S: Final = 300.0
+AIM_MS: Final = 100.0
+SHOWN_SHARE: Final = 0.9
+"""Of the cases that are opened, those that the reader's last queue page showed; the others are any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the run is made of."""
+
+    cases: int
+    readers: int
+    seconds: float
+    payments_per_s: float
+    pause_ms: float
+    """Between a reader's answer and its next question; 0 shows where the console saturates."""
+    seed: int
+
+
+def console_settings(settings: Settings, run: str) -> Settings:
+    """A system of its own beside the one at home."""
+    return settings.model_copy(
+        update={
+            "prefix": f"bench-{run}.",
+            "flink_port": settings.flink_port + 20,
+            "metrics_port": settings.metrics_port + 60,
+            "console_port": settings.console_port + 60,
+            "clock_every_s": 0,
+        }
+    )
+
+
+def bench_console(settings: Settings, load: Load) -> dict[str, Any]:
+    """Fill the table, start the system beside it, and read."""
+    prepare(settings)
+    begun = time.monotonic()
+    events = fill(settings, load)
+    filled_s = time.monotonic() - begun
+    tokens = [_token(settings, name) for name in ANALYSTS[: load.readers]]
+    begun = time.monotonic()
+    stack.up(settings, services(settings), tell)
+    started_s = time.monotonic() - begun
+    try:
+        with _intake(settings, load):
+            figures = asyncio.run(_read(settings, load, tokens))
+    finally:
+        stack.down(settings, services(settings), tell)
+    return {
+        "cases": load.cases,
+        "events_stored": events,
+        "events_stored_per_s": round(events / filled_s),
+        "start_s": round(started_s, 1),
+        "readers": load.readers,
+        "pause_ms": load.pause_ms,
+        "payments_per_s": load.payments_per_s,
+        **figures,
+    }
+
+
+def fill(settings: Settings, load: Load) -> int:
+    """Put the cases into the table, as a rebuild does it; returns how many events were stored.
+
+    How they came there is not what is measured. Those of an earlier run under the same name are used again.
+    """
+    table, events = case_table(settings), 0
+    if table.view(case_id_of(load.cases - 1)) is not None:
+        return 0
+    with progress("cases stored", load.cases) as seen:
+        for start in range(0, load.cases, BATCH):
+            made = [
+                event
+                for number in range(start, min(start + BATCH, load.cases))
+                for event in synthetic(number, load.seed)
+            ]
+            write_views(table, fold(Known(event, _time_of(number)) for number, event in enumerate(made)).items())
+            events += len(made)
+            seen(start + BATCH)
+    return events
+
+
+def _time_of(number: int) -> int:
+    return 1_750_000_000_000 + number
+
+
+def case_id_of(number: int) -> str:
+    """The id of a synthetic case."""
+    return str(uuid5(CASES, str(number)))
+
+
+def synthetic(number: int, seed: int) -> list[SequencedCaseEvent]:
+    """One case and what happened to it: the same for the same number and seed."""
+    draw = random.Random(f"{seed} {number}")  # noqa: S311 - seeded on purpose
+    case_id, account, at_ms = case_id_of(number), f"acct-{number % ACCOUNTS:06}", 1_750_000_000_000 + number * 700
+    opened = CaseOpened(
+        account_id=account,
+        case_id=case_id,
+        sequence=1,
+        typology=draw.choice(TYPOLOGIES),
+        flag_id=f"flag-{number}",
+        transaction_id=f"tx-{number}",
+        event_time=at_ms,
+        amount_minor=draw.randrange(100, 900_000),
+        currency="EUR",
+        score=draw.randrange(500, 1_000),
+        rules=("velocity",),
+        opened_at_ms=at_ms,
+        content_digest="00",
+        merchant_id=f"merchant-{draw.randrange(2_000):04}",
+        terminal_id=f"terminal-{draw.randrange(8_000):04}",
+        device_id=f"device-{draw.randrange(40_000):05}",
+        card_id=f"tok-{number % 70_000:05}",
+        payment_method="CARD",
+        channel="POS",
+        country="DE",
+    )
+    later: list[Callable[[dict[str, Any]], SequencedCaseEvent]] = []
+    actor = draw.choice(ANALYSTS)
+    if draw.random() < 0.3:
+        later.append(
+            lambda said: CaseEscalated(
+                **_without(said, "command_id"),
+                trigger="score",
+                detail="",
+                cause_id=f"c-{number}",
+                escalated_at_ms=at_ms,
+            )
+        )
+    if draw.random() < 0.5:
+        later.append(
+            lambda said: CaseAssigned(**said, assignee=actor, previous_assignee=None, assigned_at_ms=at_ms + 1_000)
+        )
+    if draw.random() < 0.2:
+        later.append(
+            lambda said: NoteAdded(
+                **said, note_id=f"n-{number}", text="looked at it", attachments=(), added_at_ms=at_ms + 2_000
+            )
+        )
+    if draw.random() < 0.3:
+        later.append(
+            lambda said: CaseClosed(
+                **said, disposition="false_positive", reason="known", payments=(), closed_at_ms=at_ms + 3_000
+            )
+        )
+    said = {"account_id": account, "case_id": case_id, "actor": actor}
+    return [
+        opened,
+        *(
+            make({**said, "sequence": place, "command_id": f"command-{number}-{place}"})
+            for place, make in enumerate(later, start=2)
+        ),
+    ]
+
+
+def _without(said: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if key != name}
+
+
+def _token(settings: Settings, name: str) -> str:
+    accounts = people(settings)
+    if accounts.first(name, Role.ANALYST) is None:
+        accounts.set_roles(name, frozenset({Role.ANALYST}), "bench")
+    return accounts.add_token(name, "bench", 1, "bench")
+
+
+@contextmanager
+def _intake(settings: Settings, load: Load) -> Iterator[None]:
+    """Payments come in, from another process."""
+    if not load.payments_per_s:
+        yield
+        return
+    generate = python(
+        *("console.cli.app", "generate", "--continuous"),
+        *("--rate", str(load.payments_per_s), "--accounts", str(ACCOUNTS)),
+    )
+    environment = {**os.environ, **settings.variables()}
+    with subprocess.Popen(generate, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sender:
+        try:
+            yield
+        finally:
+            sender.terminate()
+
+
+class Reader:
+    """One connection that is kept; only as much of HTTP as our own server speaks, so that asking costs little."""
+
+    def __init__(self, host: str, port: int, token: str) -> None:
+        self._where, self._token = (host, port), token
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """The status and the body."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(*self._where)
+        assert self._reader is not None
+        head = f"GET {path} HTTP/1.1\r\nHost: {self._where[0]}\r\nAuthorization: Bearer {self._token}\r\n\r\n"
+        self._writer.write(head.encode())
+        top = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        size = next(int(line.partition(":")[2]) for line in top.split("\r\n") if line.startswith("content-length:"))
+        return int(top.split(" ")[1]), await self._reader.readexactly(size)
+
+    def close(self) -> None:
+        """Let go of the connection; the next question opens another."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def pages(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
+    """What somebody asks for next: the kind of page, and its address. Most cases that are opened were in a queue."""
+    chosen = draw.choice(shown) if shown and draw.random() < SHOWN_SHARE else case_id_of(draw.randrange(cases))
+    case = f"/api/v1/cases/{chosen}"
+    kinds: list[tuple[str, str, int]] = [
+        ("queue", f"/api/v1/queue?{_filters(draw)}", 50),
+        ("queue, next page", "/api/v1/queue?sort=opened&cursor=NEXT", 5),
+        ("counts", "/api/v1/queue/counts", 5),
+        ("case", case, 15),
+        ("timeline", f"{case}/timeline", 15),
+        ("neighbours", f"{case}/neighbours", 5),
+        ("search", f"/api/v1/search?by=merchant&value=merchant-{draw.randrange(2_000):04}", 5),
+        ("queue page", f"/queue?{_page_filters(draw)}", 20),
+        ("case page", f"/cases/{chosen}", 20),
+    ]
+    kind, path, _ = draw.choices(kinds, weights=[weight for _, _, weight in kinds])[0]
+    return kind, path
+
+
+def _page_filters(draw: random.Random) -> str:
+    """As the form of the queue's page has them."""
+    some = [f"sort={draw.choice(('-score', 'opened', '-opened', '-changed', 'due'))}"]
+    if draw.random() < 0.5:
+        some.append(f"typology={draw.choice(TYPOLOGIES)}")
+    if draw.random() < 0.4:
+        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *sorted(DONE)), 2)]
+    if draw.random() < 0.2:
+        some.append(f"assignee={draw.choice(('-', *ANALYSTS))}")
+    if draw.random() < 0.3:
+        some.append(f"score_from={draw.randrange(500, 1_000)}")
+    if draw.random() < 0.2:
+        some.append("escalated=yes")
+    return "&".join(some)
+
+
+def _filters(draw: random.Random) -> str:
+    some = [f"sort={draw.choice(('-score', 'opened', '-opened', '-changed', 'due'))}", f"limit={draw.choice((25, 50))}"]
+    if draw.random() < 0.5:
+        some.append(f"typology={draw.choice(TYPOLOGIES)}")
+    if draw.random() < 0.4:
+        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *sorted(DONE)), 2)]
+    if draw.random() < 0.2:
+        some.append(f"assignee={draw.choice(('', *ANALYSTS))}")
+    if draw.random() < 0.3:
+        some.append(f"score_from={draw.randrange(500, 1_000)}")
+    if draw.random() < 0.2:
+        some.append("escalated=true")
+    return "&".join(some)
+
+
+async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, Any]:
+    taken: dict[str, list[float]] = {}
+    readers = [Reader(settings.host, settings.console_port, token) for token in tokens]
+    await _until_ready(readers[0])
+    readers[0].close()  # one that says nothing for seconds is closed by the console
+    await asyncio.to_thread(_until_warm, settings, load)
+    console = _process_of(settings)
+    measured_from = time.monotonic() + WARM_S
+    until = measured_from + load.seconds
+    begun_cpu = 0.0
+
+    async def one(number: int, reader: Reader) -> None:
+        draw = random.Random(f"{load.seed} {number}")  # noqa: S311 - seeded on purpose
+        cursor, shown = "", list[str]()
+        while time.monotonic() < until:
+            kind, path = pages(draw, load.cases, shown)
+            begun = time.monotonic()
+            status, body = await reader.get(path.replace("cursor=NEXT", f"cursor={cursor}" if cursor else ""))
+            if status != 200:
+                raise RuntimeError(f"{status} for {path}: {body[:200]!r}")
+            if kind == "queue":
+                shown = [part[:36].decode() for part in body.split(b'"case_id": "')[1:]]
+            if kind == "queue, next page":
+                cursor = body.rpartition(b'"next":')[2].strip(b'"}').decode().replace("null", "")
+            if begun >= measured_from:
+                taken.setdefault(kind, []).append((time.monotonic() - begun) * 1000)
+            await asyncio.sleep(load.pause_ms / 1000 * draw.uniform(0.5, 1.5))
+
+    async def warm() -> None:
+        nonlocal begun_cpu
+        await asyncio.sleep(WARM_S)
+        begun_cpu = sum(console.cpu_times()[:2])
+
+    await asyncio.gather(warm(), *(one(number, reader) for number, reader in enumerate(readers)))
+    used_s = sum(console.cpu_times()[:2]) - begun_cpu
+    for reader in readers:
+        reader.close()
+    return _figures(taken, load.seconds, used_s, console)
+
+
+async def _until_ready(reader: Reader) -> None:
+    """The board has read the table."""
+    begun = time.monotonic()
+    while (await reader.get("/api/v1/queue/counts"))[0] == 503:
+        if time.monotonic() - begun > BOARD_WITHIN_S:
+            raise Stalled(f"the board was not full within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+        await asyncio.sleep(0.5)
+    messages.print(f"the board was full {time.monotonic() - begun:.1f} s after the start", highlight=False)
+
+
+def _until_warm(settings: Settings, load: Load) -> None:
+    """The console has the timelines in memory: it reads them behind its work, and what is measured comes after that."""
+    begun, url = time.monotonic(), f"http://{settings.host}:{metrics_port(settings, CONSOLE)}/metrics"
+    while (figures_at(url, "fraudcase_console_timelines") or [0])[0] < load.cases:
+        if time.monotonic() - begun > BOARD_WITHIN_S:
+            raise Stalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+        time.sleep(1)
+    messages.print(f"all timelines were read {time.monotonic() - begun:.1f} s later", highlight=False)
+
+
+def _process_of(settings: Settings) -> psutil.Process:
+    names = {each.name: each.pid for each in stack.status(settings, services(settings))}
+    pid = names[service_name(settings, CONSOLE)]
+    assert pid is not None
+    return psutil.Process(pid)
+
+
+def percentiles(times_ms: list[float]) -> dict[str, float]:
+    """The usual three, in milliseconds."""
+    ordered = sorted(times_ms)
+    return {
+        f"p{share}": round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 1) for share in (50, 95, 99)
+    }
+
+
+def _figures(taken: dict[str, list[float]], seconds: float, used_s: float, console: psutil.Process) -> dict[str, Any]:
+    every = [each for times in taken.values() for each in times]
+    return {
+        "answers": len(every),
+        "answers_per_s": round(len(every) / seconds),
+        "cpu_ms_per_answer": round(used_s * 1000 / len(every), 2),
+        "memory_mb": console.memory_info().rss >> 20,
+        **{f"{name}_ms": value for name, value in percentiles(every).items()},
+        **{
+            f"p95_{kind.replace(', ', ' ').replace(' ', '_')}_ms": percentiles(times)["p95"]
+            for kind, times in sorted(taken.items())
+        },
+        "within_aim": all(percentiles(times)["p95"] <= AIM_MS for times in taken.values()),
+        "pages": {kind: {"answers": len(times), **percentiles(times)} for kind, times in sorted(taken.items())},
+    }

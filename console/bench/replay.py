@@ -1,0 +1,132 @@
+"""How fast history is derived again: beside consuming and decoding the same records with nothing done to them.
+
+The history is one that the jobs have written: payments, flags, case events, as in a running system.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from console.bench.case_fold import case_fold_rate, inbox
+from console.bench.consume_only import read_all
+from console.bench.stream import fill, running, wait_until_caught_up
+from console.bench.views import view_rates
+from console.history.replay import cores, source_of
+from console.rules.files import load_pack
+from console.waiting import Stalled
+from console.wiring import messages, progress, topics
+from domain.cases.fold import CaseFold
+from domain.payment import Refusal
+from generator.traffic import Traffic, TrafficOptions
+from infra.flink_cluster import cluster
+from infra.services import CASE_JOB, RISK_JOB, jobs, service_name
+from infra.settings import Settings
+from projections.replay.replay import Derived, derive, ends_of
+from projections.replay.workers import without_main
+from projections.views.case_history import Known
+from schemas.registry import Registry
+
+ACCOUNTS = 20_000
+FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
+ROUNDS = 3
+"""Of reading, decoding and deriving, in turn; the fastest of each counts: other programs can only make it slower."""
+DEFAULT_SHARE = 4
+"""Of the payments, one in so many is derived again by the default pack, whose rules cost several times as much."""
+Measure = Callable[[Settings, int], Mapping[str, float]]
+"""Other figures of the same run, from the settings of a system of its own and a seed."""
+
+
+def fold_rate(_: Settings, seed: int) -> Mapping[str, float]:
+    """Case events a second out of the case fold, in one process."""
+    return {"fold_events_per_s": round(case_fold_rate(FOLD_EVENTS, seed))}
+
+
+def view_rate(settings: Settings, seed: int) -> Mapping[str, float]:
+    """Case events a second into stored views, as a rebuild does it, beside what the bare store takes in this run."""
+    fold, known = CaseFold(), list[Known]()
+    for number, record in enumerate(inbox(VIEW_EVENTS, seed)):
+        events = fold.step(record)
+        if not isinstance(events, Refusal):
+            known += [Known(event, number) for event in events]
+    return view_rates(settings, known)
+
+
+MEASURES: tuple[Measure, ...] = (fold_rate, view_rate)
+
+
+def bench_replay(
+    settings: Settings, transactions: int, seed: int, workers: int | None, measures: Sequence[Measure] = MEASURES
+) -> dict[str, Any]:
+    """The whole report. Raises Stalled, StackError or Gap."""
+    number = workers or cores()
+    three = settings.model_copy(update={"prefix": f"{settings.prefix}three."})
+    record(three, "three", transactions, seed)
+    rounds = [
+        (_reference(three, number, decode=False), _reference(three, number, decode=True), *_replayed(three, number))
+        for _ in range(ROUNDS)
+    ]
+    consumed, decoded = max(each[0] for each in rounds), max(each[1] for each in rounds)
+    replayed, derived = max(each[2] for each in rounds), rounds[0][3]
+    default = settings.model_copy(update={"prefix": f"{settings.prefix}default."})
+    record(default, "default", transactions // DEFAULT_SHARE, seed)
+    by_default, more = _replayed(default, number)
+    figures = {
+        "transactions": transactions,
+        "workers": number,
+        "tx_per_s": round(replayed),
+        "consume_decode_tx_per_s": round(decoded),
+        "consume_tx_per_s": round(consumed),
+        "vs_consume_decode": round(replayed / decoded, 2),
+        "vs_consume": round(replayed / consumed, 2),
+        "flags": derived.history.flags,
+        "case_events": derived.history.case_events,
+        "default_tx_per_s": round(by_default),
+        "default_entity_flags": more.history.entity_flags,
+    }
+    for measure in measures:
+        figures.update(measure(settings, seed))
+    return figures
+
+
+def record(settings: Settings, pack: str, transactions: int, seed: int) -> None:
+    """Write payments, and let the jobs decide on them."""
+    traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
+    fill(settings, load_pack(pack), traffic, transactions)
+    wanted = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
+    entity = tuple(part for part in jobs(settings) if part.name not in wanted)
+    parts = (*cluster(settings), *(part for part in jobs(settings) if part.name in wanted), *entity)
+    messages.print(f"pack {pack}: the jobs decide on {transactions:,} payments", highlight=False)
+    with running(settings, parts):
+        wait_until_caught_up(settings)
+
+
+def _replayed(settings: Settings, workers: int) -> tuple[float, Derived]:
+    """Payments a second, from the first process to the last digest; of all logs that decide, compared with nothing."""
+    source, names = source_of(settings, "kafka"), topics(settings)
+    total = sum(sum(found.values()) for topic, found in ends_of(source, names).items() if topic != names.cases_events)
+    with progress("records replayed", total) as seen:
+        begun = time.monotonic()
+        derived = derive(source, names, workers, seen)
+        derived.history.digest.hexdigest()
+        seconds = time.monotonic() - begun
+    payments = derived.history.payments
+    if not payments:
+        raise Stalled("no payment was decided on: is a rule pack active?")
+    messages.print(f"{payments:,} payments derived again in {seconds:.1f} s", highlight=False)
+    return payments / seconds, derived
+
+
+def _reference(settings: Settings, workers: int, *, decode: bool) -> float:
+    source, names = source_of(settings, "kafka"), topics(settings)
+    registry = Registry(settings.registry_url)
+    topic = names.payments_inbound
+    ends = ends_of(source, names)[topic]
+    ids = [registry.ids()[name] for name in ("Transaction", "RulesActivated")]
+    schemas = {number: json.loads(registry.schema_text(number) or "") for number in ids} if decode else None
+    with without_main():
+        begun = time.monotonic()
+        read = read_all(settings.kafka_bootstrap, topic, ends, schemas, workers)
+        seconds = time.monotonic() - begun
+    messages.print(f"{read:,} records consumed{' and decoded' if decode else ''} in {seconds:.1f} s", highlight=False)
+    return read / seconds

@@ -1,0 +1,386 @@
+"""Our risk job beside Flink SQL and textbook PyFlink, on the same payments in the same run.
+
+All three read Avro from Kafka, checkpoint, and write Avro to Kafka; each runs at the parallelism and in the mode that
+suits it best on two cores. Ours runs before the others and after them, and its mean is compared: a machine that grows
+slower meanwhile, as shared ones do, favours nobody. Rates are taken from the times at which the broker appended their
+answers, without start-up, the first fifth and the last twentieth.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from itertools import islice
+from typing import Any, NamedTuple
+
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+from fastavro import schemaless_reader
+
+from console.bench.latency import measure, percentiles
+from console.cli.stack import tell
+from console.payments.intake import open_intake
+from console.system.bootstrap import activate_first_rules, register_schemas
+from console.waiting import Stalled, end_offsets
+from console.wiring import case_table, messages, progress, topics
+from domain.record_types import RiskScored
+from domain.risk.packs import RulePack
+from generator.traffic import Generated, Traffic, TrafficOptions
+from infra import stack
+from infra.flink_cluster import JOBS, cluster
+from infra.parts import Part, python
+from infra.services import (
+    CASE_JOB,
+    CASE_VIEWS,
+    RISK_JOB,
+    checkpoints,
+    job_arguments,
+    jobs,
+    runs,
+    service_name,
+    services,
+)
+from infra.settings import Settings
+from infra.topics import ensure_bucket, ensure_topics
+from projections.logs.log import KafkaLog, LogRecord, answers_in
+from schemas.catalog import latest, parse
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+SQL, TEXTBOOK = "flink-sql", "textbook"
+REFERENCES = {
+    SQL: ("stream.reference.flink_sql", "reference.sql"),
+    TEXTBOOK: ("stream.reference.textbook", "reference.textbook"),
+}
+PARTITIONS, ACCOUNTS, TASKMANAGERS = 8, 20_000, 2
+PATIENCE_S, QUIET_S = 120.0, 10.0
+"""Without an answer for so long, a job has stalled; one that answers by the batch is done after the shorter time."""
+REFERENCE_HEAP = "4g"
+"""The references keep their state on the heap as objects; ours keeps bytes there, and has enough with the default."""
+WARM_S, STEADY_S = 20.0, 40.0
+WARM_PART, LAST_PART = 5, 20
+_APPENDED = {"message.timestamp.type": "LogAppendTime"}
+
+Flags = frozenset[tuple[str, frozenset[str]]]
+"""Transaction ids with the rules that fired."""
+
+
+class Answer(NamedTuple):
+    """What one record of an answering topic holds: how many decisions, and which of them are flags."""
+
+    decisions: int
+    flags: list[tuple[str, frozenset[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One job of the comparison: what to start, where it answers, and how to read an answer."""
+
+    name: str
+    parts: tuple[Part, ...]
+    topic: str
+    read: Callable[[LogRecord], Answer]
+    by_batch: bool = False
+    """Whether a record of the topic holds many answers, so that only reading tells how many there are."""
+    begin: Mapping[int, int] = field(default_factory=dict)
+    """Where its answers begin, by partition: after those of a run before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a contender did: decisions a second, once it is warm, and what it flagged."""
+
+    tx_per_s: float
+    flags: Flags
+
+
+def bench_settings(settings: Settings, run: str) -> Settings:
+    """A system of its own beside the one at home: other names, other ports, a cluster of two single-slot workers."""
+    return settings.model_copy(
+        update={
+            "prefix": f"bench-{run}.",
+            "partitions": PARTITIONS,
+            "flink_port": settings.flink_port + 20,
+            "flink_cluster_port": settings.flink_cluster_port + 60,
+            "metrics_port": settings.metrics_port + 60,
+            "flink_mode": "thread",
+            "flink_parallelism": TASKMANAGERS,
+            "flink_heap": "2g",  # a full collection of 1 GB stops a task for 0.4 s, every 20 s
+            "flink_jvm_options": ("-XX:TieredStopAtLevel=1", "-Xmn1200m"),
+            "flink_cluster_taskmanagers": TASKMANAGERS,
+            "flink_cluster_slots": JOBS,
+            "clock_every_s": 0,
+        }
+    )
+
+
+def fill(settings: Settings, pack: RulePack, traffic: Iterator[Generated], transactions: int) -> None:
+    """Make the logs and write the payments; the first record of each partition puts the rules in force."""
+    register_schemas(settings.registry_url)
+    ensure_topics(settings)
+    ensure_bucket(settings)
+    case_table(settings).ensure()
+    names = topics(settings)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    new = [NewTopic(f"{settings.prefix}{topic}", PARTITIONS, 1, config=_APPENDED) for _, topic in REFERENCES.values()]
+    stamped = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            name,
+            incremental_configs=[
+                ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in _APPENDED.items()
+            ],
+        )
+        for name in (names.risk_scored, names.cases_inbox, names.cases_events)
+    ]
+    for done in (*admin.create_topics(new).values(), *admin.incremental_alter_configs(stamped).values()):
+        done.result(30)
+    for topic in names.ruled_logs:
+        activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
+    intake, _ = open_intake(settings)
+    with progress("payments written", transactions) as seen:
+        for generated in islice(traffic, transactions):
+            intake.send(generated.transaction, "benchmark")
+            if intake.rows % 1000 == 0:
+                seen(intake.rows)
+    intake.flush()
+
+
+def ours(settings: Settings) -> Contender:
+    """The risk job on its cluster."""
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+
+    def read(record: LogRecord) -> Answer:
+        found = answers_in(record, decoder)
+        flagged = [each for each in found if isinstance(each, RiskScored) and each.rules]
+        return Answer(len(found), [(each.transaction_id, frozenset(each.rules)) for each in flagged])
+
+    risk = next(part for part in jobs(settings) if part.name == service_name(settings, RISK_JOB))
+    return Contender("fraudcase", (*cluster(settings), risk), topics(settings).risk_scored, read, by_batch=True)
+
+
+def flink_sql(settings: Settings) -> Contender:
+    """The reference in SQL, in one JVM with a task for each core."""
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    settings = settings.model_copy(update={"flink_heap": REFERENCE_HEAP})
+
+    def read(record: LogRecord) -> Answer:
+        _, row = decoder.decode(record.value)
+        return Answer(1, [(row["transaction_id"], frozenset(row["rules"].split(",")))] if row["rules"] else [])
+
+    return Contender(SQL, (_reference(settings, SQL),), f"{settings.prefix}{REFERENCES[SQL][1]}", read)
+
+
+def textbook(settings: Settings) -> Contender:
+    """The reference in textbook PyFlink, on the same cluster as ours."""
+    decisions = parse(latest("DecisionsMade").text)[1]
+    schema = next(field for field in decisions["fields"] if field["name"] == "scored")["type"]["items"]
+
+    def read(record: LogRecord) -> Answer:
+        row: Any = schemaless_reader(BytesIO(record.value or b""), schema, None)
+        return Answer(1, [(row["transaction_id"], frozenset(row["rules"]))] if row["rules"] else [])
+
+    address = f"{settings.host}:{settings.flink_port}"
+    settings = settings.model_copy(
+        update={"flink_jvm_options": (), "flink_heap": REFERENCE_HEAP}
+    )  # much of its work is the JVM's
+    job = _reference(settings, TEXTBOOK, "--cluster", address)
+    return Contender(TEXTBOOK, (*cluster(settings), job), f"{settings.prefix}{REFERENCES[TEXTBOOK][1]}", read)
+
+
+def _reference(settings: Settings, name: str, *where: str) -> Part:
+    module, rest_port = REFERENCES[name][0], settings.flink_port + 1
+    address = f"{settings.host}:{settings.flink_port if where else rest_port}"
+    options = where or ("--rest-port", str(rest_port))
+    return Part(
+        name=service_name(settings, name),
+        command=python(module, *job_arguments(settings, name), *options),
+        ports={} if where else {rest_port: "FRAUDCASE_FLINK_PORT"},
+        is_ready=runs(address, f"{settings.prefix}{name}"),
+        after=tuple(part.name for part in cluster(settings)) if where else (),
+    )
+
+
+def run(settings: Settings, contender: Contender, transactions: int) -> Result:
+    """Let a contender decide on all payments, and end it. Raises Stalled if it does not answer them all."""
+    with running(settings, contender.parts):
+        return result_of(settings, contender, transactions)
+
+
+def result_of(settings: Settings, contender: Contender, transactions: int) -> Result:
+    """The rate and the flags of a contender that runs. Raises Stalled if it does not answer all payments."""
+    messages.print(f"{contender.name}: {transactions:,} payments", highlight=False)
+    _wait_until_done(settings, contender, transactions)
+    times: dict[int, int] = {}
+    flags: set[tuple[str, frozenset[str]]] = set()
+    log = KafkaLog(settings.kafka_bootstrap)
+    for partition, end in log.ends(contender.topic).items():
+        for record in log.read(contender.topic, partition, end, contender.begin.get(partition, 0)):
+            answer = contender.read(record)
+            times[record.timestamp_ms] = times.get(record.timestamp_ms, 0) + answer.decisions
+            flags.update(answer.flags)
+    total = sum(times.values())
+    if total != transactions:
+        raise Stalled(f"{contender.name} answered {total:,} of {transactions:,} payments. Look: {_logs(settings)}")
+    rate = sustained(times)
+    messages.print(f"{contender.name}: {rate:,.0f} payments/s, {len(flags):,} flagged", highlight=False)
+    return Result(rate, frozenset(flags))
+
+
+def sustained(times: Mapping[int, int]) -> float:
+    """Answers a second from numbers by millisecond, of the middle of a run.
+
+    Without the first fifth, until which a JVM is still compiling, and the last twentieth, when some tasks have no
+    payments left and others have.
+    """
+    total, answered, begun, counted = sum(times.values()), 0, None, 0
+    for at in sorted(times):
+        answered += times[at]
+        if begun is None:
+            begun = at if answered >= total // WARM_PART else None
+            continue
+        counted += times[at]
+        if answered >= total - total // LAST_PART:
+            return counted * 1000 / max(1, at - begun)
+    return 0.0
+
+
+@contextmanager
+def running(settings: Settings, parts: tuple[Part, ...]) -> Iterator[None]:
+    """Parts up, and down again whatever happens."""
+    try:
+        stack.check_ports(settings, parts)
+        stack.up(settings, parts, tell)
+        yield
+    finally:
+        stack.down(settings, parts)
+
+
+def _wait_until_done(settings: Settings, contender: Contender, transactions: int) -> None:
+    before, moved = -1, time.monotonic()
+    while True:
+        now = sum(end_offsets(settings.kafka_bootstrap, contender.topic).values()) - sum(contender.begin.values())
+        if now != before:
+            before, moved = now, time.monotonic()
+        waited = time.monotonic() - moved
+        if now >= transactions or (contender.by_batch and before > 0 and waited > QUIET_S):
+            return
+        if waited > PATIENCE_S:
+            raise Stalled(
+                f"{contender.name} wrote {before:,} records, and then nothing for {PATIENCE_S:.0f} s. "
+                f"Look: {_logs(settings)}"
+            )
+        time.sleep(1)
+
+
+def _logs(settings: Settings) -> str:
+    return str(settings.home / "logs")
+
+
+def flags_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> dict[str, Any]:
+    """Latencies from the payment to its flag: the risk job alone, as its rate was measured, at a steady rate."""
+    messages.print(f"from the payment to the flag, at {rate:,.0f} payments/s", highlight=False)
+    seen = measure(settings, traffic, rate, WARM_S, STEADY_S, with_views=False)
+    return {
+        "half_load_tx_per_s": round(rate),
+        "flag_latency_ms": percentiles(list(seen.flagged_ms.values())),
+        "flags_timed": len(seen.flagged_ms),
+    }
+
+
+def views_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> dict[str, Any]:
+    """Latencies of the whole path from the payment to the case view, its state that of all that came before."""
+    messages.print(f"from the payment to the case view, at {rate:,.0f} payments/s", highlight=False)
+    names = {service_name(settings, name) for name in (CASE_JOB, CASE_VIEWS)}
+    with running(settings, tuple(part for part in services(settings) if part.name in names)):
+        wait_until_caught_up(settings)
+        seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
+    return {
+        "path_tx_per_s": round(rate),
+        "path_flag_latency_ms": percentiles(list(seen.flagged_ms.values())),
+        "view_latency_ms": percentiles(list(seen.stored_ms.values())),
+        "views_timed": len(seen.stored_ms),
+    }
+
+
+def wait_until_caught_up(settings: Settings) -> None:
+    """Until flags, case events and views have come as far as the payments that are there lead to."""
+    names, table = topics(settings), case_table(settings)
+    before, moved = -1, time.monotonic()
+    while time.monotonic() - moved < QUIET_S:
+        now = sum(
+            sum(end_offsets(settings.kafka_bootstrap, topic).values())
+            for topic in (names.risk_scored, names.cases_inbox, names.cases_events)
+        )
+        now += sum(1 for _ in table.scan())
+        if now != before:
+            before, moved = now, time.monotonic()
+        time.sleep(1)
+
+
+def once_more(settings: Settings, contender: Contender) -> Contender:
+    """The risk job from the start of its log again: what it answers now comes after what it answered before."""
+    shutil.rmtree(checkpoints(settings, RISK_JOB))
+    return replace(contender, begin=KafkaLog(settings.kafka_bootstrap).ends(contender.topic))
+
+
+def loop_s() -> float:
+    """How fast the machine is now: seconds for ten million additions, the best of three."""
+    taken = []
+    for _ in range(3):
+        begun, total = time.perf_counter(), 0
+        for number in range(10_000_000):
+            total += number
+        taken.append(time.perf_counter() - begun)
+    return round(min(taken), 3)
+
+
+def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePack) -> dict[str, Any]:
+    """The whole comparison as one report. Raises Stalled, StackError, or AssertionError if the flags differ.
+
+    Ours stays up after its second run, for the latencies: they are those of a system at work, not of one that was just
+    started and reads each account back from its state.
+    """
+    traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
+    fill(settings, pack, traffic, transactions)
+    contender, loops = ours(settings), [loop_s()]
+    first = run(settings, contender, transactions)
+    loops.append(loop_s())
+    results = {
+        reference.name: run(settings, reference, transactions)
+        for reference in (flink_sql(settings), textbook(settings))
+    }
+    loops.append(loop_s())
+    contender = once_more(settings, contender)
+    with running(settings, contender.parts):
+        mine = result_of(settings, contender, transactions)
+        for name, result in {**results, "fraudcase at first": first}.items():
+            if result.flags != mine.flags:
+                only = sorted(tx for tx, _ in result.flags ^ mine.flags)
+                raise Stalled(f"{name} flags other payments than fraudcase: {len(only)} differ, {only[:3]} among them")
+        latencies = {
+            **flags_at(settings, traffic, mine.tx_per_s / 2),
+            **views_at(settings, traffic, mine.tx_per_s / 4),
+        }
+    both = (first.tx_per_s + mine.tx_per_s) / 2
+    return {
+        "transactions": transactions,
+        "rules": [rule.name for rule in pack.rules],
+        "flags": len(mine.flags),
+        "tx_per_s": round(mine.tx_per_s),
+        "tx_per_s_at_first": round(first.tx_per_s),
+        "flink_sql_tx_per_s": round(results[SQL].tx_per_s),
+        "textbook_tx_per_s": round(results[TEXTBOOK].tx_per_s),
+        "vs_flink_sql": round(both / results[SQL].tx_per_s, 2),
+        "vs_textbook": round(both / results[TEXTBOOK].tx_per_s, 2),
+        **latencies,
+        "loop_s": [*loops, loop_s()],
+    }

@@ -1,0 +1,1 @@
+"""Cases as people work on them: commands, queue, timelines, attachments."""

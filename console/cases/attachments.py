@@ -1,0 +1,149 @@
+"""Files on cases: in the object store by their digest, of few types and bounded size; the log has the digest.
+
+They are stored sealed, with the key of the account that the case is about: the digest is that of what is stored.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from console.privacy.command_sealing import NAME_FIELD
+from console.privacy.vault import Vault
+from domain.cases.commands import Attachment
+from domain.masking import masked
+
+MAX_BYTES: Final = 10 << 20
+MAX_NAME: Final = 120
+TYPES: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
+    ".pdf": ("application/pdf", (b"%PDF-",)),
+    ".png": ("image/png", (b"\x89PNG\r\n\x1a\n",)),
+    ".jpg": ("image/jpeg", (b"\xff\xd8\xff",)),
+    ".jpeg": ("image/jpeg", (b"\xff\xd8\xff",)),
+    ".gif": ("image/gif", (b"GIF87a", b"GIF89a")),
+    ".webp": ("image/webp", (b"RIFF",)),
+    ".docx": ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", (b"PK\x03\x04",)),
+    ".xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", (b"PK\x03\x04",)),
+    ".txt": ("text/plain", ()),
+    ".csv": ("text/csv", ()),
+    ".eml": ("message/rfc822", ()),
+    ".json": ("application/json", ()),
+}
+"""What is taken, by the end of its name: its media type, and how its content begins; text must be UTF-8."""
+
+
+class NotTaken(ValueError):
+    """A file that is not taken; `status` says how."""
+
+    def __init__(self, message: str, status: int = 415) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Gone(LookupError):
+    """A file that was erased."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file and what it is; its name is sealed still."""
+
+    attachment: Attachment
+    body: bytes
+
+
+class Objects(Protocol):
+    """Where files lie; the archive's bucket is one."""
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        """Store an object under a key that must be free; False if it is not."""
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content, None if there is none."""
+
+
+class MemoryObjects:
+    """The same in a dict, for fast tests."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        """Store an object."""
+        return self.objects.setdefault(key, body) is body
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content."""
+        return self.objects.get(key)
+
+
+class Attachments:
+    """The files of all cases."""
+
+    def __init__(self, objects: Objects, vault: Vault) -> None:
+        self._objects, self._vault = objects, vault
+
+    def store(self, case_id: str, account_id: str, file_name: str, body: bytes) -> Attachment:
+        """Keep a file; the same one again is the same, and keeps its first name. Raises NotTaken, VaultError."""
+        name = clean_name(file_name)
+        media_type = _checked_type(name, body)
+        sealed = self._vault.seal_file(account_id, body)
+        sha256 = hashlib.sha256(sealed).hexdigest()
+        key = _key(case_id, sha256)
+        self._objects.put_new(key, sealed)
+        sealed_name = self._vault.seal(account_id, NAME_FIELD, name)
+        said = {"file_name": sealed_name, "size": len(body), "media_type": media_type}
+        self._objects.put_new(f"{key}.json", json.dumps(said).encode())
+        found = self.find(case_id, sha256)
+        assert found is not None
+        return found
+
+    def find(self, case_id: str, sha256: str) -> Attachment | None:
+        """What is known of a file; None if there is none."""
+        key = _key(case_id, sha256)
+        said = self._objects.get(f"{key}.json")
+        return None if said is None else Attachment(sha256=sha256, storage_key=key, **json.loads(said))
+
+    def read(self, case_id: str, sha256: str) -> File | None:
+        """A file, if its content is still what its digest says. Raises Gone, VaultError."""
+        attachment = self.find(case_id, sha256)
+        body = self._objects.get(_key(case_id, sha256)) if attachment else None
+        if attachment is None or body is None or hashlib.sha256(body).hexdigest() != sha256:
+            return None
+        plain = self._vault.open_file(body)
+        if plain is None:
+            raise Gone(sha256)
+        return File(attachment=attachment, body=plain)
+
+
+def clean_name(file_name: str) -> str:
+    """The name without folders, control characters and card numbers. Raises NotTaken where nothing is left."""
+    last = file_name.replace("\\", "/").rpartition("/")[2]
+    name = masked("".join(character for character in last if character.isprintable())).strip(". ")
+    stem, dot, extension = name.rpartition(".")
+    if not stem or not dot:
+        raise NotTaken("a file needs a name with its type at the end, such as receipt.pdf")
+    return f"{stem[: MAX_NAME - len(extension) - 1]}.{extension.lower()}"
+
+
+def _checked_type(name: str, body: bytes) -> str:
+    if not body:
+        raise NotTaken("the file is empty", 422)
+    if len(body) > MAX_BYTES:
+        raise NotTaken(f"a file has at most {MAX_BYTES >> 20} MB", 413)
+    known = TYPES.get(f".{name.rpartition('.')[2]}")
+    if known is None:
+        raise NotTaken(f"files of these types are taken: {', '.join(sorted(TYPES))}")
+    media_type, beginnings = known
+    if beginnings and not body.startswith(beginnings):
+        raise NotTaken(f"the content is not {media_type}")
+    if not beginnings:
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise NotTaken("text must be UTF-8") from error
+    return media_type
+
+
+def _key(case_id: str, sha256: str) -> str:
+    return f"attachments/{case_id}/{sha256}"

@@ -1,0 +1,285 @@
+"""Keeps the board up to date from the log, and remembers the last changes for whoever watches."""
+
+import gc
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka import Consumer, TopicPartition
+
+from console.cases.board import Board
+from console.cases.board_row import row_of
+from console.views.live_table import LiveTable
+from domain.record_types import CaseAnswer, CaseEvent
+from projections.logs.log import KafkaLog, LogRecord
+from projections.logs.worker import complain, decoded
+from projections.views.case_view import CaseView, Item, event_item
+from projections.views.worker import group_of
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+MAX_CHANGES: Final = 10_000
+"""Changes that are remembered for watchers who come back."""
+POLL_S: Final = 0.05
+RETRY_S: Final = 2.0
+RECONCILE_EVERY_S: Final = 1_800.0
+Offsets = tuple[int, ...]
+"""How far each partition of cases.events was read, by its number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One event of a case, as watchers are told of it; `after` is where the log was read to with it."""
+
+    partition: int
+    offset: int
+    after: Offsets
+    kind: str
+    case_id: str
+    sequence: int | None
+    """Of the event; None for an answer that changes nothing."""
+    body: str
+    item: Item
+    """The event as it is, or will be, in the table."""
+
+
+class Changes:
+    """The last changes, numbered from the start of this process; watchers are called from the feed's thread."""
+
+    def __init__(self, start: Offsets = ()) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[Change] = deque()
+        self._first = 0
+        self._since = start
+        self._watchers: set[Callable[[], None]] = set()
+        self._told: Callable[[Change], None] = lambda _: None
+
+    def start_from(self, offsets: Offsets) -> None:
+        """Where the log is read from: before any change."""
+        with self._lock:
+            self._since = offsets
+
+    @property
+    def offsets(self) -> Offsets:
+        """How far the log was read."""
+        with self._lock:
+            return self._kept[-1].after if self._kept else self._since
+
+    @property
+    def end(self) -> int:
+        """The number of the next change."""
+        with self._lock:
+            return self._first + len(self._kept)
+
+    def add(self, change: Change) -> None:
+        """The next one; the oldest leaves where there are too many."""
+        self._told(change)
+        with self._lock:
+            self._kept.append(change)
+            if len(self._kept) > MAX_CHANGES:
+                gone = self._kept.popleft()
+                self._first += 1
+                self._since = gone.after
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher()
+
+    def since(self, number: int) -> tuple[list[Change], int]:
+        """The changes from a number on, and the number of the next one."""
+        with self._lock:
+            skip = max(0, number - self._first)
+            return [self._kept[at] for at in range(skip, len(self._kept))], self._first + len(self._kept)
+
+    def missed(self, seen: Offsets) -> list[Change] | None:
+        """What somebody missed who had read the log so far; None if it is no longer remembered."""
+        with self._lock:
+            is_kept = len(seen) == len(self._since) and all(map(int.__ge__, seen, self._since))
+            if not is_kept:
+                return None
+            return [change for change in self._kept if change.offset >= seen[change.partition]]
+
+    def tell(self, told: Callable[[Change], None]) -> None:
+        """Call a function with each change, before any watcher hears of it."""
+        self._told = told
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call a function after each change; returns what ends that."""
+        with self._lock:
+            self._watchers.add(watcher)
+
+        def end() -> None:
+            with self._lock:
+                self._watchers.discard(watcher)
+
+        return end
+
+
+class BoardFeed:
+    """A thread that reads cases.events into the board."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        registry_url: str,
+        topic: str,
+        table: LiveTable,
+        stored: Callable[[str, list[Item]], None],
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._table = table
+        self._stored = stored
+        """Told all items of a case but its view, once, as the table has them after the board was filled."""
+        self._decoder = Decoder(Registry(registry_url).schema_text)
+        self._ended = threading.Event()
+        self.board = Board(table.view)
+        self.changes = Changes()
+        self.is_ready = False
+        self._thread = threading.Thread(target=self._run, name="board", daemon=True)
+
+    def start(self) -> None:
+        """Begin to fill the board; it says `is_ready` when it holds what the table and the log do."""
+        self._thread.start()
+        threading.Thread(target=self._reconcile, name="board-reconcile", daemon=True).start()
+
+    def _reconcile(self) -> None:
+        """Compare the board with the table now and then: an index that lagged leaves no case out for ever."""
+        while not self.is_ready and not self._ended.wait(POLL_S):
+            pass
+        self._tell_stored()
+        while not self._ended.wait(RECONCILE_EVERY_S):
+            try:
+                behind = sum(self.board.put(view) for view in self._table.views() if not self._ended.is_set())
+            except (BotoCoreError, ClientError) as error:
+                complain(f"the board was not compared with the table: {error}")
+            else:
+                if behind:
+                    complain(f"{behind} cases were further in the table than on the board")
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # whatever it was: a board that stands still must say so, and begin again
+                self.is_ready = False
+                complain(f"the board begins anew: {type(error).__name__}: {error}")
+                self._ended.wait(RETRY_S)
+
+    def _follow(self) -> None:
+        version, table = self._table.now()
+        starts = self._starts(group_of(self._topic, version.number))
+        self.changes.start_from(tuple(starts[number] for number in sorted(starts)))
+        log = KafkaLog(self._bootstrap)
+        self._fill(table.views())
+        if self._ended.is_set():
+            return
+        ends = log.ends(self._topic)
+        follower = log.follow({(self._topic, number): offset for number, offset in starts.items()})
+        position = dict(starts)
+        try:
+            while not self._ended.is_set():
+                for record in follower.next(POLL_S):
+                    position[record.partition] = record.offset + 1
+                    self._take(record, tuple(position[number] for number in sorted(position)))
+                self.is_ready = self.is_ready or all(position[number] >= end for number, end in ends.items())
+        finally:
+            follower.close()
+
+    def _fill(self, views: Iterable[CaseView]) -> None:
+        """Millions of objects that stay: whoever looks through them for garbage stops everybody for half a second."""
+        gc.disable()
+        try:
+            for view in views:
+                self.board.put(view)
+                if self._ended.is_set():
+                    return
+            gc.freeze()
+        finally:
+            gc.enable()
+
+    def _tell_stored(self) -> None:
+        """What the table holds besides views; of each case they come before it, as their sort keys are."""
+        others: dict[str, list[Item]] = {}
+        try:
+            for item in self._table.scan():
+                if item["sk"] == "view":
+                    self._stored(item["case_id"], others.pop(item["pk"], []))
+                else:
+                    others.setdefault(item["pk"], []).append(item)
+                if self._ended.is_set():
+                    return
+        except (BotoCoreError, ClientError) as error:
+            complain(f"timelines are read when they are asked for: {error}")
+
+    def _take(self, record: LogRecord, after: Offsets) -> None:
+        for event, _ in decoded(self._decoder, [record]):
+            row = None
+            if not isinstance(event, CaseAnswer):
+                view = self.board.apply(event)
+                row = row_of(view) if view else None
+            self.changes.add(change_of(event, record, after, row))
+
+    def _starts(self, group: str) -> dict[int, int]:
+        """Up to where the live version was written: all before is in its table."""
+        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": group})
+        try:
+            partitions = sorted(consumer.list_topics(self._topic, timeout=10).topics[self._topic].partitions)
+            found = consumer.committed([TopicPartition(self._topic, number) for number in partitions], timeout=10)
+            return {mark.partition: max(0, mark.offset) for mark in found}
+        finally:
+            consumer.close()
+
+
+def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str, Any] | None) -> Change:
+    """An event as watchers are told of it: what it is, and how its case stands after it."""
+    sequence: int | None = getattr(event, "sequence", None)
+    body = {
+        "kind": type(event).__name__,
+        "case_id": event.case_id,
+        "sequence": sequence,
+        "actor": getattr(event, "actor", None),
+        "known_at_ms": record.timestamp_ms,
+        "row": row,
+    }
+    return Change(
+        partition=record.partition,
+        offset=record.offset,
+        after=after,
+        kind=type(event).__name__,
+        case_id=event.case_id,
+        sequence=sequence,
+        body=json.dumps(body),
+        item=event_item(event, record.timestamp_ms),
+    )
+
+
+def offsets_text(offsets: Offsets) -> str:
+    """As the id of a server-sent event."""
+    return ".".join(map(str, offsets))
+
+
+def offsets_of(text: str) -> Offsets | None:
+    """From the id of a server-sent event; None if it is none."""
+    parts = text.split(".")
+    if not parts or len(text) > 2_000 or not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    return tuple(map(int, parts))
+
+
+def server_sent(change: Change) -> str:
+    """A change as a server-sent event."""
+    return f"id: {offsets_text(change.after)}\nevent: case\ndata: {change.body}\n\n"
+
+
+def lines(changes: list[Change]) -> Iterator[str]:
+    """Several of them."""
+    return map(server_sent, changes)

@@ -1,0 +1,197 @@
+"""Where doors bring commands, and are told what became of them: by the command's id, out of cases.events.
+
+One desk serves a whole process, from as many threads as there are:
+
+    with CaseDesk(settings) as desk:
+        answer = desk.ask(TakeCase(...))      # waits; an event of the case, or CommandRejected
+        future = desk.send(TakeCase(...))     # does not wait; asyncio.wrap_future(future) does in a coroutine
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from types import TracebackType
+
+from confluent_kafka import KafkaException, Producer
+
+from console.privacy.command_sealing import sealed
+from console.privacy.vault import Vault
+from console.waiting import end_offsets
+from console.wiring import topics, vault
+from domain.cases.events import command_answered
+from domain.record_types import CaseEvent, Command, from_fields, to_fields
+from infra.settings import Settings
+from projections.logs.log import KafkaLog, LogRecord
+from schemas.codec import Decoder, Encoder, Unreadable
+from schemas.registry import Registry
+
+PATIENCE_S = 30.0
+"""How long an answer is waited for."""
+MAX_WAITING = 10_000
+"""Commands that wait for an answer at once."""
+POLL_S, RETRY_S = 0.05, 1.0
+DELIVERY_S = 20.0
+
+
+class Unanswered(RuntimeError):
+    """No answer came in time, though the command is in the log: it may still be answered. The message says so."""
+
+
+class NotSent(RuntimeError):
+    """The command is not in the log: nothing will become of it. The message says why."""
+
+
+class CaseDesk:
+    """Sends commands into cases.inbox and hands each answer to whoever waits for it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        heard: Callable[[CaseEvent, LogRecord], None] | None = None,
+        keys: Vault | None = None,
+    ) -> None:
+        """`heard` is called with every case event as it comes, on the desk's own thread.
+
+        `keys` are those that what people write is sealed with, if somebody has them open already.
+        """
+        self._keys = keys or vault(settings)
+        names, registry = topics(settings), Registry(settings.registry_url)
+        self._inbox, self._encoder = names.cases_inbox, Encoder(registry.ids())
+        self._decoder, self._heard = Decoder(registry.schema_text), heard
+        self._waiting: dict[tuple[str, str], tuple[Future[CaseEvent], float]] = {}
+        """By case and command; with the time until which it is waited for."""
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._broken: BaseException | None = None
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap,
+                "partitioner": "murmur2_random",  # the same as Java's: an account's records share one number everywhere
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 0,
+                "message.timeout.ms": int(DELIVERY_S * 1000),
+            }
+        )
+        self._log = KafkaLog(settings.kafka_bootstrap)
+        ends = end_offsets(settings.kafka_bootstrap, names.cases_events)
+        self._places = {(names.cases_events, number): end for number, end in ends.items()}
+        """How far each partition has been read: an answer is looked for from before its command was sent."""
+        self._reader = threading.Thread(target=self._read, name="case-desk", daemon=True)
+        self._reader.start()
+
+    def ask(self, command: Command, patience_s: float = PATIENCE_S) -> CaseEvent:
+        """Send a command and wait for its answer. Raises Unanswered, NotSent."""
+        return self.send(command, patience_s).result()
+
+    def send(self, command: Command, patience_s: float = PATIENCE_S) -> "Future[CaseEvent]":
+        """Send a command; its answer comes in the future, or Unanswered, or NotSent. Raises NotSent, VaultError."""
+        self._check()
+        value = self._encoder.encode(type(command).__name__, to_fields(sealed(command, self._keys)))
+        place = (command.case_id, command.command_id)
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING:
+                raise NotSent(f"{MAX_WAITING} commands wait for their answers: try again later")
+            future: Future[CaseEvent] = self._waiting[place][0] if place in self._waiting else Future()
+            if place not in self._waiting:
+                future.set_running_or_notify_cancel()  # who gives up waiting does not take the command back
+            self._waiting[place] = future, time.monotonic() + patience_s
+
+        def delivered(error: object, _: object) -> None:
+            if error is not None:
+                self._forget(command)
+                with suppress(InvalidStateError):
+                    future.set_exception(NotSent(f"the command was not written: {error}. Look: fraudcase status"))
+
+        try:
+            self._producer.produce(self._inbox, value, command.account_id.encode(), on_delivery=delivered)
+        except (BufferError, KafkaException) as error:
+            self._forget(command)
+            raise NotSent(f"the command was not written: {error}. Look: fraudcase status") from error
+        self._producer.poll(0)
+        return future
+
+    def close(self) -> None:
+        """Let go of the connections; who still waits is told so."""
+        self._ended.set()
+        self._reader.join()
+        self._producer.flush(DELIVERY_S)
+        self._give_up(NotSent("the desk was closed; the command may be in the log"))
+
+    def __enter__(self) -> "CaseDesk":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._follow()
+            except KafkaException:  # the broker is away: what was missed is read when it is back
+                self._expire()
+                self._ended.wait(RETRY_S)
+            except Exception as error:  # whatever it was, nobody may wait for a thread that has ended
+                self._broken = error
+                self._give_up(error)
+                return
+
+    def _follow(self) -> None:
+        follower = self._log.follow(self._places)
+        try:
+            while not self._ended.is_set():
+                self._producer.poll(0)
+                self._expire()
+                for record in follower.next(POLL_S):
+                    self._take(record)
+                    self._places[record.topic, record.partition] = record.offset + 1
+        finally:
+            follower.close()
+
+    def _take(self, record: LogRecord) -> None:
+        try:
+            event = from_fields(*self._decoder.decode(record.value))
+        except (Unreadable, KeyError, TypeError):
+            return  # somebody else's; the view worker complains about it
+        if not isinstance(event, CaseEvent):
+            return
+        command_id = command_answered(event)
+        if command_id is not None:
+            with self._lock:
+                future, _ = self._waiting.pop((event.case_id, command_id), (None, 0.0))
+            if future is not None:
+                with suppress(InvalidStateError):
+                    future.set_result(event)
+        if self._heard is not None:
+            self._heard(event, record)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = {place: future for place, (future, until) in self._waiting.items() if until <= now}
+            for place in late:
+                del self._waiting[place]
+        for (_, command_id), future in late.items():
+            with suppress(InvalidStateError):
+                future.set_exception(
+                    Unanswered(
+                        f"command {command_id} is recorded and was not answered in time. It may still be: look at the "
+                        "case again. Look: fraudcase status"
+                    )
+                )
+
+    def _check(self) -> None:
+        if self._broken is not None or self._ended.is_set():
+            raise NotSent(f"nobody reads the answers any more: {self._broken or 'the desk is closed'}")
+
+    def _forget(self, command: Command) -> None:
+        with self._lock:
+            self._waiting.pop((command.case_id, command.command_id), None)
+
+    def _give_up(self, error: BaseException) -> None:
+        with self._lock:
+            waiting, self._waiting = list(self._waiting.values()), {}
+        for future, _ in waiting:
+            with suppress(InvalidStateError):
+                future.set_exception(error)

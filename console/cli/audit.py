@@ -1,0 +1,140 @@
+"""`fraudcase audit key`, `heads`, `verify`; `fraudcase export`, `verify`: the audit log, and proofs from it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.cli.cases import instant
+from console.cli.stack import AsJson
+from console.evidence import verify_pack
+from console.evidence.pack import Evidence, NotExported, Selection
+from console.wiring import bucket, fail, messages, progress, report, topics
+from infra.settings import Settings
+from projections.archive.audit import audit
+from projections.archive.heads import BadHead, head_key, head_numbers, stored_head
+from projections.archive.signing import BadKey, Signer, fingerprint, load
+
+HeadFile = Annotated[Path | None, typer.Option("--head", help="the last head of the log that you have seen, as a file")]
+PublicKey = Annotated[str | None, typer.Option("--public-key", help="64 hexadecimal digits, or a file with them")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    area = typer.Typer(no_args_is_help=True, help="The audit log: its key, its signed heads, whether it is intact.")
+    for command in (key, heads):
+        area.command()(command)
+    area.command("verify")(verify_archive)
+    app.add_typer(area, name="audit")
+    app.command()(export)
+    app.command()(verify)
+
+
+def signer_of(settings: Settings) -> Signer:
+    """The audit key of this system."""
+    try:
+        return load(settings.audit_key_source)
+    except BadKey as error:
+        raise fail(f"{error}. Cure: fraudcase up makes one; or FRAUDCASE_AUDIT_KEY") from error
+
+
+def key(as_json: AsJson = False) -> None:
+    """Print the public key: hand it to whom you will show packs, by another way than the packs."""
+    public = signer_of(Settings()).public_key
+    if as_json:
+        report({"public_key": public.hex(), "fingerprint": fingerprint(public)}, as_json=True)
+        return
+    sys.stdout.write(public.hex() + "\n")
+
+
+def heads(
+    out: Annotated[Path | None, typer.Option(help="write the last head there, to be given to --head later")] = None,
+    number: Annotated[int | None, typer.Option(help="another one than the last")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The last signed head: what the whole log was when it was made. Keep it outside the system."""
+    settings = Settings()
+    store = bucket(settings)
+    numbers = head_numbers(store)
+    wanted = number if number is not None else numbers[-1] if numbers else 0
+    try:
+        head = stored_head(store, wanted, signer_of(settings).public_key)
+    except BadHead as error:
+        raise fail(f"head {wanted}: {error}") from error
+    if head is None:
+        raise fail("there is no such head; the first comes some seconds after the first record. Look: fraudcase status")
+    if out is not None:
+        out.write_bytes(store.get(head_key(wanted)) or b"")
+    document = {
+        "heads": len(numbers), "number": head.number, "log_time_at_ms": head.time_ms, "records": head.records,
+        "partitions": len(head.trees), "sha256": head.sha256, "key": head.key,
+    }  # fmt: skip
+    report(document, as_json=as_json)
+
+
+def verify_archive(head: HeadFile = None, public_key: PublicKey = None, as_json: AsJson = False) -> None:
+    """Check the whole archive against its signed heads; exit 1 if anything is wrong."""
+    settings = Settings()
+    try:
+        known = signer_of(settings).public_key if public_key is None else verify_pack.read_key(public_key)
+        seen = None if head is None else head.read_bytes().strip()
+    except (verify_pack.Fault, OSError) as error:
+        raise fail(str(error)) from error
+    with progress("records checked", None) as counted:
+        found = audit(bucket(settings), known, seen, counted)
+    last = found.last
+    document = {
+        "records": found.records, "heads": found.heads, "not_covered_yet": found.uncovered,
+        "last_head": 0 if last is None else last.number, "log_time_at_ms": 0 if last is None else last.time_ms,
+        "freshness": "unproven: no head that was seen was given" if seen is None else "not older than the head seen",
+        "problems": found.problems if as_json else len(found.problems),
+    }  # fmt: skip
+    report(document, as_json=as_json)
+    if found.problems:
+        raise fail("\n".join(found.problems[:20]))
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="the pack, a zip file")],
+    case: Annotated[str | None, typer.Option(help="the id of a case: whole, up to the last head")] = None,
+    account: Annotated[str | None, typer.Option(help="records of an account: nothing is said to be complete")] = None,
+    from_time: Annotated[str | None, typer.Option("--from", help="2026-01-31T12:00:00Z, or UTC milliseconds")] = None,
+    to_time: Annotated[str | None, typer.Option("--to", help="until then; what Kafka says is the time")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="of a range: only this log; again for another")] = None,
+    redact: Annotated[list[str] | None, typer.Option(help="withhold FIELD, RecordType.FIELD or RecordType")] = None,
+    since_head: Annotated[Path | None, typer.Option(help="prove that the log goes on from this head too")] = None,
+) -> None:
+    """Make an evidence pack: records with proofs that anybody can check with `verify.py` and the public key."""
+    settings = Settings()
+    is_range = from_time is not None or to_time is not None
+    if (case is not None) + (account is not None) + is_range != 1:
+        raise fail("say one of --case, --account, and --from with --to")
+    names = topics(settings)
+    chosen = tuple(name if name.startswith(settings.prefix) else f"{settings.prefix}{name}" for name in topic or ())
+    if unknown := sorted(set(chosen) - set(names.archived_logs)):
+        raise fail(f"no such log: {', '.join(unknown)}. There are {', '.join(names.archived_logs)}")
+    selection = Selection(
+        case_id=case, account_id=account, from_ms=instant(from_time), to_ms=instant(to_time), topics=chosen
+    )
+    try:
+        evidence = Evidence(bucket(settings), names, signer_of(settings), redact or ())
+        pack = evidence.pack(selection, None if since_head is None else since_head.read_bytes().strip())
+        out.write_bytes(pack)
+    except (NotExported, BadHead, OSError) as error:
+        raise fail(str(error)) from error
+    messages.print(f"{out}: {len(pack):,} bytes. Check it: fraudcase verify {out} --public-key …", highlight=False)
+
+
+def verify(
+    pack: Annotated[Path, typer.Argument(help="the pack")],
+    public_key: PublicKey = None,
+    head: HeadFile = None,
+) -> None:
+    """Check a pack; it takes no server. Exit 1: something is wrong; 2: nothing is, but who made it is not proved."""
+    arguments = [str(pack)]
+    for name, value in (("--public-key", public_key), ("--head", head)):
+        arguments += [] if value is None else [name, str(value)]
+    code = verify_pack.main(arguments)
+    if code:
+        raise typer.Exit(code)

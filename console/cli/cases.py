@@ -1,0 +1,244 @@
+"""`fraudcase case list`, `show`, `act`, `close`, `escalate`: a command enters the log, its answer comes back by id."""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from console.cases.acts import ACTS, BadAct, make_command
+from console.cases.desk import CaseDesk, NotSent, Unanswered
+from console.cli.stack import AsJson
+from console.wiring import case_table, explained, fail, iso_time, report, vault
+from domain.cases.events import DISPOSITIONS, CaseClosed, CommandRejected
+from domain.record_types import CaseEvent, Command, to_fields
+from infra.settings import Settings
+from projections.views.case_history import as_of, known_items, was_there
+from projections.views.case_view import CaseView, Item, view_of
+
+PATIENCE_S = 30.0
+SORTS = ("sequence", "event-time", "known")
+CaseId = Annotated[str, typer.Argument(help="the id of the case")]
+Actor = Annotated[str, typer.Option("--actor", help="who does it")]
+Reason = Annotated[str, typer.Option("--reason", help="why, in words")]
+Seen = Annotated[
+    int | None, typer.Option("--seen", help="the version of the case that was looked at; default: the stored one")
+]
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", help="what had happened by then: 2026-01-31T12:00:00Z, or UTC milliseconds")
+]
+KnownAt = Annotated[str | None, typer.Option("--known-at", help="what the log said by then; the same forms")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    case = typer.Typer(no_args_is_help=True, help="Fraud cases: look at them, decide on them.")
+    case.command("list")(list_cases)
+    for command in (show, act, close, escalate):
+        case.command()(command)
+    app.add_typer(case, name="case")
+
+
+def list_cases(
+    status: Annotated[str | None, typer.Option(help="new, open, in_review, snoozed, …; active: all but closed")] = None,
+    assignee: Annotated[str | None, typer.Option(help="who works on it")] = None,
+    account: Annotated[str | None, typer.Option(help="whose it is")] = None,
+    limit: Annotated[int, typer.Option(help="at most so many")] = 50,
+    as_of_time: AsOf = None,
+    known_at: KnownAt = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cases, highest score first; with a time, each as it was then, which reads every event."""
+    items = case_table(Settings()).scan()
+    if as_of_time is None and known_at is None:
+        views = [view_of(item) for item in items if item["sk"] == "view"]
+    else:
+        views = _views_as_of(items, instant(as_of_time), instant(known_at))
+    chosen = [
+        view
+        for view in views
+        if (status in (None, view.status) or (status == "active" and view.status not in ("closed", "merged")))
+        and assignee in (None, view.assignee)
+        and account in (None, view.account_id)
+    ]
+    chosen.sort(key=lambda view: (-view.score_max, view.opened_at_ms, view.case_id))
+    lines = [_line(view) for view in chosen[:limit]]
+    if as_json:
+        sys.stdout.write(json.dumps(lines, indent=2) + "\n")
+        return
+    table = Table(*_HEADS, box=None, pad_edge=False)
+    for line in lines:
+        table.add_row(*("" if value is None else str(value) for value in line.values()))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def _views_as_of(items: Iterable[Item], at_ms: int | None, known_at_ms: int | None) -> list[CaseView]:
+    by_case: dict[str, list[Item]] = {}
+    for item in items:
+        if item["sk"].startswith("event#"):
+            by_case.setdefault(item["pk"], []).append(item)
+    in_order = (sorted(each, key=lambda item: str(item["sk"])) for each in by_case.values())
+    found = (as_of(known_items(each), at_ms, known_at_ms) for each in in_order)
+    return [view for view in found if view is not None]
+
+
+_HEADS = ("case_id", "status", "score", "flags", "typology", "account_id", "sequence", "assignee")
+
+
+def _line(view: CaseView) -> dict[str, object]:
+    values = (
+        view.case_id, view.disposition or view.status, view.score_max, view.flags, view.typology, view.account_id,
+        view.sequence, view.assignee,
+    )  # fmt: skip
+    return dict(zip(_HEADS, values, strict=True))
+
+
+def show(
+    case_id: CaseId,
+    as_of_time: AsOf = None,
+    known_at: KnownAt = None,
+    sort: Annotated[str, typer.Option(help=f"the timeline, by {', '.join(SORTS)}")] = "sequence",
+    as_json: AsJson = False,
+) -> None:
+    """A case and its timeline: as it is now, or as of a time, as it was known at another."""
+    if sort not in SORTS:
+        raise fail(f"--sort is one of {', '.join(SORTS)}")
+    settings, at_ms, known_ms = Settings(), instant(as_of_time), instant(known_at)
+    items = case_table(settings).items_of(case_id)
+    if at_ms is None and known_ms is None:
+        view = _view(settings, case_id)
+    else:
+        found = as_of(known_items(items), at_ms, known_ms)
+        if found is None:
+            raise fail(f"there was no case {case_id} then, or nobody knew of it")
+        view = found
+        items = [item for item in items if was_there(item, at_ms, known_ms)]
+    fields = {name: getattr(view, name) for name in CaseView.__slots__}
+    document = {name: value for name, value in fields.items() if value is not None}
+    timeline = [_entry(item) for item in _sorted(items, sort)]
+    document, timeline = _opened(settings, [document, timeline])
+    if as_json:
+        sys.stdout.write(json.dumps({**document, "timeline": timeline}, indent=2) + "\n")
+        return
+    report(document, as_json=False)
+    for event in timeline:
+        times = (iso_time(event[name]) if name in event else "?" for name in ("happened_at_ms", "known_at_ms"))
+        sys.stdout.write(f"{event.get('sequence', ''):>4}  {'  '.join(times)}  {event['type']}\n")
+
+
+def _entry(item: Item) -> dict[str, Any]:
+    times = {name: item[name] for name in ("happened_at_ms", "known_at_ms") if name in item}
+    return {**json.loads(item["body"]), **times}
+
+
+def _sorted(items: Iterable[Item], sort: str) -> list[Item]:
+    timeline = [item for item in items if item["sk"] != "view"]
+    if sort == "sequence":
+        return timeline
+    name = "known_at_ms" if sort == "known" else "happened_at_ms"
+    return sorted(timeline, key=lambda item: int(item.get(name, 0)))
+
+
+def instant(text: str | None) -> int | None:
+    """UTC milliseconds of a time that somebody typed; without an offset it is taken for UTC."""
+    if text is None:
+        return None
+    if text.isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise fail(f"{text} is no time: 2026-01-31T12:00:00Z, or UTC milliseconds") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def act(
+    name: Annotated[str, typer.Argument(metavar="ACT", help=f"one of {', '.join(ACTS)}")],
+    case_id: CaseId,
+    actor: Actor,
+    reason: Annotated[str | None, typer.Option(help="why, in words")] = None,
+    text: Annotated[str | None, typer.Option(help="of a note")] = None,
+    assignee: Annotated[str | None, typer.Option(help="who is to work on it")] = None,
+    until: Annotated[str | None, typer.Option(help="when a snoozed case wakes: a time, or UTC milliseconds")] = None,
+    disposition: Annotated[str | None, typer.Option(help=f"one of {', '.join(DISPOSITIONS)}")] = None,
+    typology: Annotated[str | None, typer.Option(help="what it turned out to be, if another than it says")] = None,
+    other: Annotated[str | None, typer.Option(help="the case to merge into, or to link to")] = None,
+    seen: Seen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Act on a case: take, note, snooze, merge and so on. Exit 1 if it was refused."""
+    told: dict[str, Any] = {
+        "reason": reason, "text": text, "assignee": assignee, "until_ms": instant(until), "disposition": disposition,
+        "typology": typology,
+    }  # fmt: skip
+    settings = Settings()
+    if other is not None:
+        prefix = "into" if name == "merge" else "other"
+        told |= {f"{prefix}_case_id": other, f"{prefix}_account_id": _view(settings, other).account_id}
+    _act(settings, name, case_id, actor, told, seen, as_json)
+
+
+def close(
+    case_id: CaseId,
+    disposition: Annotated[str, typer.Option(help=f"one of {', '.join(DISPOSITIONS)}")],
+    actor: Actor,
+    reason: Reason,
+    seen: Seen = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close a case; a confirmed fraud puts a label on each of its payments. Exit 1 if it was refused."""
+    _act(Settings(), "close", case_id, actor, {"disposition": disposition, "reason": reason}, seen, as_json)
+
+
+def escalate(case_id: CaseId, actor: Actor, reason: Reason, seen: Seen = None, as_json: AsJson = False) -> None:
+    """Ask for more eyes on a case. Exit 1 if it was refused."""
+    _act(Settings(), "escalate", case_id, actor, {"reason": reason}, seen, as_json)
+
+
+def _act(
+    settings: Settings, name: str, case_id: str, actor: str, told: dict[str, Any], seen: int | None, as_json: bool
+) -> None:
+    view = _view(settings, case_id)
+    try:
+        command = make_command(name, view.account_id, case_id, actor, view.sequence if seen is None else seen, told)
+    except BadAct as error:
+        raise fail(str(error)) from error
+    answer = ask(settings, command)
+    report(_opened(settings, _shown(answer)), as_json=as_json)
+    if isinstance(answer, CommandRejected):
+        missed = "".join(f"\n  {event.sequence:>4}  {event.kind}" for event in answer.missed)
+        raise fail(f"refused: {vault(settings).opened(answer.reason)}{missed}")
+
+
+def _opened(settings: Settings, document: Any) -> Any:
+    """What people wrote, opened for whoever may run commands here."""
+    return json.loads(vault(settings).opened_json(json.dumps(document)))
+
+
+def _shown(answer: CaseEvent) -> dict[str, Any]:
+    fields = to_fields(answer)
+    if isinstance(answer, CaseClosed):
+        fields["payments"] = len(answer.payments)
+    return {"answer": type(answer).__name__, **fields}
+
+
+def _view(settings: Settings, case_id: str) -> CaseView:
+    view = case_table(settings).view(case_id)
+    if view is None:
+        raise fail(f"there is no case {case_id}. The cases: fraudcase case list")
+    return view
+
+
+def ask(settings: Settings, command: Command) -> CaseEvent:
+    """Put a command into the log and wait for its answer."""
+    with explained():
+        try:
+            with CaseDesk(settings) as desk:
+                return desk.ask(command, PATIENCE_S)
+        except (Unanswered, NotSent) as error:
+            raise fail(str(error)) from error

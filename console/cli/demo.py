@@ -1,0 +1,178 @@
+"""`fraudcase demo`: the whole path, from payments to a replay from the archive alone."""
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from console.cli.sign_ins import print_sign_ins
+from console.cli.stack import AsJson, tell
+from console.history.replay import Replay, replay
+from console.payments.intake import Answers, Sent, open_intake, send_generated
+from console.system import lifecycle as system
+from console.waiting import Stalled
+from console.wiring import bucket, explained, fail, messages, progress, report, topics
+from generator.traffic import Generated, Traffic, TrafficOptions, run_of
+from infra import stack
+from infra.parts import parts
+from infra.settings import Settings
+from projections.archive.analytics import FOLDER
+from projections.archive.segments import ArchivedLog, next_offset
+from projections.logs.log import KafkaLog
+
+STEADY_PER_S = 1_000
+STEADY_SHARE = 0.1
+"""The last tenth of the payments comes at a steady rate: latency under a flood would only measure the queue."""
+PATIENCE_S = 120.0
+ACCOUNTS = 20_000
+STAY_PER_S = 50.0
+"""Of the traffic that goes on."""
+PER_SECOND = 10.0
+"""Of event time: 100,000 payments span less than three hours, which end now."""
+
+
+SHOWN_OF_REPLAY = (
+    "flags",
+    "cases_opened",
+    "cases_escalated",
+    "views",
+    "audit_events",
+    "replay_views_digest",
+    "live_digest",
+    "replay_digest",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command()(demo)
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="end with a table instead of running on")] = False,
+    transactions: Annotated[int, typer.Option(help="how many payments")] = 100_000,
+    seed: Annotated[int, typer.Option(help="the same seed, the same traffic")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Payments become flags, cases, views and an audit log, through the real parts; then a replay proves it."""
+    settings = Settings()
+    with explained():
+        system.up(settings, report=tell)
+        figures = run_demo(settings, transactions, seed)
+        if not once:
+            _stay(settings, seed)
+            return
+        result = _replay_without_views(settings)
+    document = {**figures, **{name: result.document[name] for name in SHOWN_OF_REPLAY}}
+    report(document, as_json=as_json)
+    with explained():
+        system.down(settings, lambda _, __: None)
+    if result.exit_code or document["live_views_digest"] != document["replay_views_digest"]:
+        raise fail("\n".join(result.problems or ["the stored views are not those that the replay derives"]))
+
+
+def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, object]:
+    """Send payments, wait until everything that follows from them is stored, and take the figures."""
+    span_ms = int(transactions / PER_SECOND * 1000)
+    start_ms = time.time_ns() // 1_000_000 - span_ms
+    traffic = iter(_traffic(seed, start_ms, PER_SECOND))
+    steady = int(transactions * STEADY_SHARE)
+    flood_s, _ = _send(settings, list(islice(traffic, transactions - steady)), None)
+    _, latencies = _send(settings, list(islice(traffic, steady)), STEADY_PER_S)
+    result = settle(settings)
+    return {
+        "transactions_in": transactions,
+        "tx_per_s": round((transactions - steady) / flood_s),
+        "p99_latency_ms": sorted(latencies)[int(len(latencies) * 0.99)],
+        "live_views_digest": result.document["live_views_digest"],
+    }
+
+
+def _traffic(seed: int, start_ms: int, per_second: float) -> Traffic:
+    """The same people, in the same homes, at every start; the payments are others."""
+    run = run_of(start_ms)
+    return Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=per_second, run=run))
+
+
+def _send(settings: Settings, made: list[Generated], rate: float | None) -> tuple[float, list[int]]:
+    """Send payments and wait for every answer; returns the seconds, and each one's milliseconds from log to log."""
+    answers, (intake, sent) = Answers(settings), open_intake(settings)
+    begun = time.monotonic()
+    with progress("payments sent", len(made)) as seen:
+        send_generated(intake, made, rate, lambda _: seen(intake.rows) if intake.rows % 500 == 0 else None)
+    intake.flush()
+    with progress("payments answered", len(made)) as seen:
+        answers.wait_for(sent.places, seen)
+    return time.monotonic() - begun, _latencies(answers, sent)
+
+
+def _latencies(answers: Answers, sent: Sent) -> list[int]:
+    return [answers.answered_ms[place] - sent_ms for place, sent_ms in sent.sent_ms.items()]
+
+
+def settle(settings: Settings) -> Replay:
+    """Wait until views and archive hold all that the logs lead to. Raises Stalled."""
+    _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
+    found: list[Replay] = []
+
+    def is_complete() -> bool:
+        found.append(replay(settings, "kafka"))
+        return not found[-1].is_lag
+
+    _until(is_complete, "events or views are still missing")
+    _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
+    if found[-1].exit_code:
+        raise Stalled("\n".join(found[-1].problems))
+    return found[-1]
+
+
+def archive_lag(settings: Settings) -> int:
+    """Records that Kafka has and the archive does not."""
+    log, store, names = KafkaLog(settings.kafka_bootstrap), bucket(settings), topics(settings)
+    archived = ArchivedLog(store)
+    lag = 0
+    for topic in names.archived_logs:
+        there = archived.ends(topic)
+        lag += sum(end - there.get(number, 0) for number, end in log.ends(topic).items())
+    for number, end in log.ends(names.risk_scored).items():
+        lag += end - next_offset(store, f"{FOLDER}partition={number:03d}/")
+    return lag
+
+
+def _until(is_so: Callable[[], bool], otherwise: str) -> None:
+    begun = time.monotonic()
+    while not is_so():
+        if time.monotonic() - begun > PATIENCE_S:
+            raise Stalled(f"{otherwise} after {PATIENCE_S:.0f} s. Look: fraudcase status")
+        time.sleep(0.5)
+
+
+def _replay_without_views(settings: Settings) -> Replay:
+    """From S3 alone: the live tables and Kafka are stopped first, so that nothing can be read from them."""
+    stores = {part.name: part for part in parts(settings)}
+    messages.print("stopping DynamoDB and Kafka: the replay has the archive in S3, and nothing else", highlight=False)
+    stack.down(settings, [stores["dynamodb"], stores["kafka"]], lambda _, __: None)
+    return replay(settings, "s3", with_views=False)
+
+
+def _stay(settings: Settings, seed: int) -> None:
+    """Traffic until interrupted, in the time that it is now."""
+    print_sign_ins(settings, system.first_sign_ins(settings))
+    addresses = {
+        "risk job (Flink)": f"http://{settings.host}:{settings.flink_port}",
+        "case job (Flink)": f"http://{settings.host}:{settings.flink_port + 1}",
+        "schema registry": settings.registry_url,
+        "figures of the archive worker": f"http://{settings.host}:{settings.metrics_port + 3}/metrics",
+    }
+    for name, address in addresses.items():
+        messages.print(f"{name:<30} {address}", highlight=False)
+    messages.print("traffic goes on until Ctrl-C; the system stays up until: fraudcase down", highlight=False)
+    traffic = _traffic(seed, time.time_ns() // 1_000_000, STAY_PER_S)
+    intake, _ = open_intake(settings)
+    try:
+        with progress("payments sent", None) as seen:
+            send_generated(intake, traffic, STAY_PER_S, lambda _: seen(intake.rows))
+    except KeyboardInterrupt:
+        intake.flush()

@@ -1,0 +1,103 @@
+"""`fraudcase engine …`: by which version of the engine the logs are decided."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from confluent_kafka import KafkaException
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from console.cli.stack import AsJson
+from console.rules.store import Refused
+from console.wiring import engine_log, engines, explained, fail, iso_time, messages, report
+from domain.engines import ENGINES, LATEST
+from infra.settings import Settings
+
+engine = typer.Typer(no_args_is_help=True, help="The version of the engine: activated in the logs, as rule packs are.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    engine.command("list")(list_engines)
+    for command in (activate, show):
+        engine.command()(command)
+    app.add_typer(engine, name="engine")
+
+
+def list_engines(as_json: AsJson = False) -> None:
+    """The engines that this version of fraudcase has, and what each does otherwise than the one before."""
+    active = _active()
+    shown = [
+        {"engine": each.number, "state": _state(each.number, active), "says": each.says} for each in ENGINES.values()
+    ]
+    if as_json:
+        sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+        return
+    table = Table("engine", "state", "what it does otherwise")
+    for row in shown:
+        table.add_row(str(row["engine"]), str(row["state"]), str(row["says"]))
+    messages.print(table)
+
+
+def activate(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="its number")],
+    actor: Annotated[str, typer.Option("--actor", help="who does it")],
+    as_json: AsJson = False,
+) -> None:
+    """Decide by this engine from here on, in every partition. Again after a crash, to the end. There is no way back."""
+    settings = Settings()
+    try:
+        with explained():
+            written = engines(settings).activate(version, actor, engine_log(settings))
+    except Refused as refused:
+        raise fail(str(refused)) from refused
+    except KafkaException as error:
+        raise fail(f"the logs cannot be reached at {settings.kafka_bootstrap}: {error}. Cure: fraudcase up") from error
+    except SQLAlchemyError as error:
+        raise _store_failed(error) from error
+    report({"engine": version, "says": ENGINES[version].says, "partitions_written": written}, as_json=as_json)
+
+
+def show(as_json: AsJson = False) -> None:
+    """The engine in force, and who activated which."""
+    active = _active()
+    try:
+        rows = engines(Settings()).rows()
+    except SQLAlchemyError as error:
+        raise _store_failed(error) from error
+    steps: list[dict[str, Any]] = [
+        {
+            "engine": row.engine,
+            "actor": row.actor,
+            "begun_at_ms": row.begun_at_ms,
+            "activated_at_ms": row.activated_at_ms,
+        }
+        for row in rows
+    ]
+    if as_json:
+        document = {"engine": active, "newest": LATEST.number, "says": ENGINES[active].says, "history": steps}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    report({"engine": active, "newest": LATEST.number, "says": ENGINES[active].says}, as_json=False)
+    for row in rows:
+        done = "activated" if row.activated_at_ms is not None else "activating, unfinished"
+        at_ms = row.activated_at_ms or row.begun_at_ms
+        sys.stdout.write(f"{iso_time(at_ms)}  engine {row.engine} {done} by {row.actor}\n")
+
+
+def _active() -> int:
+    try:
+        return engines(Settings()).active()
+    except SQLAlchemyError as error:
+        raise _store_failed(error) from error
+
+
+def _state(number: int, active: int) -> str:
+    return "active" if number == active else "former" if number < active else "available"
+
+
+def _store_failed(error: SQLAlchemyError) -> typer.Exit:
+    cause = str(getattr(error, "orig", None) or error).strip()
+    return fail(f"the control store: {cause}. Cure: fraudcase control upgrade, or FRAUDCASE_CONTROL_URL")

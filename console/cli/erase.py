@@ -1,0 +1,105 @@
+"""`fraudcase erase`, `subject show`, `canary`: personal data made unreadable for good, and the proof that it is."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from console.cli.stack import AsJson
+from console.payments.attributes import payments_of
+from console.privacy.vault import SETTLED_S, Known
+from console.system.canary import Place, TooShort, search
+from console.wiring import explained, fail, iso_time, messages, report, vault
+from domain.masking import masked
+from infra.settings import Settings
+
+Subject = Annotated[str, typer.Argument(help="an account; or intake/RUN for rows that named none")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(erase)
+    app.command()(canary)
+    subject = typer.Typer(no_args_is_help=True, help="Whose personal data is sealed here.")
+    subject.command("show")(show)
+    app.add_typer(subject, name="subject")
+
+
+def erase(
+    subjects: Annotated[list[str], typer.Argument(metavar="SUBJECT...", help="accounts; intake/RUN for refused rows")],
+    actor: Annotated[str, typer.Option("--actor", help="who does it")],
+    reason: Annotated[str, typer.Option("--reason", help="why: a request's number, nothing personal")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Destroy the keys of accounts: what was sealed with them nobody reads again, here or in any copy.
+
+    Returns once no running process holds them any more. Payments, decisions and cases stay, and replay as before.
+    """
+    if not actor.strip():
+        raise fail("--actor must say who does it")
+    with explained():
+        erased = vault(Settings()).erase(subjects, actor, masked(reason))
+    for each in erased:
+        if each.key_id is None:
+            messages.print(f"{each.subject}: nothing is sealed for it. Is it the right name?", highlight=False)
+    time.sleep(SETTLED_S)
+    keys = sum(each.key_id is not None for each in erased)
+    report({"subjects": len(erased), "keys_destroyed": keys, "erased_at_ms": erased[0].at_ms}, as_json=as_json)
+
+
+def show(
+    subject: Subject,
+    payments: Annotated[bool, typer.Option("--payments", help="also what its payments say of it")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether an account has a key, since when, and when it was erased; with --payments, what is sealed, opened."""
+    settings = Settings()
+    with explained():
+        keys = vault(settings)
+        document = _document(keys.known(subject))
+        if payments:
+            document["payments"] = payments_of(settings, keys, subject)
+    if as_json:
+        report(document, as_json=True)
+        return
+    for each in document.pop("erasures"):
+        messages.print(f"erased {iso_time(each['at_ms'])} by {each['actor']} {each['reason']}".strip(), highlight=False)
+    for payment in document.pop("payments", ()):
+        said = ", ".join(f"{name}={value!r}" for name, value in payment["attributes"].items())
+        messages.print(f"{payment['transaction_id']}  {said}", highlight=False, markup=False)
+    report(document, as_json=False)
+
+
+def _document(known: Known) -> dict[str, Any]:
+    erasures = [
+        {"at_ms": each.at_ms, "actor": each.actor, "reason": each.reason, "generation": each.generation}
+        for each in known.erasures
+    ]
+    return {
+        "subject": known.subject,
+        "has_key": known.generation is not None,
+        "generation": known.generation,
+        "erasures": erasures,
+    }
+
+
+def canary(
+    text: Annotated[str, typer.Argument(help="what must be nowhere: a name, an address, part of a note")],
+    also: Annotated[list[Path] | None, typer.Option(help="files and folders besides: exports, backups")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for a text in all that the system stores, raw and decoded. Exit 1 where it is found; prints the places."""
+    try:
+        with explained():
+            found, looked = search(Settings(), text, also or ())
+    except TooShort as error:
+        raise fail(str(error)) from error
+    report({"found": [_named(place) for place in found] if as_json else len(found), **looked}, as_json=as_json)
+    if found:
+        shown = "\n".join(f"  {place.store}  {place.where}" for place in found[:50])
+        raise fail(f"it is found in {len(found)} places:\n{shown}")
+
+
+def _named(place: Place) -> dict[str, str]:
+    return {"store": place.store, "where": place.where}

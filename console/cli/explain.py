@@ -1,0 +1,218 @@
+"""`fraudcase explain`: why a payment was flagged or not, and what would have turned the decision."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from console.cli.score import Feedback
+from console.cli.stack import AsJson
+from console.payments.admission import as_entered
+from console.rules import explain as explaining
+from console.rules.explain import Line, Log, NotExplained
+from console.rules.files import load_pack
+from console.scoring.run import Feedback as Coming
+from console.scoring.truth import read_truth
+from console.wiring import explained, fail, progress, topics
+from domain.payment import Payment, admit
+from domain.record_types import RulesActivated, to_fields
+from domain.risk.packs import DEFAULT, BadRulePack, RulePack
+from generator import files
+from generator.files import BadFile
+from infra.settings import Settings
+from projections.logs.log import KafkaLog
+from projections.replay.replay import Log as Recorded
+from schemas.codec import Decoder, Unreadable
+from schemas.registry import Registry
+
+PLAIN_WIDTH = 160
+"""Columns where no terminal says how wide it is."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command()(explain)
+
+
+def explain(
+    transaction_id: Annotated[str, typer.Argument(help="the payment's id")],
+    transactions: Annotated[
+        Path | None, typer.Option(help="a file of payments to look in, instead of the running system's log")
+    ] = None,
+    rules: Annotated[str, typer.Option(help="with --transactions: a pack's name, or a file")] = DEFAULT.name,
+    labels: Annotated[Path | None, typer.Option(help="with --transactions: what was fraud, as for score")] = None,
+    feedback: Feedback = None,
+    account: Annotated[str | None, typer.Option(help="where several accounts have a payment of this id")] = None,
+    digest: Annotated[str, typer.Option(help="the start of a content digest, where an id was used again")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Each rule's value, threshold and distance for a payment, and the smallest change that turns the decision."""
+    try:
+        with explained():
+            if transactions:
+                lines = _file_lines(transactions, load_pack(rules), labels, feedback)
+                found = logs_of([lines], transaction_id)
+            else:
+                found = _in_system(Settings(), transaction_id)
+            document = _explain(found, transaction_id, account, digest)
+    except (NotExplained, BadFile, BadRulePack) as error:
+        raise fail(str(error)) from error
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        out = Console()
+        show(document, out if out.is_terminal else Console(width=PLAIN_WIDTH))
+
+
+def _explain(found: dict[str, Log], transaction_id: str, account: str | None, digest: str) -> dict[str, Any]:
+    wanted = [each for each in found if account in (None, each)]
+    if not wanted:
+        of_account = f" of account {account!r}" if account else ""
+        raise NotExplained(f"there is no payment {transaction_id!r}{of_account}")
+    if len(wanted) > 1:
+        others = ", ".join(wanted[1:10])
+        raise NotExplained(
+            f"{len(wanted)} accounts have a payment {transaction_id!r}. Cure: --account {wanted[0]}, or {others}"
+        )
+    log = found[wanted[0]]
+    return explaining.explained(log, explaining.read_dossier(log, wanted[0], transaction_id, digest))
+
+
+def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: int | None) -> Log:
+    """A file as the log that a score of it makes: the pack first, and labels so long after their payments."""
+    activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="explain")
+    truth = read_truth(labels) if labels and feedback_ms is not None else None
+
+    def lines() -> Iterator[Line]:
+        yield Line("RulesActivated", to_fields(activation), 0, None)
+        coming, clock_ms = Coming(feedback_ms or 0), -1
+        for number, row in enumerate(as_entered(files.read_rows(path), Settings())):
+            if row.refusal is not None:
+                continue
+            if truth is not None:
+                payment = admit(row.fields, None)
+                if isinstance(payment, Payment):
+                    clock_ms = max(clock_ms, payment.event_time_ms)
+                    for known in coming.due(clock_ms):
+                        yield Line("FraudConfirmed", to_fields(known), number, None)
+                    label = truth.of(number, payment.transaction_id)
+                    if label is not None and label.is_fraud:
+                        coming.add(payment)
+            yield Line("Transaction", row.fields, number, None)
+
+    return lines
+
+
+def _in_system(settings: Settings, transaction_id: str) -> dict[str, Log]:
+    log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    ends = log.ends(topic)
+    with progress("partitions read", len(ends)) as seen:
+
+        def partitions() -> Iterator[Log]:
+            for done, (partition, end) in enumerate(ends.items()):
+                yield partial(partition_lines, log, topic, partition, end, decoder)
+                seen(done + 1)
+
+        return logs_of(partitions(), transaction_id)
+
+
+def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder: Decoder) -> Iterator[Line]:
+    """A partition as the fold reads it."""
+    for record in log.read(topic, partition, end):
+        try:
+            name, data = decoder.decode(record.value)
+        except Unreadable:
+            continue  # quarantined: no decision rests on it
+        yield Line(name, data, record.offset, record.timestamp_ms)
+
+
+def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
+    """For each account that has a payment of this id, what of its log concerns it, in memory."""
+    found: dict[str, Log] = {}
+    for log in logs:
+        for account_id in explaining.find_accounts(log, transaction_id):
+            lines = list(explaining.of_account(log, account_id))
+            found[account_id] = lines.copy
+    return found
+
+
+# -- for people -----------------------------------------------------------------------------------------
+
+
+def show(document: dict[str, Any], out: Console) -> None:
+    """The explanation as text and a table."""
+    when = datetime.fromtimestamp(document["event_time"] / 1000, UTC).isoformat(timespec="milliseconds")
+    pack = document["pack"]
+    verdict = "flagged" if document["flagged"] else "not flagged"
+    out.print(
+        f"{document['transaction_id']} of {document['account_id']}, {when}, "
+        f"{document['amount_minor']:,} minor units of {document['currency']}",
+        markup=False, highlight=False,
+    )  # fmt: skip
+    out.print(
+        f"{verdict}: score {document['score']}, flagged from {pack['flag_at']} "
+        f"(pack {pack['name']}@{pack['version']}, {pack['pack_id'][:12]})",
+        markup=False, highlight=False,
+    )  # fmt: skip
+    if document["on_arrival"]["flagged"] != document["flagged"]:
+        was = "flagged" if document["on_arrival"]["flagged"] else "not flagged"
+        out.print(f"on arrival it was {was}: late payments have changed that", highlight=False)
+    out.print(_table(document["rules"]))
+    out.print(_told(document), markup=False, highlight=False)
+
+
+def _table(rules: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "rule", "fired", *(Column(name, justify="right") for name in ("value", "from", "distance", "points")), "why"
+    )
+    for rule in rules:
+        fired = {True: "yes", False: "no", None: "elsewhere"}[rule["fired"]]
+        numbers = [_number(rule.get(key)) for key in ("value", "threshold", "distance", "points")]
+        table.add_row(escape(rule["rule"]), fired, *numbers, escape(_why(rule)))
+    return table
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _why(rule: dict[str, Any]) -> str:
+    lines = [rule["lacking"]] if rule["lacking"] else []
+    if rule["fired"]:
+        named = rule["contributing"]
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        lines.append(f"{rule['measure']}: {', '.join(named[-5:])}{more}")
+    elif not lines and rule.get("measure"):
+        lines.append(rule["measure"])
+    lines += [
+        f"{each['comparison']}: {each['left']:,} and {each['right']:,}{'' if each['holds'] else ', does not hold'}"
+        for each in rule.get("comparisons", [])
+    ]
+    return "\n".join(lines)
+
+
+def _told(document: dict[str, Any]) -> str:
+    change = document["smallest_change"]
+    if change is None:
+        return "No single change of amount, time, place or a field was found that turns the decision."
+    turned = "cleared it" if document["flagged"] else f"flagged it, by {', '.join(change['rules'])}"
+    before, after = (_value(change["field"], change[key]) for key in ("before", "after"))
+    return (
+        f"The smallest change that would have {turned}: {change['field']} {before} -> {after} ({change['step']}; "
+        f"then score {change['score']}). Verified by running the fold on the changed log."
+    )
+
+
+def _value(field: str, value: Any) -> str:
+    if field == "event_time":
+        return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds")
+    return f"{value:,}" if isinstance(value, int) else str(value)

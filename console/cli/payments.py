@@ -1,0 +1,212 @@
+"""`fraudcase generate`, `ingest`, `flags`, `backtest`, `clock`."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.cli.stack import AsJson
+from console.payments.admission import as_entered
+from console.payments.decisions import answered, derived_decisions
+from console.payments.decisions import backtest as decide_rows
+from console.payments.intake import ingest as take_in
+from console.payments.intake import open_intake, send_generated
+from console.rules.files import load_pack
+from console.wiring import explained, fail, messages, progress, report, topics
+from console.workers.clock import BadTickFile, live_ticks, ticks_from, write_ticks
+from domain.risk.packs import DEFAULT, BadRulePack
+from generator import files
+from generator.files import BadFile
+from generator.traffic import START_MS, Generated, Traffic, TrafficOptions, run_of
+from infra.settings import Settings
+from projections.logs.log import KafkaLog
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Parquet, CSV or JSON lines, by its suffix; without one, JSON lines to standard output"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (generate, ingest, flags, backtest, clock):
+        app.command()(command)
+
+
+def generate(
+    transactions: Annotated[int, typer.Option(help="how many payments")] = 100_000,
+    seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
+    accounts: Annotated[int, typer.Option(help="how many accounts pay")] = 5_000,
+    rate: Annotated[float | None, typer.Option(help="payments a second; default: as fast as it goes")] = None,
+    continuous: Annotated[bool, typer.Option(help="go on until interrupted, in the time that it is now")] = False,
+    start: Annotated[datetime | None, typer.Option(help="UTC time of the first payment")] = None,
+    out: Annotated[Path | None, typer.Option(help="write a file instead of sending")] = None,
+    truth: Annotated[Path | None, typer.Option(help="where to write what each payment was made as")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seeded synthetic traffic: normal, high velocity, amount spikes, geographic anomalies, late and out of order."""
+    settings = Settings()
+    per_second = rate or 50.0 if continuous else 10.0
+    start_ms = int(start.replace(tzinfo=UTC).timestamp() * 1000) if start else START_MS
+    if continuous and start is None:
+        start_ms = time.time_ns() // 1_000_000
+    run = run_of(start_ms) if continuous else ""
+    traffic: Iterator[Generated] = iter(
+        Traffic(TrafficOptions(seed=seed, accounts=accounts, start_ms=start_ms, per_second=per_second, run=run))
+    )
+    if not continuous:
+        traffic = islice(traffic, transactions)
+    with explained():
+        if out is not None:
+            made = list(traffic)
+            files.write_rows(out, (generated.transaction for generated in made))
+            files.write_truth(truth or files.truth_of(out), made)
+            report({"transactions": len(made), "file": str(out)}, as_json=as_json)
+            return
+        _send(
+            settings, traffic, per_second if continuous else rate, truth, None if continuous else transactions, as_json
+        )
+
+
+def _send(
+    settings: Settings,
+    traffic: Iterator[Generated],
+    rate: float | None,
+    truth: Path | None,
+    total: int | None,
+    as_json: bool,
+) -> None:
+    intake, sent = open_intake(settings)
+    beside = truth or settings.home / "truth" / f"{sent.run}.jsonl"
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    with beside.open("w", encoding="utf-8") as file, progress("payments sent", total) as seen:
+
+        def note(generated: Generated) -> None:
+            file.write(json.dumps(files.truth_line(generated)) + "\n")
+            if intake.rows % 500 == 0:
+                seen(intake.rows)
+
+        try:
+            counts = send_generated(intake, traffic, rate, note)
+        except KeyboardInterrupt:
+            counts = {}
+    intake.flush()
+    seconds = time.monotonic() - begun
+    report(
+        {
+            "run": sent.run,
+            "transactions": intake.rows,
+            **{behaviour.value: count for behaviour, count in counts.items()},
+            "seconds": round(seconds, 1),
+            "truth": str(beside),
+        },
+        as_json=as_json,
+    )
+
+
+def ingest(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines with the columns of Transaction")],
+    as_json: AsJson = False,
+) -> None:
+    """Send the payments of a file through the running system; every row is accounted for."""
+    try:
+        with explained():
+            report(take_in(Settings(), file), as_json=as_json)
+    except BadFile as error:
+        raise fail(str(error)) from error
+
+
+def flags(
+    out: Out = None,
+    run: Annotated[str | None, typer.Option(help="only the rows of this run of `ingest` or `generate`")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the decision on every payment of the running system, in the order of the intake."""
+    settings = Settings()
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    lines = [answer.line for answer in answered(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)]
+    _write_decisions(out, lines, as_json)
+
+
+def backtest(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Parquet, CSV or JSON lines with the columns of Transaction")
+    ] = None,
+    out: Out = None,
+    transactions: Annotated[Path | None, typer.Option(help="the same as FILE")] = None,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="the recorded log, with its activations and labels, instead of a file")
+    ] = False,
+    rules: Annotated[str | None, typer.Option(help=f"a pack's name, or a file; default: {DEFAULT.name}")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide again on every payment of a file, without any server, or of the recorded log: one row out for each in."""
+    if (file is not None) + (transactions is not None) + from_log != 1:
+        raise fail("give a FILE, or --from-log")
+    transactions = file or transactions
+    if transactions is None:
+        if rules is not None:
+            raise fail("--from-log decides by the rule packs in the log: --rules is for files")
+        _write_decisions(out, _decided_again(Settings()), as_json)
+        return
+    try:
+        pack = load_pack(rules or DEFAULT.name)
+        rows = as_entered(files.read_rows(transactions), Settings())
+        with progress("rows", files.count_rows(transactions)) as seen:
+
+            def counted() -> Iterator[files.Row]:
+                for number, row in enumerate(rows, start=1):
+                    yield row
+                    if number % 1000 == 0:
+                        seen(number)
+
+            lines = list(decide_rows(counted(), pack))
+        _write_decisions(out, lines, as_json)
+    except (BadFile, BadRulePack) as error:
+        raise fail(str(error)) from error
+
+
+def _decided_again(settings: Settings) -> list[dict[str, object]]:
+    log, names = KafkaLog(settings.kafka_bootstrap), topics(settings)
+    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decisions = derived_decisions(log, names, decoder)
+    return [answer.line for answer in answered(log, names, decoder, decisions=decisions)]
+
+
+def _write_decisions(out: Path | None, lines: list[dict[str, object]], as_json: bool) -> None:
+    if out is None:
+        for line in lines:
+            sys.stdout.write(files.json_line(line, files.DECISIONS))
+        return
+    try:
+        rows = files.write_table(out, lines, files.DECISIONS)
+    except (BadFile, OSError) as error:
+        raise fail(str(error)) from error
+    flagged = sum(bool(line["rules"]) for line in lines)
+    report({"rows": rows, "flagged": flagged, "out": str(out)}, as_json=as_json)
+
+
+def clock(
+    every: Annotated[float, typer.Option(help="seconds from one tick to the next")] = 60,
+    source: Annotated[
+        Path | None, typer.Option("--from", help='ticks from a file of lines {"now_ms": 1750000000000}')
+    ] = None,
+) -> None:
+    """Write ticks into the log, so that the deadlines of cases come due: live until interrupted, or from a file."""
+    settings = Settings()
+    ticks = ticks_from(source) if source else live_ticks(every, lambda: False)
+    try:
+        with explained():
+            count = write_ticks(settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_inbox, ticks)
+    except (BadTickFile, OSError) as error:
+        raise fail(str(error)) from error
+    messages.print(f"{count} ticks written", highlight=False)

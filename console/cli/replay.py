@@ -1,0 +1,106 @@
+"""`fraudcase replay`, `digest`, `analytics`."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+import typer
+
+from console.cli.stack import AsJson
+from console.history.replay import SHOWN, cores, source_of
+from console.history.replay import replay as run_replay
+from console.wiring import bucket, explained, fail, messages, progress, report, topics
+from infra.settings import Settings
+from projections.archive.analytics import read_table
+from projections.replay.replay import recorded
+
+COUNTS = """
+    SELECT count(*) FILTER (NOT is_duplicate) AS payments, count(*) FILTER (len(rules) > 0) AS flagged,
+           count(*) FILTER (is_duplicate) AS duplicates
+    FROM risk_scored"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (replay, digest, analytics):
+        app.command()(command)
+
+
+def replay(
+    source: Annotated[str, typer.Option("--from", help="kafka or s3")] = "kafka",
+    until: Annotated[
+        str | None, typer.Option(help="only what was in the logs by this time: ISO 8601, or UTC milliseconds")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="write the certificate to this file")] = None,
+    expect: Annotated[
+        Path | None, typer.Option(help="an earlier report (--json) or certificate whose digests must come out")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default what pays")] = None,
+    live_views: Annotated[bool, typer.Option(help="compare the stored case views too")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Derive every flag, case event and view again, without Flink, and compare; exit 1 if it differs, 3 if late."""
+    if source not in ("kafka", "s3"):
+        raise fail(f"--from is kafka or s3, not {source}")
+    until_ms = None if until is None else _time_ms(until)
+    with explained():
+        result = run_replay(Settings(), source, with_views=live_views, until_ms=until_ms, workers=workers)
+    if certificate is not None:
+        text = json.dumps(result.certificate, indent=2, ensure_ascii=False, sort_keys=True)
+        certificate.write_text(text + "\n", encoding="utf-8", newline="\n")
+    document = result.document
+    problems = list(result.problems)
+    if expect is not None:
+        wanted = json.loads(expect.read_text(encoding="utf-8"))
+        problems += [
+            f"{name} is {document.get(name)}, {expect} says {wanted[name]}"
+            for name in ("root", "live_digest", "replay_digest", "replay_views_digest")
+            if name in wanted and wanted[name] != document.get(name)
+        ]
+    shown = {name: value for name, value in document.items() if as_json or name != "problems"}
+    report(shown, as_json=as_json)
+    for problem in problems[:SHOWN]:
+        messages.print(problem, highlight=False, markup=False)
+    if result.exit_code or problems:
+        raise typer.Exit(result.exit_code or 1)
+
+
+def _time_ms(text: str) -> int:
+    """UTC milliseconds; a time that names no zone is UTC."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise fail(f"--until is a time in ISO 8601 or UTC milliseconds, not {text}") from None
+    return (at.replace(tzinfo=at.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def digest(as_json: AsJson = False) -> None:
+    """The digest of what the running system has recorded."""
+    settings = Settings()
+    with explained(), progress("records read", None) as seen:
+        live = recorded(source_of(settings, "kafka"), topics(settings), cores(), seen)
+    report(
+        {"payments": live.payments, "audit_events": live.digest.events, "live_digest": live.digest.hexdigest()},
+        as_json=as_json,
+    )
+
+
+def analytics(
+    query: Annotated[str, typer.Option("--sql", help="any query of DuckDB on the table risk_scored")] = COUNTS,
+    as_json: AsJson = False,
+) -> None:
+    """Ask DuckDB about the decisions in S3."""
+    connection = duckdb.connect()
+    connection.register("risk_scored", read_table(bucket(Settings())))
+    try:
+        result = connection.execute(query)
+        names = [column[0] for column in result.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    except duckdb.Error as error:
+        raise fail(str(error)) from error
+    for row in rows:
+        report(row, as_json=as_json)

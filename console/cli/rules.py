@@ -1,0 +1,152 @@
+"""`fraudcase rules …`: rule packs from draft to retirement; and `fraudcase control upgrade`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from console.cli.stack import AsJson
+from console.rules.files import load_pack
+from console.rules.store import Refused
+from console.wiring import control_store, explained, fail, iso_time, messages, report, rules_log
+from domain.risk.packs import BadRulePack
+from infra.settings import Settings
+from migrations.models import RulePackLogRow, RulePackRow
+from migrations.store import connect, upgrade
+
+rules = typer.Typer(no_args_is_help=True, help="Rule packs: draft, approved by a second person, active, retired.")
+control = typer.Typer(no_args_is_help=True, help="The control store: who set up what.")
+File = Annotated[str, typer.Argument(metavar="FILE", help="a pack's file, or the name of one that comes along")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="NAME (highest version), NAME@VERSION, or the id's start")]
+Actor = Annotated[str, typer.Option("--actor", help="who does it")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (validate, draft, approve, activate, shadow, retire, show):
+        rules.command()(command)
+    rules.command("list")(list_packs)
+    app.add_typer(rules, name="rules")
+    control.callback()(_several)
+    control.command("upgrade")(upgrade_store)
+    app.add_typer(control, name="control")
+
+
+def _several() -> None:
+    """The control store."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What may not be done, and a store that is away, end a command with a message."""
+    try:
+        with explained():
+            yield
+    except (Refused, BadRulePack) as error:
+        raise fail(str(error)) from error
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip()
+        raise fail(f"the control store: {cause}. Cure: fraudcase control upgrade, or FRAUDCASE_CONTROL_URL") from error
+
+
+def validate(file: File, as_json: AsJson = False) -> None:
+    """Check a pack without keeping it."""
+    with _told():
+        pack = load_pack(file)
+    report({"name": pack.name, "version": pack.version, "rules": len(pack.rules), "pack_id": pack.pack_id},
+           as_json=as_json)  # fmt: skip
+
+
+def draft(file: File, actor: Actor, as_json: AsJson = False) -> None:
+    """Take in a pack, to be approved by somebody else."""
+    with _told():
+        report(_shown(control_store(Settings()).draft(load_pack(file), actor)), as_json=as_json)
+
+
+def approve(name: Name, actor: Actor, as_json: AsJson = False) -> None:
+    """Vouch for a draft of another person."""
+    with _told():
+        report(_shown(control_store(Settings()).approve(name, actor)), as_json=as_json)
+
+
+def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
+    """Put an approved pack in force: from here on, every partition decides by it. Again after a crash, to the end."""
+    settings = Settings()
+    with _told():
+        row, written = control_store(settings).activate(name, actor, rules_log(settings))
+    report({**_shown(row), "partitions_written": written}, as_json=as_json)
+
+
+def shadow(name: Name, actor: Actor, as_json: AsJson = False) -> None:
+    """Let a pack score every payment beside the active one; it decides nothing."""
+    settings = Settings()
+    with _told():
+        row, written = control_store(settings).shadow(name, actor, rules_log(settings))
+    report({**_shown(row), "partitions_written": written}, as_json=as_json)
+
+
+def retire(name: Name, actor: Actor, as_json: AsJson = False) -> None:
+    """Take a pack out of use; the active one retires by activating another."""
+    settings = Settings()
+    with _told():
+        row, written = control_store(settings).retire(name, actor, rules_log(settings))
+    report({**_shown(row), "partitions_written": written}, as_json=as_json)
+
+
+def list_packs(as_json: AsJson = False) -> None:
+    """Every pack and how far it has come."""
+    with _told():
+        rows = control_store(Settings()).packs()
+    if as_json:
+        sys.stdout.write(json.dumps([_shown(row) for row in rows], indent=2) + "\n")
+        return
+    table = Table("pack", "state", "author", "approver", "since", "id")
+    for row in rows:
+        since = row.retired_at_ms or row.activated_at_ms or row.approved_at_ms or row.drafted_at_ms
+        state = f"{row.state}, shadow" if row.shadow else row.state
+        table.add_row(f"{row.name}@{row.version}", state, row.author, row.approver, iso_time(since), row.pack_id[:12])
+    messages.print(table)
+
+
+def show(name: Name, as_json: AsJson = False) -> None:
+    """A pack, and what was done to it."""
+    with _told():
+        store = control_store(Settings())
+        row = store.pack(name)
+        history = store.history(row.pack_id)
+    document = json.loads(row.document)
+    if as_json:
+        steps = [{"action": step.action, "actor": step.actor, "at_ms": step.at_ms, **_tried(step)} for step in history]
+        sys.stdout.write(json.dumps({**_shown(row), "document": document, "history": steps}, indent=2) + "\n")
+        return
+    report(_shown(row), as_json=False)
+    for step in history:
+        tried = "".join(f", with what-if {run_id}" for run_id in _tried(step).values())
+        sys.stdout.write(f"{iso_time(step.at_ms)}  {step.action} by {step.actor}{tried}\n")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _tried(step: RulePackLogRow) -> dict[str, str]:
+    """The what-if that an approval rests on."""
+    found = json.loads(step.detail).get("whatif_run")
+    return {"whatif_run": found} if found else {}
+
+
+def upgrade_store() -> None:
+    """Make the control store's tables, or bring them up to date."""
+    with _told():
+        upgrade(connect(Settings().control_database))
+    messages.print("the control store is up to date", highlight=False)
+
+
+def _shown(row: RulePackRow) -> dict[str, Any]:
+    columns = (
+        "name", "version", "pack_id", "state", "shadow", "author", "approver",
+        "drafted_at_ms", "approved_at_ms", "activated_at_ms", "retired_at_ms",
+    )  # fmt: skip
+    return {name: value for name in columns if (value := getattr(row, name)) is not None}

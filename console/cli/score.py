@@ -1,0 +1,60 @@
+"""`fraudcase score`."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.cli.stack import AsJson
+from console.rules.files import load_pack
+from console.wiring import fail
+from domain.durations import duration_ms
+from domain.risk.packs import DEFAULT, BadRulePack
+from generator.files import BadFile
+
+TransactionsFile = Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with the columns of Transaction")]
+LabelsFile = Annotated[Path, typer.Option(help="transaction_id, fraud (0 or 1), and if there are: row, scenario")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(score)
+
+
+def delay_of(text: str) -> int:
+    """The milliseconds of a delay, for an option."""
+    try:
+        return duration_ms(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Feedback = Annotated[
+    int | None, typer.Option(parser=delay_of, metavar="DURATION", help="frauds become known so long after, as in 7d")
+]
+FirstDay = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day scored, UTC")]
+LastDay = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day scored, included")]
+
+
+def score(
+    transactions: TransactionsFile,
+    labels: LabelsFile,
+    rules: Annotated[str, typer.Option(help="a pack's name, or a file")] = DEFAULT.name,
+    feedback: Feedback = None,
+    first: FirstDay = None,
+    last: LastDay = None,
+    exclude_known: Annotated[
+        bool, typer.Option("--exclude-known", help="without cards known as compromised, as the handbook does")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw the curves to this file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide on a file of payments and say how good that was, against what they really were."""
+    from console.cli.score_report import report_of, show  # it takes a second, which no other command needs to wait
+
+    try:
+        report = report_of(load_pack(rules), transactions, labels, feedback, (first, last), exclude_known, plot)
+    except (BadFile, BadRulePack) as error:
+        raise fail(str(error)) from error
+    show(report, as_json=as_json)

@@ -1,0 +1,62 @@
+"""`fraudcase rules tune`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from console.cli.rules import rules as rules_app
+from console.cli.score import Feedback, LabelsFile, TransactionsFile
+from console.cli.stack import AsJson
+from console.wiring import fail
+from domain.risk.packs import BadRulePack
+from generator.files import BadFile
+
+
+class Aim(StrEnum):
+    """What a search makes as large as it can."""
+
+    AVERAGE_PRECISION = "average_precision"
+    F1 = "f1"
+    RECALL_AT_PRECISION = "recall_at_precision"
+
+
+class Search(NamedTuple):
+    """How to search: for what, how long, from which seed, on which share of the days, with labels how late."""
+
+    aim: Aim
+    precision: float
+    trials: int
+    seed: int
+    earlier: float
+    feedback_ms: int | None
+
+
+def register(_: typer.Typer) -> None:
+    """Add the command to `fraudcase rules`."""
+    rules_app.command()(tune)
+
+
+def tune(
+    transactions: TransactionsFile,
+    labels: LabelsFile,
+    rules: Annotated[str, typer.Option(help="the pack to begin with: its name, or a file")],
+    out: Annotated[Path, typer.Option(help="where to write the pack that was found, as YAML")],
+    trials: Annotated[int, typer.Option(min=1, help="packs to try")] = 50,
+    seed: Annotated[int, typer.Option(help="the same seed, the same search")] = 1,
+    objective: Annotated[Aim, typer.Option(help="what to make as large as possible")] = Aim.AVERAGE_PRECISION,
+    precision: Annotated[float, typer.Option(min=0, max=1, help="at least, for recall_at_precision")] = 0.95,
+    earlier: Annotated[float, typer.Option(min=0.05, max=0.95, help="share of the days to learn on")] = 0.7,
+    feedback: Feedback = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search better numbers for a pack on the earlier payments of a file, and say how they do on the later ones."""
+    from console.cli.tune_report import show, tuned_report  # it takes seconds, which no other command needs to wait
+
+    wanted = Search(objective, precision, trials, seed, earlier, feedback)
+    try:
+        report = tuned_report(transactions, labels, rules, out, wanted)
+    except (BadFile, BadRulePack, OSError) as error:
+        raise fail(str(error)) from error
+    show(report, as_json=as_json)

@@ -1,0 +1,112 @@
+"""The report of `fraudcase rules tune`. Apart from the command: Optuna and scikit-learn are slow to import."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from console.cli.score_report import date_of, printed, text_of
+from console.cli.tune import Aim, Search
+from console.payments.admission import as_entered
+from console.rules.files import load_pack
+from console.scoring.run import admitted
+from console.scoring.truth import read_truth
+from console.scoring.tune import (
+    Objective,
+    Tuned,
+    average_precision,
+    f1,
+    pack_yaml,
+    places,
+    ranges_of,
+    recall_at,
+    search,
+    split,
+)
+from console.wiring import messages, progress
+from domain.durations import duration
+from generator import files
+from infra.settings import Settings
+
+
+def tuned_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: Search) -> dict[str, Any]:
+    """Search, write the pack that was found, and say how it does. Raises BadFile, BadRulePack, OSError."""
+    pack, ranges = load_pack(rules), ranges_of(rules)
+    searched = places(pack, ranges, with_flag_at=wanted.aim is not Aim.AVERAGE_PRECISION)
+    payments = list(admitted(as_entered(files.read_rows(transactions), Settings()), read_truth(labels)))
+    with progress("packs tried", wanted.trials + len(searched)) as seen:
+        best_so_far = -1.0
+
+        def told(done: int, best: float) -> None:
+            nonlocal best_so_far
+            seen(done)
+            if best > best_so_far:
+                best_so_far = best
+                messages.print(f"pack {done}: {wanted.aim.value} {best:.4f}", highlight=False)
+
+        tuned = search(
+            payments, pack, searched, _objective(wanted), first_judged_day=split(payments, wanted.earlier),
+            feedback_ms=wanted.feedback_ms, trials=wanted.trials, seed=wanted.seed, seen=told,
+        )  # fmt: skip
+    report = _report(tuned, wanted)
+    best = replace(tuned.pack, version=pack.version + 1)
+    out.write_text(pack_yaml(best, ranges, _remarks(report)), encoding="utf-8")
+    load_pack(str(out))  # it can be read again
+    return {**report, "out": str(out)}
+
+
+def _objective(wanted: Search) -> Objective:
+    if wanted.aim is Aim.RECALL_AT_PRECISION:
+        return recall_at(wanted.precision)
+    return {Aim.AVERAGE_PRECISION: average_precision, Aim.F1: f1}[wanted.aim]
+
+
+def _report(tuned: Tuned, wanted: Search) -> dict[str, Any]:
+    return {
+        "pack": tuned.pack.name,
+        "objective": wanted.aim.value,
+        "trials": wanted.trials,
+        "seed": wanted.seed,
+        "feedback": None if wanted.feedback_ms is None else duration(wanted.feedback_ms),
+        "learnt_before": date_of(tuned.first_judged_day),
+        "learnt": {"before": tuned.learnt[0], "after": tuned.learnt[1]},
+        "later": {"before": tuned.before, "after": tuned.after},
+        "changes": {name: {"before": was, "after": now} for name, (was, now) in tuned.changes.items()},
+    }
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    later = report["later"]["after"]
+    found = ", ".join(f"{name} {text_of(later[name])}" for name in ("precision", "recall", "average_precision"))
+    return [
+        f"Found by fraudcase rules tune: {report['objective']}, {report['trials']} trials, seed {report['seed']}.",
+        f"Learnt on payments before {report['learnt_before']}; on the later ones: {found}.",
+    ]
+
+
+def show(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print it: JSON for programs, a table for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right" if name else "left")
+    learnt = report["learnt"]
+    table.add_row(f"{report['objective']}, learnt", text_of(learnt["before"]), text_of(learnt["after"]))
+    for name, value in report["later"]["before"].items():
+        label = f"{name.replace('_', ' ')}, from {report['learnt_before']}"
+        table.add_row(label, text_of(value), text_of(report["later"]["after"][name]))
+    for name, change in report["changes"].items():
+        table.add_row(name, *(_number(name, change[when]) for when in ("before", "after")))
+    printed(table)
+    if not report["later"]["after"]["fraud"]:
+        messages.print(f"no fraud is on {report['learnt_before']} or later: nothing to judge by", highlight=False)
+    printed(f"written: {report['out']}")
+
+
+def _number(name: str, value: int) -> str:
+    return duration(value) if name.endswith("_ms") else text_of(value)

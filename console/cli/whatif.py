@@ -1,0 +1,216 @@
+"""`fraudcase whatif`: what other rules would have done, in cases."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from console.cli.stack import AsJson
+from console.history.whatif import MINUTES_PER_CASE, Asked, Progress, Source, moment, run, stretch_words
+from console.history.whatif_job import AWAY, carry_out
+from console.history.whatif_runs import WhatifRuns, runs_of
+from console.rules.files import load_pack
+from console.rules.store import Refused
+from console.web.pages.formats import money
+from console.wiring import control_store, explained, fail, iso_time, messages, progress
+from domain.risk.packs import BadRulePack, RulePack, parse_pack
+from infra.settings import Settings
+from projections.replay.whatif import Stretch
+
+SHOWN: Final = 12
+"""Changed cases that a terminal names; the files have all of them."""
+WIDTH: Final = 110
+"""Of tables where nobody looks."""
+LABELS: Final = {
+    "opened": "only by the new rules", "lost": "no longer", "earlier": "earlier", "later": "later",
+    "escalated": "newly escalated", "not_escalated": "no longer escalated",
+    "escalated_earlier": "escalated earlier", "escalated_later": "escalated later", "typology": "of another typology",
+    "flags": "other flags", "reasons": "other reasons only", "same": "the same",
+}  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command()(whatif)
+
+
+def moment_of(text: str) -> int:
+    """A time in UTC milliseconds, for an option."""
+    try:
+        return moment(text)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is no time: write 2026-01-31, or 2026-01-31T12:00, in UTC") from error
+
+
+def whatif(
+    rules: Annotated[str, typer.Option(help="a pack: its file, NAME, NAME@VERSION, or the start of its id")],
+    first: Annotated[
+        int | None, typer.Option("--from", parser=moment_of, metavar="TIME", help="payments dated from then on")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--to", parser=moment_of, metavar="TIME", help="and before then, UTC")
+    ] = None,
+    source: Annotated[str, typer.Option(help="where history is read: kafka or s3")] = "kafka",
+    minutes: Annotated[
+        int, typer.Option("--minutes-per-case", min=0, max=10_000, help="an analyst's time for a case")
+    ] = MINUTES_PER_CASE,
+    html: Annotated[Path | None, typer.Option(help="write a report for people, one file that needs no other")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the JSON, with every changed case")] = None,
+    actor: Annotated[str, typer.Option(help="who asks: it is noted with the run")] = "command line",
+    as_json: AsJson = False,
+) -> None:
+    """Replay history under other rules, and say what would be otherwise: cases, alerts, money, frauds, hours."""
+    if source not in ("kafka", "s3"):
+        raise typer.BadParameter(f"{source!r} is neither kafka nor s3", param_hint="--source")
+    if first is not None and last is not None and first >= last:
+        raise typer.BadParameter("nothing lies between: --from is not before --to")
+    settings = Settings()
+    where: Source = "s3" if source == "s3" else "kafka"
+    asked = Asked(where, Stretch(first, last), minutes)
+    with explained():
+        pack = pack_of(settings, rules)
+        found = _run(settings, pack, asked, actor)
+    _write(found, html, out)
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        show(found)
+
+
+def pack_of(settings: Settings, reference: str) -> RulePack:
+    """The pack in a file, or of the control store, or one that comes along. Ends the command where there is none."""
+    try:
+        if not Path(reference).is_file():
+            try:
+                return parse_pack(control_store(settings).pack(reference).document)
+            except (Refused, SQLAlchemyError):
+                pass  # not a pack that was drafted; perhaps one that comes along
+        return load_pack(reference)
+    except BadRulePack as error:
+        drafted = "" if Path(reference).is_file() else ", or one that was drafted (fraudcase rules list)"
+        raise fail(f"{error}{drafted}") from error
+
+
+def _run(settings: Settings, pack: RulePack, asked: Asked, actor: str) -> dict[str, Any]:
+    """With the control store the run is kept there, which an approval may ask for; without one it is only said."""
+
+    def work(pack: RulePack, asked: Asked, seen: Progress) -> dict[str, Any]:
+        return run(settings, pack, asked, seen)
+
+    try:
+        with _progress() as tell:
+            runs = _begun(settings, pack, asked, actor)
+            if runs is None:
+                return work(pack, asked, tell)
+            return carry_out(*runs, work, tell)
+    except AWAY as error:
+        raise fail(f"{error}. Cure: fraudcase status says what runs; --source s3 reads the archive") from error
+    except SchemaRegistryError as error:
+        raise fail(f"the schema registry: {error}. Cure: fraudcase status, or --source s3") from error
+
+
+def _begun(settings: Settings, pack: RulePack, asked: Asked, actor: str) -> tuple[WhatifRuns, str] | None:
+    runs = runs_of(settings)
+    try:
+        return runs, runs.begin(pack, asked, actor)
+    except SQLAlchemyError:
+        messages.print("the control store is away: this run is not kept (fraudcase control upgrade)", highlight=False)
+        return None
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """How many records are in the logs is known only once they are read: then a bar, or plain lines, with the rate."""
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+
+        def tell(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress("records replayed both ways", total)))
+            bars[0](done)
+
+        yield tell
+
+
+def _write(found: dict[str, Any], html: Path | None, out: Path | None) -> None:
+    try:
+        if out is not None:
+            out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        if html is not None:
+            from console.web.pages.whatif_report import report  # templates are slow to import, and rarely wanted
+
+            html.write_text(report(found), encoding="utf-8")
+    except OSError as error:
+        raise fail(f"{error.filename}: {error.strerror}") from error
+
+
+# -- for people -----------------------------------------------------------------------------------------------
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print it as tables."""
+    out = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    rules = found["rules"]
+    known = ", ".join(f"{each['name']}@{each['version']}" for each in found["baseline_rules"]) or "nothing"
+    out.print(f"[b]{escape(rules['name'])}@{rules['version']}[/] instead of {escape(known)}, {stretch_words(found)}",
+              highlight=False)  # fmt: skip
+    out.print(f"{found['payments']:,} payments; analysts' commands are on neither side", highlight=False)
+    out.print(_figures(found))
+    out.print(_changes(found["cases"]))
+    if found["changed"]:
+        out.print(_cases(found["changed"][:SHOWN]))
+    if len(found["changed"]) > SHOWN:
+        out.print(f"and {len(found['changed']) - SHOWN:,} more: --html or --out", highlight=False)
+    for problem in found["problems"][:SHOWN]:
+        messages.print(problem, highlight=False)
+
+
+def _figures(found: dict[str, Any]) -> Table:
+    table = Table("", "recorded rules", "new rules", "difference", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    fraud = found["fraud"]
+    rows = {
+        "cases": found["cases"], "escalated": found["cases"]["escalations"], "alerts": found["alerts"],
+        "alerts a day": found["alerts"]["per_day"], "analyst hours": found["analyst_hours"],
+    }  # fmt: skip
+    if fraud["known"]:
+        rows[f"frauds caught, of {fraud['known']:,}"] = fraud["caught"]
+    for name, each in rows.items():
+        table.add_row(name, f"{each['baseline']:,}", f"{each['new']:,}", f"{each['difference']:+,}")
+    for title, moneys in (("flagged", found["money_minor"]), ("fraud caught", fraud["caught_minor"])):
+        for currency, each in moneys.items():
+            change = ("+" if each["difference"] > 0 else "") + money(each["difference"], currency)
+            table.add_row(title, money(each["baseline"], currency), money(each["new"], currency), change)
+    return table
+
+
+def _changes(cases: dict[str, Any]) -> Table:
+    table = Table("cases", "", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for name, words in LABELS.items():
+        if cases[name]:
+            table.add_row(words, f"{cases[name]:,}")
+    return table
+
+
+def _cases(changed: list[dict[str, Any]]) -> Table:
+    table = Table("case", "account", "typology", "what", "opened", "first differing event", box=None, pad_edge=False)
+    for each in changed:
+        one = each["baseline"] or each["new"]
+        first = each["first_difference"]
+        kinds = [first[side]["kind"] if first[side] else "-" for side in ("baseline", "new")]
+        table.add_row(
+            one["case_id"][:8], escape(each["account_id"]), each["typology"], ", ".join(each["changes"]),
+            iso_time(one["opened_at_ms"]).removesuffix("+00:00"), f"{first['position']}: {kinds[0]} / {kinds[1]}",
+        )  # fmt: skip
+    return table

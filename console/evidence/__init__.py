@@ -1,0 +1,1 @@
+"""Evidence packs: making, reporting and verifying them."""

@@ -1,0 +1,1 @@
+"""Recorded history: replay, rebuild and what-if."""

@@ -1,0 +1,414 @@
+"""A rebuild from end to end: build beside the live version, compare, catch up, switch by name, and drop the old one.
+
+No step of it appends to any log or calls anybody: it reads logs, writes one table, rows of the control store, and the
+offsets of a consumer group that is the new version's own. What sends webhooks and commands reads cases.events by groups
+of its own, which stay where they are.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from console.views.live_table import LOOK_EVERY_S
+from console.views.versions import CASES, Refused, Version, ViewVersions
+from console.wiring import bucket, case_tables, messages, progress, topics, view_versions
+from domain.digest import canonical_json
+from infra.settings import Settings
+from migrations.models import ViewVersionRow
+from migrations.store import only_one
+from projections.archive.segments import ArchivedLog
+from projections.logs.log import MAX_BATCH, KafkaLog, as_record
+from projections.logs.worker import decoded
+from projections.views.case_table import DynamoCaseTable
+from projections.views.rebuild import Folded, Share, Source, Written, build, divide, events_of, fold, item_digest
+from projections.views.worker import Projector, group_of
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+SHOWN: Final = 10
+"""Differences that a report names; it counts them all."""
+TAKEN_OVER_WITHIN_S: Final = 30.0
+"""How long a rebuild waits for the worker to write the new version itself."""
+SETTLED_WITHIN_S: Final = 10.0
+"""How long the old version may take to hold what the new one does, before they count as different."""
+DROP_AFTER_S: Final = 4 * LOOK_EVERY_S
+"""How long after a switch the old table stays at least: readers look at the name that often."""
+_POLL_S: Final = 0.1
+_WAIT_S: Final = 0.25
+_MODULUS: Final = 1 << 256
+
+
+class NotRebuilt(RuntimeError):
+    """The new version cannot be made, or is not what the log leads to; the message says why, and what would do."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a rebuild."""
+
+    document: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def _alone(versions: ViewVersions) -> Iterator[None]:
+    with only_one(versions.engine, f"rebuild of {CASES}"):
+        yield
+
+
+def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: int | None = None) -> Outcome:
+    """Rebuild the case views from `kafka` or `s3`, or go on with a rebuild that was killed. Raises NotRebuilt, Busy."""
+    versions, log = view_versions(settings), _source(settings, source)
+    with _alone(versions):
+        begun = time.monotonic()
+        row = _begin(settings, versions, log, source, share_events)
+        rebuilding = Rebuilding(settings, versions, row, log)
+        figures = rebuilding.build()
+        built_s = time.monotonic() - begun
+        catching_up = CatchUp(settings, versions, row)
+        try:
+            old = versions.live()
+            differing = catching_up.compare(old)
+            catching_up.switch()
+        finally:
+            catching_up.close()
+    dropped = [] if keep_old else [drop(settings, old.number)]
+    outcome = Outcome(
+        {
+            "view": CASES,
+            "source": source,
+            "version": row.version,
+            "table": row.table_name,
+            **figures,
+            "built_s": round(built_s, 1),
+            "old_version": old.number,
+            "differs_from_old": len(differing),
+            "differences": differing[:SHOWN],
+            "switched": True,
+            "dropped": dropped,
+        }
+    )
+    outcome.problems = differing
+    return outcome
+
+
+def _source(settings: Settings, source: str) -> tuple[Source, Decoder]:
+    if source == "s3":
+        archive = ArchivedLog(bucket(settings))
+        return archive, Decoder(archive.schema_text)
+    return KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+
+
+def _begin(
+    settings: Settings, versions: ViewVersions, log: tuple[Source, Decoder], source: str, share_events: int | None
+) -> ViewVersionRow:
+    """The version that is unfinished, or else a new one."""
+    unfinished = versions.unfinished()
+    if unfinished is None:
+        topic = topics(settings).cases_events
+        ends = log[0].ends(topic)
+        if isinstance(log[0], KafkaLog):
+            _check_whole(settings, topic)
+        return versions.begin(source, divide(ends, share_events) if share_events else divide(ends))
+    if unfinished.source != source:
+        raise NotRebuilt(
+            f"version {unfinished.version} of {CASES} is being rebuilt from {unfinished.source}. Go on with it: "
+            f"fraudcase rebuild {CASES} --from {unfinished.source}. Or give it up: "
+            f"fraudcase views drop {unfinished.version}"
+        )
+    messages.print(f"going on with version {unfinished.version}, which is {unfinished.state}", highlight=False)
+    return unfinished
+
+
+def _check_whole(settings: Settings, topic: str) -> None:
+    with _consumer(settings, "fraudcase-reader") as consumer:
+        for number in _partitions(consumer, topic):
+            low, _ = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+            if low:
+                raise NotRebuilt(
+                    f"{topic} partition {number} begins at offset {low}: Kafka no longer has all of it. "
+                    f"Cure: fraudcase rebuild {CASES} --from s3"
+                )
+
+
+@contextmanager
+def _consumer(settings: Settings, group: str) -> Iterator[Consumer]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+        }
+    )
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    return sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+
+
+class Rebuilding:
+    """The part that goes by shares: what is done is in the control store, and is not done again after a kill."""
+
+    def __init__(
+        self, settings: Settings, versions: ViewVersions, row: ViewVersionRow, log: tuple[Source, Decoder]
+    ) -> None:
+        self._versions, self._row = versions, row
+        self._log, self._decoder = log
+        self._topic = topics(settings).cases_events
+        self._table = case_tables(settings)(row.table_name)
+        self._parked: dict[str, str] = {}
+
+    def build(self) -> dict[str, Any]:
+        """Build what is not built yet, and compare the table with it. Raises NotRebuilt if it is anything else."""
+        begun, before = time.monotonic(), self._done()
+        self._table.ensure()
+        if self._row.state == "building":
+            self._write()
+            self._check_source()
+            self._compare_with_derived()
+        written_s = time.monotonic() - begun
+        shares = self._versions.shares(self._row.version)
+        row = self._versions.row(self._row.version)
+        events = sum(share.events for share in shares)
+        return {
+            "events": events,
+            "events_per_s": round((events - before) / written_s) if written_s else 0,
+            "items": row.items,
+            "digest": row.digest,
+            "derived_digest": f"{sum(int(share.digest, 16) for share in shares) % _MODULUS:064x}",
+            "equal": True,
+            "parked": len(self._parked),
+        }
+
+    def _done(self) -> int:
+        return sum(share.events for share in self._versions.shares(self._row.version) if share.done_at_ms)
+
+    def _write(self) -> None:
+        todo, total, seen_events = [], 0, 0
+        for row in self._versions.shares(self._row.version):
+            share = Share(row.partition, row.share, row.shares, row.until)
+            total += share.until // share.of
+            if row.done_at_ms is None:
+                todo.append(share)
+            else:
+                seen_events += share.until // share.of
+        with progress("events rebuilt", total) as seen:
+
+            def done(share: Share, written: Written, folded: Folded) -> None:
+                nonlocal seen_events
+                self._versions.done(self._row.version, share, written)
+                self._parked |= folded.parked
+                seen_events += share.until // share.of
+                seen(seen_events)
+
+            build(
+                self._log, self._topic, self._decoder, todo, self._table, done,
+                lambda written: seen(seen_events + written),
+            )  # fmt: skip
+
+    def _check_source(self) -> None:
+        altered = self._log.altered if isinstance(self._log, ArchivedLog) else []
+        if altered:
+            self._versions.undo(self._row.version)
+            raise NotRebuilt(f"{altered[0].detail}: nothing is rebuilt from an archive that was altered")
+
+    def _compare_with_derived(self) -> None:
+        """The table is read back, all of it: its digest is that of what the shares have led to."""
+        shares = self._versions.shares(self._row.version)
+        wanted, items = sum(int(share.digest, 16) for share in shares) % _MODULUS, 0
+        total = 0
+        with progress("items compared", sum(share.items for share in shares)) as seen:
+            for item in self._table.scan():
+                total += item_digest([item])
+                items += 1
+                if items % 1000 == 0:
+                    seen(items)
+        if total % _MODULUS != wanted:
+            named = self._first_difference()
+            self._versions.undo(self._row.version)
+            raise NotRebuilt(
+                f"version {self._row.version} is not what the log leads to, nothing was switched: {named}. "
+                f"Build it anew: fraudcase views drop {self._row.version}; fraudcase rebuild {CASES}"
+            )
+        self._versions.built(self._row.version, items, f"{wanted:064x}")
+
+    def _first_difference(self) -> str:
+        stored = {(item["pk"], item["sk"]): item_digest([item]) for item in self._table.scan()}
+        for row in self._versions.shares(self._row.version):
+            share = Share(row.partition, row.share, row.shares, row.until)
+            for item in fold(events_of(self._log, self._topic, share, self._decoder)).items():
+                if stored.pop((item["pk"], item["sk"]), None) != item_digest([item]):
+                    return f"{item['pk']} {item['sk']} should be {_shown(canonical_json(item))}"
+        return f"{' '.join(min(stored))} comes from no event" if stored else "the log has changed meanwhile"
+
+
+def _shown(encoded: bytes) -> str:
+    text = encoded.decode()
+    return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+class CatchUp:
+    """Brings a version up to the end of the log, makes it the live one, and keeps it there until its worker does.
+
+    It reads by the offsets of the version's group and commits what it has written, as the worker will: whoever is
+    killed, the next one goes on from there. Writes are conditional, so the two may overlap.
+    """
+
+    def __init__(self, settings: Settings, versions: ViewVersions, row: ViewVersionRow) -> None:
+        self._settings, self._versions, self._row = settings, versions, row
+        self._topic = topics(settings).cases_events
+        self._group = group_of(self._topic, row.version)
+        self._open = case_tables(settings)
+        self._table = self._open(row.table_name)
+        self._projector = Projector(self._table)
+        self._decoder = Decoder(Registry(settings.registry_url).schema_text)
+        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+        self._scope = _consumer(settings, self._group)
+        self._consumer = self._scope.__enter__()
+        self._position = self._starts()
+        self._consumer.assign([TopicPartition(self._topic, *mark) for mark in self._position.items()])
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._scope.__exit__(None, None, None)
+
+    def _starts(self) -> dict[int, int]:
+        built = {share.partition: share.until for share in self._versions.shares(self._row.version)}
+        marks = [TopicPartition(self._topic, number) for number in _partitions(self._consumer, self._topic)]
+        committed = self._consumer.committed(marks, timeout=10)
+        return {mark.partition: max(mark.offset, built.get(mark.partition, 0)) for mark in committed}
+
+    def run(self) -> None:
+        """Up to where the log ends now."""
+        ends = KafkaLog(self._settings.kafka_bootstrap).ends(self._topic)
+        while any(self._position[number] < end for number, end in ends.items()):
+            self._step()
+        self._commit()
+
+    def _step(self) -> None:
+        records = [as_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=_POLL_S)]
+        if records:
+            self._projector.apply(decoded(self._decoder, records))
+            self._position |= {record.partition: record.offset + 1 for record in records}
+
+    def _commit(self) -> None:
+        marks = [TopicPartition(self._topic, number, offset) for number, offset in self._position.items()]
+        with suppress(KafkaException):  # the worker has joined the group: it commits from now on
+            self._consumer.commit(offsets=marks, asynchronous=False)
+
+    def compare(self, old: Version) -> list[str]:
+        """What the live version holds otherwise than this one, item by item, once both are as far as the log."""
+        self.run()
+        before = self._open(old.table)
+        suspects = self._suspects(before)
+        until = time.monotonic() + SETTLED_WITHIN_S
+        while True:
+            self.run()  # in this order: what the old one has by then, this one has had the time to read
+            named: dict[str, list[str]] = {}
+            for case_id in sorted(suspects):
+                differing = _differing(before.items_of(case_id), self._table.items_of(case_id))
+                if differing:
+                    named[case_id] = differing
+            if not named or time.monotonic() > until:
+                return [each for differing in named.values() for each in differing]
+            suspects = set(named)
+            time.sleep(_WAIT_S)
+
+    def _suspects(self, before: DynamoCaseTable) -> set[str]:
+        """The cases of which any item differs at first sight: one of the tables may only be a moment ahead."""
+        with progress("items of the old version compared", self._row.items) as seen:
+            ours = {(item["pk"], item["sk"]): item_digest([item]) for item in self._table.scan()}
+            keys = set()
+            for number, item in enumerate(before.scan()):
+                key = item["pk"], item["sk"]
+                if ours.pop(key, None) != item_digest([item]):
+                    keys.add(key)
+                if number % 1000 == 0:
+                    seen(number)
+        return {pk.removeprefix("case#") for pk, _ in keys | ours.keys()}
+
+    def switch(self) -> None:
+        """Make the version the live one, and stay until its worker has taken over."""
+        has_worker = self._members(group_of(self._topic, self._versions.live().number)) > 0
+        self.run()
+        self._versions.switch(self._row.version)
+        until = time.monotonic() + (TAKEN_OVER_WITHIN_S if has_worker else 0)
+        while not self._members(self._group):
+            self.run()
+            if time.monotonic() > until:
+                if has_worker:
+                    messages.print("the worker of the case views has not moved to the new version yet: look at its log")
+                return
+            time.sleep(_WAIT_S)
+        self.run()  # what came while the worker was joining: it is at the log's end from here on
+
+    def _members(self, group: str) -> int:
+        try:
+            described = self._admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+        except KafkaException:
+            return 0
+        return len(described.members)
+
+
+def _differing(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+    before = {item["sk"]: item for item in old}
+    after = {item["sk"]: item for item in new}
+    return [
+        f"{(before.get(place) or after[place])['pk']} {place}: the old version has {_said(before.get(place))}, "
+        f"the log leads to {_said(after.get(place))}"
+        for place in sorted(before.keys() | after.keys())
+        if before.get(place) != after.get(place)
+    ]
+
+
+def _said(item: Mapping[str, Any] | None) -> str:
+    return "nothing" if item is None else _shown(canonical_json(dict(item)))
+
+
+def switch(settings: Settings, number: int) -> None:
+    """Make another version the live one, an old one perhaps: it is brought up to the log's end first."""
+    versions = view_versions(settings)
+    with _alone(versions):
+        row = versions.row(number)
+        if row.state not in ("built", "old"):
+            raise Refused(f"version {number} of {CASES} is {row.state}: only one that is built can be live")
+        catching_up = CatchUp(settings, versions, row)
+        try:
+            catching_up.switch()
+        finally:
+            catching_up.close()
+
+
+def drop(settings: Settings, number: int) -> int:
+    """Do away with a version that is not live: its table, and its consumer group."""
+    versions = view_versions(settings)
+    with _alone(versions):
+        row = versions.row(number)
+        ended_s = (row.ended_at_ms or 0) / 1000
+        if row.state == "old":
+            time.sleep(max(0.0, min(DROP_AFTER_S, ended_s + DROP_AFTER_S - time.time())))
+        case_tables(settings)(versions.drop(number)).drop()
+        _forget(settings, group_of(topics(settings).cases_events, number))
+    return number
+
+
+def _forget(settings: Settings, group: str) -> None:
+    """A group that has members still, or is not there, stays as it is: its version's number is not used again."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    with suppress(KafkaException):
+        admin.delete_consumer_groups([group], request_timeout=10)[group].result(10)
+
+
+def old_versions(settings: Settings) -> list[int]:
+    """Those that were live once and are kept."""
+    return [row.version for row in view_versions(settings).every() if row.state == "old"]

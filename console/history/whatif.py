@@ -1,0 +1,252 @@
+"""A what-if from end to end: where it reads, what it finds, and one document that says it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple
+
+from console.wiring import bucket, iso_time, topics
+from domain.payment import FIELDS
+from domain.record_types import to_fields
+from domain.risk.packs import RulePack
+from infra.settings import Settings
+from projections.archive.segments import ArchivedLog
+from projections.logs.log import KafkaLog
+from projections.replay.whatif import CaseTrace, Flagged, Fraud, Outcome, Stretch, Sum, Told, standing_flags, whatif
+from projections.replay.whatif_diff import Catch, Change, ChangedCase, Diff, catch, compare
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+FORMAT: Final = 1
+"""Of the document; a reader that knows another one should say so."""
+MINUTES_PER_CASE: Final = 20
+"""What an analyst spends on a case, where nothing else is said: put in what yours spend."""
+QUEUED_KBYTES: Final = 4_096
+"""What each of the readers that are merged may hold ahead."""
+DAY_MS: Final = 86_400_000
+MAX_DAYS: Final = 3_660
+"""Days that the series names one by one."""
+METHOD: Final = (
+    "Both sides replay the same log without analysts' commands, through the same folds: one by the rules that were "
+    "in force, the other by these. Like is compared with like; what people did is on neither side."
+)
+Source = Literal["kafka", "s3"]
+Progress = Callable[[int, int], None]
+
+
+class Asked(NamedTuple):
+    """What a run is to do."""
+
+    source: Source
+    stretch: Stretch
+    minutes_per_case: int = MINUTES_PER_CASE
+
+
+def run(settings: Settings, pack: RulePack, asked: Asked, seen: Progress = lambda *_: None) -> dict[str, Any]:
+    """Replay by the recorded rules and by these, and say what differs. Raises Gap where records are missing."""
+    log: KafkaLog | ArchivedLog
+    if asked.source == "s3":
+        log = ArchivedLog(bucket(settings))
+        lookup = log.schema_text
+    else:
+        log = KafkaLog(settings.kafka_bootstrap, QUEUED_KBYTES)
+        lookup = Registry(settings.registry_url).schema_text
+    outcome = whatif(log, topics(settings), Decoder(lookup, {"Transaction": FIELDS}), pack, asked.stretch, seen)
+    altered = [each.detail for each in log.altered] if isinstance(log, ArchivedLog) else []
+    return document(outcome, asked, list(dict.fromkeys(altered)))
+
+
+def document(outcome: Outcome, asked: Asked, problems: list[str] | None = None) -> dict[str, Any]:
+    """All that is found, by the keys of docs/whatif.md."""
+    diff = compare(outcome)
+    series = _series(outcome)
+    return {
+        "whatif": FORMAT,
+        "method": METHOD,
+        "source": asked.source,
+        "rules": _rules(outcome.pack),
+        "baseline_rules": [_rules(pack) for pack in outcome.recorded_packs.values()],
+        "from_ms": asked.stretch.from_ms,
+        "to_ms": asked.stretch.to_ms,
+        "first_payment_ms": outcome.first_ms,
+        "last_payment_ms": outcome.last_ms,
+        "days": len(series),
+        "records": outcome.records,
+        "payments": outcome.payments,
+        "refused": outcome.refused,
+        "ticks": outcome.ticks,
+        "labels": outcome.labels,
+        "labels_without_payment": outcome.unplaced_labels,
+        "minutes_per_case": asked.minutes_per_case,
+        "cases": _cases(outcome, diff),
+        "alerts": _alerts(outcome, len(series)),
+        "money_minor": _money(outcome.recorded.flagged.values(), outcome.other.flagged.values()),
+        "fraud": _fraud(outcome),
+        "analyst_hours": _hours(outcome, asked.minutes_per_case),
+        "per_day": series,
+        "changed": [_changed(each, {fraud.identity for fraud in outcome.frauds}) for each in diff.changed],
+        "problems": problems or [],
+    }
+
+
+def shortened(found: dict[str, Any], most: int) -> dict[str, Any]:
+    """The same with only so many of the changed cases, those that matter most; `cases` counts all of them."""
+    return {**found, "changed": found["changed"][:most]}
+
+
+def _rules(pack: RulePack) -> dict[str, Any]:
+    return {"name": pack.name, "version": pack.version, "pack_id": pack.pack_id, "rules": len(pack.rules)}
+
+
+def _new(traces: Iterable[CaseTrace]) -> list[CaseTrace]:
+    return [trace for trace in traces if trace.is_new]
+
+
+def _cases(outcome: Outcome, diff: Diff) -> dict[str, Any]:
+    sides = outcome.recorded.traces.values(), outcome.other.traces.values()
+    return {
+        **_two(*(len(_new(side)) for side in sides)),
+        "same": diff.same,
+        "changed": len(diff.changed),
+        **{change.value: diff.count(change) for change in Change},
+        "escalations": _two(*(sum(trace.escalation is not None for trace in side if trace.is_moved) for side in sides)),
+    }
+
+
+def _two(baseline: int, new: int) -> dict[str, int]:
+    return {"baseline": baseline, "new": new, "difference": new - baseline}
+
+
+def _alerts(outcome: Outcome, days: int) -> dict[str, Any]:
+    counts = _two(outcome.recorded.flags, outcome.other.flags)
+    return {**counts, "per_day": {name: round(each / max(1, days), 2) for name, each in counts.items()}}
+
+
+def _money(recorded: Iterable[Flagged], other: Iterable[Flagged]) -> dict[str, dict[str, int]]:
+    return _by_currency([each.sum for each in recorded], [each.sum for each in other])
+
+
+def _by_currency(baseline: list[Sum], new: list[Sum]) -> dict[str, dict[str, int]]:
+    totals = Counter[str](), Counter[str]()
+    for total, sums in zip(totals, (baseline, new), strict=True):
+        for each in sums:
+            total[each.currency] += each.amount_minor
+    return {currency: _two(totals[0][currency], totals[1][currency]) for currency in sorted({*totals[0], *totals[1]})}
+
+
+def _fraud(outcome: Outcome) -> dict[str, Any]:
+    one, two = (catch(outcome.frauds, side.flagged) for side in (outcome.recorded, outcome.other))
+    return {
+        "known": len(outcome.frauds),
+        "known_minor": {name: each["new"] for name, each in _by_currency([], _sums(outcome.frauds)).items()},
+        "caught": _two(len(one.caught), len(two.caught)),
+        "caught_minor": _by_currency(_sums(one.caught), _sums(two.caught)),
+        "missed": _two(len(one.missed), len(two.missed)),
+        "missed_minor": _by_currency(_sums(one.missed), _sums(two.missed)),
+        "newly_caught": _only(two.caught, one),
+        "newly_missed": _only(one.caught, two),
+        "precision": {
+            "baseline": _share(len(one.caught), len(outcome.recorded.flagged) if outcome.frauds else 0),
+            "new": _share(len(two.caught), len(outcome.other.flagged) if outcome.frauds else 0),
+        },
+    }
+
+
+def _sums(frauds: list[Fraud]) -> list[Sum]:
+    return [fraud.sum for fraud in frauds]
+
+
+def _only(caught: list[Fraud], elsewhere: Catch) -> int:
+    missed = {fraud.identity for fraud in elsewhere.missed}
+    return sum(fraud.identity in missed for fraud in caught)
+
+
+def _share(part: int, whole: int) -> float | None:
+    """Of flagged payments, those that labels call fraud; None where nothing was flagged, or nothing is known."""
+    return round(part / whole, 4) if whole else None
+
+
+def _hours(outcome: Outcome, minutes: int) -> dict[str, float]:
+    hours = [round(len(_new(side.traces.values())) * minutes / 60, 1) for side in (outcome.recorded, outcome.other)]
+    return {"baseline": hours[0], "new": hours[1], "difference": round(hours[1] - hours[0], 1)}
+
+
+def _series(outcome: Outcome) -> list[dict[str, Any]]:
+    """Flagged payments by the day that they are dated, over the days of the stretch."""
+    if outcome.first_ms is None or outcome.last_ms is None:
+        return []
+    sides = [
+        Counter(each.event_time_ms // DAY_MS for each in side.flagged.values())
+        for side in (outcome.recorded, outcome.other)
+    ]
+    first, last = outcome.first_ms // DAY_MS, outcome.last_ms // DAY_MS
+    days = range(max(first, last - MAX_DAYS + 1), last + 1)
+    return [{"day": _date(day).isoformat(), "baseline": sides[0][day], "new": sides[1][day]} for day in days]
+
+
+def _date(day: int) -> date:
+    return date(1970, 1, 1) + timedelta(days=day)
+
+
+# -- a changed case -------------------------------------------------------------------------------------------
+
+
+def _changed(case: ChangedCase, frauds: set[tuple[str, str, str]]) -> dict[str, Any]:
+    one, two = case.pair
+    return {
+        "changes": [change.value for change in case.changes],
+        "account_id": case.pair.one.account_id,
+        "typology": case.pair.one.typology,
+        "baseline": _case(one, frauds),
+        "new": _case(two, frauds),
+        "opened_difference_ms": two.opened_at_ms - one.opened_at_ms if one and two else None,
+        "known_difference_ms": two.known_at_ms - one.known_at_ms if one and two else None,
+        "first_difference": {
+            "position": case.first.position,
+            "baseline": _event(case.first.recorded),
+            "new": _event(case.first.other),
+        },
+    }
+
+
+def _case(trace: CaseTrace | None, frauds: set[tuple[str, str, str]]) -> dict[str, Any] | None:
+    if trace is None:
+        return None
+    escalation = trace.escalation
+    return {
+        "case_id": trace.case_id,
+        "typology": trace.typology,
+        "opened_at_ms": trace.opened_at_ms,
+        "known_at_ms": trace.known_at_ms,
+        "escalated_at_ms": escalation.escalated_at_ms if escalation else None,
+        "escalated_by": escalation.trigger if escalation else None,
+        "events": len(trace.told),
+        "flags": standing_flags(trace),
+        "payments": len(trace.payments),
+        "confirmed_frauds": sum(identity in frauds for identity in trace.payments),
+        "value_minor": trace.value_minor(),
+    }
+
+
+def _event(told: Told | None) -> dict[str, Any] | None:
+    if told is None:
+        return None
+    return {"kind": type(told.event).__name__, "known_at_ms": told.known_at_ms, **to_fields(told.event)}
+
+
+# -- in words -------------------------------------------------------------------------------------------------
+
+
+def moment(text: str) -> int:
+    """A time in UTC milliseconds, from how people write one: a date, a date and time, or the number itself."""
+    if text.isdecimal():
+        return int(text)
+    found = datetime.fromisoformat(text)
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def stretch_words(found: dict[str, Any]) -> str:
+    """The stretch of a document, for people."""
+    first, last = found["from_ms"], found["to_ms"]
+    since = f"from {iso_time(first)}" if first is not None else "from the first payment"
+    return f"{since} {f'until before {iso_time(last)}' if last is not None else 'to the last one'}"

@@ -1,0 +1,78 @@
+"""Carries out one what-if that is noted in the control store: `python -m console.whatif_job RUN_ID`.
+
+A process of its own, and one that steps back for others: pages are answered while it works.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka import KafkaException
+
+from console.history.whatif import Asked, Progress, run
+from console.history.whatif_runs import WhatifRuns, runs_of
+from domain.risk.packs import RulePack
+from infra.errors import StackError
+from infra.settings import Settings
+from projections.replay.replay import Gap
+
+NICE = 10
+AWAY = (Gap, StackError, KafkaException, BotoCoreError, ClientError, OSError)
+"""What a log that cannot be read to its end raises."""
+Work = Callable[[RulePack, Asked, Progress], dict[str, Any]]
+
+
+def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda *_: None) -> dict[str, Any]:
+    """Do what was asked, and keep what it finds; or keep why it came to nothing, and raise that."""
+    tell = runs.teller(run_id)
+
+    def both(done: int, total: int) -> None:
+        tell(done, total)
+        seen(done, total)
+
+    try:
+        pack, asked = runs.asked(run_id)
+        found = work(pack, asked, both)
+        runs.done(run_id, found)
+    except BaseException as error:
+        why = str(error) if isinstance(error, AWAY) else f"a bug: {type(error).__name__}: {error}"
+        runs.failed(run_id, "it was stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else why)
+        raise
+    return {**found, "run_id": run_id}
+
+
+class WhatifJobs:
+    """The processes that a console has started, one for each what-if."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, run_id: str) -> None:
+        """Begin the work; how far it is stands in the control store."""
+        self._started = [process for process in self._started if process.poll() is None]
+        command = [sys.executable, "-m", "console.history.whatif_job", run_id]
+        self._started.append(subprocess.Popen(command, env={**os.environ, **self._settings.variables()}))
+
+    def stop(self) -> None:
+        """Stop what still works."""
+        for process in self._started:
+            process.terminate()
+        for process in self._started:
+            process.wait(10)
+
+
+def main() -> None:
+    """Carry out the run that is named."""
+    os.nice(NICE)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    settings = Settings()
+    carry_out(runs_of(settings), sys.argv[1], lambda pack, asked, seen: run(settings, pack, asked, seen))
+
+
+if __name__ == "__main__":
+    main()

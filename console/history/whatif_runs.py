@@ -1,0 +1,133 @@
+"""What-if runs, kept in the control store: what was asked, how far it is, what was found."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session, defer
+
+from console.history.whatif import Asked, Progress, Source, shortened
+from domain.risk.packs import RulePack, parse_pack
+from infra.settings import Settings
+from migrations.models import WhatifRunRow
+from migrations.store import connect, reading, writing
+from projections.replay.whatif import Stretch
+
+MAX_KEPT: Final = 500
+"""Changed cases that are kept with a run, those that matter most; `--out` writes all of them."""
+SILENT_MS: Final = 120_000
+"""So long after its last word a run counts as dead: whoever ran it is gone."""
+SAY_EVERY_MS: Final = 500
+
+
+class RunRefused(ValueError):
+    """A run that may not begin; the message says why."""
+
+
+class WhatifRuns:
+    """The runs of a control store."""
+
+    def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
+        self._engine = engine
+        self._now_ms = now_ms
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    def begin(self, pack: RulePack, asked: Asked, actor: str, *, alone: bool = False) -> str:
+        """Note that a run begins; returns its id. `alone`: only if no other one runs. Raises RunRefused."""
+        now_ms, run_id = self._now_ms(), str(uuid.uuid4())
+        with self._writing() as session:
+            if alone:
+                _refuse_beside_another(session, now_ms)
+            session.add(
+                WhatifRunRow(
+                    run_id=run_id, pack_id=pack.pack_id, pack=f"{pack.name}@{pack.version}", document=pack.canonical,
+                    state="running", actor=actor, source=asked.source, from_ms=asked.stretch.from_ms,
+                    to_ms=asked.stretch.to_ms, minutes_per_case=asked.minutes_per_case, begun_at_ms=now_ms,
+                    seen_at_ms=now_ms, records=0, records_in_all=0, payments=0, span_ms=0,
+                )
+            )  # fmt: skip
+        return run_id
+
+    def asked(self, run_id: str) -> tuple[RulePack, Asked]:
+        """What a run is to do."""
+        with reading(self._engine) as connection, Session(connection) as session:
+            row = session.get_one(WhatifRunRow, run_id)
+        source = cast(Source, row.source)
+        return parse_pack(row.document), Asked(source, Stretch(row.from_ms, row.to_ms), row.minutes_per_case)
+
+    def teller(self, run_id: str) -> Progress:
+        """Writes down how far a run is, now and then."""
+        last_ms = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last_ms
+            now_ms = self._now_ms()
+            if now_ms - last_ms < SAY_EVERY_MS:
+                return
+            last_ms = now_ms
+            with self._writing() as session:
+                row = session.get_one(WhatifRunRow, run_id)
+                row.records, row.records_in_all, row.seen_at_ms = done, total, now_ms
+
+        return tell
+
+    def done(self, run_id: str, found: dict[str, Any]) -> None:
+        """Keep what a run has found."""
+        with self._writing() as session:
+            row = session.get_one(WhatifRunRow, run_id)
+            row.state, row.ended_at_ms, row.seen_at_ms = "done", self._now_ms(), self._now_ms()
+            row.records = row.records_in_all = found["records"]
+            row.payments = found["payments"]
+            row.span_ms = (found["last_payment_ms"] or 0) - (found["first_payment_ms"] or 0)
+            row.result = json.dumps({**shortened(found, MAX_KEPT), "run_id": run_id})
+
+    def failed(self, run_id: str, why: str) -> None:
+        """Say why a run came to nothing."""
+        with self._writing() as session:
+            row = session.get_one(WhatifRunRow, run_id)
+            row.state, row.ended_at_ms, row.error = "failed", self._now_ms(), why
+
+    def of_pack(self, pack_id: str) -> list[WhatifRunRow]:
+        """The runs of a pack, the newest first, without what they found."""
+        wanted = select(WhatifRunRow).where(WhatifRunRow.pack_id == pack_id)
+        with reading(self._engine) as connection, Session(connection) as session:
+            newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
+            return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
+
+    def standing(self) -> list[tuple[str, str, int]]:
+        """The last runs, how they are and how far: what pages are kept up to date by."""
+        columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
+        with reading(self._engine) as connection, Session(connection) as session:
+            newest = select(*columns).order_by(WhatifRunRow.begun_at_ms.desc()).limit(5)
+            return [(run_id, state, records) for run_id, state, records in session.execute(newest)]
+
+    def run(self, run_id: str) -> WhatifRunRow | None:
+        """One run."""
+        with reading(self._engine) as connection, Session(connection) as session:
+            return session.get(WhatifRunRow, run_id)
+
+    def state(self, row: WhatifRunRow) -> str:
+        """How a run is: `dead` where whoever ran it has gone without a word."""
+        is_silent = row.state == "running" and self._now_ms() - row.seen_at_ms > SILENT_MS
+        return "dead" if is_silent else row.state
+
+
+def runs_of(settings: Settings) -> WhatifRuns:
+    """The runs that are kept in the control store of these settings."""
+    return WhatifRuns(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def _refuse_beside_another(session: Session, now_ms: int) -> None:
+    running = select(WhatifRunRow).where(WhatifRunRow.state == "running", WhatifRunRow.seen_at_ms > now_ms - SILENT_MS)
+    other = session.scalars(running.options(defer(WhatifRunRow.result))).first()
+    if other is not None:
+        raise RunRefused(f"a what-if of {other.pack} by {other.actor} is under way: one at a time. Try again later")

@@ -1,0 +1,1 @@
+"""Live figures and the health of the system."""

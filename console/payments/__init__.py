@@ -1,0 +1,1 @@
+"""Payments and labels on their way in, and the decisions on them."""

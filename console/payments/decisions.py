@@ -1,0 +1,264 @@
+"""One line for every row that came in: what was decided on it. From a backtest, or from the running system's logs."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from typing import Any, Final, NamedTuple, TypeVar
+
+from domain.payment import Refusal
+from domain.record_types import (
+    DuplicateSeen,
+    EntityFlagged,
+    EntityPayment,
+    Quarantined,
+    Reason,
+    RiskFlagged,
+    RiskRestated,
+    RiskScored,
+    RulesActivated,
+    from_fields,
+)
+from domain.risk.entity_fold import EntityFold
+from domain.risk.families import either
+from domain.risk.fold import RiskFold
+from domain.risk.packs import RulePack
+from generator.files import Row
+from generator.producer import place_of
+from projections.logs.log import KafkaLog, LogRecord, answers_in
+from schemas.codec import Decoder, Unreadable
+from schemas.topics import Topics
+
+Identity = tuple[str, str, bytes]
+"""Account, transaction id, content digest."""
+_NOTHING: Final = (0, (), ())
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What was decided, as the folds' outputs come by: first on arrival, and what stands now."""
+
+    first: dict[Identity, list[str]] = field(default_factory=dict)
+    standing: dict[Identity, tuple[int, tuple[str, ...], tuple[Reason, ...]]] = field(default_factory=dict)
+    by_entity: dict[Identity, dict[str, EntityFlagged]] = field(default_factory=dict)
+    """Flags of a payment's merchant, terminal and device: given on arrival, they stand."""
+
+    def add(self, output: RiskScored | RiskFlagged | RiskRestated | EntityFlagged) -> None:
+        """Take in an output, in the order of the account's sequence; those of entities in any order."""
+        if isinstance(output, RiskScored):
+            identity = output.account_id, output.transaction_id, output.content_digest
+            if output.rules:
+                self.first[identity] = output.rules
+            elif output.score:  # too weak to flag: it stands until a late payment makes it a flag
+                self.standing.setdefault(identity, (output.score, (), ()))
+            return
+        identity = output.account_id, output.transaction_id, bytes.fromhex(output.content_digest)
+        if isinstance(output, EntityFlagged):
+            self.by_entity.setdefault(identity, {})[output.entity] = output
+            return
+        rules = tuple(reason.rule for reason in output.reasons)
+        self.standing[identity] = output.score, rules, output.reasons
+
+    def line(self, identity: Identity) -> dict[str, Any]:
+        """The row of a payment that was decided on: what its account's fold says, then what its entities' folds say."""
+        score, rules, reasons = self.standing.get(identity, _NOTHING)
+        flags = [flag for _, flag in sorted(self.by_entity.get(identity, {}).items())]
+        more = [reason for flag in flags for reason in flag.reasons]
+        return {
+            "transaction_id": identity[1],
+            "score": reduce(either, (flag.score for flag in flags), score),
+            "rules": [*rules, *(reason.rule for reason in more)],
+            "first_rules": [*self.first.get(identity, []), *(reason.rule for reason in more)],
+            "reasons": [describe(reason) for reason in (*reasons, *more)],
+        }
+
+
+def describe(reason: Reason) -> str:
+    """A reason as people read it."""
+    return f"{reason.rule}: {reason.value} {reason.measure}, from {reason.threshold}"
+
+
+def refused_line(transaction_id: object, reason: str) -> dict[str, Any]:
+    """The row of something that was not decided on."""
+    shown = transaction_id if isinstance(transaction_id, str) else ""
+    return {
+        "transaction_id": shown, "score": 0, "rules": [], "first_rules": [], "reasons": [f"quarantined: {reason}"],
+    }  # fmt: skip
+
+
+def backtest(rows: Iterable[Row], pack: RulePack) -> Iterator[dict[str, Any]]:
+    """The decisions of a rule pack on rows, by the folds that the live jobs run; one line a row, once all are in."""
+    fold, entities, ledger = RiskFold(partition=0), EntityFold(partition=0), Ledger()
+    activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="backtest")
+    fold.activate(activation)
+    entities.activate(activation)
+    answers: list[Identity | tuple[object, str]] = []
+    for number, (fields, refusal) in enumerate(rows):
+        outputs = refusal or fold.read("Transaction", fields, number, None)
+        if isinstance(outputs, Refusal):
+            answers.append((fields.get("transaction_id"), outputs.reason))
+            continue
+        answer = next(output for output in outputs if isinstance(output, RiskScored | DuplicateSeen))
+        answers.append((answer.account_id, answer.transaction_id, answer.content_digest))
+        for output in outputs:
+            if isinstance(output, RiskScored | RiskFlagged | RiskRestated):
+                ledger.add(output)
+            elif isinstance(output, EntityPayment):
+                flags = entities.step(output, number)
+                for flag in () if isinstance(flags, Refusal) else flags:
+                    ledger.add(flag)
+    return (ledger.line(answer) if len(answer) == 3 else refused_line(*answer) for answer in answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A row of payments.inbound with its answer: what `flags` writes and `ingest` counts."""
+
+    order: tuple[int, str, int]
+    run: str | None
+    where: tuple[int, int]
+    identity: Identity | None
+    is_duplicate: bool
+    is_quarantined: bool
+    line: dict[str, Any]
+
+
+class Decisions(NamedTuple):
+    """What was decided on the records of payments.inbound, by partition and offset."""
+
+    ledger: Ledger
+    identities: dict[tuple[int, int], tuple[Identity, bool]]
+    """Which payment a record is, and whether it is a duplicate."""
+    quarantined: dict[tuple[int, int], str]
+
+
+def answered(
+    log: KafkaLog, topics: Topics, decoder: Decoder, run: str | None = None, decisions: Decisions | None = None
+) -> list[Answered]:
+    """Every row of the intake, or of one run of it, in the order in which rows came in.
+
+    `decisions` are those that were recorded, unless others are given.
+    """
+    ledger, identities, quarantined = decisions or recorded_decisions(log, topics, decoder)
+    found = []
+    for record in _all(log, topics.payments_inbound):
+        place = place_of(dict(record.headers))
+        if run is not None and (place is None or place.run != run):
+            continue
+        identity: Identity | None = None
+        where = record.partition, record.offset
+        if where in identities:
+            identity, is_duplicate = identities[where]
+            line = ledger.line(identity)
+        elif where in quarantined:
+            is_duplicate, line = False, refused_line(_transaction_id(decoder, record), quarantined[where])
+        else:
+            continue  # not a row: a rule pack's activation; or one that is not answered yet
+        order = record.timestamp_ms, place.run if place else "", place.row if place else record.offset
+        run_of = place.run if place else None
+        found.append(Answered(order, run_of, where, identity, is_duplicate, where in quarantined, line))
+    return sorted(found, key=lambda answer: answer.order)
+
+
+class Reused(NamedTuple):
+    """A payment whose transaction id came before with other content: on its own account, which its fold reports, or on
+    another one, which only somebody who reads all of the intake can tell."""
+
+    on_own_account: bool
+    detail: str
+
+
+def reused_ids(answers: Iterable[Answered]) -> dict[tuple[int, int], Reused]:
+    """Those payments by their places; `answers` are those of the whole intake in order."""
+    known: dict[str, list[Identity]] = {}
+    reused: dict[tuple[int, int], Reused] = {}
+    for answer in answers:
+        if answer.identity is None or answer.is_duplicate:
+            continue
+        earlier = known.setdefault(answer.identity[1], [])
+        if earlier and answer.identity not in earlier:
+            is_own = any(identity[0] == answer.identity[0] for identity in earlier)
+            whose = "with other content" if is_own else "on another account"
+            reused[answer.where] = Reused(is_own, f"transaction id {answer.identity[1]!r} came before {whose}")
+        earlier.append(answer.identity)
+    return reused
+
+
+def derived_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decisions:
+    """What the logs that decide lead to: the payments with all activations and labels between them, by the folds."""
+    decisions = Decisions(Ledger(), {}, {})
+    for partition, end in log.ends(topics.payments_inbound).items():
+        fold = RiskFold(partition)
+        for record in log.read(topics.payments_inbound, partition, end):
+            outputs = _read(decoder, record, partial(fold.read, offset=record.offset, received_ms=record.timestamp_ms))
+            if isinstance(outputs, Refusal):
+                decisions.quarantined[partition, record.offset] = outputs.reason
+                continue
+            for output in outputs:
+                if isinstance(output, RiskScored | DuplicateSeen):
+                    identity = output.account_id, output.transaction_id, output.content_digest
+                    decisions.identities[partition, record.offset] = identity, isinstance(output, DuplicateSeen)
+                if isinstance(output, RiskScored | RiskFlagged | RiskRestated):
+                    decisions.ledger.add(output)
+    for partition, end in log.ends(topics.entities_inbound).items():
+        entities = EntityFold(partition)
+        for record in log.read(topics.entities_inbound, partition, end):
+            flags = _read(decoder, record, partial(entities.read, offset=record.offset))
+            for flag in () if isinstance(flags, Refusal) else flags:
+                decisions.ledger.add(flag)
+    return decisions
+
+
+def _read(decoder: Decoder, record: LogRecord, read: Callable[[str, dict[str, Any]], T | Refusal]) -> T | Refusal:
+    try:
+        return read(*decoder.decode(record.value))
+    except Unreadable as unreadable:
+        return Refusal(unreadable.reason, str(unreadable))
+
+
+def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decisions:
+    """What the running system has said."""
+    ledger = Ledger()
+    identities: dict[tuple[int, int], tuple[Identity, bool]] = {}
+    for answer in (answer for record in _all(log, topics.risk_scored) for answer in answers_in(record, decoder)):
+        identity = answer.account_id, answer.transaction_id, answer.content_digest
+        identities[answer.partition, answer.offset] = identity, isinstance(answer, DuplicateSeen)
+        if isinstance(answer, RiskScored):
+            ledger.add(answer)
+    sequences: dict[str, int] = {}
+    for record in _all(log, topics.cases_inbox):
+        try:
+            event = from_fields(*decoder.decode(record.value))
+        except (Unreadable, KeyError, TypeError):
+            continue  # somebody else's; the case job has quarantined it
+        if isinstance(event, RiskFlagged | RiskRestated) and event.sequence > sequences.get(event.account_id, 0):
+            sequences[event.account_id] = event.sequence
+            ledger.add(event)
+        elif isinstance(event, EntityFlagged):
+            ledger.add(event)
+    return Decisions(ledger, identities, _quarantined(log, topics, decoder))
+
+
+def _quarantined(log: KafkaLog, topics: Topics, decoder: Decoder) -> dict[tuple[int, int], str]:
+    return {(each.partition, each.offset): each.reason for each in _reports(log, topics, decoder) if not each.decided}
+
+
+def _reports(log: KafkaLog, topics: Topics, decoder: Decoder) -> Iterator[Quarantined]:
+    for record in _all(log, topics.quarantine):
+        report = from_fields(*decoder.decode(record.value))
+        if isinstance(report, Quarantined) and report.topic == topics.payments_inbound:
+            yield report
+
+
+def _transaction_id(decoder: Decoder, record: LogRecord) -> object:
+    try:
+        name, data = decoder.decode(record.value)
+        return json.loads(data["body"]).get("transaction_id") if name == "IntakeRefused" else data["transaction_id"]
+    except (Unreadable, ValueError, TypeError, KeyError):
+        return ""
+
+
+def _all(log: KafkaLog, topic: str) -> Iterator[LogRecord]:
+    for partition, end in log.ends(topic).items():
+        yield from log.read(topic, partition, end)

@@ -1,0 +1,189 @@
+"""Confirmed frauds from a file into the log: each is looked up there, and written once into every partition."""
+
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from console.waiting import end_offsets
+from console.wiring import progress, topics
+from domain.payment import Payment, Refusal, admit
+from domain.record_types import FraudConfirmed, label_id, to_fields
+from generator.files import BadFile
+from infra.settings import Settings
+from projections.logs.log import KafkaLog, LogRecord
+from projections.logs.partition_writer import Addressed, PartitionWriter
+from schemas.codec import Decoder, Encoder, Unreadable
+from schemas.registry import Registry
+
+REQUIRED = ("transaction_id", "fraud")
+_TRUTH = {"0": False, "1": True, "false": False, "true": True}
+
+
+class Label(NamedTuple):
+    """A row of a file of labels."""
+
+    transaction_id: str
+    account_id: str | None
+    is_fraud: bool
+
+
+def read_labels(path: Path) -> Iterator[Label]:
+    """The labels in a Parquet, CSV or JSON lines file: transaction_id, fraud (0 or 1), and account_id if given.
+
+    Raises BadFile, with the row, at the first that is none.
+    """
+    for number, row in enumerate(_rows(path), start=1):
+        is_fraud = _TRUTH.get(str(row.get("fraud")).lower())
+        transaction_id, account_id = row.get("transaction_id"), row.get("account_id")
+        if is_fraud is None or transaction_id in (None, ""):
+            raise BadFile(f"{path}, row {number}: it needs a transaction_id, and fraud as 0 or 1, not {_shown(row)}")
+        yield Label(str(transaction_id), None if account_id in (None, "") else str(account_id), is_fraud)
+
+
+def _shown(row: dict[str, Any]) -> str:
+    return str({name: row.get(name) for name in REQUIRED})[:200]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise BadFile(f"{path} is no file")
+    if path.suffix == ".parquet":
+        try:
+            names = pq.ParquetFile(path).schema_arrow.names
+            wanted = [name for name in (*REQUIRED, "account_id") if name in names]
+            yield from pq.read_table(path, columns=wanted).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise BadFile(f"{path} is no Parquet file: {error}") from error
+    elif path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from csv.DictReader(file)
+    elif path.suffix in (".jsonl", ".ndjson", ".json"):
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield dict(json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise BadFile(f"{path}, line {number}: not a JSON object") from error
+    else:
+        raise BadFile(f"{path}: the suffix must be .parquet, .csv or .jsonl")
+
+
+@dataclass(slots=True)
+class Lookup:
+    """The payments of payments.inbound that labels ask for, and the labels that stand there already."""
+
+    wanted: set[str]
+    payments: dict[str, dict[tuple[str, bytes], Payment]] = field(default_factory=dict)
+    """By transaction id: those with other content, or of another account, under the same id are each a payment."""
+    labelled: dict[str, set[int]] = field(default_factory=dict)
+    """The partitions in which a label stands, by its id."""
+
+    def add(self, name: str, data: dict[str, Any], record: LogRecord) -> None:
+        """Take in a record of the log."""
+        if name == "FraudConfirmed":
+            self.labelled.setdefault(data["label_id"], set()).add(record.partition)
+        elif name == "Transaction" and data["transaction_id"] in self.wanted:
+            payment = admit(data, record.timestamp_ms)
+            if not isinstance(payment, Refusal):
+                identity = payment.account_id, payment.digest
+                self.payments.setdefault(payment.transaction_id, {}).setdefault(identity, payment)
+
+    def find(self, label: Label) -> list[Payment]:
+        """The payments that a label is about."""
+        found = self.payments.get(label.transaction_id, {}).values()
+        return [payment for payment in found if label.account_id in (None, payment.account_id)]
+
+
+class Counts(NamedTuple):
+    """What became of the rows of a file of labels; each fraud is one of found, unknown and ambiguous."""
+
+    rows: int
+    frauds: int
+    found: int
+    unknown: int
+    ambiguous: int
+    """No account is given, and several have a payment of this id: nothing is written."""
+
+
+def match(labels: Iterable[Label], lookup: Lookup) -> tuple[Counts, dict[str, Payment]]:
+    """The payments to be labelled, by label id."""
+    rows = frauds = found = unknown = ambiguous = 0
+    payments: dict[str, Payment] = {}
+    for label in labels:
+        rows += 1
+        if not label.is_fraud:
+            continue
+        frauds += 1
+        candidates = lookup.find(label)
+        if not candidates:
+            unknown += 1
+        elif len({payment.account_id for payment in candidates}) > 1:
+            ambiguous += 1
+        else:
+            found += 1
+            for payment in candidates:
+                payments[label_id(payment.account_id, payment.transaction_id, payment.digest.hex())] = payment
+    return Counts(rows, frauds, found, unknown, ambiguous), payments
+
+
+def confirmed(label: str, payment: Payment, cause_id: str, actor: str, now_ms: int) -> FraudConfirmed:
+    """The record of a label from a file."""
+    return FraudConfirmed(
+        label_id=label,
+        account_id=payment.account_id,
+        transaction_id=payment.transaction_id,
+        event_time=payment.event_time_ms,
+        merchant_id=payment.merchant_id,
+        terminal_id=payment.terminal_id,
+        device_id=payment.device_id,
+        card_id=payment.card_id,
+        source="file",
+        cause_id=cause_id,
+        actor=actor,
+        confirmed_at_ms=now_ms,
+    )
+
+
+def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, object]:
+    """Write the frauds of a file into every partition that lacks them. Raises BadFile, NotAcknowledged."""
+    labels = list(read_labels(path))
+    registry = Registry(settings.registry_url)
+    inbound = topics(settings).payments_inbound
+    ends = end_offsets(settings.kafka_bootstrap, inbound)
+    lookup = Lookup({label.transaction_id for label in labels if label.is_fraud})
+    _look_up(KafkaLog(settings.kafka_bootstrap), inbound, ends, Decoder(registry.schema_text), lookup)
+    counts, payments = match(labels, lookup)
+    encoder = Encoder(registry.ids())
+    cause_id, now_ms = hashlib.sha256(path.read_bytes()).hexdigest(), time.time_ns() // 1_000_000
+    missing = {label: ends.keys() - lookup.labelled.get(label, set()) for label in payments}
+    records = (
+        Addressed(partition, label.encode(), value)
+        for label, payment in payments.items()
+        if missing[label]
+        for value in [encoder.encode("FraudConfirmed", to_fields(confirmed(label, payment, cause_id, actor, now_ms)))]
+        for partition in sorted(missing[label])
+    )
+    PartitionWriter(settings.kafka_bootstrap, inbound).write(records)
+    written = sum(bool(partitions) for partitions in missing.values())
+    return {**counts._asdict(), "written": written, "known_already": len(missing) - written, "partitions": len(ends)}
+
+
+def _look_up(log: KafkaLog, topic: str, ends: dict[int, int], decoder: Decoder, lookup: Lookup) -> None:
+    done = 0
+    with progress("records read", sum(ends.values())) as seen:
+        for partition, end in ends.items():
+            for record in log.read(topic, partition, end):
+                with suppress(Unreadable):  # no payment: the risk job has quarantined it
+                    lookup.add(*decoder.decode(record.value), record)
+                done += 1
+                if done % 1000 == 0:
+                    seen(done)

@@ -1,0 +1,1 @@
+"""People's accounts, their roles, and single sign-on."""

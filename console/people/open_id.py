@@ -1,0 +1,187 @@
+"""Signing in at a company's identity provider: OpenID Connect's code flow, with PKCE, state and nonce."""
+
+import hmac
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oidc.core import CodeIDToken
+from httpx2 import AsyncClient, HTTPError
+from joserfc import jwt
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
+
+from console.web.route_permissions import Role
+
+PENDING_S: Final = 600
+MAX_PENDING: Final = 1_000
+TIMEOUT_S: Final = 10
+LEEWAY_S: Final = 60
+SIGNATURES: Final = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
+"""By the provider's private key only: with a shared secret, whoever reads our settings could be anybody."""
+
+
+class NotVouched(Exception):
+    """The provider does not vouch for whoever comes, or not in a way that we take; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One identity provider, and what its words mean here."""
+
+    issuer: str
+    client_id: str
+    client_secret: str
+    roles_claim: str
+    roles: Mapping[str, str]
+    """What the provider calls a role, and which of ours it is; what is not in it is no role."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A sign-in that has gone out to the provider, and has not come back."""
+
+    browser: str
+    verifier: str
+    nonce: str
+    to: str
+    begun_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """Whom the provider vouches for."""
+
+    subject: str
+    name: str
+    roles: frozenset[Role]
+
+
+class OpenId:
+    """The way to the provider and back. What has gone out is remembered here, bounded in number and time."""
+
+    def __init__(self, provider: Provider, callback: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.provider = provider
+        self._callback = callback
+        self._clock = clock
+        self._pending: OrderedDict[str, Pending] = OrderedDict()
+        self._metadata: dict[str, Any] = {}
+        self._keys: dict[str, Any] = {}
+
+    async def begin(self, to: str) -> tuple[str, str]:
+        """Where to send the browser, and what its cookie holds meanwhile."""
+        metadata = await self._discover()
+        state, browser = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        verifier, nonce = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
+        async with self._client() as client:
+            url, _ = client.create_authorization_url(
+                metadata["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
+            )
+        self._pending[state] = Pending(browser=browser, verifier=verifier, nonce=nonce, to=to, begun_s=self._clock())
+        if len(self._pending) > MAX_PENDING:
+            self._pending.popitem(last=False)
+        return url, browser
+
+    async def finish(
+        self, state: str, code: str, browser: str, issuer: str | None, refused: str
+    ) -> tuple[Vouched, str]:
+        """Who has come back with this code, and where they wanted to go. Raises NotVouched."""
+        pending = self._pending.pop(state, None)
+        if pending is None or self._clock() - pending.begun_s > PENDING_S:
+            raise NotVouched("this sign-in was not begun here, or too long ago")
+        if not hmac.compare_digest(pending.browser.encode(), browser.encode()):
+            raise NotVouched("this sign-in was begun in another browser")
+        if refused:
+            raise NotVouched("the provider refused")
+        if issuer is not None and issuer != self.provider.issuer:
+            raise NotVouched("the answer comes from another provider")
+        try:
+            token = await self._exchange(code, pending.verifier)
+            claims = await self._checked(token, pending.nonce)
+        except (AuthlibBaseError, JoseError, HTTPError, KeyError, ValueError) as error:
+            raise NotVouched(f"the provider's answer does not hold: {type(error).__name__}") from error
+        return self._vouched(claims), pending.to
+
+    async def _exchange(self, code: str, verifier: str) -> dict[str, Any]:
+        metadata = await self._discover()
+        async with self._client() as client:
+            token = await client.fetch_token(metadata["token_endpoint"], code=code, code_verifier=verifier)
+        return dict(token)
+
+    async def _checked(self, token: dict[str, Any], nonce: str) -> dict[str, Any]:
+        decoded = await self._decoded(str(token["id_token"]))
+        options = {
+            "iss": {"essential": True, "values": [self.provider.issuer]},
+            "aud": {"essential": True, "value": self.provider.client_id},
+        }
+        params = {"nonce": nonce, "client_id": self.provider.client_id, "access_token": token.get("access_token")}
+        claims = CodeIDToken(decoded.claims, decoded.header, options, params)
+        claims.validate(leeway=LEEWAY_S)
+        return dict(claims)
+
+    async def _decoded(self, id_token: str) -> jwt.Token:
+        """By the provider's keys; fetched again where it has new ones."""
+        registry = JWSRegistry(algorithms=SIGNATURES, strict_check_header=False)
+        if self._keys:
+            try:
+                return jwt.decode(id_token, KeySet.import_key_set(self._keys), registry=registry)  # type: ignore[arg-type]
+            except (InvalidKeyIdError, BadSignatureError):
+                pass  # signed by a key that is newer than ours, or by nobody: the provider's keys of now tell
+        metadata = await self._discover()
+        self._keys = await self._get(metadata["jwks_uri"])
+        return jwt.decode(id_token, KeySet.import_key_set(self._keys), registry=registry)  # type: ignore[arg-type]
+
+    def _vouched(self, claims: dict[str, Any]) -> Vouched:
+        said = claims.get(self.provider.roles_claim, [])
+        names = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
+        roles = frozenset(Role(self.provider.roles[name]) for name in names if name in self.provider.roles)
+        if not roles:
+            raise NotVouched(f"the provider names no role in {self.provider.roles_claim!r} that is one here")
+        name = claims.get("preferred_username") or claims.get("email") or ""
+        return Vouched(subject=str(claims["sub"]), name=str(name), roles=roles)
+
+    async def _discover(self) -> dict[str, Any]:
+        if not self._metadata:
+            found = await self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
+            if found.get("issuer") != self.provider.issuer:
+                raise NotVouched("the provider calls itself by another name than the settings do")
+            self._metadata = found
+        return self._metadata
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        async with AsyncClient(timeout=TIMEOUT_S) as client:
+            answer = await client.get(url)
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()
+            return found
+
+    def _client(self) -> AsyncOAuth2Client:
+        return AsyncOAuth2Client(
+            self.provider.client_id,
+            self.provider.client_secret,
+            scope="openid profile email",
+            redirect_uri=self._callback,
+            code_challenge_method="S256",
+            timeout=TIMEOUT_S,
+        )
+
+
+def provider_from(issuer: str, client_id: str, client_secret: str, claim: str, roles: str) -> Provider | None:
+    """The provider that the settings name; None if they name none. `roles` is JSON: theirs to ours."""
+    if not issuer:
+        return None
+    if urlsplit(issuer).scheme != "https" and urlsplit(issuer).hostname not in ("127.0.0.1", "localhost"):
+        raise ValueError(f"the identity provider must be reached by https, not {issuer}")
+    known = json.loads(roles) if roles else {role.value: role.value for role in Role}
+    return Provider(
+        issuer=issuer, client_id=client_id, client_secret=client_secret, roles_claim=claim,
+        roles={str(theirs): Role(ours).value for theirs, ours in known.items()},
+    )  # fmt: skip

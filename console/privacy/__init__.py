@@ -1,0 +1,1 @@
+"""Personal data: sealing, erasure and scrubbing."""

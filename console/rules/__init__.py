@@ -1,0 +1,1 @@
+"""Rule packs: their files, approvals and activations, and why a rule fired."""

@@ -1,0 +1,58 @@
+"""Activations of rule packs and of engines in the logs, on Kafka."""
+
+from collections.abc import Iterable
+
+from console.rules.store import Offsets
+from console.waiting import end_offsets
+from domain.record_types import EngineActivated, Event, RulesActivated, from_fields, to_fields
+from projections.logs.log import KafkaLog
+from projections.logs.partition_writer import Addressed, PartitionWriter
+from schemas.codec import Decoder, Encoder, Unreadable
+from schemas.registry import Registry
+
+
+class KafkaRulesLog:
+    """The logs that rule packs, or engines, are activated in, in the order in which they are written."""
+
+    def __init__(self, bootstrap: str, registry_url: str, topics: Iterable[str]) -> None:
+        self._bootstrap, self._topics = bootstrap, tuple(topics)
+        self._registry = Registry(registry_url)
+
+    def ends(self) -> Offsets:
+        """Where they end now."""
+        return {topic: end_offsets(self._bootstrap, topic) for topic in self._topics}
+
+    def write(self, record: RulesActivated | EngineActivated, since: Offsets) -> int:
+        """Write a record into every partition that has none of its pack and mode, or engine, from these offsets on."""
+        value = Encoder(self._registry.ids()).encode(type(record).__name__, to_fields(record))
+        key = (record.pack_id if isinstance(record, RulesActivated) else record.activation_id).encode()
+        written = 0
+        for topic in self._topics:
+            missing = since[topic].keys() - self._holders(topic, record, since)
+            PartitionWriter(self._bootstrap, topic).write(
+                Addressed(partition, key, value) for partition in sorted(missing)
+            )
+            written += len(missing)
+        return written
+
+    def _holders(self, topic: str, wanted: RulesActivated | EngineActivated, since: Offsets) -> set[int]:
+        """The partitions that have such a record: after a crash in the middle of writing it."""
+        log, decoder = KafkaLog(self._bootstrap), Decoder(self._registry.schema_text)
+        holders = set()
+        for partition, end in end_offsets(self._bootstrap, topic).items():
+            for record in log.read(topic, partition, end, since[topic][partition]):
+                try:
+                    event = from_fields(*decoder.decode(record.value))
+                except (Unreadable, KeyError, TypeError):
+                    continue
+                if _is_such(event, wanted):
+                    holders.add(partition)
+                    break
+        return holders
+
+
+def _is_such(event: Event, wanted: RulesActivated | EngineActivated) -> bool:
+    """Whoever activated it."""
+    if isinstance(wanted, EngineActivated):
+        return isinstance(event, EngineActivated) and event.engine == wanted.engine
+    return isinstance(event, RulesActivated) and (event.pack_id, event.mode) == (wanted.pack_id, wanted.mode)

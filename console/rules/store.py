@@ -1,0 +1,307 @@
+"""Rule packs from draft to retirement, in the control store; what decides stands in the logs, written from here.
+
+A change in the logs (an activation, a shadow pack) begins in the store, is written, and ends in the store. The begin
+notes where the logs ended; after a crash in between, the same command looks from there on which partitions have the
+record already, and writes it into the others. While a change is unfinished no other one may begin.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, Protocol
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session, defer
+
+from domain.record_types import RulesActivated
+from domain.risk.fold import MAX_SHADOWS
+from domain.risk.packs import RulePack
+from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow
+from migrations.store import writing
+
+SYSTEM: Final = "system"
+Offsets = Mapping[str, Mapping[int, int]]
+"""Ends of logs: by topic, then by partition."""
+DAY_MS: Final = 86_400_000
+_ID: Final = re.compile(r"[0-9a-f]{8,64}")
+
+
+class Refused(ValueError):
+    """Something that may not be done to a rule pack; the message says why, and what would do."""
+
+
+class Change(NamedTuple):
+    """A change in the logs: its record's mode, and what the store calls its begin and its end."""
+
+    mode: str
+    begin: str
+    end: str
+
+
+ACTIVATION: Final = Change("active", "activating", "activated")
+SHADOWING: Final = Change("shadow", "shadowing", "shadowed")
+UNSHADOWING: Final = Change("retired-shadow", "unshadowing", "unshadowed")
+_CHANGES: Final = (ACTIVATION, SHADOWING, UNSHADOWING)
+_BEGINS: Final = {change.begin: change for change in _CHANGES}
+_ENDS: Final = {change.end: change for change in _CHANGES}
+
+
+class Needed(NamedTuple):
+    """What a what-if of a pack must have covered before the pack may be approved."""
+
+    payments: int
+    days: int
+
+
+class RulesLog(Protocol):
+    """The logs that rule packs are activated in."""
+
+    def ends(self) -> Offsets:
+        """Where they end now."""
+
+    def write(self, record: RulesActivated, since: Offsets) -> int:
+        """Write a record into every partition that has none of its pack and mode from these offsets on.
+
+        Returns into how many.
+        """
+
+
+class Store:
+    """The rule packs of a control store."""
+
+    def __init__(self, engine: Engine, now_ms: Callable[[], int], needed: Needed | None = None) -> None:
+        """With `needed` no pack is approved that has not been tried on so much history."""
+        self._engine = engine
+        self._now_ms = now_ms
+        self.needed = needed
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    def packs(self) -> list[RulePackRow]:
+        """All of them, by name and version."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(RulePackRow).order_by(RulePackRow.name, RulePackRow.version)))
+
+    def pack(self, reference: str) -> RulePackRow:
+        """The pack called NAME (its highest version), NAME@VERSION, or by the first digits of its id."""
+        with Session(self._engine) as session:
+            return _find(session, reference)
+
+    def history(self, pack_id: str) -> list[RulePackLogRow]:
+        """What was done to a pack."""
+        with Session(self._engine) as session:
+            wanted = select(RulePackLogRow).where(RulePackLogRow.pack_id == pack_id).order_by(RulePackLogRow.number)
+            return list(session.scalars(wanted))
+
+    def first(self, pack: RulePack) -> str:
+        """The document of the pack in force; if there is none yet, this one is, from now on."""
+        with self._writing() as session:
+            active = _active(session)
+            if active is None:
+                active = _row(pack, SYSTEM, self._now_ms())
+                active.state, active.approver = "active", SYSTEM
+                active.approved_at_ms = active.activated_at_ms = active.drafted_at_ms
+                session.add(active)
+                session.flush()
+                self._log(session, active, "activated", SYSTEM)
+            return active.document
+
+    def draft(self, pack: RulePack, actor: str) -> RulePackRow:
+        """Take in a pack; the same content again is the same pack, whatever has become of it."""
+        with self._writing() as session:
+            known = session.get(RulePackRow, pack.pack_id)
+            if known is not None:
+                return known
+            same = select(RulePackRow).where(RulePackRow.name == pack.name, RulePackRow.version == pack.version)
+            if session.scalars(same).first() is not None:
+                raise Refused(
+                    f"{pack.name} has a version {pack.version} already, with other content. Cure: a higher version"
+                )
+            row = _row(pack, actor, self._now_ms())
+            session.add(row)
+            session.flush()
+            self._log(session, row, "drafted", actor)
+            return row
+
+    def approve(self, reference: str, actor: str) -> RulePackRow:
+        """A second person vouches for a draft, by what it would have done where that is asked for."""
+        with self._writing() as session:
+            row = _find(session, reference)
+            if row.state != "draft":
+                raise Refused(f"{_called(row)} is {row.state}: only a draft is approved")
+            if _same_person(row.author, actor):
+                raise Refused(f"{_called(row)} was drafted by {row.author}: another person must approve it")
+            tried = _tried(session, row, self.needed or Needed(0, 0))
+            if tried is None and self.needed is not None:
+                raise Refused(_not_tried(row, self.needed))
+            row.state, row.approver, row.approved_at_ms = "approved", actor, self._now_ms()
+            self._log(session, row, "approved", actor, {"whatif_run": tried.run_id} if tried else None)
+            return row
+
+    def activate(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
+        """Put an approved pack in force; the one before retires. Returns into how many partitions it was written."""
+
+        def is_needed(_: Session, row: RulePackRow) -> bool:
+            if row.approver is None:
+                raise Refused(f"{_called(row)} is not approved. Cure: fraudcase rules approve, by another person")
+            return row.state != "active"
+
+        def finish(session: Session, row: RulePackRow, now_ms: int) -> None:
+            former = _active(session)
+            if former is not None:
+                former.state, former.retired_at_ms = "retired", now_ms
+                self._log(session, former, "retired", actor)
+                session.flush()  # there is one active pack at any time
+            row.state, row.activated_at_ms, row.retired_at_ms, row.shadow = "active", now_ms, None, False
+
+        return self._change(ACTIVATION, reference, actor, log, is_needed, finish)
+
+    def shadow(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
+        """Let a pack score beside the active one, only recorded; nobody need approve that."""
+
+        def is_needed(session: Session, row: RulePackRow) -> bool:
+            if row.state == "active":
+                raise Refused(f"{_called(row)} is active: it decides, and has no need to score beside itself")
+            shadows = session.scalars(select(RulePackRow).where(RulePackRow.shadow)).all()
+            if len(shadows) >= MAX_SHADOWS and row not in shadows:
+                raise Refused(f"{', '.join(map(_called, shadows))} are shadow packs: retire one first")
+            return row not in shadows
+
+        def finish(_: Session, row: RulePackRow, __: int) -> None:
+            row.shadow = True
+
+        return self._change(SHADOWING, reference, actor, log, is_needed, finish)
+
+    def retire(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
+        """Take a pack out of use: a shadow pack no longer scores. The active one retires when another is activated."""
+
+        def is_needed(_: Session, row: RulePackRow) -> bool:
+            if row.state == "active":
+                raise Refused(f"{_called(row)} is active, and payments need a pack. Cure: activate another one")
+            return row.state != "retired" or row.shadow
+
+        def finish(_: Session, row: RulePackRow, now_ms: int) -> None:
+            row.shadow, row.state, row.retired_at_ms = False, "retired", now_ms
+
+        row = self.pack(reference)
+        if row.shadow:
+            return self._change(UNSHADOWING, reference, actor, log, is_needed, finish)
+        with self._writing() as session:
+            row = _find(session, reference)
+            _resumed(session, row, UNSHADOWING)  # nothing retires while its activation is under way
+            if is_needed(session, row):
+                finish(session, row, self._now_ms())
+                self._log(session, row, "retired", actor)
+            return row, 0
+
+    def _change(
+        self,
+        change: Change,
+        reference: str,
+        actor: str,
+        log: RulesLog,
+        is_needed: Callable[[Session, RulePackRow], bool],
+        finish: Callable[[Session, RulePackRow, int], None],
+    ) -> tuple[RulePackRow, int]:
+        """Begin in the store, write into the logs, end in the store. What is so already is left as it is."""
+        ends = log.ends()
+        with self._writing() as session:
+            row = _find(session, reference)
+            since = _resumed(session, row, change)
+            if since is None:
+                if not is_needed(session, row):
+                    return row, 0
+                since = ends
+                self._log(session, row, change.begin, actor, {"since": since})
+        record = RulesActivated(pack_id=row.pack_id, pack=row.document, activated_by=actor, mode=change.mode)
+        written = log.write(record, since)
+        with self._writing() as session:
+            row = _find(session, row.pack_id)
+            if _resumed(session, row, change) is not None:  # else another run of the same command has ended it
+                finish(session, row, self._now_ms())
+                self._log(session, row, change.end, actor)
+        return row, written
+
+    def _log(
+        self, session: Session, row: RulePackRow, action: str, actor: str, detail: dict[str, Any] | None = None
+    ) -> None:
+        entry = {"pack_id": row.pack_id, "action": action, "actor": actor, "at_ms": self._now_ms()}
+        session.add(RulePackLogRow(**entry, detail=json.dumps(detail or {})))
+        session.flush()
+
+
+def _resumed(session: Session, row: RulePackRow, wanted: Change) -> Offsets | None:
+    """From where on to look for this very change, if it is unfinished. Raises Refused if another one is."""
+    steps = select(RulePackLogRow).where(RulePackLogRow.action.in_([*_BEGINS, *_ENDS]))
+    last = session.scalars(steps.order_by(RulePackLogRow.number.desc()).limit(1)).first()
+    if last is None or last.action in _ENDS:
+        return None
+    if (last.pack_id, _BEGINS[last.action]) == (row.pack_id, wanted):
+        since = json.loads(last.detail)["since"]
+        return {topic: {int(number): end for number, end in ends.items()} for topic, ends in since.items()}
+    other = session.get_one(RulePackRow, last.pack_id)
+    raise Refused(f"{last.action} {_called(other)} by {last.actor} is unfinished. Cure: run that command again first")
+
+
+def _tried(session: Session, row: RulePackRow, needed: Needed) -> WhatifRunRow | None:
+    """The newest what-if of this very pack that has covered so much."""
+    wanted = select(WhatifRunRow).where(
+        WhatifRunRow.pack_id == row.pack_id,
+        WhatifRunRow.state == "done",
+        WhatifRunRow.payments >= needed.payments,
+        WhatifRunRow.span_ms >= needed.days * DAY_MS,
+    )
+    newest = wanted.order_by(WhatifRunRow.ended_at_ms.desc()).limit(1)
+    return session.scalars(newest.options(defer(WhatifRunRow.result))).first()
+
+
+def _not_tried(row: RulePackRow, needed: Needed) -> str:
+    days = f" over {needed.days} days" if needed.days else ""
+    return (
+        f"{_called(row)} has no what-if of at least {needed.payments:,} payments{days}, which this system asks for "
+        f"before an approval. Cure: fraudcase whatif --rules {_called(row)}, or the pack's page"
+    )
+
+
+def _find(session: Session, reference: str) -> RulePackRow:
+    name, _, version = reference.partition("@")
+    by_name = select(RulePackRow).where(RulePackRow.name == name).order_by(RulePackRow.version.desc())
+    if version.isdecimal():
+        by_name = by_name.where(RulePackRow.version == int(version))
+    row = session.scalars(by_name).first()
+    if row is None and _ID.fullmatch(reference):
+        found = session.scalars(select(RulePackRow).where(RulePackRow.pack_id.startswith(reference))).all()
+        row = found[0] if len(found) == 1 else None
+    if row is None:
+        raise Refused(f"there is no rule pack {reference}. Those there are: fraudcase rules list")
+    return row
+
+
+def _active(session: Session) -> RulePackRow | None:
+    return session.scalars(select(RulePackRow).where(RulePackRow.state == "active")).first()
+
+
+def _row(pack: RulePack, actor: str, now_ms: int) -> RulePackRow:
+    return RulePackRow(
+        pack_id=pack.pack_id,
+        name=pack.name,
+        version=pack.version,
+        document=pack.canonical,
+        state="draft",
+        shadow=False,
+        author=actor,
+        drafted_at_ms=now_ms,
+    )
+
+
+def _called(row: RulePackRow) -> str:
+    return f"{row.name}@{row.version}"
+
+
+def _same_person(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()

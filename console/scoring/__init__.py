@@ -1,0 +1,1 @@
+"""Scoring decisions against the truth, and tuning rule packs."""

@@ -1,0 +1,167 @@
+"""How good decisions were: the figures of `fraudcase score`. Defined in docs/scoreboard.md; scikit-learn has most."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
+
+from console.scoring.run import NEVER, Scored, Texts, Truths
+
+DAY_MS: Final = 86_400_000
+TOP: Final = 100
+"""Cards that can be checked in a day."""
+TRAINING_DAYS: Final = 7
+"""The handbook's baseline knows the frauds of the seven days that it trained on, and those since; none before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Days that are scored, both included, counted from 1970-01-01 in UTC."""
+
+    first_day: int
+    last_day: int
+
+    @property
+    def days(self) -> int:
+        """How many they are."""
+        return self.last_day - self.first_day + 1
+
+
+def window_of(scored: Scored) -> Window:
+    """All days that there are payments on, and those between."""
+    if not scored.time_ms.size:
+        return Window(0, 0)
+    return Window(int(scored.time_ms.min()) // DAY_MS, int(scored.time_ms.max()) // DAY_MS)
+
+
+def within(scored: Scored, window: Window, excluded_after_days: int | None = None) -> Scored:
+    """The payments of a window; with `excluded_after_days`, without those of cards that are known by then.
+
+    As in the handbook's `get_train_test_set`: known on a day are the cards with a fraud in the seven training days
+    before the delay, or later, but so long before that day that its label has come.
+    """
+    day = scored.time_ms // DAY_MS
+    kept: Truths = (day >= window.first_day) & (day <= window.last_day)
+    if excluded_after_days is not None:
+        first_trained = window.first_day - excluded_after_days - TRAINING_DAYS
+        known_from: dict[str, int] = {}
+        for place in np.flatnonzero(scored.fraud & (day >= first_trained)):
+            known = int(day[place]) + excluded_after_days + 1
+            known_from[scored.card[place]] = min(known, known_from.get(scored.card[place], known))
+        for place in np.flatnonzero(kept):
+            kept[place] = day[place] < known_from.get(scored.card[place], day[place] + 1)
+    return scored.where(kept)
+
+
+def figures(scored: Scored, window: Window) -> dict[str, Any]:
+    """The figures of the payments of a window; None where there is nothing to divide by."""
+    groups = compromises(scored)
+    return {
+        "transactions": int(scored.time_ms.size),
+        "fraud": int(scored.fraud.sum()),
+        "days": window.days,
+        "flagged": int(scored.flagged.sum()),
+        **_decided(scored.fraud, scored.flagged),
+        **_ranked(scored),
+        "card_precision_100": card_precision(scored),
+        "alerts_per_day": float(scored.flagged.sum()) / window.days,
+        "time_to_detect_s": _median_s([delay for delay in groups.values() if delay is not None]),
+        "compromises": len(groups),
+        "compromises_detected": sum(delay is not None for delay in groups.values()),
+        "on_arrival": {"flagged": int(scored.flagged_first.sum()), **_decided(scored.fraud, scored.flagged_first)},
+        "scenarios": scenarios(scored),
+    }
+
+
+def _decided(fraud: Truths, flagged: Truths) -> dict[str, float | None]:
+    return {
+        "precision": float(precision_score(fraud, flagged)) if flagged.any() else None,
+        "recall": float(recall_score(fraud, flagged)) if fraud.any() else None,
+    }
+
+
+def _ranked(scored: Scored) -> dict[str, float | None]:
+    if scored.fraud.all() or not scored.fraud.any():
+        return {"auc_roc": None, "average_precision": None}
+    return {
+        "auc_roc": float(roc_auc_score(scored.fraud, scored.score)),
+        "average_precision": float(average_precision_score(scored.fraud, scored.score)),
+    }
+
+
+def card_precision(scored: Scored, top: int = TOP) -> float | None:
+    """The handbook's card precision top-k: the mean over days of the share of frauds among the cards checked.
+
+    Each day the `top` cards with the riskiest payment are checked; of equal scores, the card that comes first by name.
+    A card found to have a fraud that day is checked no more. Fewer cards than `top` leave checks unused.
+    """
+    found: set[str] = set()
+    shares = []
+    for riskiest, compromised in _cards_by_day(scored):
+        cards = sorted((card for card in riskiest if card not in found), key=lambda card: (-riskiest[card], card))
+        caught = compromised.intersection(cards[:top])
+        found |= caught
+        shares.append(len(caught) / top)
+    return float(np.mean(shares)) if shares else None
+
+
+def _cards_by_day(scored: Scored) -> Iterator[tuple[dict[str, int], set[str]]]:
+    """Of each day with payments: the score of each card's riskiest payment, and the cards with a fraud."""
+    days = scored.time_ms // DAY_MS
+    for day in np.unique(days):
+        riskiest: dict[str, int] = {}
+        compromised: set[str] = set()
+        for place in np.flatnonzero(days == day):
+            card = scored.card[place]
+            riskiest[card] = max(riskiest.get(card, 0), int(scored.score[place]))
+            if scored.fraud[place]:
+                compromised.add(card)
+        yield riskiest, compromised
+
+
+def split_scenario(scenario: str) -> tuple[str, str]:
+    """The name of a scenario, and its campaign: "FRAUD|F02|g1" is campaign g1 of FRAUD|F02; most have none."""
+    parts = scenario.split("|")
+    return "|".join(part for part in parts[:2] if part), "|".join(parts[2:])
+
+
+def compromises(scored: Scored) -> dict[tuple[str, str], int | None]:
+    """Milliseconds from the first fraud of each campaign to the first flag on one of its frauds; None: no flag.
+
+    Without campaigns, an account's frauds of one scenario are taken together.
+    """
+    begun: dict[tuple[str, str], int] = {}
+    flagged: dict[tuple[str, str], int] = {}
+    for place in np.flatnonzero(scored.fraud):
+        name, campaign = split_scenario(scored.scenario[place])
+        group = name, campaign or scored.account[place]
+        begun[group] = min(int(scored.time_ms[place]), begun.get(group, int(scored.time_ms[place])))
+        at_ms = int(scored.flagged_at_ms[place])
+        if at_ms != NEVER:
+            flagged[group] = min(at_ms, flagged.get(group, at_ms))
+    return {group: flagged[group] - at_ms if group in flagged else None for group, at_ms in begun.items()}
+
+
+def _median_s(delays_ms: list[int]) -> float | None:
+    return float(np.median(delays_ms)) / 1000 if delays_ms else None
+
+
+def scenarios(scored: Scored) -> dict[str, dict[str, Any]]:
+    """By name: payments, how many of them are frauds and how many flagged, and the share of frauds that are flagged."""
+    of_row: Texts = np.array([split_scenario(each) for each in scored.scenario] or np.empty((0, 2)), dtype=object)
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted(set(of_row[:, 0]) - {""}):
+        here = of_row[:, 0] == name
+        campaigns = set(of_row[here, 1]) - {""}
+        found[name] = {
+            "payments": int(here.sum()),
+            "fraud": int(scored.fraud[here].sum()),
+            "flagged": int(scored.flagged[here].sum()),
+            "recall": _decided(scored.fraud[here], scored.flagged[here])["recall"],
+        }
+        if campaigns:
+            caught = set(of_row[here & scored.flagged, 1])
+            found[name] |= {"campaigns": len(campaigns), "campaigns_flagged": len(caught)}
+    return found

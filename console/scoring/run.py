@@ -1,0 +1,230 @@
+"""A file of payments through the folds, with what is known of fraud entering the log late: what came of each.
+
+The folds are those that the live jobs and the backtest run; only the labels' delay is made up here.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from console.payments.labels import confirmed
+from console.scoring.truth import Label, Truth
+from domain.payment import Payment, Refusal, admit
+from domain.record_types import (
+    DuplicateSeen,
+    EntityFlagged,
+    EntityPayment,
+    FraudConfirmed,
+    RiskFlagged,
+    RiskOutput,
+    RiskRestated,
+    RiskScored,
+    RulesActivated,
+    label_id,
+)
+from domain.risk.entity_fold import EntityFold
+from domain.risk.families import either
+from domain.risk.fold import Conflict, RiskFold
+from domain.risk.packs import RulePack
+from generator.files import Row
+
+NEVER: Final = -1
+Integers: TypeAlias = NDArray[np.int64]
+Truths: TypeAlias = NDArray[np.bool_]
+Texts: TypeAlias = NDArray[np.object_]
+Admitted: TypeAlias = tuple[Payment | Refusal, Label | None]
+"""A row as it came through the door, and what it really was, if a label says so."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the rows. Those that are not scored: duplicates, quarantined and unlabelled ones."""
+
+    rows: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    quarantined_fraud: int = 0
+    unlabelled: int = 0
+    conflicts: int = 0
+    restated: int = 0
+    labels_entered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The payments that were decided on and have a label, in the order in which they came; one column a fact.
+
+    `score` and `flagged_first` are what was said on arrival, `flagged` is what stands once all is in: a score below the
+    pack's `flag_at` is never restated. `flagged_at_ms` is the stream's clock (the largest event time so far) when the
+    payment was first flagged, -1 if it never was.
+    """
+
+    time_ms: Integers
+    account: Texts
+    card: Texts
+    """Its card, or its account where it has none."""
+    fraud: Truths
+    scenario: Texts
+    score: Integers
+    flagged: Truths
+    flagged_first: Truths
+    flagged_at_ms: Integers
+
+    def where(self, kept: Truths) -> "Scored":
+        """Some of them."""
+        return Scored(*(getattr(self, name)[kept] for name in self.__slots__))
+
+
+class Feedback:
+    """Frauds on their way to be known: each label enters the log once the clock has passed its payment by the delay."""
+
+    def __init__(self, delay_ms: int) -> None:
+        self._delay_ms = delay_ms
+        self._number = count()  # equal times leave in the order in which they came
+        self._coming: list[tuple[int, int, Payment]] = []
+
+    def add(self, payment: Payment) -> None:
+        """This payment is a fraud, which nobody knows yet."""
+        heapq.heappush(self._coming, (payment.event_time_ms + self._delay_ms, next(self._number), payment))
+
+    def due(self, clock_ms: int) -> Iterator[FraudConfirmed]:
+        """The labels that have come by this time, oldest first; each comes once."""
+        while self._coming and self._coming[0][0] <= clock_ms:
+            due_ms, _, payment = heapq.heappop(self._coming)
+            label = label_id(payment.account_id, payment.transaction_id, payment.digest.hex())
+            yield confirmed(label, payment, "score", "score", due_ms)
+
+
+def admitted(rows: Iterable[Row], truth: Truth) -> Iterator[Admitted]:
+    """Rows through the door that every payment passes, each with its label. Raises BadFile if labels do not fit."""
+    for number, (fields, refusal) in enumerate(rows):
+        label = truth.of(number, fields.get("transaction_id"))
+        yield refusal or admit(fields, None), label
+
+
+@dataclass(slots=True)
+class _Columns:
+    """The columns of Scored while they grow, and where each payment stands in them."""
+
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in Scored.__slots__})
+    places: dict[bytes, int] = field(default_factory=dict)
+    """By content digest, which covers account and transaction id."""
+    by_entity: set[int] = field(default_factory=set)
+    """The places of what merchants, terminals or devices flag: that is never restated."""
+
+    def add(self, payment: Payment, label: Label, answer: RiskScored, clock_ms: int) -> None:
+        flagged = bool(answer.rules)
+        self.places[payment.digest] = len(self.places)
+        for column, value in zip(
+            self.columns.values(),
+            (
+                payment.event_time_ms, payment.account_id, payment.card_id or payment.account_id, label.is_fraud,
+                label.scenario, answer.score, flagged, flagged, clock_ms if flagged else NEVER,
+            ),
+            strict=True,
+        ):  # fmt: skip
+            column.append(value)
+
+    def restate(self, output: RiskRestated, clock_ms: int) -> None:
+        place = self.places.get(bytes.fromhex(output.content_digest))
+        if place is None:
+            return  # it has no label
+        self.columns["flagged"][place] = bool(output.reasons) or place in self.by_entity
+        if output.reasons and self.columns["flagged_at_ms"][place] == NEVER:
+            self.columns["flagged_at_ms"][place] = clock_ms
+
+    def flag(self, output: EntityFlagged, clock_ms: int) -> None:
+        place = self.places.get(bytes.fromhex(output.content_digest))
+        if place is None:
+            return  # it has no label
+        self.by_entity.add(place)
+        columns = self.columns
+        columns["score"][place] = either(columns["score"][place], output.score)
+        columns["flagged"][place] = columns["flagged_first"][place] = True
+        if columns["flagged_at_ms"][place] == NEVER:
+            columns["flagged_at_ms"][place] = clock_ms
+
+    def scored(self) -> Scored:
+        kinds: dict[str, type] = dict.fromkeys(("account", "card", "scenario"), object)
+        kinds |= dict.fromkeys(("fraud", "flagged", "flagged_first"), np.bool_)
+        return Scored(*(np.array(values, kinds.get(name, np.int64)) for name, values in self.columns.items()))
+
+
+def run(
+    payments: Iterable[Admitted],
+    pack: RulePack,
+    feedback_ms: int | None = None,
+    seen: Callable[[int], None] = lambda _: None,
+) -> tuple[Scored, Counts]:
+    """Decide on payments in this order by a pack; frauds become known `feedback_ms` after their payment, or never."""
+    fold, entities, counts, columns = RiskFold(partition=0), EntityFold(partition=0), Counts(), _Columns()
+    activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="score")
+    fold.activate(activation)
+    entities.activate(activation)
+    feedback = None if feedback_ms is None else Feedback(feedback_ms)
+    clock_ms, owners = NEVER, dict[str, str]()
+    for payment, label in payments:
+        counts.rows += 1
+        if counts.rows % 1000 == 0:
+            seen(counts.rows)
+        outputs: list[RiskOutput | Conflict] | Refusal
+        if isinstance(payment, Refusal):
+            outputs = payment
+        else:
+            clock_ms = max(clock_ms, payment.event_time_ms)
+            for known in feedback.due(clock_ms) if feedback else ():
+                fold.confirm(known)
+                counts.labels_entered += 1
+            outputs = fold.step(payment, counts.rows - 1)
+        if isinstance(outputs, Refusal) or isinstance(payment, Refusal):
+            counts.quarantined += 1
+            counts.quarantined_fraud += label is not None and label.is_fraud
+            continue
+        is_duplicate = isinstance(outputs[0], DuplicateSeen)
+        if not is_duplicate:  # the fold knows what its account has used, and no other
+            is_another = owners.setdefault(payment.transaction_id, payment.account_id) != payment.account_id
+            counts.conflicts += is_another or any(isinstance(each, Conflict) for each in outputs)
+        _note(outputs, payment, label, columns, counts, clock_ms)
+        _ask_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
+        if feedback and label is not None and label.is_fraud and not is_duplicate:
+            feedback.add(payment)
+    return columns.scored(), counts
+
+
+def _note(
+    outputs: list[RiskOutput | Conflict],
+    payment: Payment,
+    label: Label | None,
+    columns: _Columns,
+    counts: Counts,
+    clock_ms: int,
+) -> None:
+    for output in outputs:
+        match output:
+            case RiskScored() if label is None:
+                counts.unlabelled += 1
+            case RiskScored():
+                assert label is not None
+                columns.add(payment, label, output, clock_ms)
+            case RiskRestated():
+                counts.restated += 1
+                columns.restate(output, clock_ms)
+            case DuplicateSeen():
+                counts.duplicates += 1
+            case RiskFlagged() | EntityPayment() | Conflict():
+                pass  # RiskScored has said so; entities are asked next; conflicts are counted by payment
+
+
+def _ask_entities(
+    outputs: list[RiskOutput | Conflict], entities: EntityFold, columns: _Columns, offset: int, clock_ms: int
+) -> None:
+    for output in outputs:
+        if isinstance(output, EntityPayment):
+            flags = entities.step(output, offset)
+            for flag in () if isinstance(flags, Refusal) else flags:
+                columns.flag(flag, clock_ms)

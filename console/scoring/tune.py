@@ -1,0 +1,326 @@
+"""A search for better numbers in a rule pack, on labelled payments: learnt on the earlier ones, judged on the later.
+
+Nothing is shuffled: a pack is for payments that come after those it was made from. The search is Optuna's, seeded.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Final, NamedTuple, get_args, get_origin
+
+import optuna
+import yaml
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
+
+from console.rules.files import PACKS, pack_names
+from console.scoring.figures import DAY_MS, Window, figures, window_of, within
+from console.scoring.run import Admitted, Scored, run
+from domain.durations import UNITS_MS, duration, duration_ms
+from domain.payment import Payment
+from domain.risk.packs import FAMILIES, BadRulePack, RulePack, Within, parameters, parse_pack
+
+_LITERAL: Final = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|(?<![A-Za-z_0-9])[0-9][0-9_]*")
+MIN_STEPS: Final = 4
+"""A duration is searched in the largest unit of which it has at least so many."""
+SHOWN: Final = ("fraud", "precision", "recall", "average_precision", "auc_roc", "card_precision_100", "alerts_per_day")
+
+Objective = Callable[[Scored], float]
+
+
+class Place(NamedTuple):
+    """A number of a pack that may change: a parameter, or the nth number of an expression, from 0.
+
+    It is searched from `least` to `most` in steps of `unit`: 1, or the milliseconds of a duration's unit.
+    """
+
+    name: str
+    rule: int | None
+    """The rule's number, None for the pack itself."""
+    key: str
+    literal: int | None
+    now: int
+    least: int
+    most: int
+    unit: int
+
+
+class Tuned(NamedTuple):
+    """What a search has found: the pack, what changed, and how both did on the payments that it did not see."""
+
+    pack: RulePack
+    changes: dict[str, tuple[int, int]]
+    learnt: tuple[float, float]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    first_judged_day: int
+
+
+# -- objectives -------------------------------------------------------------------------------------------
+
+
+def average_precision(scored: Scored) -> float:
+    """How well scores order payments, whatever is flagged."""
+    return float(average_precision_score(scored.fraud, scored.score)) if scored.fraud.any() else 0.0
+
+
+def f1(scored: Scored) -> float:
+    """The harmonic mean of precision and recall of what is flagged."""
+    return float(f1_score(scored.fraud, scored.flagged, zero_division=0))
+
+
+def recall_at(least_precision: float) -> Objective:
+    """The recall of what is flagged, if that is precise enough; otherwise by how much it is not, below zero."""
+
+    def recall(scored: Scored) -> float:
+        precision = float(precision_score(scored.fraud, scored.flagged, zero_division=0))
+        if precision < least_precision:
+            return precision - least_precision
+        return float(recall_score(scored.fraud, scored.flagged, zero_division=0))
+
+    return recall
+
+
+# -- what may change --------------------------------------------------------------------------------------
+
+
+def ranges_of(name_or_file: str) -> dict[str, list[Any]]:
+    """The section `tuning` of a pack's file, where it has one: which numbers are searched, and from where to where."""
+    shipped = PACKS.joinpath(f"{name_or_file}.pack.yaml")
+    source = shipped if name_or_file in pack_names() else Path(name_or_file)
+    return dict(yaml.safe_load(source.read_text(encoding="utf-8")).get("tuning", {})) if source.is_file() else {}
+
+
+def places(pack: RulePack, ranges: Mapping[str, Sequence[Any]], *, with_flag_at: bool) -> list[Place]:
+    """The numbers named in `ranges`; if none is, each parameter that is one, from half to twice what it is.
+
+    Numbers inside expressions are searched only if they are named. Raises BadRulePack for what is not there.
+    """
+    known = {place.name: place for place in _all_places(json.loads(pack.canonical))}
+    if not ranges:
+        found = [place for place in known.values() if place.literal is None]
+        return [place for place in found if with_flag_at or place.name != "flag_at"]
+    unknown = ranges.keys() - known.keys()
+    if unknown:
+        raise BadRulePack(f"tuning: the pack has no number {min(unknown)}; it has {', '.join(known)}")
+    return [_ranged(known[name], limits) for name, limits in ranges.items()]
+
+
+def _ranged(place: Place, limits: Sequence[Any]) -> Place:
+    try:
+        least, most = (duration_ms(limit) if isinstance(limit, str) else limit for limit in limits)
+    except ValueError as error:
+        raise BadRulePack(f"tuning: {place.name} needs a least and a most, as in [1, 10] or [7d, 28d]") from error
+    if not 0 <= least <= most:
+        raise BadRulePack(f"tuning: {place.name}: {least} to {most} is no range")
+    fitting = [
+        size for size in UNITS_MS.values()
+        if place.unit > 1 and least % size == most % size == 0 and most - least >= MIN_STEPS * size
+    ]  # fmt: skip
+    return place._replace(least=least, most=most, unit=max(fitting, default=1))
+
+
+def _all_places(document: Mapping[str, Any]) -> Iterator[Place]:
+    yield _derived("flag_at", None, "flag_at", None, document.get("flag_at", 1), Within(1, 1_000), is_time=False)
+    for number, rule in enumerate(document["rules"]):
+        hints = parameters(FAMILIES[rule["family"]])
+        for key, value in rule.items():
+            name = f"{rule['name']}.{key}"
+            if key in ("points", "when", "value") and isinstance(value, str):
+                yield from _literals(name, number, key, value)
+            elif key == "points":
+                yield _derived(name, number, key, None, value, Within(1, 1_000), is_time=False)
+            elif get_origin(hints.get(key)) is not None and isinstance(get_args(hints[key])[-1], Within):
+                within_limits: Within = get_args(hints[key])[-1]
+                yield _derived(name, number, key, None, value, within_limits, is_time=key.endswith("_ms"))
+
+
+def _literals(name: str, rule: int, key: str, source: str) -> Iterator[Place]:
+    for number, text in enumerate(_numbers(source)):
+        is_time = not text[0].isdigit()
+        now = duration_ms(text[1:-1]) if is_time else int(text)
+        yield _derived(f"{name}.{number}", rule, key, number, now, Within(0, 10**15), is_time=is_time)
+
+
+def _numbers(source: str) -> list[str]:
+    """The integers and durations in an expression, as written, in order; other texts are none."""
+    return [text for text in _LITERAL.findall(source) if text[0].isdigit() or _is_duration(text[1:-1])]
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        return duration_ms(text) > 0
+    except ValueError:
+        return False
+
+
+def _derived(
+    name: str, rule: int | None, key: str, literal: int | None, now: int, limits: Within, *, is_time: bool
+) -> Place:
+    unit = 1
+    if is_time:
+        fitting = [size for size in UNITS_MS.values() if now % size == 0 and now // size >= MIN_STEPS]
+        unit = max(fitting, default=1)
+    return Place(name, rule, key, literal, now, max(limits.least, now // 2), min(limits.most, now * 2), unit)
+
+
+def changed(pack: RulePack, values: Mapping[Place, int]) -> RulePack:
+    """The pack with other numbers in some places. Raises BadRulePack where they do not go together."""
+    document = json.loads(pack.canonical)
+    written: dict[tuple[int, str], dict[int, int]] = {}
+    for place, value in values.items():
+        if place.rule is None:
+            document[place.key] = value
+        elif place.literal is None:
+            document["rules"][place.rule][place.key] = value
+        else:
+            written.setdefault((place.rule, place.key), {})[place.literal] = value
+    for (rule, key), literals in written.items():
+        document["rules"][rule][key] = _rewritten(document["rules"][rule][key], literals)
+    return parse_pack(json.dumps(document))
+
+
+def _rewritten(source: str, literals: Mapping[int, int]) -> str:
+    number = -1
+
+    def put(matched: re.Match[str]) -> str:
+        nonlocal number
+        text = matched.group()
+        is_time = not text[0].isdigit()
+        if is_time and not _is_duration(text[1:-1]):
+            return text
+        number += 1
+        if number not in literals:
+            return text
+        return f"{text[0]}{duration(literals[number])}{text[0]}" if is_time else str(literals[number])
+
+    return _LITERAL.sub(put, source)
+
+
+# -- the search -------------------------------------------------------------------------------------------
+
+
+def split(payments: Sequence[Admitted], share: float) -> int:
+    """The first day of the later part, so that about `share` of the days come before it."""
+    days = sorted({payment.event_time_ms // DAY_MS for payment, _ in payments if isinstance(payment, Payment)})
+    if len(days) < 2:
+        raise BadRulePack("there are payments of one day only: nothing is later, to judge by")
+    return days[min(len(days) - 1, max(1, round(len(days) * share)))]
+
+
+def search(
+    payments: Sequence[Admitted],
+    pack: RulePack,
+    searched: Sequence[Place],
+    objective: Objective,
+    *,
+    first_judged_day: int,
+    feedback_ms: int | None,
+    trials: int,
+    seed: int,
+    seen: Callable[[int, float], None] = lambda _, __: None,
+) -> Tuned:
+    """Try packs on the payments before a day, and judge the best of them on those from that day on.
+
+    Changes that gain nothing are taken back, one after the other. `seen` is told how many packs were tried, at most
+    `trials` and one for each number that is searched, and what the best one reaches.
+    """
+    earlier = [
+        (payment, label)
+        for payment, label in payments
+        if isinstance(payment, Payment) and payment.event_time_ms // DAY_MS < first_judged_day
+    ]
+
+    def worth(candidate: RulePack) -> float:
+        return objective(run(earlier, candidate, feedback_ms)[0])
+
+    def attempt(trial: optuna.Trial) -> float:
+        values = {
+            place: place.unit * trial.suggest_int(place.name, -(-place.least // place.unit), place.most // place.unit)
+            for place in searched
+        }
+        try:
+            return worth(changed(pack, values))
+        except BadRulePack as error:
+            raise optuna.TrialPruned(str(error)) from error
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    at_first = worth(pack)
+    study.optimize(attempt, trials, callbacks=[lambda study, trial: seen(trial.number + 1, _best(study, at_first))])
+    found: dict[Place, int] = {}
+    reached = _best(study, at_first)
+    if reached > at_first:
+        found = {place: place.unit * study.best_params[place.name] for place in searched}
+    for done, place in enumerate(searched if found else (), start=trials + 1):
+        reached = _taken_back(pack, found, place, reached, worth)
+        seen(done, reached)
+    best = changed(pack, found)
+    return Tuned(
+        best,
+        _changes(pack, best),
+        (at_first, reached),
+        _judged(payments, pack, feedback_ms, first_judged_day),
+        _judged(payments, best, feedback_ms, first_judged_day),
+        first_judged_day,
+    )
+
+
+def _taken_back(
+    pack: RulePack, found: dict[Place, int], place: Place, reached: float, worth: Callable[[RulePack], float]
+) -> float:
+    """Drop a change that gains nothing: what is left can be explained. Returns what the rest reaches."""
+    rest = {other: value for other, value in found.items() if other is not place}
+    try:
+        without = worth(changed(pack, rest))
+    except BadRulePack:
+        return reached  # the other changes need it
+    if found[place] != place.now and without < reached:
+        return reached
+    del found[place]
+    return without
+
+
+def _best(study: optuna.Study, at_first: float) -> float:
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return max([at_first, *(trial.value for trial in done if trial.value is not None)])
+
+
+def _changes(before: RulePack, after: RulePack) -> dict[str, tuple[int, int]]:
+    was = {place.name: place.now for place in _all_places(json.loads(before.canonical))}
+    now = {place.name: place.now for place in _all_places(json.loads(after.canonical))}
+    return {name: (was[name], now[name]) for name in was if was[name] != now[name]}
+
+
+def _judged(
+    payments: Sequence[Admitted], pack: RulePack, feedback_ms: int | None, first_judged_day: int
+) -> dict[str, Any]:
+    """All payments go through the fold, so that it knows what came before; the later ones count."""
+    everything, _ = run(payments, pack, feedback_ms)
+    window = Window(first_judged_day, window_of(everything).last_day)
+    report = figures(within(everything, window), window)
+    return {name: report[name] for name in SHOWN}
+
+
+# -- the file ---------------------------------------------------------------------------------------------
+
+
+def pack_yaml(pack: RulePack, ranges: Mapping[str, Sequence[Any]], remarks: Sequence[str]) -> str:
+    """The pack as a file that `load_pack` reads, its name, version and rules first, durations as people write them."""
+    document = deepcopy(json.loads(pack.canonical))
+    ordered = {key: document[key] for key in ("name", "version", "flag_at", "lists") if key in document}
+    ordered["rules"] = [
+        {
+            key: duration(rule[key]) if key.endswith("_ms") and rule[key] else rule[key]
+            for key in sorted(rule, key=lambda key: (_FIRST.index(key) if key in _FIRST else len(_FIRST), key))
+        }
+        for rule in document["rules"]
+    ]
+    if ranges:
+        ordered["tuning"] = dict(ranges)
+    body = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=120)
+    return "".join(f"# {remark}\n" for remark in remarks) + body
+
+
+_FIRST: Final = ("name", "family", "typology", "severity", "reason_code", "when", "value", "points")

@@ -1,0 +1,1 @@
+"""The versions of the case views, and which of them is live."""

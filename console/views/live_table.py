@@ -1,0 +1,87 @@
+"""The table of the live version of the case views, found by name whenever it is used: a switch needs no restart."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from console.views.versions import Version
+from projections.views.case_table import WRITERS, DynamoCaseTable
+from projections.views.case_view import CaseView, Item
+
+LOOK_EVERY_S: Final = 0.5
+"""How long a name that was found is used: so long after a switch somebody may still read the old version."""
+
+
+class LiveTable:
+    """The live version's table; each call is about one version as a whole."""
+
+    def __init__(
+        self,
+        open_table: Callable[[str], DynamoCaseTable],
+        live: Callable[[], Version],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open, self._live, self._clock = open_table, live, clock
+        self._lock = threading.Lock()
+        self._found: tuple[Version, DynamoCaseTable] | None = None
+        self._looked_s = 0.0
+
+    def now(self) -> tuple[Version, DynamoCaseTable]:
+        """The version that is live, and its table. While the control store is away, the one that was live last."""
+        with self._lock:
+            now_s = self._clock()
+            if self._found is None or now_s - self._looked_s >= LOOK_EVERY_S:
+                self._found, self._looked_s = self._look(self._found), now_s
+            return self._found
+
+    def _look(self, held: tuple[Version, DynamoCaseTable] | None) -> tuple[Version, DynamoCaseTable]:
+        try:
+            live = self._live()
+        except SQLAlchemyError:
+            if held is None:
+                raise
+            return held
+        return held if held is not None and held[0] == live else (live, self._open(live.table))
+
+    def ensure(self) -> None:
+        """Make the table if it is missing."""
+        self.now()[1].ensure()
+
+    def view(self, case_id: str) -> CaseView | None:
+        """The stored view of a case."""
+        return self.now()[1].view(case_id)
+
+    def sequences(self, case_ids: Sequence[str]) -> dict[str, int]:
+        """How far the stored views of these cases are."""
+        return self.now()[1].sequences(case_ids)
+
+    def items_of(self, case_id: str) -> list[Item]:
+        """All that is stored of a case."""
+        return self.now()[1].items_of(case_id)
+
+    def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
+        """Store views and events, on the condition that they follow."""
+        return self.now()[1].save(views, items)
+
+    def put(self, items: list[Item]) -> None:
+        """Store items as they are."""
+        self.now()[1].put(items)
+
+    def fill(self, items: Sequence[Item], threads: int = WRITERS) -> None:
+        """Store items in a table that nobody else writes."""
+        self.now()[1].fill(items, threads)
+
+    def views(self) -> Iterator[CaseView]:
+        """Every view."""
+        return self.now()[1].views()
+
+    def scan(self) -> Iterator[Item]:
+        """Everything there is."""
+        return self.now()[1].scan()
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """The keys of everything there is."""
+        return self.now()[1].keys()

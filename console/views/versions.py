@@ -1,0 +1,183 @@
+"""Which version of a view is live, and how far others are built: rows of the control store.
+
+Everybody finds the table of a view by the row that is live. A switch is one transaction that changes two rows: whoever
+looks sees the one version or the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Engine, func, inspect, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_postgres
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+from sqlalchemy.orm import Session
+
+from migrations.models import ViewCheckRow, ViewShareRow, ViewVersionRow
+from migrations.store import reading, writing
+from projections.views.rebuild import Share, Written
+
+CASES: Final = "cases"
+VIEWS: Final = (CASES,)
+
+
+class Refused(ValueError):
+    """Something that may not be done to a version; the message says why, and what would do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A version of a view: its number and its table."""
+
+    number: int
+    table: str
+
+
+class ViewVersions:
+    """The versions of one view; `first_table` is that of the version that was there before any rebuild."""
+
+    def __init__(self, engine: Engine, first_table: str, now_ms: Callable[[], int], view: str = CASES) -> None:
+        self.engine = engine
+        self._first = Version(number=1, table=first_table)
+        self._now_ms = now_ms
+        self._view = view
+        self._is_there = False
+
+    def live(self) -> Version:
+        """The version that everybody reads and writes."""
+        if not self._is_there and not inspect(self.engine).has_table(ViewVersionRow.__tablename__):
+            return self._first  # a store of before there were versions, or none yet: nothing was ever rebuilt
+        self._is_there = True
+        wanted = select(ViewVersionRow.version, ViewVersionRow.table_name).where(
+            ViewVersionRow.view == self._view, ViewVersionRow.state == "live"
+        )
+        with reading(self.engine) as connection:
+            found = connection.execute(wanted).first()
+        return self._first if found is None else Version(number=found[0], table=found[1])
+
+    def every(self) -> list[ViewVersionRow]:
+        """All versions, the oldest first."""
+        with Session(self.engine) as session:
+            wanted = select(ViewVersionRow).where(ViewVersionRow.view == self._view).order_by(ViewVersionRow.version)
+            return list(session.scalars(wanted))
+
+    def row(self, number: int) -> ViewVersionRow:
+        """A version. Raises Refused if there is none of that number."""
+        found = [row for row in self.every() if row.version == number]
+        if not found:
+            raise Refused(f"{self._view} has no version {number}. Those there are: fraudcase views list")
+        return found[0]
+
+    def unfinished(self) -> ViewVersionRow | None:
+        """The version that is being built, or is built and not live yet."""
+        return next((row for row in self.every() if row.state in ("building", "built") and not row.live_at_ms), None)
+
+    def begin(self, source: str, shares: Sequence[Share]) -> ViewVersionRow:
+        """A new version, to be built from `kafka` or `s3` in these shares. Raises Refused where one is unfinished."""
+        with writing(self.engine) as connection, Session(connection) as session:
+            self._ensure_first(session)
+            of_view = ViewVersionRow.view == self._view
+            half = session.scalar(
+                select(ViewVersionRow).where(of_view, ViewVersionRow.state.in_(("building", "built")))
+            )
+            if half is not None:
+                raise Refused(f"version {half.version} of {self._view} is not finished yet")
+            number = 1 + (session.scalar(select(func.max(ViewVersionRow.version)).where(of_view)) or 0)
+            session.add(
+                ViewVersionRow(
+                    view=self._view, version=number, table_name=f"{self._first.table}-v{number}", state="building",
+                    source=source, begun_at_ms=self._now_ms(),
+                )
+            )  # fmt: skip
+            session.flush()
+            session.add_all(
+                ViewShareRow(
+                    view=self._view, version=number, partition=share.partition, share=share.number,
+                    shares=share.of, until=share.until, events=0, items=0, digest="",
+                )
+                for share in shares
+            )  # fmt: skip
+            session.commit()
+        return self.row(number)
+
+    def _ensure_first(self, session: Session) -> None:
+        if session.scalar(select(func.count()).where(ViewVersionRow.view == self._view)) == 0:
+            session.add(
+                ViewVersionRow(
+                    view=self._view, version=1, table_name=self._first.table, state="live", source="",
+                    begun_at_ms=self._now_ms(), live_at_ms=self._now_ms(),
+                )
+            )  # fmt: skip
+            session.flush()
+
+    def shares(self, number: int) -> list[ViewShareRow]:
+        """The shares of a version, done or not."""
+        with Session(self.engine) as session:
+            wanted = select(ViewShareRow).where(ViewShareRow.view == self._view, ViewShareRow.version == number)
+            return list(session.scalars(wanted.order_by(ViewShareRow.partition, ViewShareRow.share)))
+
+    def done(self, number: int, share: Share, written: Written) -> None:
+        """A share is in the table, whole."""
+        values = {"done_at_ms": self._now_ms(), "events": written.events, "items": written.items}
+        change = update(ViewShareRow).where(
+            ViewShareRow.view == self._view, ViewShareRow.version == number,
+            ViewShareRow.partition == share.partition, ViewShareRow.share == share.number,
+        )  # fmt: skip
+        with writing(self.engine) as connection:
+            connection.execute(change.values(**values, digest=f"{written.digest:064x}"))
+
+    def undo(self, number: int) -> None:
+        """What was built of a version is not what the log leads to: all of it is to be built again."""
+        change = update(ViewShareRow).where(ViewShareRow.view == self._view, ViewShareRow.version == number)
+        with writing(self.engine) as connection:
+            connection.execute(change.values(done_at_ms=None))
+
+    def built(self, number: int, items: int, digest: str) -> None:
+        """A version holds what the log led to when it was begun."""
+        with writing(self.engine) as connection:
+            self._set(connection, number, state="built", built_at_ms=self._now_ms(), items=items, digest=digest)
+
+    def switch(self, number: int) -> None:
+        """Make a version the live one. Raises Refused unless it is built, or was live before."""
+        with writing(self.engine) as connection:
+            state = self._state(connection, number)
+            if state == "live":
+                return
+            if state not in ("built", "old"):
+                raise Refused(f"version {number} of {self._view} is {state}: only one that is built can be live")
+            live = update(ViewVersionRow).where(ViewVersionRow.view == self._view, ViewVersionRow.state == "live")
+            connection.execute(live.values(state="old", ended_at_ms=self._now_ms()))
+            self._set(connection, number, state="live", live_at_ms=self._now_ms(), ended_at_ms=None)
+
+    def drop(self, number: int) -> str:
+        """A version is no more; returns the table that can go. Raises Refused for the live one."""
+        with writing(self.engine) as connection:
+            if self._state(connection, number) == "live":
+                raise Refused(f"version {number} of {self._view} is live: everybody reads it")
+            self._set(connection, number, state="dropped", ended_at_ms=self._now_ms())
+        return self.row(number).table_name
+
+    def _state(self, connection: Connection, number: int) -> str:
+        wanted = select(ViewVersionRow.state).where(ViewVersionRow.view == self._view, ViewVersionRow.version == number)
+        state = connection.scalar(wanted)
+        if state is None:
+            raise Refused(f"{self._view} has no version {number}. Those there are: fraudcase views list")
+        return str(state)
+
+    def _set(self, connection: Connection, number: int, **values: object) -> None:
+        change = update(ViewVersionRow).where(ViewVersionRow.view == self._view, ViewVersionRow.version == number)
+        connection.execute(change.values(**values))
+
+    # -- verification -------------------------------------------------------------------------------------
+
+    def check(self) -> ViewCheckRow | None:
+        """How far the stored view was verified; None before that has begun."""
+        with Session(self.engine) as session:
+            return session.get(ViewCheckRow, self._view)
+
+    def save_check(self, values: Mapping[str, object]) -> None:
+        """Note how far it was verified."""
+        insert = insert_postgres if self.engine.dialect.name == "postgresql" else insert_sqlite
+        row = insert(ViewCheckRow).values(view=self._view, **values)
+        with writing(self.engine) as connection:
+            connection.execute(row.on_conflict_do_update(index_elements=["view"], set_=dict(values)))

@@ -1,0 +1,77 @@
+"""How far a count has come: matters to every command that waits for the system to answer."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from projections.logs.log import end_of
+
+MAX_BATCH = 5_000
+
+
+class Stalled(RuntimeError):
+    """Nothing moved for too long; the message says what is missing and where to look."""
+
+
+def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
+    """The offset after the last record of each partition of a topic."""
+    consumer = _consumer(bootstrap)
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        return {number: end_of(consumer, TopicPartition(topic, number)) for number in sorted(partitions)}
+    finally:
+        consumer.close()
+
+
+def records(
+    bootstrap: str, topic: str, start: Mapping[int, int], idle: Callable[[], None]
+) -> Iterator[tuple[int, int, bytes | None]]:
+    """(partition, offset, value) of a topic from these offsets on, for ever; `idle` is called when there is nothing."""
+    consumer = _consumer(bootstrap)
+    try:
+        consumer.assign([TopicPartition(topic, number, offset) for number, offset in start.items()])
+        while True:
+            messages = consumer.consume(MAX_BATCH, timeout=0.2)
+            if not messages:
+                idle()
+            for message in messages:
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                yield message.partition(), message.offset(), message.value()
+    finally:
+        consumer.close()
+
+
+def wait_until(
+    count: Callable[[], int],
+    wanted: int,
+    what: str,
+    *,
+    patience_s: float = 60,
+    every_s: float = 0.25,
+    seen: Callable[[int], None] = lambda _: None,
+) -> float:
+    """Wait until a count is reached; returns the seconds it took. Raises Stalled when it stands still too long."""
+    begun = moved = time.monotonic()
+    last = -1
+    while (now := count()) < wanted:
+        if now != last:
+            last, moved = now, time.monotonic()
+            seen(now)
+        if time.monotonic() - moved > patience_s:
+            raise Stalled(f"{what}: {now} of {wanted}, and nothing came for {patience_s:.0f} s. Look: fraudcase status")
+        time.sleep(every_s)
+    seen(now)
+    return time.monotonic() - begun
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "fraudcase-console",  # required by the client, never committed to
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+        }
+    )

@@ -1,0 +1,1 @@
+"""The HTTP API: its routes, one file per resource."""

@@ -1,0 +1,103 @@
+"""What happens to cases, as it happens: server-sent events, resumed where somebody left off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
+
+from fastapi import FastAPI, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from console.cases.board_feed import Change, Changes, offsets_of, offsets_text, server_sent
+from console.web.guard import still_in
+from console.web.inputs import CaseId
+from console.web.problems import PROBLEMS, Problem
+from console.web.services import board_of, doors_of
+from domain.sealed import MARK
+
+MAX_WATCHERS: Final = 500
+QUIET_S: Final = 10.0
+"""How often a quiet stream says that it lives, and whether whoever reads it may still do so is looked at."""
+BATCH: Final = 500
+RESET: Final = "event: reset\ndata: {}\n\n"
+"""What was missed is no longer remembered: load the page again."""
+
+
+class Watchers:
+    """How many streams are open."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def register(app: FastAPI) -> None:
+    """Add this route."""
+    app.state.watchers = Watchers()
+    app.get(
+        "/api/v1/events", tags=["events"], responses={**PROBLEMS, 200: {"content": {"text/event-stream": {}}}},
+        response_class=StreamingResponse,
+    )(events)  # fmt: skip
+
+
+async def events(
+    request: Request,
+    case_id: CaseId | None = None,
+    last_event_id: Annotated[str | None, Header(max_length=2_000)] = None,
+) -> Response:
+    """Every event of every case, or of one, with the case's row as it stands then.
+
+    The id of each event says how far the log was read: sent back as Last-Event-ID, nothing is missed.
+    """
+    board_of(request)
+    doors, watchers = doors_of(request), request.app.state.watchers
+    if watchers.count >= MAX_WATCHERS:
+        raise Problem(503, "too many watch already", {"Retry-After": "30"})
+    seen = offsets_of(last_event_id) if last_event_id else None
+    if last_event_id and seen is None:
+        raise Problem(400, "this is no id of an event of ours")
+    missed = doors.changes.missed(seen) if seen is not None else []
+
+    async def body() -> AsyncIterator[str]:
+        watchers.count += 1
+        try:
+            async for text in _stream(request, doors.changes, missed, case_id):
+                yield await run_in_threadpool(doors.vault.opened_json, text) if MARK in text else text
+        finally:
+            watchers.count -= 1
+
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
+
+
+async def _stream(
+    request: Request, changes: Changes, missed: list[Change] | None, case_id: str | None
+) -> AsyncIterator[str]:
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(news.set)
+
+    end = changes.watch(tell)
+    try:
+        number, sent = changes.end, {(change.partition, change.offset) for change in missed or ()}
+        yield f"retry: 2000\nid: {offsets_text(changes.offsets)}\n\n"
+        yield RESET if missed is None else "".join(_told(missed, case_id))
+        while True:
+            news.clear()
+            found, number = changes.since(number)
+            fresh = [change for change in found if (change.partition, change.offset) not in sent]
+            for start in range(0, len(fresh), BATCH):
+                yield "".join(_told(fresh[start : start + BATCH], case_id))
+            sent = set()
+            try:
+                await asyncio.wait_for(news.wait(), QUIET_S)
+            except TimeoutError:
+                if not await run_in_threadpool(still_in, request):
+                    return
+                yield ": still here\n\n"
+    finally:
+        end()
+
+
+def _told(changes: list[Change], case_id: str | None) -> list[str]:
+    return [server_sent(change) for change in changes if case_id in (None, change.case_id)]

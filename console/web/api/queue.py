@@ -1,0 +1,197 @@
+"""The queue, the search, and what shares a card, device, merchant or terminal."""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from console.cases.board import MAX_SHARED, Board, Place, Sort, Wanted
+from console.cases.board_row import entities_of, row_of
+from console.web.inputs import CaseId, Token, Word
+from console.web.problems import PROBLEMS, Problem
+from console.web.services import board_of
+from domain.payment import LAST_EVENT_TIME_MS
+
+MAX_PAGE, MAX_NAMES = 200, 20
+Time = Annotated[int, Query(ge=0, le=LAST_EVENT_TIME_MS)]
+Entity = Literal["card", "device", "merchant", "terminal"]
+
+
+class Row(BaseModel):
+    """A case in a list; amounts in minor units by currency, times in UTC milliseconds."""
+
+    model_config = ConfigDict(extra="allow")
+
+    case_id: str
+    account_id: str
+    typology: str
+    status: str
+    sequence: int
+    opened_at_ms: int
+    last_event_ms: int
+    escalated: bool
+    flags: int
+    score_max: int
+    value_minor: dict[str, int]
+    assignee: str | None = None
+    due_at_ms: int | None = None
+    disposition: str | None = None
+
+
+class Queue(BaseModel):
+    """A page of the queue."""
+
+    cases: list[Row]
+    total: int
+    """How many there are of these, on all pages."""
+    next: str | None
+    """The `cursor` of the next page."""
+
+
+class Counts(BaseModel):
+    """How many cases there are, by status."""
+
+    statuses: dict[str, int]
+
+
+class Found(BaseModel):
+    """The cases that a search has found, newest first."""
+
+    cases: list[Row]
+    is_complete: bool
+    """Whether these are all."""
+
+
+class Shared(BaseModel):
+    """Something that cases have in common."""
+
+    kind: str
+    value: str
+    cases: list[Row]
+    is_complete: bool
+
+
+class Neighbours(BaseModel):
+    """What a case has in common with others."""
+
+    shared: list[Shared]
+
+
+class QueueQuery(BaseModel):
+    """Which cases, in which order; what is left out does not narrow."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
+    typology: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
+    disposition: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
+    assignee: Annotated[str, Field(max_length=64)] | None = None
+    """A name; empty: nobody's cases."""
+    escalated: bool | None = None
+    score_from: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    opened_from_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
+    opened_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
+    due_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
+    sort: Literal["-score", "opened", "-opened", "-changed", "due"] = "-score"
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+    def wanted(self) -> Wanted:
+        """As the board has it."""
+        return Wanted(
+            statuses=tuple(self.status),
+            typologies=tuple(self.typology),
+            dispositions=tuple(self.disposition),
+            assignee=self.assignee,
+            is_escalated=self.escalated,
+            score_from=self.score_from,
+            opened_from_ms=self.opened_from_ms,
+            opened_until_ms=self.opened_until_ms,
+            due_until_ms=self.due_until_ms,
+            sort=self.sort,
+        )
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    shared: dict[str, Any] = {"tags": ["cases"], "responses": PROBLEMS}
+    app.get("/api/v1/queue", response_model=Queue, **shared)(queue)
+    app.get("/api/v1/queue/counts", **shared)(counts)
+    app.get("/api/v1/search", response_model=Found, **shared)(search)
+    app.get("/api/v1/cases/{case_id}/neighbours", **shared)(neighbours)
+
+
+async def queue(request: Request, asked: Annotated[QueueQuery, Query()]) -> Response:
+    """A page of the cases that are asked for, in the order that is asked for."""
+    place = place_of(asked.cursor, asked.sort) if asked.cursor else None
+    page = board_of(request).page(asked.wanted(), asked.limit, place)
+    following = json.dumps(cursor_of(page.after, asked.sort) if page.after else None).encode()
+    body = b'{"cases":[%s],"total":%d,"next":%s}' % (b",".join(page.rows), page.total, following)
+    return Response(body, media_type="application/json")
+
+
+async def counts(request: Request) -> Counts:
+    """How many cases there are, by status."""
+    return Counts(statuses=board_of(request).counts())
+
+
+async def search(
+    request: Request,
+    by: Literal["account", "card", "device", "merchant", "terminal", "transaction", "case"],
+    value: Annotated[Token, Query()],
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+) -> Response:
+    """The cases of an account, or that have to do with a card, device, merchant, terminal or payment."""
+    board = board_of(request)
+    ids = case_ids_by(board, by, value)
+    rows = board.rows(ids[:limit])
+    complete = len(ids) <= limit and (by in ("account", "transaction", "case") or len(ids) < MAX_SHARED)
+    body = b'{"cases":[%s],"is_complete":%s}' % (b",".join(rows), json.dumps(complete).encode())
+    return Response(body, media_type="application/json")
+
+
+def case_ids_by(board: Board, by: str, value: str) -> list[str]:
+    """The cases that a search finds."""
+    if by == "account":
+        return board.of_account(value)[::-1]
+    if by == "transaction":
+        found = board.of_transaction(value)
+        return [found] if found else []
+    if by == "case":
+        return [value] if board.view(value) else []
+    return board.of_entity(by, value)
+
+
+async def neighbours(request: Request, case_id: CaseId, limit: Annotated[int, Query(ge=1, le=50)] = 20) -> Neighbours:
+    """What a case has in common with others: cards, devices, merchants and terminals, each with some of the cases."""
+    board = board_of(request)
+    view = board.view(case_id)
+    if view is None:
+        raise Problem(404, "there is no such case")
+    shared = []
+    for kind, value in entities_of(view):
+        others = [each for each in board.of_entity(kind, value) if each != case_id]
+        if others:
+            rows = [Row.model_validate(row_of(other)) for other in board.views(others[:limit])]
+            complete = len(others) <= limit and len(others) < MAX_SHARED - 1
+            shared.append(Shared(kind=kind, value=value, cases=rows, is_complete=complete))
+    return Neighbours(shared=sorted(shared, key=lambda each: (len(each.cases), each.kind, each.value)))
+
+
+def cursor_of(place: Place, sort: Sort) -> str:
+    """Where a page ended, as text to send back."""
+    return base64.urlsafe_b64encode(json.dumps([sort, *place]).encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str, sort: Sort) -> Place:
+    """And back. Raises Problem."""
+    try:
+        found, key, case_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+        raise Problem(400, "this is no cursor of ours: begin at the first page") from error
+    if found != sort or type(key) is not int or not isinstance(case_id, str) or abs(key) >= 2**62:
+        raise Problem(400, "this cursor is of another order: begin at the first page")
+    return Place(key, case_id)

@@ -1,0 +1,141 @@
+"""Webhooks over the API: an admin sets them up, sees what was delivered and what was not, and sends it again."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import FastAPI, Query, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+from starlette.concurrency import run_in_threadpool
+
+from console.web.inputs import Asked, CaseId
+from console.web.problems import PROBLEMS, Problem
+from console.web.services import doors_of, person_of
+from console.webhooks.sender import MayNot, target_of
+from console.webhooks.store import NoSuchWebhook, TooMany
+from domain.record_types import CaseEvent
+from migrations.models import WebhookDeliveryRow, WebhookRow
+
+EVENT_KINDS = tuple(sorted(kind.__name__ for kind in get_args(CaseEvent)))
+Kind = Annotated[str, Field(json_schema_extra={"enum": list(EVENT_KINDS)})]
+Url = Annotated[str, StringConstraints(max_length=500, pattern=r"^https?://[!-~]+$")]
+
+
+class NewWebhook(Asked):
+    """An address to tell; no kinds: of every event."""
+
+    url: Url
+    kinds: Annotated[list[Kind], Field(max_length=len(EVENT_KINDS), default_factory=list)]
+
+
+class ChangedWebhook(Asked):
+    """What is to be otherwise."""
+
+    is_active: bool | None = None
+    new_secret: bool = False
+
+
+class Webhook(BaseModel):
+    """An address that is told; `secret` is given only when it is new."""
+
+    webhook_id: str
+    url: str
+    kinds: list[str]
+    is_active: bool
+    created_by: str
+    created_at_ms: int
+    secret: str | None = None
+
+
+class Delivery(BaseModel):
+    """One event on its way."""
+
+    delivery_id: str
+    kind: str
+    state: Literal["due", "delivered", "dead"]
+    attempts: int
+    made_at_ms: int
+    next_at_ms: int
+    last_error: str | None
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    shared: dict[str, Any] = {"tags": ["webhooks"], "responses": PROBLEMS}
+    app.get("/api/v1/webhooks", **shared)(list_webhooks)
+    app.post("/api/v1/webhooks", status_code=201, **shared)(add_webhook)
+    app.patch("/api/v1/webhooks/{webhook_id}", **shared)(change_webhook)
+    app.get("/api/v1/webhooks/{webhook_id}/deliveries", **shared)(list_deliveries)
+    app.post("/api/v1/webhooks/deliveries/{delivery_id}/send-again", status_code=204, **shared)(send_again)
+
+
+async def list_webhooks(request: Request) -> list[Webhook]:
+    """All of them, oldest first."""
+    return [_shown(row) for row in await run_in_threadpool(doors_of(request).webhooks.all)]
+
+
+async def add_webhook(request: Request, asked: NewWebhook) -> Webhook:
+    """Tell an address of case events: signed, in order of time, at least once. The answer holds its secret."""
+    doors, actor = doors_of(request), person_of(request).name
+    unknown = sorted(set(asked.kinds) - set(EVENT_KINDS))
+    if unknown:
+        raise Problem(422, f"there is no event called {unknown[0]}")
+    try:
+        await run_in_threadpool(lambda: target_of(asked.url, may_be_private=doors.webhooks_may_be_private))
+        row = await run_in_threadpool(doors.webhooks.add, asked.url, asked.kinds, actor)
+    except MayNot as error:
+        raise Problem(422, str(error)) from error
+    except TooMany as error:
+        raise Problem(409, str(error)) from error
+    await run_in_threadpool(doors.people.log, actor, "add-webhook", row.webhook_id, "done")
+    return _shown(row, doors.webhooks.secret(row))
+
+
+async def change_webhook(request: Request, webhook_id: CaseId, asked: ChangedWebhook) -> Webhook:
+    """Switch it on or off, or give it another secret, which the answer then holds."""
+    doors, actor = doors_of(request), person_of(request).name
+    webhooks = doors.webhooks
+    try:
+        row = await run_in_threadpool(
+            lambda: webhooks.change(webhook_id, is_active=asked.is_active, new_secret=asked.new_secret)
+        )
+    except NoSuchWebhook as error:
+        raise Problem(404, "there is no such webhook") from error
+    await run_in_threadpool(doors.people.log, actor, "change-webhook", webhook_id, "done")
+    return _shown(row, webhooks.secret(row) if asked.new_secret else None)
+
+
+async def list_deliveries(
+    request: Request,
+    webhook_id: CaseId,
+    state: Literal["due", "delivered", "dead"] | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> list[Delivery]:
+    """What is or was on its way to it, newest first."""
+    found = await run_in_threadpool(doors_of(request).webhooks.deliveries, webhook_id, state, limit)
+    return [_delivery(row) for row in found]
+
+
+async def send_again(request: Request, delivery_id: CaseId) -> Response:
+    """Try a delivery once more from the beginning, whatever became of it."""
+    doors, actor = doors_of(request), person_of(request).name
+    try:
+        await run_in_threadpool(doors.webhooks.send_again, delivery_id)
+    except NoSuchWebhook as error:
+        raise Problem(404, "there is no such delivery") from error
+    await run_in_threadpool(doors.people.log, actor, "send-again", delivery_id, "done")
+    return Response(status_code=204)
+
+
+def _shown(row: WebhookRow, secret: str | None = None) -> Webhook:
+    return Webhook(
+        webhook_id=row.webhook_id,
+        url=row.url,
+        kinds=row.kinds.split(),
+        is_active=row.is_active,
+        created_by=row.created_by,
+        created_at_ms=row.created_at_ms,
+        secret=secret,
+    )
+
+
+def _delivery(row: WebhookDeliveryRow) -> Delivery:
+    return Delivery.model_validate({name: getattr(row, name) for name in Delivery.model_fields})

@@ -1,0 +1,1 @@
+"""The console's pages: their routes and what they are rendered from."""

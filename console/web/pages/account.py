@@ -1,0 +1,34 @@
+"""One's own account: what one may do, and another password."""
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.responses import RedirectResponse
+
+from console.people.accounts import MIN_PASSWORD
+from console.web.api.people import NewPassword, change_password
+from console.web.pages.rendering import page
+from console.web.problems import Problem
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/account", include_in_schema=False)(account)
+    app.post("/account", include_in_schema=False)(new_password)
+
+
+async def account(request: Request) -> Response:
+    """Oneself."""
+    return page(request, "account.html", minimum=MIN_PASSWORD, error="")
+
+
+async def new_password(request: Request) -> Response:
+    """Choose another password; every session ends, this one too."""
+    form = await request.form()
+    try:
+        asked = NewPassword.model_validate({name: str(form.get(name, "")) for name in ("current", "new")})
+        await change_password(request, asked)
+    except ValidationError:
+        return page(request, "account.html", minimum=MIN_PASSWORD, error="The new password is too short or too long.")
+    except Problem as problem:
+        return page(request, "account.html", minimum=MIN_PASSWORD, error=problem.detail)
+    return RedirectResponse("/sign-in", 303)

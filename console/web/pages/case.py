@@ -1,0 +1,299 @@
+"""The page of a case: as it stands, or as of a time as it was known at another; and what analysts do there."""
+
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, Query, Request, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from console.cases.attachments import MAX_BYTES, NotTaken
+from console.cases.board import Board
+from console.cases.board_row import entities_of
+from console.cases.timelines import reach
+from console.web.api.cases import current
+from console.web.command_handling import act_on
+from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
+from console.web.inputs import Asked, CaseId
+from console.web.pages.case_actions import ACTIONS, SAID, actions_for, undo_of
+from console.web.pages.case_evidence import Flagged, Seen, evidence, flags_of, merged_in, unknown_payments
+from console.web.pages.formats import HOUR_MS
+from console.web.pages.parts import offered, parts_of
+from console.web.pages.rendering import page
+from console.web.pages.timeline import Order as By
+from console.web.pages.timeline import notes, timeline
+from console.web.problems import Problem
+from console.web.services import board_of, doors_of, person_of
+from domain.cases.events import DISPOSITIONS
+from domain.payment import LAST_EVENT_TIME_MS
+from domain.record_types import SequencedCaseEvent
+from projections.views.case_history import Known, as_of, known_at, known_items, was_there
+from projections.views.case_view import CaseView, Item, event_place
+
+Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
+BRIEF, WHOLE = (40, 6), (1_000, 100)
+"""How many entries of the timeline and how many flags with their reasons are shown: at first, and if asked for all."""
+MAX_RELATED, MAX_OF_ACCOUNT = 4, 8
+"""Cases that are shown for one thing that they share, and of the same account."""
+BEHIND_S: Final = 1.0
+"""How long a page waits for the table to hold what the board shows."""
+_STEP_S: Final = 0.03
+SNOOZES: Final = ((1, "1 hour"), (4, "4 hours"), (24, "1 day"), (72, "3 days"), (168, "1 week"))
+"""How long cases are snoozed, in hours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Then:
+    """Which moment a page shows (None stands for now), in which order, and whether all of it."""
+
+    as_of_ms: int | None
+    known_at_ms: int | None
+    by: By
+    whole: bool
+
+    @property
+    def is_now(self) -> bool:
+        """Whether that is how the case stands."""
+        return self.as_of_ms is None and self.known_at_ms is None
+
+    def query(self, **changed: str) -> str:
+        """The same in an address, with some of it changed."""
+        whole = "true" if self.whole else None
+        said = {"as_of_ms": self.as_of_ms, "known_at_ms": self.known_at_ms, "by": self.by, "whole": whole, **changed}
+        return urlencode({name: value for name, value in said.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Something that cases have in common, and some of those cases."""
+
+    kind: str
+    value: str
+    cases: list[CaseView]
+    more: int
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/cases/{case_id}", include_in_schema=False)(case_page)
+    for kind in KINDS.values():
+        size = (MAX_ATTACHMENTS * MAX_BYTES) // 2 if kind.slug == "note" else 64 << 10
+        path = f"/cases/{{case_id}}/{kind.slug}"
+        app.post(path, include_in_schema=False, max_body_size=size)(_endpoint(kind))
+
+
+# -- reading --------------------------------------------------------------------------------------------
+
+
+async def case_page(
+    request: Request,
+    case_id: CaseId,
+    as_of_ms: Time = None,
+    known_at_ms: Time = None,
+    by: By = "known",
+    past: bool = False,
+    whole: bool = False,
+) -> Response:
+    """The case, with what it rests on.
+
+    `past`: counted payments that nobody remembers are looked up. `whole`: all of a long timeline, and all flags.
+    """
+    now = await current(request, case_id)
+    then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms, by=by, whole=whole)
+    items = await _items(request, now)
+    kept = [item for item in items if was_there(item, as_of_ms, known_at_ms)]
+    known = known_items(items)
+    events = _events(known, kept, known_at_ms)
+    flags = flags_of(events)
+    context = {
+        "case": now if then.is_now else as_of(known, as_of_ms, known_at_ms),
+        "now": now,
+        "then": then,
+        "past": past,
+        "evidence": evidence(flags, await _counted(request, now, flags, kept, past)),
+        "merged_in": merged_in(events),
+        "stops": _stops(items),
+        **_happened(kept, then),
+        **await _offered(request, now, then),
+    }
+    return page(request, "case.html", **context)
+
+
+def _events(known: Sequence[Known], kept: Sequence[Item], known_at_ms: int | None) -> list[SequencedCaseEvent]:
+    places = {item["sk"] for item in kept}
+    return [event for event in known_at(known, known_at_ms) if event_place(event.sequence) in places]
+
+
+def _happened(kept: Sequence[Item], then: Then) -> dict[str, Any]:
+    most, flags = WHOLE if then.whole else BRIEF
+    return {
+        "entries": timeline(kept, then.by, most),
+        "entries_total": len(kept),
+        "notes": notes(kept, then.by),
+        "most_flags": flags,
+    }
+
+
+async def _offered(request: Request, now: CaseView, then: Then) -> dict[str, Any]:
+    board, (people, known_typologies) = board_of(request), await offered(request)
+    return {
+        "people": people,
+        "typologies": known_typologies,
+        "actions": actions_for(now, person_of(request)) if then.is_now else [],
+        "all_actions": [action for action in ACTIONS if action.fields],
+        "related": related(board, now),
+        "account_cases": _others_of_account(board, now),
+        "snoozes": SNOOZES,
+        "dispositions": DISPOSITIONS,
+    }
+
+
+async def _counted(
+    request: Request, now: CaseView, flags: Sequence[Flagged], items: Sequence[Item], past: bool
+) -> dict[str, Seen]:
+    """The payments that the flags' reasons counted, as far as they are remembered, or were looked up."""
+    wanted = unknown_payments(flags, {})
+    return await run_in_threadpool(_remembered, request, now, wanted, items, past) if wanted else {}
+
+
+def _remembered(
+    request: Request, now: CaseView, wanted: Sequence[str], items: Sequence[Item], past: bool
+) -> dict[str, Seen]:
+    parts = parts_of(request)
+    found = parts.figures.payments(now.account_id, wanted)
+    missing = [name for name in wanted if name not in found]
+    if missing and past:
+        known_ms = max(item["known_at_ms"] for item in items if item.get("known_at_ms"))
+        return {**found, **parts.past.look_up(now.account_id, missing, known_ms)}
+    return {**found, **parts.past.known(now.account_id, missing)}
+
+
+async def _items(request: Request, now: CaseView) -> list[Item]:
+    """All that is known of the case: as much as the board shows."""
+    kept = doors_of(request).timelines.kept_items(now.case_id, now.sequence)
+    return await run_in_threadpool(_read, request, now) if kept is None else kept
+
+
+def _read(request: Request, now: CaseView) -> list[Item]:
+    """The same from the table: a view worker may be far behind."""
+    timelines, parts = doors_of(request).timelines, parts_of(request)
+    items = timelines.read_items(now.case_id)
+    for _ in range(int(BEHIND_S / _STEP_S)):
+        if reach(items, now.sequence):
+            break
+        parts.wait(_STEP_S)
+        items = timelines.read_items(now.case_id)
+    return items
+
+
+def _stops(items: list[Item]) -> dict[str, list[int]]:
+    """The moments at which something happened, and at which it was known: where the sliders stop."""
+    return {
+        name: sorted({item[name] for item in items if item.get(name)}) for name in ("happened_at_ms", "known_at_ms")
+    }
+
+
+def related(board: Board, view: CaseView) -> list[Shared]:
+    """What the case has in common with others, the rarest first: what many share says little."""
+    found = []
+    for kind, value in entities_of(view):
+        others = [case_id for case_id in board.of_entity(kind, value) if case_id != view.case_id]
+        if others:
+            cases = board.views(others[:MAX_RELATED])
+            found.append(Shared(kind=kind, value=value, cases=cases, more=len(others) - len(cases)))
+    return sorted(found, key=lambda shared: (len(shared.cases) + shared.more, shared.kind, shared.value))
+
+
+def _others_of_account(board: Board, view: CaseView) -> list[CaseView]:
+    others = [case_id for case_id in board.of_account(view.account_id)[::-1] if case_id != view.case_id]
+    return board.views(others[:MAX_OF_ACCOUNT])
+
+
+# -- acting ---------------------------------------------------------------------------------------------
+
+
+def _endpoint(kind: Kind) -> Callable[[Request, CaseId], Awaitable[Response]]:
+    async def act(request: Request, case_id: CaseId) -> Response:
+        view = await current(request, case_id)
+        form = await request.form()
+        try:
+            body = await _body(request, kind, view, form)
+            answer = await act_on(request, view, kind, body, _seen(form), str(uuid.uuid4()), False)
+        except (ValidationError, Problem, NotTaken) as error:
+            return page(request, "_not_done.html", case=view, why=_why(error))
+        said = json.loads(answer.body)
+        if answer.status != 200:
+            return page(request, "_conflict.html", case=view, command=kind.slug, refused=said)
+        response = page(
+            request, "_done.html", case=view, said=SAID.get(said["answer"], "Done"), undo=undo_of(said),
+            sequence=said["sequence"],
+        )  # fmt: skip
+        seen = {"case": view.case_id, "sequence": said["sequence"]}
+        response.headers["HX-Trigger"] = json.dumps({"acted": seen})
+        return response
+
+    act.__name__ = f"act_{kind.slug.replace('-', '_')}"
+    return act
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}"
+    return error.detail if isinstance(error, Problem) else str(error)
+
+
+def _seen(form: FormData) -> int:
+    text = str(form.get("seen_sequence", ""))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise Problem(428, "the page did not say which version of the case it showed: load it again")
+    return int(text)
+
+
+async def _body(request: Request, kind: Kind, view: CaseView, form: FormData) -> Asked:
+    """What the form says, as the command takes it. Raises ValidationError, Problem, NotTaken."""
+    fields = {name: str(form[name]) for name in ("reason", "text", "assignee", "disposition") if form.get(name)}
+    said: dict[str, Any] = {name: value for name, value in fields.items() if name in kind.body.model_fields}
+    if kind.slug == "note":
+        said["attachments"] = await _store(request, view, form)
+    if kind.slug == "snooze":
+        hours = str(form.get("hours", ""))
+        chosen = int(hours) if hours.isdigit() and len(hours) <= 4 else 1
+        said["until_ms"] = doors_of(request).now_ms() + chosen * HOUR_MS
+    if kind.slug == "close" and form.get("typology") not in (None, "", view.typology):
+        said["typology"] = str(form["typology"])
+    if kind.slug in ("link", "unlink", "merge"):
+        other = await _other(request, view, str(form.get("other", "")).strip())
+        prefix = "into" if kind.slug == "merge" else "other"
+        said |= {f"{prefix}_account_id": other[0], f"{prefix}_case_id": other[1]}
+    return kind.body.model_validate(said)
+
+
+async def _other(request: Request, view: CaseView, text: str) -> tuple[str, str]:
+    """The account and id of another case; of one that is linked already it stands in this one."""
+    for link in view.links:
+        if link["case_id"] == text:
+            return link["account_id"], text
+    try:
+        other = await current(request, str(uuid.UUID(text)))
+    except ValueError as error:
+        raise Problem(422, "this is not the id of a case") from error
+    return other.account_id, other.case_id
+
+
+async def _store(request: Request, view: CaseView, form: FormData) -> list[str]:
+    """Keep the files of a form; their digests."""
+    digests = []
+    for value in form.getlist("files"):
+        if isinstance(value, UploadFile) and value.filename:
+            body = await value.read(MAX_BYTES + 1)
+            stored = await run_in_threadpool(
+                doors_of(request).attachments.store, view.case_id, view.account_id, value.filename, body
+            )
+            digests.append(stored.sha256)
+    return digests

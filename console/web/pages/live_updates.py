@@ -1,0 +1,140 @@
+"""What pages are told as it happens: which cases changed, that figures are new, that rules or accounts changed.
+
+One stream for a page. It carries no content, only what to look at again: the page asks for that, with its own rights.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from console.cases.board_feed import Changes
+from console.web.guard import still_in
+from console.web.pages.parts import parts_of
+from console.web.problems import Problem
+from console.web.route_permissions import Permission
+from console.web.services import doors_of, person_of
+
+MAX_STREAMS: Final = 500
+LOOK_S: Final = 0.5
+"""How often the control store is looked at for what nobody tells: rule packs, accounts."""
+QUIET_S: Final = 10.0
+"""How often the stream says that it lives, and whether whoever reads it may still do so is looked at."""
+TOGETHER_S: Final = 0.02
+"""What comes within this is told together."""
+
+
+def register(app: FastAPI) -> None:
+    """Add this route."""
+    app.state.streams = set()
+    app.get("/stream", include_in_schema=False, response_class=StreamingResponse)(stream)
+
+
+async def stream(request: Request) -> Response:
+    """Until the page goes."""
+    streams: set[object] = request.app.state.streams
+    if len(streams) >= MAX_STREAMS:
+        raise Problem(503, "too many watch already", {"Retry-After": "30"})
+    mark = object()
+
+    async def body() -> AsyncIterator[str]:
+        streams.add(mark)
+        try:
+            async for text in _told(request):
+                yield text
+        finally:
+            streams.discard(mark)
+
+    return StreamingResponse(body(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+class _News:
+    """What has happened since it was last asked, of what this person may see."""
+
+    def __init__(self, request: Request) -> None:
+        person, self._parts, self._doors = person_of(request), parts_of(request), doors_of(request)
+        self._sees_cases = person.may(Permission.READ_CASES)
+        self._sees_rules = person.may(Permission.READ_RULES)
+        self._sees_people = person.may(Permission.ADMINISTER) or person.may(Permission.READ_AUDIT)
+        self._changes: Changes = self._doors.changes
+        self._number = self._changes.end
+        self._figures_at = 0
+        self._rules, self._whatif, self._people = "", "", 0
+
+    def cases(self) -> list[str]:
+        """The cases that changed."""
+        found, self._number = self._changes.since(self._number)
+        told: dict[str, int | None] = {}
+        for change in found if self._sees_cases else ():
+            before = told.get(change.case_id, 0)
+            if before is None or change.sequence is None:  # an answer: no page can know it by its sequence
+                told[change.case_id] = None
+            else:
+                told[change.case_id] = max(before, change.sequence)
+        return [
+            f"event: case\ndata: {json.dumps({'case': case_id, 'sequence': sequence})}\n\n"
+            for case_id, sequence in told.items()
+        ]
+
+    def figures(self) -> list[str]:
+        """Whether there are new ones."""
+        at_ms = self._parts.figures.latest().get("at_ms", 0)
+        if at_ms == self._figures_at:
+            return []
+        self._figures_at = at_ms
+        return ["event: figures\ndata: {}\n\n"]
+
+    def stored(self) -> list[str]:
+        """What the control store knows, compared with the last time."""
+        told = []
+        if self._sees_rules:
+            rules = repr([(row.pack_id, row.state, row.shadow) for row in self._parts.control.packs()])
+            told += ["event: rules\ndata: {}\n\n"] if self._rules not in ("", rules) else []
+            self._rules = rules
+            whatif = repr(self._parts.runs.standing())
+            told += ["event: whatif\ndata: {}\n\n"] if self._whatif not in ("", whatif) else []
+            self._whatif = whatif
+        if self._sees_people:
+            last = self._doors.people.door_log(None, 1)
+            number = last[0].number if last else 0
+            told += ["event: people\ndata: {}\n\n"] if self._people not in (0, number) else []
+            self._people = number
+        return told
+
+
+async def _told(request: Request) -> AsyncIterator[str]:
+    loop, woken, news = asyncio.get_running_loop(), asyncio.Event(), _News(request)
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
+    ends = [source.watch(wake) for source in (doors_of(request).changes, parts_of(request).figures)]
+    try:
+        await run_in_threadpool(news.stored)  # what the page is about to show, to compare with
+        looked_s = heard_s = time.monotonic()
+        yield "retry: 1000\nevent: hello\ndata: {}\n\n"
+        while True:
+            woken.clear()
+            told = [*news.cases(), *news.figures()]
+            if time.monotonic() - looked_s >= LOOK_S:
+                told += await run_in_threadpool(news.stored)
+                looked_s = time.monotonic()
+            if time.monotonic() - heard_s >= QUIET_S:
+                heard_s = time.monotonic()
+                if not await run_in_threadpool(still_in, request):
+                    return
+                told.append(": still here\n\n")
+            if told:
+                yield "".join(told)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), LOOK_S)
+                await asyncio.sleep(TOGETHER_S)
+    finally:
+        for end in ends:
+            end()

@@ -1,0 +1,64 @@
+"""The live monitor: what comes in, what is flagged of it, where, and how the system itself is."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from console.web.pages.formats import money
+from console.web.pages.maps import HEIGHT, WIDTH, at, countries, country_name
+from console.web.pages.parts import parts_of
+from console.web.pages.rendering import page
+from console.web.route_permissions import Permission
+from console.web.services import doors_of, person_of
+
+MAX_DEAD: Final = 100
+SHOWN: Final = 8
+"""Rows of a list."""
+
+
+def register(app: FastAPI) -> None:
+    """Add this route."""
+    app.get("/monitor", include_in_schema=False)(monitor)
+
+
+async def monitor(request: Request) -> Response:
+    """As of the last snapshot."""
+    figures = parts_of(request).figures.latest()
+    dead = await run_in_threadpool(_dead_letters, request) if figures else 0
+    board = doors_of(request).board
+    return page(
+        request,
+        "monitor.html",
+        figures=figures,
+        dead_letters=dead,
+        points=[_point(point) for point in figures.get("points", ())],
+        counts=board.counts(),
+        is_ready=doors_of(request).is_ready(),
+        cases=len(board),
+        shown=SHOWN,
+        map_width=WIDTH,
+        map_height=HEIGHT,
+        sees_cases=person_of(request).may(Permission.READ_CASES),
+    )
+
+
+def _dead_letters(request: Request) -> int:
+    """Deliveries to webhooks that were given up, of each webhook the last ones."""
+    webhooks = doors_of(request).webhooks
+    return sum(len(webhooks.deliveries(row.webhook_id, "dead", MAX_DEAD)) for row in webhooks.all())
+
+
+def _point(point: Mapping[str, Any]) -> dict[str, Any]:
+    """A flag on the map."""
+    country = point.get("country")
+    if point.get("latitude") is not None and point.get("longitude") is not None:
+        x, y = at(point["latitude"], point["longitude"])
+    elif country in countries():
+        _, x, y = countries()[country]
+    else:
+        x = y = -99.0
+    where = country_name(country) if country else "unknown place"
+    label = f"{money(point['amount_minor'], point['currency'])}, {where}, score {point['score']}"
+    return {"x": x, "y": y, "label": label, "age": point["age"], "is_high": point["score"] >= 700}

@@ -1,0 +1,76 @@
+"""Accounts, for admins: who may come in and as what."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from console.people.accounts import NotPossible
+from console.web.api.people import ChangedAccount, NewAccount, NewToken
+from console.web.pages.rendering import page
+from console.web.problems import Problem
+from console.web.route_permissions import ROLES, Role
+from console.web.services import doors_of, person_of
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/people", include_in_schema=False)(people)
+    app.post("/people", include_in_schema=False)(add)
+    app.post("/people/{name}", include_in_schema=False)(change)
+
+
+async def people(request: Request) -> Response:
+    """Everybody."""
+    return await _shown(request)
+
+
+async def _shown(request: Request, **more: Any) -> Response:
+    rows = await run_in_threadpool(doors_of(request).people.everybody)
+    known = {"secret": None, "secret_of": "", "what": "", "error": ""}
+    return page(request, "people.html", people=rows, roles=ROLES, **{**known, **more})
+
+
+async def add(request: Request) -> Response:
+    """Let somebody in; their random password is shown this once."""
+    form = await request.form()
+    accounts, actor = doors_of(request).people, person_of(request).name
+    try:
+        asked = NewAccount.model_validate({"name": form.get("name"), "roles": form.getlist("roles")})
+        secret = await run_in_threadpool(accounts.add, asked.name, frozenset(asked.roles), actor)
+    except (NotPossible, ValidationError) as error:
+        return await _shown(request, error=why(error))
+    return await _shown(request, secret=secret, secret_of=asked.name, what="password")
+
+
+async def change(request: Request, name: str) -> Response:
+    """Other roles, a new password, a token for a machine, or the door closed."""
+    form = await request.form()
+    accounts, actor, what = doors_of(request).people, person_of(request).name, str(form.get("what"))
+    if name == actor and what in ("roles", "disable"):
+        return await _shown(request, error="another admin must do this: nobody changes their own account")
+    try:
+        if what == "roles":
+            roles = ChangedAccount.model_validate({"roles": form.getlist("roles")}).roles or []
+            await run_in_threadpool(accounts.set_roles, name, frozenset(map(Role, roles)), actor)
+        elif what in ("disable", "enable"):
+            await run_in_threadpool(lambda: accounts.set_disabled(name, actor, is_disabled=what == "disable"))
+        elif what == "password":
+            secret = await run_in_threadpool(accounts.set_password, name, actor)
+            return await _shown(request, secret=secret, secret_of=name, what="password")
+        elif what == "token":
+            token = NewToken.model_validate({"label": form.get("label")})
+            secret = await run_in_threadpool(accounts.add_token, name, token.label, token.days, actor)
+            return await _shown(request, secret=secret, secret_of=name, what="token")
+    except (NotPossible, ValidationError) as error:
+        return await _shown(request, error=why(error))
+    return await _shown(request)
+
+
+def why(error: Exception) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    return error.detail if isinstance(error, Problem) else str(error)

@@ -1,0 +1,219 @@
+"""The queue: which cases, in which order; what is asked for stands in the URL."""
+
+import asyncio
+import json
+import uuid
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from console.cases.board import Board, Place, Wanted
+from console.web.api.cases import current
+from console.web.api.queue import cursor_of, place_of
+from console.web.command_handling import act_on
+from console.web.commands import KINDS, Kind
+from console.web.inputs import Asked, Token, Word
+from console.web.pages.formats import HOUR_MS
+from console.web.pages.parts import offered
+from console.web.pages.rendering import page
+from console.web.problems import Problem
+from console.web.services import board_of, doors_of
+from domain.currencies import DECIMALS
+from projections.views.case_view import CaseView
+
+PAGE: Final = 50
+MAX_LOOKED_AT: Final = 5_000
+"""Cases that are looked at for one page where the board itself cannot narrow so far."""
+TRIES: Final = 20
+MAX_BULK: Final = 100
+OPEN: Final = ("new", "open", "in_review", "snoozed", "pending_approval")
+STATUSES: Final = (*OPEN, "closed", "merged")
+SORTS: Final = {
+    "-score": "Score", "due": "SLA", "opened": "Oldest", "-opened": "Newest", "-changed": "Last changed",
+}  # fmt: skip
+BULK: Final = {"take": "Take", "release": "Release", "assign": "Assign to", "escalate": "Escalate", "snooze": "Snooze"}
+"""What is done to many cases at once; to close them is decided one by one."""
+
+
+class Asking(BaseModel):
+    """What the filters say; what is left out does not narrow. Empty fields of the form count as left out."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Annotated[list[Literal["new", "open", "in_review", "snoozed", "pending_approval", "closed", "merged"]],
+                      Field(max_length=7)] = []  # fmt: skip
+    typology: Word | Literal[""] = ""
+    assignee: Annotated[str, Field(max_length=64)] = ""
+    """A name, "-" for nobody, "" for anybody."""
+    escalated: Literal["", "yes", "no"] = ""
+    score_from: Annotated[int, Field(ge=0, le=10_000)] | Literal[""] = ""
+    value_from: Annotated[float, Field(ge=0, le=1e12)] | Literal[""] = ""
+    """In major units of any one currency."""
+    age_h: Annotated[int, Field(ge=0, le=100_000)] | Literal[""] = ""
+    """At least so many hours old."""
+    due_h: Annotated[int, Field(ge=0, le=100_000)] | Literal[""] = ""
+    """Due within so many hours."""
+    account: Token | Literal[""] = ""
+    sort: Literal["-score", "due", "opened", "-opened", "-changed"] = "-score"
+    cursor: Annotated[str, Field(max_length=200)] = ""
+
+    def wanted(self, now_ms: int) -> Wanted:
+        """As the board has it."""
+        return Wanted(
+            statuses=tuple(self.status) or OPEN,
+            typologies=(self.typology,) if self.typology else (),
+            assignee=None if not self.assignee else self.assignee.removeprefix("-"),
+            is_escalated={"": None, "yes": True, "no": False}[self.escalated],
+            score_from=None if self.score_from == "" else self.score_from,
+            opened_until_ms=None if self.age_h == "" else now_ms - self.age_h * HOUR_MS,
+            due_until_ms=None if self.due_h == "" else now_ms + self.due_h * HOUR_MS,
+            sort=self.sort,
+        )
+
+    def fits(self, view: CaseView) -> bool:
+        """What the board cannot narrow by."""
+        if self.account and view.account_id != self.account:
+            return False
+        if self.value_from == "":
+            return True
+        least = self.value_from
+        return any(value >= least * 10 ** DECIMALS.get(unit, 2) for unit, value in view.value_minor.items())
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether each case has to be looked at."""
+        return bool(self.account) or self.value_from != ""
+
+    def query(self, **changed: Any) -> str:
+        """As it stands in the URL."""
+        fields = {**self.model_dump(), "cursor": "", **changed}
+        return urlencode(
+            [(name, one) for name, value in fields.items() for one in (value if isinstance(value, list) else [value])
+             if one != "" and not (name == "sort" and one == "-score")]
+        )  # fmt: skip
+
+
+class Found(BaseModel):
+    """A page of the queue."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    cases: list[Any]
+    total: int
+    is_exact: bool
+    next: str
+
+
+class Several(Asked):
+    """What is to be done to many cases."""
+
+    slug: Literal["take", "release", "assign", "escalate", "snooze"]
+    case: Annotated[list[str], Field(min_length=1, max_length=MAX_BULK)]
+    """Ids with the version that was seen: ID@7."""
+    reason: Annotated[str, Field(max_length=2_000)] = ""
+    assignee: Annotated[str, Field(max_length=64)] = ""
+    hours: Annotated[int, Field(ge=1, le=1_000)] = 4
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/queue", include_in_schema=False)(queue_page)
+    app.post("/queue/take-next", include_in_schema=False)(take_next)
+    app.post("/queue/bulk", include_in_schema=False)(bulk)
+
+
+async def queue_page(request: Request, asking: Annotated[Asking, Query()]) -> Response:
+    """The cases that are asked for."""
+    board = board_of(request)
+    names, known = await offered(request)
+    now_ms = doors_of(request).now_ms()
+    found = find(board, asking, now_ms)
+    return page(
+        request, "queue.html", asking=asking, found=found, counts=board.counts(), analysts=names, typologies=known,
+        statuses=STATUSES, sorts=SORTS, bulk=BULK,
+    )  # fmt: skip
+
+
+def find(board: Board, asking: Asking, now_ms: int) -> Found:
+    """A page of the queue."""
+    place = place_of(asking.cursor, asking.sort) if asking.cursor else None
+    wanted = asking.wanted(now_ms)
+    if not asking.is_narrow:
+        got = board.page(wanted, PAGE, place)
+        cases = board.views(got.case_ids)
+        after = cursor_of(got.after, asking.sort) if got.after else ""
+        return Found(cases=cases, total=got.total, is_exact=True, next=after)
+    return _look_through(board, asking, wanted, place)
+
+
+def _look_through(board: Board, asking: Asking, wanted: Wanted, place: Place | None) -> Found:
+    cases: list[CaseView] = []
+    looked_at, is_end = 0, False
+    while len(cases) < PAGE and looked_at < MAX_LOOKED_AT and not is_end:
+        got = board.page(wanted, 500, place)
+        views = board.views(got.case_ids)
+        cases += [view for view in views if asking.fits(view)]
+        looked_at, place, is_end = looked_at + len(got.rows), got.after, got.after is None
+    after = "" if place is None else cursor_of(place, asking.sort)
+    return Found(cases=cases, total=len(cases), is_exact=is_end, next=after)
+
+
+async def take_next(request: Request) -> Response:
+    """Take the first case of these that nobody works on, and go there."""
+    board, kind, form = board_of(request), KINDS["take"], await request.form()
+    fields = {name: str(value) for name, value in form.items() if name != "status"}
+    try:
+        asking = Asking.model_validate({**fields, "status": [str(each) for each in form.getlist("status")]})
+    except ValidationError:
+        return page(request, "_not_done.html", case=None, why="The filters say what cannot be.")
+    wanted = asking.wanted(doors_of(request).now_ms())
+    free = Wanted(**{name: getattr(wanted, name) for name in Wanted.__dataclass_fields__}
+                  | {"statuses": ("new", "open"), "assignee": ""})  # fmt: skip
+    for view in _first(board, free, asking):
+        answer = await act_on(request, view, kind, kind.body(), view.sequence, str(uuid.uuid4()), False)
+        if answer.status == 200:
+            return Response(status_code=200, headers={"HX-Redirect": f"/cases/{view.case_id}"})
+    return page(request, "_not_done.html", case=None, why="Nobody's case is left among these.")
+
+
+def _first(board: Board, wanted: Wanted, asking: Asking) -> list[CaseView]:
+    found = board.page(wanted, 500 if asking.is_narrow else TRIES).case_ids
+    return [view for view in board.views(found) if asking.fits(view)][:TRIES]
+
+
+async def bulk(request: Request) -> Response:
+    """The same command on many cases, each answered by itself."""
+    form = await request.form()
+    fields = {name: str(form[name]) for name in ("slug", "reason", "assignee", "hours") if form.get(name)}
+    try:
+        asked = Several.model_validate({**fields, "case": [str(each) for each in form.getlist("case")]})
+        kind, body = _bulk_body(asked, doors_of(request).now_ms())
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        return page(request, "_not_done.html", case=None, why=why)
+    outcomes = await asyncio.gather(*(_one(request, kind, body, each) for each in asked.case))
+    response = page(request, "_bulk.html", outcomes=outcomes, label=BULK[asked.slug])
+    response.headers["HX-Trigger"] = "acted"
+    return response
+
+
+def _bulk_body(asked: Several, now_ms: int) -> tuple[Kind, Asked]:
+    kind = KINDS[asked.slug]
+    fields = {"reason": asked.reason, "assignee": asked.assignee, "until_ms": now_ms + asked.hours * HOUR_MS}
+    return kind, kind.body.model_validate({name: fields[name] for name in kind.body.model_fields})
+
+
+async def _one(request: Request, kind: Kind, body: Asked, chosen: str) -> dict[str, Any]:
+    case_id, _, seen = chosen.partition("@")
+    try:
+        view = await current(request, case_id)
+        answer = await act_on(request, view, kind, body, int(seen), str(uuid.uuid4()), False)
+    except Problem as problem:
+        return {"case_id": case_id, "is_done": False, "why": problem.detail}
+    except ValueError:
+        return {"case_id": case_id, "is_done": False, "why": "this version is no number"}
+    said = json.loads(answer.body)
+    return {"case_id": case_id, "is_done": answer.status == 200, "why": said.get("detail", "")}

@@ -1,0 +1,70 @@
+"""Pages from templates: everything is escaped, and a name that a template lacks is an error."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from fastapi import Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from console.people.accounts import csrf_token
+from console.web.pages.formats import FILTERS
+from projections.views.case_view import CaseView
+
+FOLDER = Path(__file__).parents[1]
+TEMPLATES = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,  # nobody edits them while we run, and to look costs a call of the system for each template
+)
+TEMPLATES.filters.update(FILTERS)
+MAX_ROWS: Final = 20_000
+
+
+class Rows:
+    """Rows of the queue as they were rendered: one says the same as long as its case does."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int, bool], Markup] = OrderedDict()
+        self._lock = Lock()
+        self._render: Callable[[CaseView, bool], Markup] = vars(TEMPLATES.get_template("_row.html").module)["row"]
+
+    def row(self, view: CaseView, may_choose: bool) -> Markup:
+        """The row of a case."""
+        key = view.case_id, view.sequence, may_choose
+        found = self._kept.get(key)
+        if found is None:
+            found = self._render(view, may_choose)
+            with self._lock:
+                self._kept[key] = found
+                if len(self._kept) > MAX_ROWS:
+                    self._kept.popitem(last=False)
+        return found
+
+
+@cache
+def icon(name: str) -> Markup:
+    """One of our pictures, rendered once: a page shows dozens."""
+    return Markup(TEMPLATES.get_template("_icon.html").render(name=name))  # noqa: S704
+
+
+TEMPLATES.globals |= {"case_row": Rows().row, "icon": icon}
+
+
+def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
+    """A page; templates know `person` (None if nobody is signed in), `csrf_token` and `path` besides their context."""
+    token = getattr(request.state, "session_token", None)
+    known = {
+        "person": getattr(request.state, "person", None),
+        "csrf_token": csrf_token(token) if token else "",
+        "path": request.url.path,
+        "theme": theme if (theme := request.cookies.get("theme")) in ("light", "dark") else "",
+    }
+    return Response(TEMPLATES.get_template(template).render(**known, **context), status, media_type="text/html")

@@ -1,0 +1,38 @@
+"""The pages for people."""
+
+from fastapi import FastAPI, Request, Response
+from starlette.responses import RedirectResponse
+
+from console.web.pages import (
+    account,
+    audit,
+    case,
+    live_updates,
+    monitor,
+    people,
+    queue,
+    rules,
+    webhooks,
+    whatif,
+)
+from console.web.route_permissions import Permission
+from console.web.services import person_of
+
+FIRST = ((Permission.READ_CASES, "/queue"), (Permission.ADMINISTER, "/people"), (Permission.MONITOR, "/monitor"))
+"""Where somebody lands, by what they may do."""
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/", include_in_schema=False)(home)
+    for area in (
+        account, monitor, queue, case, whatif, rules, audit, people,
+        webhooks, live_updates,
+    ):  # fmt: skip
+        area.register(app)
+
+
+async def home(request: Request) -> Response:
+    """On to where somebody's work is."""
+    person = person_of(request)
+    return RedirectResponse(next((path for permission, path in FIRST if person.may(permission)), "/account"), 303)

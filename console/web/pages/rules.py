@@ -1,0 +1,229 @@
+"""Rule packs: what decides, what looks on, what waits for a second person, who did what, and what one may do now."""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import yaml
+from confluent_kafka import KafkaException
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from fastapi import FastAPI, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.responses import RedirectResponse
+
+from console.people.accounts import Person
+from console.rules.diff import Part, differences
+from console.rules.files import MAX_FILE_BYTES, parse_file
+from console.rules.store import Refused, Store
+from console.web.pages.parts import PageParts, parts_of
+from console.web.pages.rendering import page
+from console.web.problems import Problem
+from console.web.route_permissions import Permission
+from console.web.services import doors_of, person_of
+from domain.risk.packs import BadRulePack, RulePack
+from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow
+from projections.logs.partition_writer import NotAcknowledged
+
+PackId = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
+ACTS: Final = ("approve", "activate", "shadow", "retire")
+AWAY: Final = (NotAcknowledged, KafkaException, SchemaRegistryError, OSError)
+"""What the logs raise that cannot be written to: the same act again goes on from there."""
+OVERHEAD: Final = 16 << 10
+_ORDER = {"active": 0, "approved": 2, "draft": 3, "retired": 4}
+_PLAIN = ("name", "family", "typology", "points", "severity", "reason_code")
+_NEW: Final = """\
+name: my-rules
+version: 1
+flag_at: 400
+rules:
+  - name: fast
+    family: velocity
+    typology: rapid_spending
+    points: 600
+    window_ms: 60s
+    at_least: 5
+"""
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/rules", include_in_schema=False)(rules)
+    app.post("/rules", include_in_schema=False, max_body_size=MAX_FILE_BYTES * 3 + OVERHEAD)(draft)
+    app.get("/rules/draft", include_in_schema=False)(new_draft)
+    app.get("/rules/{pack_id}", include_in_schema=False)(rule_pack)
+    for what in ACTS:
+        app.post(f"/rules/{{pack_id}}/{what}", include_in_schema=False)(_act(what))
+
+
+async def rules(request: Request) -> Response:
+    """All packs, the one that decides first."""
+    rows = await run_in_threadpool(parts_of(request).control.packs)
+    rows.sort(key=lambda row: (1 if row.shadow else _ORDER[row.state], row.name, -row.version))
+    return page(request, "rules.html", packs=[(row, len(json.loads(row.document)["rules"])) for row in rows])
+
+
+async def rule_pack(request: Request, pack_id: PackId) -> Response:
+    """One pack, rule by rule."""
+    return await _shown(request, pack_id)
+
+
+async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
+    parts, person = parts_of(request), person_of(request)
+
+    def read() -> dict[str, Any]:
+        row = parts.control.pack(pack_id)
+        against = base_of(parts.control, row)
+        return {
+            "pack": row, "log": steps_of(parts.control.history(row.pack_id))[::-1], "against": against,
+            "parts": _parts(against, row), "run": _last_done(parts, row), "needed": parts.control.needed,
+            "acts": acts_for(row, person),
+        }  # fmt: skip
+
+    try:
+        known = await run_in_threadpool(read)
+    except Refused as refused:
+        raise Problem(404, "there is no such rule pack") from refused
+    document = json.loads(known["pack"].document)
+    plain = dict.fromkeys(_PLAIN, "") | {"severity": "medium"}
+    found = [({**plain, **rule}, _settings(rule)) for rule in document["rules"]]
+    known |= {"flag_at": document.get("flag_at", 1), "rules": found, "error": error}
+    return page(request, "rule_pack.html", 409 if error else 200, **known)
+
+
+def _settings(rule: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is particular to a rule."""
+    return [
+        (name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in rule.items()
+        if name not in _PLAIN and value not in (None, "", [])
+    ]
+
+
+def steps_of(log: list[RulePackLogRow]) -> list[tuple[RulePackLogRow, str]]:
+    """What was done to a pack, each with the what-if that it was done by."""
+    return [(entry, str(json.loads(entry.detail).get("whatif_run") or "")) for entry in log]
+
+
+def base_of(store: Store, row: RulePackRow) -> RulePackRow | None:
+    """What a pack is compared with: the one in force; if it is that, or was, the one in force before it."""
+    packs = store.packs()
+    active = next((each for each in packs if each.state == "active"), None)
+    if active is not None and row.activated_at_ms is None:
+        return active
+    since_ms = row.activated_at_ms or 0
+    before = [each for each in packs if each.pack_id != row.pack_id and 0 < (each.activated_at_ms or 0) < since_ms]
+    return max(before, key=lambda each: each.activated_at_ms or 0, default=None)
+
+
+def _parts(against: RulePackRow | None, row: RulePackRow) -> list[Part]:
+    return differences(json.loads(against.document), json.loads(row.document)) if against else []
+
+
+def _last_done(parts: PageParts, row: RulePackRow) -> WhatifRunRow | None:
+    return next((run for run in parts.runs.of_pack(row.pack_id) if run.state == "done"), None)
+
+
+# -- what one may do --------------------------------------------------------------------------------------------
+
+
+def acts_for(row: RulePackRow, person: Person) -> list[str]:
+    """What makes sense for a pack as it stands, of what somebody may do."""
+    is_author = row.author.strip().casefold() == person.name.strip().casefold()
+    fits = {
+        "approve": row.state == "draft" and not is_author,
+        "activate": row.state in ("approved", "retired") and row.approver is not None,
+        "shadow": row.state not in ("active", "retired") and not row.shadow,
+        "retire": row.state in ("draft", "approved") or row.shadow,
+    }
+    needs = {"shadow": Permission.WRITE_RULES}
+    return [what for what in ACTS if fits[what] and person.may(needs.get(what, Permission.APPROVE_RULES))]
+
+
+def _act(what: str) -> Callable[..., Any]:
+    async def act(request: Request, pack_id: PackId) -> Response:
+        """Do it, and show the pack as it is then; or show why not."""
+        parts, actor = parts_of(request), person_of(request).name
+        try:
+            await run_in_threadpool(_done, parts, what, pack_id, actor)
+        except Refused as refused:
+            return await _shown(request, pack_id, str(refused))
+        except AWAY as error:
+            again = f"Not all of it is written: {error}. Do it again, and it goes on from there."
+            return await _shown(request, pack_id, again)
+        await run_in_threadpool(doors_of(request).people.log, actor, f"rules-{what}", pack_id, "done")
+        return RedirectResponse(f"/rules/{pack_id}", 303)
+
+    return act
+
+
+def _done(parts: PageParts, what: str, pack_id: str, actor: str) -> None:
+    store = parts.control
+    if what == "approve":
+        store.approve(pack_id, actor)
+    elif what == "activate":
+        store.activate(pack_id, actor, parts.rules_log())
+    elif what == "shadow":
+        store.shadow(pack_id, actor, parts.rules_log())
+    else:
+        store.retire(pack_id, actor, parts.rules_log())
+
+
+# -- drafts -----------------------------------------------------------------------------------------------------
+
+
+async def new_draft(request: Request, like: Annotated[str, Query(alias="from", max_length=64)] = "") -> Response:
+    """A form with a pack to begin with: another one's next version, or a small one."""
+    text = await run_in_threadpool(_next_version, parts_of(request).control, like) if like else _NEW
+    return page(request, "rule_draft.html", text=text, errors=[], like=like)
+
+
+def _next_version(store: Store, reference: str) -> str:
+    try:
+        row = store.pack(reference)
+    except Refused:
+        return _NEW
+    document = json.loads(row.document)
+    document["version"] = 1 + max(each.version for each in store.packs() if each.name == row.name)
+    lines = {name: document[name] for name in ("name", "version", "flag_at", "lists", "rules") if document.get(name)}
+    return yaml.safe_dump(lines, sort_keys=False, allow_unicode=True, width=100)
+
+
+async def draft(request: Request) -> Response:
+    """Take in a pack; or show what is wrong with it, line by line, beside the text as it was sent."""
+    form = await request.form()
+    text, name = str(form.get("text") or ""), "draft.yaml"
+    file = form.get("file")
+    try:
+        if isinstance(file, UploadFile) and file.filename:
+            name = file.filename[:100]
+            text = await _read(file, name)
+        made = await run_in_threadpool(_parsed, text.replace("\r\n", "\n"), name)
+        row = await run_in_threadpool(parts_of(request).control.draft, made, person_of(request).name)
+    except (BadRulePack, Refused) as error:
+        return page(request, "rule_draft.html", 422, text=text, errors=str(error).splitlines(), like="")
+    finally:
+        await form.close()
+    return RedirectResponse(f"/rules/{row.pack_id}", 303)
+
+
+def _parsed(text: str, name: str) -> RulePack:
+    """The pack. A file from elsewhere may not refer to its own parts: a few lines of that unfold to gigabytes."""
+    try:
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):
+                line = token.start_mark.line + 1
+                raise BadRulePack(f"{name}:{line}: *{token.value} refers to another part. Cure: write that part here")
+    except yaml.YAMLError:
+        pass  # it is said better where the file is read
+    return parse_file(text, name)
+
+
+async def _read(file: UploadFile, name: str) -> str:
+    body = await file.read(MAX_FILE_BYTES + 1)
+    if len(body) > MAX_FILE_BYTES:
+        raise BadRulePack(f"{name}: more than {MAX_FILE_BYTES:,} bytes. Cure: fewer entries in its lists")
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRulePack(f"{name} is no text: {error.reason}. Cure: save it as UTF-8") from error

@@ -1,0 +1,143 @@
+"""What a rule pack would have done: asked from its page, worked out beside the console, kept, and shown."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse
+
+from console.history.whatif import MINUTES_PER_CASE, Asked, Source
+from console.history.whatif_runs import RunRefused
+from console.rules.store import Refused
+from console.web.pages.parts import parts_of
+from console.web.pages.people import why
+from console.web.pages.rendering import page
+from console.web.pages.rules import PackId, steps_of
+from console.web.pages.whatif_report import SHOWING, report
+from console.web.pages.whatif_view import view_of
+from console.web.problems import Problem
+from console.web.route_permissions import Permission
+from console.web.services import doors_of, person_of
+from domain.risk.packs import parse_pack
+from migrations.models import RulePackRow, WhatifRunRow
+from projections.replay.whatif import Stretch
+
+RunId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$")]
+Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")]
+SHOWN: Final = 20
+"""Runs that a page lists."""
+
+
+class Asking(BaseModel):
+    """The form."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: Source = "kafka"
+    since: Moment = ""
+    until: Moment = ""
+    minutes: Annotated[int, Field(ge=0, le=10_000)] = MINUTES_PER_CASE
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    path = "/rules/{pack_id}/whatif"
+    app.get(path, include_in_schema=False)(whatif)
+    app.post(path, include_in_schema=False)(begin)
+    app.get(path + "/{run_id}", include_in_schema=False)(whatif_run)
+    app.get(path + "/{run_id}/report", include_in_schema=False)(download)
+
+
+async def whatif(request: Request, pack_id: PackId) -> Response:
+    """What was asked of a pack, how far that is, and what the last run has found."""
+    return await _shown(request, pack_id)
+
+
+async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
+    parts = parts_of(request)
+
+    def read() -> dict[str, Any]:
+        row = _pack(request, pack_id)
+        runs = parts.runs.of_pack(row.pack_id)[:SHOWN]
+        done = next((run for run in runs if run.state == "done"), None)
+        newest = parts.runs.run(done.run_id) if done else None
+        return {
+            "pack": row, "runs": [(run, parts.runs.state(run)) for run in runs], "newest": newest,
+            "view": view_of(json.loads(newest.result)) if newest and newest.result else None,
+            "now_ms": doors_of(request).now_ms(), "needed": parts.control.needed,
+        }  # fmt: skip
+
+    known = await run_in_threadpool(read)
+    may_ask = person_of(request).may(Permission.APPROVE_RULES)
+    return page(
+        request, "whatif.html", 409 if error else 200, error=error, minutes=MINUTES_PER_CASE, may_ask=may_ask,
+        **known, **SHOWING,
+    )  # fmt: skip
+
+
+def _pack(request: Request, pack_id: str) -> RulePackRow:
+    try:
+        return parts_of(request).control.pack(pack_id)
+    except Refused as refused:
+        raise Problem(404, "there is no such rule pack") from refused
+
+
+async def begin(request: Request, pack_id: PackId) -> Response:
+    """Note what is asked, and have somebody carry it out."""
+    form, parts, actor = await request.form(), parts_of(request), person_of(request).name
+    try:
+        asking = Asking.model_validate({name: value for name, value in form.items() if isinstance(value, str)})
+        asked = Asked(asking.source, _stretch(asking), asking.minutes)
+        row = await run_in_threadpool(_pack, request, pack_id)
+        run_id = await run_in_threadpool(lambda: parts.runs.begin(parse_pack(row.document), asked, actor, alone=True))
+        try:
+            parts.carry_out(run_id)
+        except OSError as error:
+            await run_in_threadpool(parts.runs.failed, run_id, str(error))
+    except (ValidationError, ValueError, RunRefused) as error:
+        return await _shown(request, pack_id, why(error))
+    return RedirectResponse(f"/rules/{row.pack_id}/whatif", 303)
+
+
+def _stretch(asking: Asking) -> Stretch:
+    first, last = (_ms(text) for text in (asking.since, asking.until))
+    if first is not None and last is not None and first >= last:
+        raise ValueError("nothing lies between: the first time is not before the second one")
+    return Stretch(first, last)
+
+
+def _ms(moment: str) -> int | None:
+    return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() * 1000) if moment else None
+
+
+async def whatif_run(request: Request, pack_id: PackId, run_id: RunId) -> Response:
+    """One run, with every case that differs and is kept."""
+    row, run, approved = await run_in_threadpool(_found, request, pack_id, run_id)
+    live = person_of(request).may(Permission.READ_CASES)
+    view = view_of(json.loads(run.result or "{}"))
+    return page(request, "whatif_run.html", pack=row, run=run, view=view, live=live, approved=approved, **SHOWING)
+
+
+async def download(
+    request: Request, pack_id: PackId, run_id: RunId, form: Annotated[Literal["html", "json"], Query(alias="as")]
+) -> Response:
+    """The report as a file of its own, for people or for programs."""
+    row, run, _ = await run_in_threadpool(_found, request, pack_id, run_id)
+    name = f"whatif-{row.pack_id[:12]}-{run.run_id[:8]}.{form}"
+    text = run.result or ""
+    if form == "html":
+        text = await run_in_threadpool(lambda: report(json.loads(run.result or "{}")))
+    kind = "application/json" if form == "json" else "application/octet-stream"
+    return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def _found(request: Request, pack_id: str, run_id: str) -> tuple[RulePackRow, WhatifRunRow, bool]:
+    """The pack, its run, and whether the pack was approved by it."""
+    parts, row = parts_of(request), _pack(request, pack_id)
+    run = parts.runs.run(run_id)
+    if run is None or run.pack_id != row.pack_id or run.state != "done":
+        raise Problem(404, "there is no such what-if of this pack that is done")
+    return row, run, run_id in {by for _, by in steps_of(parts.control.history(row.pack_id))}

@@ -1,0 +1,245 @@
+"""What a what-if has found, as its pages show it: bars and curves with their coordinates, cases with their events."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final, NamedTuple
+
+from console.web.pages.formats import DAY_MS, HOUR_MS, MINUTE_MS, duration, money, title, utc, words
+
+WIDTH: Final = 1_000
+FLOW_HEIGHT: Final = 132
+DAYS_HEIGHT: Final = 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 12, 30
+MAX_BARS: Final = 62
+"""Bars of the chart by day; more days are put together."""
+KINDS: Final[dict[str, str]] = {
+    "lost": "No longer found", "not_escalated": "No longer escalated", "later": "Later",
+    "escalated_later": "Escalated later", "opened": "Found only by the new rules", "escalated": "Newly escalated",
+    "earlier": "Earlier", "escalated_earlier": "Escalated earlier", "typology": "Another typology",
+    "flags": "Other flags", "reasons": "Other reasons only",
+}  # fmt: skip
+"""What may be otherwise, in words; what would be missed comes first."""
+WORSE: Final = frozenset({"lost", "not_escalated", "later", "escalated_later"})
+MORE: Final = frozenset({"opened", "escalated", "earlier", "escalated_earlier"})
+
+
+class Box(NamedTuple):
+    """A bar on a chart, with what is written about it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    look: str
+    label: str
+
+
+class Tick(NamedTuple):
+    """A mark on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Days:
+    """The chart of alerts by day."""
+
+    boxes: list[Box]
+    lines: list[Tick]
+    dates: list[Tick]
+    each: int
+    """Days of one bar."""
+
+
+class Row(NamedTuple):
+    """Two amounts beside each other, each with its share of the larger one."""
+
+    name: str
+    baseline: str
+    new: str
+    difference: str
+    baseline_share: float
+    new_share: float
+    trend: str
+
+
+class Spread(NamedTuple):
+    """So many cases moved by so much."""
+
+    label: str
+    earlier: int
+    later: int
+    earlier_share: float
+    later_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that a page shows."""
+
+    found: dict[str, Any]
+    flow: list[Box]
+    days: Days
+    money: list[Row]
+    frauds: list[Row]
+    spread: list[Spread]
+    kinds: list[tuple[str, str, int]]
+    """Slug, words and number of each kind of change that there is."""
+
+
+def view_of(found: dict[str, Any]) -> View:
+    """A document made ready to be shown."""
+    return View(
+        found=found,
+        flow=_flow(found["cases"]),
+        days=_days(found["per_day"]),
+        money=[_money_row(currency, each) for currency, each in found["money_minor"].items()],
+        frauds=_frauds(found["fraud"]),
+        spread=_spread(found["changed"]),
+        kinds=[(slug, text, found["cases"][slug]) for slug, text in KINDS.items() if found["cases"][slug]],
+    )
+
+
+def _flow(cases: dict[str, Any]) -> list[Box]:
+    """Cases by the recorded rules above, those by the new ones below: what both have stands in the middle."""
+    lost, opened = cases["lost"], cases["opened"]
+    kept = cases["baseline"] - lost
+    whole = max(1, lost + kept + opened)
+    unit = WIDTH / whole
+    parts = ((0, lost, 14, "lost"), (lost, kept, 14, "kept"), (lost, kept, 76, "kept"),
+             (lost + kept, opened, 76, "opened"))  # fmt: skip
+    texts = {"lost": "no longer found", "kept": "found by both", "opened": "only by the new rules"}
+    return [
+        Box(round(begin * unit, 1), y, round(max(size * unit - 2, 1.5), 1), 42, look, f"{size:,} {texts[look]}")
+        for begin, size, y, look in parts
+        if size
+    ]
+
+
+def _days(series: list[dict[str, Any]]) -> Days:
+    each = max(1, -(-len(series) // MAX_BARS))
+    groups = [series[at : at + each] for at in range(0, len(series), each)]
+    sums = [(sum(day["baseline"] for day in group), sum(day["new"] for day in group)) for group in groups]
+    most = max([1, *(value for pair in sums for value in pair)])
+    step = step_of(most)
+    top = -(-most // step) * step
+    slot = (WIDTH - _LEFT - _RIGHT) / max(1, len(groups))
+    high = DAYS_HEIGHT - _TOP - _BOTTOM
+    boxes = []
+    for number, (group, pair) in enumerate(zip(groups, sums, strict=True)):
+        width = min(26.0, slot * 0.4)
+        middle = _LEFT + slot * (number + 0.5)
+        for side, value in enumerate(pair):
+            height = round(high * value / top, 1)
+            label = f"{_dates(group)}: {value:,} by the {('recorded', 'new')[side]} rules"
+            x = round(middle - width + side * width, 1)
+            look = ("baseline", "new")[side]
+            boxes.append(Box(x, round(_TOP + high - height, 1), round(width - 1, 1), height, look, label))
+    every = max(1, len(groups) // 8)
+    return Days(
+        boxes=boxes,
+        lines=[Tick(round(_TOP + high * (1 - value / top), 1), f"{value:,}") for value in range(0, top + 1, step)],
+        dates=[
+            Tick(round(_LEFT + slot * (number + 0.5), 1), _day(group[0]["day"]))
+            for number, group in enumerate(groups)
+            if number % every == 0
+        ],
+        each=each,
+    )
+
+
+def step_of(most: int) -> int:
+    """A round distance between lines, of which there are two to five."""
+    size = 1
+    while True:
+        for times in (1, 2, 5):
+            if most <= 5 * times * size:
+                return times * size
+        size *= 10
+
+
+def _day(day: str) -> str:
+    found = date.fromisoformat(day)
+    return f"{found.day} {found:%b}"
+
+
+def _dates(group: list[dict[str, Any]]) -> str:
+    first, last = group[0]["day"], group[-1]["day"]
+    return first if first == last else f"{first} to {last}"
+
+
+def _money_row(currency: str, each: dict[str, int]) -> Row:
+    return _row(currency, each, lambda amount: money(amount, currency), "")
+
+
+def _frauds(fraud: dict[str, Any]) -> list[Row]:
+    if not fraud["known"]:
+        return []
+    rows = [_row("Frauds", fraud["caught"], lambda number: f"{number:,}", "catch", fraud["known"])]
+    for currency, each in fraud["caught_minor"].items():
+        known = fraud["known_minor"].get(currency, 0)
+        rows.append(_row(currency, each, lambda amount, of=currency: money(amount, of), "catch", known))
+    return rows
+
+
+def _row(name: str, each: dict[str, int], said: Any, kind: str, most: int = 0) -> Row:
+    most = max(1, most, each["baseline"], each["new"])
+    difference = each["difference"]
+    text = f"{'+' if difference > 0 else ''}{said(difference)}" if difference else "no change"
+    trend = "" if not difference or not kind else "good" if difference > 0 else "bad"
+    return Row(name, said(each["baseline"]), said(each["new"]), text, round(100 * each["baseline"] / most, 1),
+               round(100 * each["new"] / most, 1), trend)  # fmt: skip
+
+
+_SPANS: Final = (("up to a minute", MINUTE_MS), ("up to an hour", HOUR_MS), ("up to a day", DAY_MS), ("longer", None))
+
+
+def _spread(changed: list[dict[str, Any]]) -> list[Spread]:
+    """By how much cases open earlier or later: when they became known."""
+    moved = [each["known_difference_ms"] for each in changed if each["known_difference_ms"]]
+    counts = {label: [0, 0] for label, _ in _SPANS}
+    for by in moved:
+        label = next(label for label, most in _SPANS if most is None or abs(by) <= most)
+        counts[label][by > 0] += 1
+    most = max([1, *(number for pair in counts.values() for number in pair)])
+    return [
+        Spread(label, earlier, later, round(100 * earlier / most, 1), round(100 * later / most, 1))
+        for label, (earlier, later) in counts.items()
+        if earlier or later
+    ]
+
+
+# -- events -----------------------------------------------------------------------------------------------------
+
+_HIDDEN: Final = frozenset({"kind", "known_at_ms", "reasons", "sequence", "account_id", "content_digest"})
+
+
+def event_lines(event: dict[str, Any], other: dict[str, Any] | None) -> list[tuple[str, str, bool]]:
+    """The fields of an event as people read them; with each whether the event of the other side says otherwise."""
+    lines = []
+    for name, value in event.items():
+        if name in _HIDDEN or value in (None, "", []):
+            continue
+        differs = other is not None and other.get(name) != value
+        lines.append((words(name.removesuffix("_ms").removesuffix("_minor")), _said(name, value, event), differs))
+    for reason in event.get("reasons") or ():
+        said = f"{reason['value']:,} {reason['measure']}, from {reason['threshold']:,}: {reason['points']} points"
+        is_same = other is not None and reason in (other.get("reasons") or ())
+        lines.append((title(reason["rule"]), said, other is not None and not is_same))
+    return lines
+
+
+def _said(name: str, value: Any, event: dict[str, Any]) -> str:
+    if name.endswith("_ms") or name == "event_time":
+        return f"{utc(value)} UTC"
+    if name == "amount_minor":
+        return money(value, event.get("currency", ""))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def moved(difference_ms: int | None) -> str:
+    """By how much something is earlier or later."""
+    if not difference_ms:
+        return ""
+    return f"{duration(difference_ms)} {'later' if difference_ms > 0 else 'earlier'}"

@@ -1,0 +1,90 @@
+"""What the routes work with: made once by whoever starts the app, so that tests can bring their own."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fastapi import Request
+
+from console.cases.attachments import Attachments
+from console.cases.board import Board
+from console.cases.board_feed import Changes
+from console.cases.timelines import Timelines
+from console.people.accounts import People, Person
+from console.people.open_id import OpenId
+from console.privacy.vault import SETTLED_S, Vault
+from console.web.idempotency import Requests
+from console.web.limits import Buckets
+from console.web.problems import Problem
+from console.webhooks.store import Webhooks
+from domain.record_types import CaseEvent, Command
+from projections.views.case_table import CaseTable
+
+
+class Desk(Protocol):
+    """Where commands are brought; console.case_desk has the real one."""
+
+    def send(self, command: Command) -> "Future[CaseEvent]":
+        """Send a command; its answer comes in the future."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """One console's parts."""
+
+    people: People
+    requests: Requests
+    board: Board
+    changes: Changes
+    is_ready: Callable[[], bool]
+    """Whether the board holds what the log does."""
+    desk: Desk
+    table: CaseTable
+    timelines: Timelines
+    attachments: Attachments
+    webhooks: Webhooks
+    vault: Vault
+    """What people wrote is opened by it, on its way out to somebody who may read it."""
+    now_ms: Callable[[], int]
+    public_url: str = "http://127.0.0.1"
+    open_id: OpenId | None = None
+    webhooks_may_be_private: bool = False
+    patience_s: float = 20
+    """How long a request waits for the answer to a command."""
+    settled_s: float = SETTLED_S
+    """How long an erasure waits until no process holds the key any more."""
+    sign_ins: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=1 / 6))
+    """By account and by address."""
+    rate: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
+    """Of requests, by person."""
+
+    @property
+    def is_behind_tls(self) -> bool:
+        """Whether people come by https."""
+        return self.public_url.startswith("https://")
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie: with this prefix, browsers take it only from this very host, by TLS."""
+        return "__Host-fraudcase" if self.is_behind_tls else "fraudcase"
+
+
+def doors_of(request: Request) -> Doors:
+    """The parts of the app that a request has come to."""
+    found: Doors = request.app.state.doors
+    return found
+
+
+def board_of(request: Request) -> Board:
+    """The board, once it is filled. Raises Problem before."""
+    doors = doors_of(request)
+    if not doors.is_ready():
+        raise Problem(503, "the cases are being read: try again in some seconds", {"Retry-After": "3"})
+    return doors.board
+
+
+def person_of(request: Request) -> Person:
+    """Who asks; only behind the guard, which has let them in."""
+    found: Person = request.state.person
+    return found

@@ -1,0 +1,65 @@
+"""Signing in at a company's identity provider: the two routes of it."""
+
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from httpx2 import HTTPError
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse
+
+from console.people.open_id import PENDING_S, NotVouched
+from console.web.problems import Problem
+from console.web.services import doors_of
+from console.web.sign_in.password import safe_target, with_session
+
+COOKIE: Final = "fraudcase-oidc"
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/sign-in/oidc", include_in_schema=False)(begin)
+    app.get("/sign-in/oidc/callback", include_in_schema=False)(callback)
+
+
+async def begin(request: Request, to: str = "/") -> Response:
+    """Off to the provider."""
+    doors = doors_of(request)
+    if doors.open_id is None:
+        raise Problem(404, "no identity provider is set up here")
+    address = request.client.host if request.client else ""
+    if doors.sign_ins.take(f"address {address}"):
+        raise Problem(429, "too many attempts: wait a minute", {"Retry-After": "60"})
+    try:
+        url, browser = await doors.open_id.begin(safe_target(to))
+    except (HTTPError, NotVouched, KeyError, ValueError) as error:
+        raise Problem(503, f"the identity provider does not answer as it must: {type(error).__name__}") from error
+    response = RedirectResponse(url, 303)
+    response.set_cookie(
+        COOKIE, browser, max_age=PENDING_S, path="/sign-in/oidc", secure=doors.is_behind_tls, httponly=True,
+        samesite="lax",
+    )  # fmt: skip
+    return response
+
+
+async def callback(
+    request: Request, state: str = "", code: str = "", error: str = "", iss: str | None = None
+) -> Response:
+    """Back from the provider: a session, if it vouches for somebody with a role here."""
+    doors = doors_of(request)
+    if doors.open_id is None:
+        raise Problem(404, "no identity provider is set up here")
+    try:
+        vouched, to = await doors.open_id.finish(state, code, request.cookies.get(COOKIE, ""), iss, error)
+    except NotVouched as refusal:
+        await run_in_threadpool(doors.people.log, "nobody", "sign-in", "identity provider", "refused", str(refusal))
+        raise Problem(403, str(refusal)) from refusal
+    issuer = doors.open_id.provider.issuer
+    person = await run_in_threadpool(doors.people.of_provider, issuer, vouched.subject, vouched.name, vouched.roles)
+    if person is None:
+        await run_in_threadpool(doors.people.log, "nobody", "sign-in", "identity provider", "refused", "disabled")
+        raise Problem(403, "this account is disabled here")
+    token = await run_in_threadpool(doors.people.start_session, person)
+    await run_in_threadpool(doors.people.log, person.name, "sign-in", person.name, "done", f"by {issuer}")
+    response = with_session(RedirectResponse(to, 303), doors, token)
+    response.delete_cookie(COOKIE, path="/sign-in/oidc")
+    return response

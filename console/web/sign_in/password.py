@@ -1,0 +1,82 @@
+"""Signing in with a name and a password, and out again."""
+
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from fastapi import FastAPI, Form, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse
+
+from console.people.accounts import ABSOLUTE_MS, MAX_PASSWORD
+from console.web.pages.rendering import page
+from console.web.services import Doors, doors_of, person_of
+
+
+def register(app: FastAPI) -> None:
+    """Add these routes."""
+    app.get("/sign-in", include_in_schema=False)(sign_in_page)
+    app.post("/sign-in", include_in_schema=False)(sign_in)
+    app.post("/sign-out", include_in_schema=False)(sign_out)
+
+
+async def sign_in_page(request: Request, to: str = "/") -> Response:
+    """The form."""
+    return _form(request, 200, safe_target(to))
+
+
+async def sign_in(
+    request: Request,
+    name: Annotated[str, Form(max_length=64)],
+    password: Annotated[str, Form(max_length=MAX_PASSWORD)],
+    to: Annotated[str, Form(max_length=2_000)] = "/",
+) -> Response:
+    """A session for whoever knows the password; each attempt costs the account and the address a token."""
+    doors, target = doors_of(request), safe_target(to)
+    address = request.client.host if request.client else ""
+    if doors.sign_ins.take(f"name {name}") or doors.sign_ins.take(f"address {address}"):
+        return _form(request, 429, target, name, "Too many attempts. Wait a minute.")
+    person = await run_in_threadpool(doors.people.check_password, name, password)
+    if person is None:
+        await run_in_threadpool(doors.people.log, "nobody", "sign-in", await _known(doors, name), "refused")
+        return _form(request, 401, target, name, "Name and password do not fit together.")
+    token = await run_in_threadpool(doors.people.start_session, person)
+    await run_in_threadpool(doors.people.log, person.name, "sign-in", person.name, "done")
+    return with_session(RedirectResponse(target, 303), doors, token)
+
+
+async def _known(doors: Doors, name: str) -> str:
+    """The name if it is somebody's; what else was typed there, perhaps a password, is not written down."""
+    return name if await run_in_threadpool(doors.people.is_known, name) else "an unknown name"
+
+
+def _form(request: Request, status: int, to: str, account: str = "", error: str = "") -> Response:
+    elsewhere = f"/sign-in/oidc?to={quote(to)}" if doors_of(request).open_id else ""
+    return page(request, "sign_in.html", status, to=to, account=account, error=error, elsewhere=elsewhere)
+
+
+async def sign_out(request: Request) -> Response:
+    """The session ends here, not only in the browser."""
+    doors = doors_of(request)
+    if request.state.session_token is not None:
+        await run_in_threadpool(doors.people.end_session, request.state.session_token)
+        await run_in_threadpool(doors.people.log, person_of(request).name, "sign-out", "", "done")
+    response = RedirectResponse("/sign-in", 303)
+    response.delete_cookie(doors.cookie, path="/", secure=doors.is_behind_tls, httponly=True, samesite="lax")
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
+    return response
+
+
+def with_session(response: Response, doors: Doors, token: str) -> Response:
+    """The cookie of a new session."""
+    response.set_cookie(
+        doors.cookie, token, max_age=ABSOLUTE_MS // 1000, path="/", secure=doors.is_behind_tls, httponly=True,
+        samesite="lax",
+    )  # fmt: skip
+    return response
+
+
+def safe_target(to: str) -> str:
+    """Where to go after signing in: a path of ours, never another site."""
+    parts = urlsplit(to)
+    is_ours = not parts.scheme and not parts.netloc and to.startswith("/") and not to.startswith(("//", "/\\"))
+    return to if is_ours and to.isprintable() and "\\" not in to else "/"

@@ -1,0 +1,1 @@
+"""Webhooks: who is notified, and the deliveries."""

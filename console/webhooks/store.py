@@ -1,0 +1,200 @@
+"""Webhooks: who is told of which case events, what is on its way to them, and what could not be delivered."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from domain.record_types import CaseEvent
+from migrations.models import WebhookDeliveryRow, WebhookRow
+from migrations.store import reading, writing
+from projections.logs.log import LogRecord
+
+DELIVERIES: Final = uuid.UUID("c1f6d7c6-44d0-5f0b-8a55-5f4f0b7a9d11")
+BACKOFF_S: Final = (5, 30, 120, 600, 3_600, 21_600, 43_200)
+"""How long after each failed attempt the next one comes; after the last of them the delivery is dead."""
+MAX_WEBHOOKS: Final = 50
+DUE, DELIVERED, DEAD = "due", "delivered", "dead"
+
+
+class NoSuchWebhook(LookupError):
+    """There is no such webhook, or no such delivery."""
+
+
+class TooMany(ValueError):
+    """There are as many webhooks as there may be."""
+
+
+class Webhooks:
+    """Those of a control store."""
+
+    def __init__(self, engine: Engine, key: bytes, now_ms: Callable[[], int]) -> None:
+        self._engine = engine
+        self._key = key
+        self._now_ms = now_ms
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with reading(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+            yield session
+
+    def secret(self, row: WebhookRow) -> str:
+        """What its deliveries are signed with: derived from the console's key, so that the store does not hold it."""
+        name = f"webhook {row.webhook_id} {row.secret_number}".encode()
+        return "whsec_" + base64.b64encode(hmac.digest(self._key, name, "sha256")).decode()
+
+    def all(self) -> list[WebhookRow]:
+        """All of them, oldest first."""
+        with self._reading() as session:
+            return list(session.scalars(select(WebhookRow).order_by(WebhookRow.created_at_ms, WebhookRow.webhook_id)))
+
+    def add(self, url: str, kinds: Iterable[str], actor: str) -> WebhookRow:
+        """Tell an address from now on. Raises TooMany."""
+        row = WebhookRow(
+            webhook_id=str(uuid.uuid4()),
+            url=url,
+            kinds=" ".join(sorted(set(kinds))),
+            secret_number=1,
+            is_active=True,
+            created_by=actor,
+            created_at_ms=self._now_ms(),
+        )
+        with self._writing() as session:
+            if len(list(session.scalars(select(WebhookRow.webhook_id)))) >= MAX_WEBHOOKS:
+                raise TooMany(f"there are {MAX_WEBHOOKS} webhooks already")
+            session.add(row)
+        return row
+
+    def change(self, webhook_id: str, *, is_active: bool | None, new_secret: bool) -> WebhookRow:
+        """Switch it on or off, or give it another secret. Raises NoSuchWebhook."""
+        with self._writing() as session:
+            row = session.get(WebhookRow, webhook_id)
+            if row is None:
+                raise NoSuchWebhook(webhook_id)
+            row.is_active = row.is_active if is_active is None else is_active
+            row.secret_number += new_secret
+        return row
+
+    def deliveries(self, webhook_id: str, state: str | None, limit: int) -> list[WebhookDeliveryRow]:
+        """What is or was on its way to a webhook, newest first."""
+        wanted = select(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id)
+        if state is not None:
+            wanted = wanted.where(WebhookDeliveryRow.state == state)
+        newest = (WebhookDeliveryRow.made_at_ms.desc(), WebhookDeliveryRow.delivery_id)
+        with self._reading() as session:
+            return list(session.scalars(wanted.order_by(*newest).limit(limit)))
+
+    def send_again(self, delivery_id: str) -> None:
+        """Try once more from the beginning, whatever became of it. Raises NoSuchWebhook."""
+        again = {"state": DUE, "attempts": 0, "next_at_ms": self._now_ms()}
+        with self._writing() as session:
+            row = session.get(WebhookDeliveryRow, delivery_id)
+            if row is None:
+                raise NoSuchWebhook(delivery_id)
+            for name, value in again.items():
+                setattr(row, name, value)
+
+    # -- the worker's side ------------------------------------------------------------------------
+
+    def take_in(self, events: Sequence[tuple[CaseEvent, LogRecord]]) -> None:
+        """What these events mean for each webhook: the same event again adds nothing."""
+        active = [row for row in self.all() if row.is_active]
+        rows = [
+            _delivery(row, event, record, self._now_ms())
+            for event, record in events
+            for row in active
+            if not row.kinds or type(event).__name__ in row.kinds.split()
+        ]
+        if not rows:
+            return
+        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        with writing(self._engine) as connection:
+            connection.execute(dialect.insert(WebhookDeliveryRow).on_conflict_do_nothing(), rows)
+
+    def due(self, limit: int) -> list[tuple[WebhookDeliveryRow, WebhookRow]]:
+        """What is to be sent now, oldest first."""
+        wanted = (
+            select(WebhookDeliveryRow, WebhookRow)
+            .join(WebhookRow, WebhookRow.webhook_id == WebhookDeliveryRow.webhook_id)
+            .where(WebhookDeliveryRow.state == DUE, WebhookDeliveryRow.next_at_ms <= self._now_ms())
+            .where(WebhookRow.is_active)
+            .order_by(WebhookDeliveryRow.next_at_ms, WebhookDeliveryRow.delivery_id)
+            .limit(limit)
+        )
+        with self._reading() as session:
+            return [(delivery, webhook) for delivery, webhook in session.execute(wanted)]
+
+    def tried(self, delivery: WebhookDeliveryRow, error: str | None) -> None:
+        """Note what became of an attempt."""
+        attempts = delivery.attempts + 1
+        changed: dict[str, Any] = {"attempts": attempts, "last_error": error}
+        if error is None:
+            changed["state"] = DELIVERED
+        elif attempts > len(BACKOFF_S):
+            changed["state"] = DEAD
+        else:
+            changed["next_at_ms"] = self._now_ms() + BACKOFF_S[attempts - 1] * 1_000
+        mine = WebhookDeliveryRow.delivery_id == delivery.delivery_id
+        with writing(self._engine) as connection:
+            connection.execute(update(WebhookDeliveryRow).where(mine).values(**changed))
+
+
+def _delivery(webhook: WebhookRow, event: CaseEvent, record: LogRecord, now_ms: int) -> dict[str, Any]:
+    place = f"{webhook.webhook_id} {record.topic} {record.partition} {record.offset}"
+    body = {
+        "type": type(event).__name__,
+        "timestamp_ms": record.timestamp_ms,
+        "data": {
+            "case_id": event.case_id,
+            "account_id": event.account_id,
+            "sequence": getattr(event, "sequence", None),
+        },
+    }
+    return {
+        "delivery_id": str(uuid.uuid5(DELIVERIES, place)),
+        "webhook_id": webhook.webhook_id,
+        "kind": type(event).__name__,
+        "body": json.dumps(body),
+        "state": DUE,
+        "attempts": 0,
+        "made_at_ms": now_ms,
+        "next_at_ms": now_ms,
+        "last_error": None,
+    }
+
+
+def signature(secret: str, delivery_id: str, at_s: int, body: bytes) -> str:
+    """As the Standard Webhooks specification has it: over the id, the time and the body."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = f"{delivery_id}.{at_s}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+def console_key(file: Path) -> bytes:
+    """The console's own key, made when it is first needed, for its owner's eyes only."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        mine = file.with_name(f"{file.name}.{os.getpid()}")
+        with os.fdopen(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
+            opened.write(secrets.token_bytes(32))
+        with suppress(FileExistsError):  # another process was faster: then its key is the key
+            os.link(mine, file)
+        mine.unlink()
+    return file.read_bytes()

@@ -1,0 +1,213 @@
+"""What commands share: settings, a place to print, progress that fits where it is printed, errors that end well."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from console.people.accounts import People
+from console.privacy.scrubbing import Unscrubbed
+from console.privacy.vault import Vault, VaultError
+from console.rules.activation_log import KafkaRulesLog
+from console.rules.engines import Engines
+from console.rules.store import Needed, Store
+from console.views.live_table import LiveTable
+from console.views.versions import ViewVersions
+from console.waiting import Stalled
+from console.webhooks.store import console_key
+from generator.producer import NotWritten
+from infra.errors import StackError
+from infra.settings import Settings
+from migrations.store import connect
+from projections.archive.segments import Bucket
+from projections.archive.stores import StoreOptions, dynamodb_client, s3_client
+from projections.logs.partition_writer import NotAcknowledged
+from projections.views.case_table import DynamoCaseTable
+from schemas.topics import Topics
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
+LINE_EVERY_S = 5.0
+MIN_MASTER_KEY = 32
+messages = Console(stderr=True)
+"""For people; what programs read goes to standard output."""
+
+
+def fail(message: str, code: int = 1) -> typer.Exit:
+    """Say what happened, and the exit to raise."""
+    messages.print(f"[bold red]{escape(message)}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
+    return typer.Exit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors that people can cure end a command with a message instead of a traceback."""
+    try:
+        yield
+    except (StackError, Stalled, NotWritten, NotAcknowledged, VaultError, Unscrubbed) as error:
+        raise fail(str(error)) from error
+
+
+def report(document: dict[str, Any], *, as_json: bool) -> None:
+    """The result of a command: JSON, or one figure a line."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    width = max(len(name) for name in document)
+    for name, value in document.items():
+        if name.endswith("_at_ms"):
+            name, value = name.removesuffix("_ms"), iso_time(value)
+        text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {text}\n")
+
+
+def iso_time(at_ms: int) -> str:
+    """A time in UTC milliseconds as people read it, to the second."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """As text; empty until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
+    if messages.is_terminal:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            _Rate(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=messages, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    begun = last = time.monotonic()
+
+    def plain(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last, rate = now, done / (now - begun)
+            left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total and rate else ""
+            messages.print(f"{what}: {done:,}{left}, {rate:,.0f}/s", highlight=False)
+
+    yield plain
+
+
+def topics(settings: Settings) -> Topics:
+    """The names of the logs."""
+    return Topics(prefix=settings.prefix)
+
+
+def store_options(settings: Settings, url: str) -> StoreOptions:
+    """How to get into a store."""
+    return StoreOptions(
+        url=url,
+        region=settings.aws_region,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=settings.aws_secret_access_key.get_secret_value(),
+    )
+
+
+def case_tables(settings: Settings) -> Callable[[str], DynamoCaseTable]:
+    """Opens tables of case views by their names."""
+    client = table_store(settings)
+    return lambda name: DynamoCaseTable(client, name)
+
+
+def view_versions(settings: Settings) -> ViewVersions:
+    """The versions of the case views."""
+    return ViewVersions(connect(settings.control_database), settings.table, lambda: time.time_ns() // 1_000_000)
+
+
+def live_case_table(settings: Settings) -> LiveTable:
+    """The table of the version of the case views that is live, for whoever runs on while that changes."""
+    return LiveTable(case_tables(settings), view_versions(settings).live)
+
+
+def case_table(settings: Settings) -> DynamoCaseTable:
+    """The table of the version of the case views that is live now."""
+    return live_case_table(settings).now()[1]
+
+
+def control_store(settings: Settings) -> Store:
+    """The control store as it stands: `fraudcase up` and `fraudcase control upgrade` make its tables."""
+    needed = Needed(settings.rules_whatif_payments, settings.rules_whatif_days) if settings.rules_need_whatif else None
+    return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000, needed)
+
+
+def people(settings: Settings) -> People:
+    """The accounts of people and machines."""
+    return People(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def master_key(settings: Settings) -> bytes:
+    """What wraps the keys of subjects: given, or made when it is first needed, for its owner's eyes only."""
+    if settings.master_key is None:
+        return console_key(settings.home / "keys" / f"{settings.prefix}master.key")
+    given = settings.master_key.get_secret_value().encode()
+    if len(given) < MIN_MASTER_KEY:
+        raise VaultError(f"FRAUDCASE_MASTER_KEY needs {MIN_MASTER_KEY} bytes. Cure: openssl rand -hex 32")
+    return given
+
+
+def vault(settings: Settings, *, makes_keys: bool = True) -> Vault:
+    """The keys of subjects, which are made as they are needed."""
+    store, key = connect(settings.control_database), master_key(settings)
+    return Vault(store, key, lambda: time.time_ns() // 1_000_000, makes_keys=makes_keys)
+
+
+def rules_log(settings: Settings) -> KafkaRulesLog:
+    """The logs that rule packs are activated in."""
+    return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).ruled_logs)
+
+
+def engines(settings: Settings) -> Engines:
+    """The engines of the system, as the control store has them."""
+    return Engines(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+
+
+def engine_log(settings: Settings) -> KafkaRulesLog:
+    """The logs that engines are activated in."""
+    return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).engined_logs)
+
+
+def object_store(settings: Settings) -> "S3Client":
+    """Everything that the object store holds."""
+    return s3_client(store_options(settings, settings.s3_url))
+
+
+def table_store(settings: Settings) -> "DynamoDBClient":
+    """Every table."""
+    return dynamodb_client(store_options(settings, settings.dynamodb_url))
+
+
+def bucket(settings: Settings) -> Bucket:
+    """The archive's objects."""
+    return Bucket(object_store(settings), settings.bucket, settings.prefix)

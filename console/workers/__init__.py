@@ -1,0 +1,1 @@
+"""Worker programs that run beside the jobs."""

@@ -1,0 +1,166 @@
+"""Runs the verifier of the case views: `python -m console.view_verifier`, with the settings of its environment.
+
+Where it is stands in the control store, so a restart goes on there. What differs is said in its log, counted for
+Prometheus, and shown on the monitor.
+"""
+
+import json
+import os
+import time
+from threading import Event
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx2 import HTTPError
+from prometheus_client import Counter, Gauge
+
+from console.views.live_table import LiveTable
+from console.views.versions import ViewVersions
+from console.wiring import bucket, live_case_table, topics, view_versions
+from infra.services import VERIFIER, metrics_port
+from infra.settings import Settings
+from projections.archive.segments import ArchivedLog
+from projections.logs.log import KafkaLog
+from projections.logs.worker import Stop, complain, serve_metrics
+from projections.views.verifier import Found, Pace, Verifier, first_of
+from projections.views.worker import group_of
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+CHECKED = Counter("fraudcase_views_checked", "Cases whose stored view was compared with the log")
+DIFFERING = Gauge("fraudcase_views_differing", "Cases that differed, in this round or in the whole one before it")
+ROUNDS = Counter("fraudcase_views_rounds", "Times that all cases were compared")
+LAST_ROUND = Gauge("fraudcase_views_last_full_round_timestamp_seconds", "When the last whole round ended; 0 for never")
+NICE: Final = 15
+ROUND_REST_S: Final = 30.0
+"""Between two rounds at least: a small system is not looked at all the time."""
+STEP_REST_S: Final = 0.5
+RETRY_S: Final = 5.0
+
+
+class Rounds:
+    """One step after the other; those of a round are its shares, and a last one for what the log knows nothing of."""
+
+    def __init__(self, verifier: Verifier, versions: ViewVersions, now_ms: Any) -> None:
+        self._verifier, self._versions, self._now_ms = verifier, versions, now_ms
+        row = versions.check()
+        self.state: dict[str, Any] = {
+            "round": row.round if row else 1,
+            "step": row.step if row else 0,
+            "checked": row.checked if row else 0,
+            "differing": row.differing if row else 0,
+            "found": row.found if row else "[]",
+            "last_round_at_ms": row.last_round_at_ms if row else None,
+            "last_round_checked": row.last_round_checked if row else 0,
+            "last_round_differing": row.last_round_differing if row else 0,
+        }
+        self._tell()
+
+    def step(self, table: LiveTable, written_of: Any) -> bool:
+        """Check the next share; True when that ended a round."""
+        version, now = table.now()
+        shares = self._verifier.shares()
+        step = int(self.state["step"])
+        if step < len(shares):
+            written = written_of(version.number)
+            found = self._verifier.check(shares[step], now, written)
+        else:
+            found = self._verifier.unknown_cases(now)
+        if table.now()[0] != version:
+            return False  # another version went live meanwhile: the step is done again, on that one
+        self._note(found)
+        is_end = step >= len(shares)
+        if is_end:
+            self._end_round()
+        else:
+            self.state["step"] += 1
+        self._versions.save_check(self.state)
+        self._tell()
+        return is_end
+
+    def _note(self, found: Found) -> None:
+        for said in found.said:
+            complain(f"THE STORED VIEW DIFFERS FROM THE LOG: {said}")
+        self.state["checked"] += found.checked
+        self.state["differing"] += found.differing
+        self.state["found"] = json.dumps(first_of([*found.said, *json.loads(self.state["found"])]))
+        CHECKED.inc(found.checked)
+
+    def _end_round(self) -> None:
+        state = self.state
+        state |= {
+            "last_round_at_ms": self._now_ms(),
+            "last_round_checked": state["checked"],
+            "last_round_differing": state["differing"],
+            "round": state["round"] + 1,
+            "step": 0,
+            "checked": 0,
+            "differing": 0,
+        }
+        if not state["last_round_differing"]:
+            state["found"] = "[]"
+        ROUNDS.inc()
+
+    def _tell(self) -> None:
+        DIFFERING.set(max(self.state["differing"], self.state["last_round_differing"]))
+        LAST_ROUND.set((self.state["last_round_at_ms"] or 0) / 1000)
+
+
+def written_by(bootstrap: str, topic: str, group: str) -> dict[int, int]:
+    """Up to where a version's worker has committed what it wrote, by partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    try:
+        numbers = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        marks = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=10)
+        return {mark.partition: max(0, mark.offset) for mark in marks}
+    finally:
+        consumer.close()
+
+
+def source_of(settings: Settings, topic: str) -> tuple[KafkaLog | ArchivedLog, Decoder]:
+    """Kafka as long as it has the log from its start, else the archive."""
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "fraudcase-reader"})
+    try:
+        numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        lows = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[0] for number in numbers]
+    finally:
+        consumer.close()
+    if any(lows):
+        archive = ArchivedLog(bucket(settings))
+        return archive, Decoder(archive.schema_text)
+    return KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    settings, stop, ended = Settings(), Stop(), Event()
+    os.nice(NICE)
+    topic, table, versions = topics(settings).cases_events, live_case_table(settings), view_versions(settings)
+
+    def wait(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not stop.is_set and (left := until - time.monotonic()) > 0:
+            ended.wait(min(0.2, left))
+
+    serve_metrics(metrics_port(settings, VERIFIER))
+    pace, rounds = Pace(wait), None
+    while not stop.is_set:
+        try:
+            if rounds is None:
+                log, decoder = source_of(settings, topic)
+                verifier = Verifier(log, topic, decoder, pace.rest)
+                rounds = Rounds(verifier, versions, lambda: time.time_ns() // 1_000_000)
+            is_end = rounds.step(
+                table, lambda version: written_by(settings.kafka_bootstrap, topic, group_of(topic, version))
+            )
+            wait(ROUND_REST_S if is_end else STEP_REST_S)
+        except (BotoCoreError, ClientError, HTTPError, KafkaException, OSError, SchemaRegistryError) as error:
+            complain(f"not verified, trying again: {error}")
+            rounds = None
+            wait(RETRY_S)
+
+
+if __name__ == "__main__":
+    main()

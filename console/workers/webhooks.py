@@ -1,0 +1,78 @@
+"""cases.events to the webhooks: reads as one of a consumer group, notes what is to be sent, then sends it."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from confluent_kafka import Consumer
+
+from console.webhooks.sender import send
+from console.webhooks.store import Webhooks, console_key
+from console.wiring import topics
+from infra.services import WEBHOOKS, metrics_port
+from infra.settings import Settings
+from migrations.models import WebhookDeliveryRow, WebhookRow
+from migrations.store import connect
+from projections.logs.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics, take
+from schemas.codec import Decoder
+from schemas.registry import Registry
+
+SENDERS, AT_ONCE, MAX_BATCH = 8, 64, 500
+POLL_S = 0.5
+
+
+class Sender:
+    """Sends what is due, several at once."""
+
+    def __init__(self, webhooks: Webhooks, *, may_be_private: bool) -> None:
+        self._webhooks = webhooks
+        self._may_be_private = may_be_private
+        self._pool = ThreadPoolExecutor(SENDERS)
+
+    def run_once(self) -> int:
+        """Send what is due now; returns how many were tried."""
+        due = self._webhooks.due(AT_ONCE)
+        list(self._pool.map(lambda pair: self._send(*pair), due))
+        return len(due)
+
+    def _send(self, delivery: WebhookDeliveryRow, webhook: WebhookRow) -> None:
+        secret, body = self._webhooks.secret(webhook), delivery.body.encode()
+        error = send(webhook.url, secret, delivery.delivery_id, body, may_be_private=self._may_be_private)
+        self._webhooks.tried(delivery, error)
+        WRITTEN.labels(WEBHOOKS, "delivered" if error is None else "failed").inc()
+
+
+def webhooks_of(settings: Settings) -> Webhooks:
+    """The webhooks of a system."""
+    key = console_key(settings.home / f"{settings.prefix}console.key")
+    return Webhooks(connect(settings.control_database), key, lambda: time.time_ns() // 1_000_000)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    settings, stop = Settings(), Stop()
+    topic = topics(settings).cases_events
+    webhooks = webhooks_of(settings)
+    decoder = Decoder(stop.patiently(Registry(settings.registry_url).schema_text))
+    sender = Sender(webhooks, may_be_private=settings.webhooks_may_be_private)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "group.id": f"{topic}-{WEBHOOKS}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([topic])
+    serve_metrics(metrics_port(settings, WEBHOOKS))
+    while not stop.is_set:
+        records = take(consumer, POLL_S, MAX_BATCH)
+        if records:
+            webhooks.take_in([(event, record) for record in records for event, _ in decoded(decoder, [record])])
+            consumer.commit(asynchronous=True)
+            EVENTS.labels(WEBHOOKS, topic).inc(len(records))
+        sender.run_once()
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()

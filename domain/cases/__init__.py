@@ -1,0 +1,1 @@
+"""What flags and commands result in: cases and their events."""

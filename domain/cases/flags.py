@@ -1,0 +1,243 @@
+"""What flags and ticks of the clock lead to in the cases of an account."""
+
+from typing import Final
+
+from domain.cases.events import CaseEscalated, CaseEvent, CaseOpened, CaseWoken, RiskLinked, RiskRevised
+from domain.cases.state import SLA_MS, AccountCases, Case, after, flags_change, opened
+from domain.currencies import DECIMALS
+from domain.engines import Engine
+from domain.record_types import ClockTicked, EntityFlagged, Flag, RiskRestated, case_id
+
+ESCALATE_AT_SCORE: Final = 900
+ESCALATE_AT_FLAGS: Final = 5
+ESCALATE_AT_VALUE_MAJOR: Final = 10_000
+"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
+
+
+def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent]:
+    """A flag opens or joins a case. A restatement is told to every case that knows the flag, closed ones too.
+
+    A flag that had been withdrawn and stands again opens or joins a case unless it is in an open one: what was
+    decided on the closed case was decided without it.
+    """
+    events: list[CaseEvent] = []
+    if isinstance(record, RiskRestated):
+        holders = [case for case in (*state.cases.values(), *state.closed) if case.knows(record.flag_id)]
+        revised = [(case, _revised(case, record, engine)) for case in holders]
+        events += [event for _, event in revised]
+        if holders and (record.rules_before or any(case.is_open for case in holders)):
+            if engine.weighs_restatements:
+                events += _weighed(state.account_id, revised, record)
+            return events
+    if not record.reasons:
+        return events
+    case = state.open_for(record.typology)
+    if case is None:
+        first = _open(state, record)
+        return [*events, first, *_escalated_by(record, state.account_id, opened(None, first))]
+    link = _link(state.account_id, case, record)
+    if case.escalated and case.work.snoozed_until_ms is None:
+        return [*events, link]
+    return [*events, link, *_roused(state.account_id, after(case, link), record)]
+
+
+def _weighed(account_id: str, revised: list[tuple[Case, RiskRevised]], record: RiskRestated) -> list[CaseEvent]:
+    """What a restatement leads to beside being told: nothing unless the flag weighs more than before."""
+    before = record.score_before if record.rules_before else 0
+    if not record.reasons or record.score <= before:
+        return []
+    events: list[CaseEvent] = []
+    for case, event in revised:
+        if case.is_open:
+            events += _roused(account_id, after(case, event), record)
+    return events
+
+
+def _roused(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
+    """What it means for a case that a flag has come, or weighs more: it sleeps no longer, and may need more eyes."""
+    woken = _woken(account_id, case, record)
+    for event in woken:
+        case = after(case, event)
+    return [*woken, *_escalated_by(record, account_id, case)]
+
+
+def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
+    """Cases whose snoozing is over, and cases whose deadline is: a snoozed one is not escalated while it sleeps."""
+    events: list[CaseEvent] = []
+    for case in state.cases.values():
+        until = case.work.snoozed_until_ms
+        if until is not None:
+            if tick.now_ms < until:
+                continue
+            woken = _wake(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
+            events.append(woken)
+            case = after(case, woken)
+        if not case.escalated and tick.now_ms >= _deadline_ms(case):
+            detail = f"open for {SLA_MS // 3_600_000} h"
+            events.append(escalated(state.account_id, case, "sla", detail, tick.tick_id, tick.now_ms))
+    return events
+
+
+def due_ms(state: AccountCases) -> int | None:
+    """From what time on a tick leads to something here; None as long as nothing else happens."""
+    due: int | None = None
+    for case in state.cases.values():
+        at_ms = case.work.snoozed_until_ms
+        if at_ms is None:
+            if case.escalated:
+                continue
+            at_ms = _deadline_ms(case)
+        if due is None or at_ms < due:
+            due = at_ms
+    return due
+
+
+def _deadline_ms(case: Case) -> int:
+    return (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
+
+
+def _revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevised:
+    return RiskRevised(
+        account_id=record.account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        flag_id=record.flag_id,
+        transaction_id=record.transaction_id,
+        score_before=record.score_before if record.rules_before else 0,
+        score=record.score if record.reasons else 0,
+        rules=_rules(record),
+        cause_transaction_id=record.cause_transaction_id,
+        event_time=record.event_time,
+        flags_change=flags_change(case, record.flag_id, bool(record.reasons)) if engine.counts_for_the_case else None,
+    )
+
+
+def _rules(record: Flag) -> tuple[str, ...]:
+    reasons = record.reasons
+    return (reasons[0].rule,) if len(reasons) == 1 else tuple([reason.rule for reason in reasons])
+
+
+def _open(state: AccountCases, record: Flag) -> CaseOpened:
+    previous = state.previous.get(record.typology)
+    payment = None if isinstance(record, EntityFlagged) else record  # an entity's flag says less of its payment
+    return CaseOpened(
+        account_id=state.account_id,
+        case_id=case_id(record.typology, record.flag_id, previous),
+        sequence=1,
+        typology=record.typology,
+        flag_id=record.flag_id,
+        transaction_id=record.transaction_id,
+        event_time=record.event_time,
+        amount_minor=record.amount_minor,
+        currency=record.currency,
+        score=record.score,
+        rules=_rules(record),
+        opened_at_ms=record.event_time,
+        content_digest=record.content_digest,
+        merchant_id=record.merchant_id,
+        terminal_id=record.terminal_id,
+        device_id=record.device_id,
+        card_id=record.card_id,
+        previous_case_id=previous,
+        payment_method=payment.payment_method if payment else None,
+        channel=payment.channel if payment else None,
+        country=payment.country if payment else None,
+        latitude=payment.latitude if payment else None,
+        longitude=payment.longitude if payment else None,
+        reasons=record.reasons,
+    )
+
+
+def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
+    payment = None if isinstance(record, EntityFlagged) else record  # an entity's flag says less of its payment
+    return RiskLinked(
+        account_id,
+        case.case_id,
+        case.sequence + 1,
+        record.flag_id,
+        record.transaction_id,
+        record.event_time,
+        record.amount_minor,
+        record.currency,
+        record.score,
+        _rules(record),
+        record.content_digest,
+        record.merchant_id,
+        record.terminal_id,
+        record.device_id,
+        record.card_id,
+        payment.payment_method if payment else None,
+        payment.channel if payment else None,
+        payment.country if payment else None,
+        payment.latitude if payment else None,
+        payment.longitude if payment else None,
+        record.reasons,
+    )
+
+
+def _woken(account_id: str, case: Case, record: Flag) -> list[CaseWoken]:
+    """A new flag ends the snoozing: at its payment's time, or when the snoozing began if that payment came late."""
+    if case.work.snoozed_until_ms is None:
+        return []
+    at_ms = max(record.event_time, case.work.snoozed_at_ms or 0)
+    return [_wake(account_id, case, "flag", record.flag_id, at_ms)]
+
+
+def _wake(account_id: str, case: Case, trigger: str, cause_id: str, at_ms: int) -> CaseWoken:
+    return CaseWoken(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        trigger=trigger,
+        cause_id=cause_id,
+        actor=None,
+        woken_at_ms=at_ms,
+    )
+
+
+def _escalated_by(record: Flag, account_id: str, case: Case) -> list[CaseEscalated]:
+    if case.escalated:
+        return []
+    if record.score >= ESCALATE_AT_SCORE:
+        trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
+    else:
+        trigger, detail = weight(case)
+    if not trigger:
+        return []
+    return [escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
+
+
+def weight(case: Case) -> tuple[str, str]:
+    """What of a case's flags needs more eyes, if any of it does: the trigger, and the detail."""
+    if case.flags >= ESCALATE_AT_FLAGS:
+        return "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
+    value, currency = largest_value_major(case)
+    if value >= ESCALATE_AT_VALUE_MAJOR:
+        return "value", f"{value} {currency} flagged, from {ESCALATE_AT_VALUE_MAJOR}"
+    return "", ""
+
+
+def largest_value_major(case: Case) -> tuple[int, str]:
+    """The largest flagged amount of a case in whole units, and its currency: amounts are not converted."""
+    value, currency = 0, ""
+    for each, amount_minor in case.value_minor.items():
+        major = amount_minor // 10 ** DECIMALS[each]
+        if major > value or not currency:
+            value, currency = major, each
+    return value, currency
+
+
+def escalated(
+    account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
+) -> CaseEscalated:
+    """More eyes are needed."""
+    return CaseEscalated(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        trigger=trigger,
+        detail=detail,
+        cause_id=cause_id,
+        actor=actor,
+        escalated_at_ms=at_ms,
+    )

@@ -1,0 +1,544 @@
+"""The cases of one account: what is true of them after each event. What leads to events is decided beside this.
+
+`case_flags.py` decides on flags and ticks, `case_answers.py` on commands; `case_fold.py` folds the inbox.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from domain.cases.commands import Amount, MergedFlag
+from domain.cases.events import (
+    AbsorptionRefused,
+    CaseAbsorbed,
+    CaseAssigned,
+    CaseClosed,
+    CaseEscalated,
+    CaseEvent,
+    CaseLinked,
+    CaseMerged,
+    CaseOpened,
+    CaseParted,
+    CaseReleased,
+    CaseReopened,
+    CaseSnoozed,
+    CaseUnlinked,
+    CaseUnmerged,
+    CaseWoken,
+    ClosingRefused,
+    ClosingRequested,
+    ClosingWithdrawn,
+    CommandRejected,
+    DeedEvent,
+    FlaggedPayment,
+    LaterEvent,
+    NoteAdded,
+    ReopeningRefused,
+    ReopeningRequested,
+    ReopeningWithdrawn,
+    RiskLinked,
+    RiskRevised,
+    WorkEvent,
+    command_answered,
+)
+from domain.record import Record
+from domain.record import replace as changed
+
+SLA_MS: Final = 4 * 3_600_000
+"""A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
+MAX_LINKED: Final = 1_000
+"""Flags that a case remembers. Of more, the earliest are forgotten: a restatement links them anew, and closing the
+case as confirmed fraud puts no label on them."""
+MAX_CLOSED: Final = 20
+"""Closed and merged cases that an account remembers, together with at most MAX_LINKED flags, to tell them of
+restatements and to reopen or unmerge them. A restated flag of an older one, if it stands, opens or joins a case like
+a new flag."""
+MAX_ANSWERED: Final = 100
+MAX_RECENT: Final = 50
+"""Events of a case whose kind is remembered, to tell the authors of stale commands what they missed."""
+MAX_NOTES: Final = 1_000
+MAX_ATTACHMENTS: Final = 100
+MAX_LINKS: Final = 100
+MAX_ABSORBED: Final = 20
+"""What one case may have of these."""
+
+
+class BrokenLog(Exception):
+    """An event that cannot follow what came before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a second person is to agree to: a closing, or a reopening, which has no disposition."""
+
+    actor: str
+    reason: str
+    disposition: str | None = None
+    typology: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedInto:
+    """The case that this one is now part of."""
+
+    account_id: str
+    case_id: str
+    merge_id: str
+
+
+class LinkedFlag(Record, frozen=True):
+    """A flag of a case, and its payment with all that a label on it needs.
+
+    `score` is 0 for a flag that no longer stands. `account_id` is given where the flag came with a case that was merged
+    into this one. A flag that was linked before there were labels has no content digest and no merchant.
+    """
+
+    score: int
+    transaction_id: str
+    content_digest: str | None
+    event_time: int
+    merchant_id: str | None
+    terminal_id: str | None
+    device_id: str | None
+    card_id: str | None
+    account_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absorbed:
+    """What another case brought along: kept apart, so that it can leave with it."""
+
+    account_id: str
+    merge_id: str
+    standing: int
+    value_minor: dict[str, int]
+    linked: dict[str, LinkedFlag]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What people did with a case: apart from its flags, which come far more often."""
+
+    is_touched: bool = False
+    assignee: str | None = None
+    snoozed_at_ms: int | None = None
+    snoozed_until_ms: int | None = None
+    request: Request | None = None
+    merged_into: MergedInto | None = None
+    absorbed: dict[str, Absorbed] = field(default_factory=dict)
+    """By case id."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Accounts of the other cases, by case id."""
+    notes: int = 0
+    attachments: int = 0
+    sla_from_ms: int | None = None
+    """From when the deadline counts, where not from the opening."""
+
+
+UNTOUCHED: Final = Work()
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """What decisions need to know of a case; everything to be read is in the view.
+
+    Decisions only read it; its fold changes it in place, by `evolve` alone.
+    """
+
+    case_id: str
+    typology: str
+    sequence: int
+    opened_at_ms: int
+    escalated: bool
+    flags: int
+    """Flags that stand, those of absorbed cases too."""
+    value_minor: dict[str, int]
+    linked: dict[str, LinkedFlag]
+    """By flag id, oldest first."""
+    disposition: str | None = None
+    """What the case turned out to be; None while it is open."""
+    recent: list[str] = field(default_factory=list)
+    """Kinds of the last events."""
+    work: Work = UNTOUCHED
+
+    @property
+    def is_open(self) -> bool:
+        """Neither closed nor part of another case."""
+        return self.disposition is None and self.work.merged_into is None
+
+    def knows(self, flag_id: str) -> bool:
+        """Whether the flag is linked to this case, or to one that is part of it."""
+        return any(flag_id in linked for linked in _held(self))
+
+
+@dataclass(slots=True, kw_only=True)
+class AccountCases:
+    """The open cases of an account by typology, its last closed ones, and how far its flags and commands are read.
+
+    Decisions only read it; its fold changes it in place, by `evolve` and as it reads on.
+    """
+
+    account_id: str
+    risk_sequence: int = 0
+    cases: dict[str, Case] = field(default_factory=dict)
+    answered: list[str] = field(default_factory=list)
+    """The last commands that were answered, so that a redelivered one is answered once."""
+    closed: list[Case] = field(default_factory=list)
+    """Closed and merged cases, oldest first."""
+    previous: dict[str, str] = field(default_factory=dict)
+    """The case of a typology that was closed or merged last."""
+    entity_offsets: dict[str, int] = field(default_factory=dict)
+    """How far flags of entities have been read, by partition of entities.inbound: redelivered ones add nothing."""
+
+    def case(self, case_id: str) -> Case | None:
+        """An open or remembered case by its id."""
+        for case in self.cases.values():
+            if case.case_id == case_id:
+                return case
+        for case in self.closed:
+            if case.case_id == case_id:
+                return case
+        return None
+
+    def open_for(self, typology: str) -> Case | None:
+        """The open case that flags of a typology join: its own, or the one that its last was merged into."""
+        case = self.cases.get(typology)
+        if case is not None or typology not in self.previous:
+            return case
+        case = self.case(self.previous[typology])
+        for _ in range(MAX_CLOSED):  # it may have been merged on
+            if case is None or case.work.merged_into is None or case.work.merged_into.account_id != self.account_id:
+                break
+            case = self.case(case.work.merged_into.case_id)
+        return case if case is not None and case.is_open else None
+
+
+# -- what is true after an event ------------------------------------------------------------------------
+
+
+def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
+    """What is true after an event: the state that was given, changed. Raises BrokenLog where the event cannot follow.
+
+    In place, for the fold that owns the state: a case may have a thousand flags, and nearly every event adds one.
+    """
+    if type(event) is RiskLinked:  # as nearly all are
+        _follow(_known(state, event), event)
+        return state
+    answers = command_answered(event)
+    if answers is not None and answers not in state.answered:
+        state.answered.append(answers)
+        del state.answered[:-MAX_ANSWERED]
+    if isinstance(event, CommandRejected | AbsorptionRefused):
+        return state
+    if isinstance(event, CaseOpened):
+        state.cases[event.typology] = opened(state.cases.get(event.typology), event)
+        return state
+    case = _known(state, event)
+    was_open = case.is_open
+    _follow(case, event)
+    if was_open and not case.is_open:
+        _put_away(state, case)
+    elif case.is_open and not was_open:
+        _open_again(state, case)
+    return state
+
+
+def _known(state: AccountCases, event: LaterEvent) -> Case:
+    case = state.case(event.case_id)
+    if case is None:
+        raise BrokenLog(f"account {state.account_id} has no case {event.case_id}")
+    return case
+
+
+def _put_away(state: AccountCases, case: Case) -> None:
+    """A case leaves the open ones for the closed ones, of which only so many are remembered."""
+    del state.cases[case.typology]
+    state.closed.append(case)
+    del state.closed[:-MAX_CLOSED]
+    while sum(map(flags_remembered, state.closed)) > MAX_LINKED and len(state.closed) > 1:
+        del state.closed[0]
+    state.previous[case.typology] = case.case_id
+
+
+def _open_again(state: AccountCases, case: Case) -> None:
+    if case.typology in state.cases:
+        raise BrokenLog(f"case {case.case_id} opens again while {state.cases[case.typology].case_id} is open")
+    state.closed = [other for other in state.closed if other.case_id != case.case_id]
+    state.cases[case.typology] = case
+
+
+def opened(before: Case | None, event: CaseOpened) -> Case:
+    """The case that an event opens."""
+    if before is not None:
+        raise BrokenLog(f"case {event.case_id} opens while {before.case_id} is open")
+    return Case(
+        case_id=event.case_id,
+        typology=event.typology,
+        sequence=1,
+        opened_at_ms=event.opened_at_ms,
+        escalated=False,
+        flags=1,
+        value_minor={event.currency: event.amount_minor},
+        linked={event.flag_id: _linked(event)},
+        recent=["CaseOpened"],
+    )
+
+
+def after(case: Case, event: LaterEvent) -> Case:
+    """What a case would be after one of its events; the case itself stays as it is."""
+    case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])
+    _follow(case, event)
+    return case
+
+
+def _follow(case: Case, event: LaterEvent) -> None:
+    """Change a case by one of its events. Raises BrokenLog for any but the next."""
+    if event.sequence != case.sequence + 1:
+        raise BrokenLog(f"{type(event).__name__} {event.sequence} cannot follow {case}")
+    if isinstance(event, RiskLinked):  # as nearly all are
+        _link(case, event)
+    else:
+        _change(case, event)
+    case.sequence = event.sequence
+    recent = case.recent
+    recent.append(type(event).__name__)
+    if len(recent) > MAX_RECENT:
+        del recent[0]
+
+
+def _change(case: Case, event: RiskRevised | DeedEvent) -> None:
+    match event:
+        case RiskRevised():
+            _revise(case, event)
+        case CaseEscalated():
+            case.escalated = True
+            if event.actor is not None:
+                case.work = replace(case.work, is_touched=True)
+        case CaseClosed():
+            case.disposition = event.disposition
+            case.work = replace(case.work, request=None, snoozed_at_ms=None, snoozed_until_ms=None)
+        case CaseReopened():
+            case.disposition = None
+            since_ms = event.reopened_at_ms
+            case.work = replace(case.work, is_touched=True, assignee=None, request=None, sla_from_ms=since_ms)
+        case CaseAbsorbed():
+            _absorb(case, event)
+        case CaseParted():
+            _part(case, event)
+        case _:
+            case.work = _worked(case.work, event)
+
+
+def _worked(work: Work, event: WorkEvent) -> Work:
+    match event:
+        case CaseWoken():
+            return replace(work, snoozed_at_ms=None, snoozed_until_ms=None)
+        case CaseAssigned():
+            return replace(work, is_touched=True, assignee=event.assignee)
+        case CaseReleased():
+            return replace(work, is_touched=True, assignee=None)
+        case NoteAdded():
+            attachments = work.attachments + len(event.attachments)
+            return replace(work, is_touched=True, notes=work.notes + 1, attachments=attachments)
+        case CaseSnoozed():
+            until, at = event.until_ms, event.snoozed_at_ms
+            return replace(work, is_touched=True, snoozed_at_ms=at, snoozed_until_ms=until)
+        case ClosingRequested():
+            request = Request(
+                actor=event.actor, reason=event.reason, disposition=event.disposition, typology=event.typology
+            )
+            return replace(work, is_touched=True, request=request, snoozed_at_ms=None, snoozed_until_ms=None)
+        case ReopeningRequested():
+            return replace(work, request=Request(actor=event.actor, reason=event.reason))
+        case ClosingRefused() | ClosingWithdrawn() | ReopeningRefused() | ReopeningWithdrawn():
+            return replace(work, request=None)
+        case CaseMerged():
+            into = MergedInto(account_id=event.into_account_id, case_id=event.into_case_id, merge_id=event.command_id)
+            return replace(work, is_touched=True, merged_into=into, snoozed_at_ms=None, snoozed_until_ms=None)
+        case CaseUnmerged():
+            return replace(work, merged_into=None)
+        case CaseLinked():
+            return replace(work, links={**work.links, event.other_case_id: event.other_account_id})
+        case CaseUnlinked():
+            return replace(work, links={key: at for key, at in work.links.items() if key != event.other_case_id})
+        case _:
+            assert_never(event)
+
+
+def _link(case: Case, event: RiskLinked) -> None:
+    linked, value, currency = case.linked, case.value_minor, event.currency
+    case.flags += 1
+    value[currency] = value.get(currency, 0) + event.amount_minor
+    linked[event.flag_id] = _linked(event)
+    if len(linked) > MAX_LINKED:
+        del linked[next(iter(linked))]
+
+
+def _revise(case: Case, event: RiskRevised) -> None:
+    if event.flag_id in case.linked:
+        case.flags += _more(case.linked, event.flag_id, bool(event.rules))
+        case.linked[event.flag_id] = changed(case.linked[event.flag_id], score=event.score)
+        if event.flags_change is None or not case.work.absorbed:  # the first engines looked no further
+            return
+    absorbed = dict(case.work.absorbed)
+    for key, each in absorbed.items():
+        if event.flag_id in each.linked:
+            more = _more(each.linked, event.flag_id, bool(event.rules))
+            linked = {**each.linked, event.flag_id: changed(each.linked[event.flag_id], score=event.score)}
+            absorbed[key] = replace(each, standing=each.standing + more, linked=linked)
+            case.flags += more
+    case.work = replace(case.work, absorbed=absorbed)
+
+
+def flags_change(case: Case, flag_id: str, stands: bool) -> int:
+    """By how many more flags a case stands once a flag that it knows stands, or no longer does."""
+    return sum(_more(linked, flag_id, stands) for linked in _held(case) if flag_id in linked)
+
+
+def _more(linked: Mapping[str, LinkedFlag], flag_id: str, stands: bool) -> int:
+    return stands - (linked[flag_id].score > 0)
+
+
+def _absorb(case: Case, event: CaseAbsorbed) -> None:
+    brought = Absorbed(
+        account_id=event.from_account_id,
+        merge_id=event.merge_id,
+        standing=event.standing,
+        value_minor={amount.currency: amount.amount_minor for amount in event.amounts},
+        linked={flag.flag_id: _handed_over(flag) for flag in event.flags},
+    )
+    case.flags += event.standing
+    case.value_minor = summed(case.value_minor, brought.value_minor, 1)
+    case.work = replace(case.work, absorbed={**case.work.absorbed, event.from_case_id: brought})
+
+
+def _part(case: Case, event: CaseParted) -> None:
+    left = {key: each for key, each in case.work.absorbed.items() if key != event.from_case_id}
+    amounts = {amount.currency: amount.amount_minor for amount in event.amounts}
+    case.flags -= event.standing
+    case.value_minor = summed(case.value_minor, amounts, -1)
+    case.work = replace(case.work, absorbed=left)
+
+
+# -- parts -----------------------------------------------------------------------------------------------
+
+
+def summed(value_minor: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
+    """Amounts by currency with others added, or taken away; a currency of which nothing is left is left out."""
+    currencies = {**value_minor, **other}
+    total = {currency: value_minor.get(currency, 0) + sign * other.get(currency, 0) for currency in currencies}
+    return {currency: amount for currency, amount in total.items() if amount or sign > 0}
+
+
+def amounts_of(value_minor: Mapping[str, int]) -> tuple[Amount, ...]:
+    """The same as events have it."""
+    return tuple(Amount(currency=currency, amount_minor=amount) for currency, amount in sorted(value_minor.items()))
+
+
+def flags_remembered(case: Case) -> int:
+    """How many flags of a case are remembered, with those of the cases that are part of it."""
+    return sum(map(len, _held(case)))
+
+
+def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
+    """The flags that a case hands over, with those of the cases that are part of it."""
+    return tuple(
+        MergedFlag(
+            flag_id=flag_id,
+            score=flag.score,
+            account_id=payment.account_id or account_id,
+            transaction_id=payment.transaction_id,
+            content_digest=payment.content_digest,
+            event_time=payment.event_time,
+            merchant_id=payment.merchant_id,
+            terminal_id=payment.terminal_id,
+            device_id=payment.device_id,
+            card_id=payment.card_id,
+        )
+        for linked in _held(case)
+        for flag_id, flag in linked.items()
+        if (payment := _payment(flag)) is not None
+    )
+
+
+def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
+    """The payments of a case whose flags stand, with those of the cases that are part of it."""
+    return tuple(
+        payment
+        for linked in _held(case)
+        for flag in linked.values()
+        if flag.score > 0 and (payment := _payment(flag)) is not None
+    )
+
+
+def _held(case: Case) -> Iterator[Mapping[str, LinkedFlag]]:
+    """The flags that a case holds: its own, then those that came with each of the cases that are part of it."""
+    yield case.linked
+    for each in case.work.absorbed.values():
+        yield each.linked
+
+
+def _linked(event: CaseOpened | RiskLinked) -> LinkedFlag:
+    return LinkedFlag(
+        event.score,
+        event.transaction_id,
+        event.content_digest,
+        event.event_time,
+        event.merchant_id,
+        event.terminal_id,
+        event.device_id,
+        event.card_id,
+    )
+
+
+def _handed_over(flag: MergedFlag) -> LinkedFlag:
+    return LinkedFlag(
+        score=flag.score,
+        transaction_id=flag.transaction_id,
+        content_digest=flag.content_digest,
+        event_time=flag.event_time,
+        merchant_id=flag.merchant_id,
+        terminal_id=flag.terminal_id,
+        device_id=flag.device_id,
+        card_id=flag.card_id,
+        account_id=flag.account_id,
+    )
+
+
+def _payment(flag: LinkedFlag) -> FlaggedPayment | None:
+    """The payment that a flag is on; None of a flag from before there were labels."""
+    if flag.content_digest is None or flag.merchant_id is None:
+        return None
+    return FlaggedPayment(
+        transaction_id=flag.transaction_id,
+        content_digest=flag.content_digest,
+        event_time=flag.event_time,
+        merchant_id=flag.merchant_id,
+        terminal_id=flag.terminal_id,
+        device_id=flag.device_id,
+        card_id=flag.card_id,
+        account_id=flag.account_id,
+    )
+
+
+def status_of(
+    *,
+    disposition: str | None,
+    is_merged: bool,
+    is_requested: bool,
+    is_snoozed: bool,
+    assignee: str | None,
+    is_touched: bool,
+) -> str:
+    """How far a case has come, in the one word that queues go by: what holds first of all these."""
+    if is_merged:
+        return "merged"
+    if disposition is not None:
+        return "closed"
+    if is_requested:
+        return "pending_approval"
+    if is_snoozed:
+        return "snoozed"
+    if assignee is not None:
+        return "in_review"
+    return "open" if is_touched else "new"

@@ -1,0 +1,1 @@
+"""What payments result in: rules, histories, labels and flags."""

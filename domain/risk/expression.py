@@ -1,0 +1,571 @@
+"""A small typed language for rules: text becomes a tree, the tree is checked, and what is sound becomes closures.
+
+Integers, truth values and texts; nothing is called that was not named in the scope, and nothing is evaluated as
+Python. Arithmetic is exact, `//` and `%` round down, and by zero they give 0. The grammar, loosest first:
+
+    either     = both {"or" both}
+    both       = negation {"and" negation}
+    negation   = "not" negation | comparison
+    comparison = sum [("<" | "<=" | ">" | ">=" | "==" | "!=") sum | ["not"] "in" NAME]
+    sum        = term {("+" | "-") term}
+    term       = unary {("*" | "//" | "%") unary}
+    unary      = "-" unary | atom
+    atom       = INTEGER | TEXT | "true" | "false" | NAME | NAME "(" [either {"," either}] ")" | "(" either ")"
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from domain.risk.history import History
+
+MAX_LENGTH: Final = 2_000
+MAX_NODES: Final = 400
+MAX_DEPTH: Final = 40
+"""How deep a tree may be: every operator, function, sign and bracket on the way down counts."""
+MAX_INTEGER: Final = 10**15
+"""The largest integer that may be written: that of `domain.payment.MAX_AMOUNT_MINOR`."""
+
+_KEYWORDS: Final = {"and", "or", "not", "in", "true", "false"}
+_TOKEN: Final = re.compile(
+    r"""(?P<space>[ \t\r\n]+)
+      | (?P<integer>[0-9][0-9_]*)
+      | (?P<name>[A-Za-z_][A-Za-z_0-9]*)
+      | (?P<text>"[^"\n]*"|'[^'\n]*')
+      | (?P<sign><=|>=|==|!=|//|[-+*%<>(),])""",
+    re.VERBOSE,
+)
+
+
+_QUOTE: Final = "end a text with the quote that it began with, on the same line"
+_CURES: Final = {
+    "=": "compare with ==",
+    "/": "divide with //, which rounds down: there are no fractions",
+    ".": "there are no fractions: amounts are in minor units",
+    "&": "write and",
+    "|": "write or",
+    "!": "write not, or != to compare",
+    '"': _QUOTE,
+    "'": _QUOTE,
+}
+_SPLIT: Final = "make it two rules"
+
+
+class BadExpression(ValueError):
+    """An expression that means nothing; the message says where, what is wrong, and what would do.
+
+    Columns count from 1.
+    """
+
+    def __init__(self, column: int, problem: str, cure: str) -> None:
+        super().__init__(f"column {column}: {problem}. Cure: {cure}")
+        self.column = column
+
+
+class Kind(StrEnum):
+    """What an expression gives."""
+
+    INTEGER = "an integer"
+    TRUTH = "a truth value"
+    TEXT = "a text"
+
+
+TO_BE: Final = {
+    Kind.INTEGER: "give an integer, as if(condition, 1, 0) does",
+    Kind.TRUTH: "compare it, as in count(account, 50) > 3",
+    Kind.TEXT: "give a text, in quotes or by the name of a feature",
+}
+"""The cures for an expression that gives something else."""
+Evaluate: TypeAlias = Callable[[History, int], Any]
+"""The value for the payment at an index of its account's history."""
+
+
+class Needs(NamedTuple):
+    """How far back an expression looks, in time and in payments; and which labels it asks for, as (key, window)."""
+
+    window_ms: int = 0
+    rows: int = 0
+    confirmed: tuple[tuple[str, int], ...] = ()
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            max(self.window_ms, other.window_ms),
+            max(self.rows, other.rows),
+            tuple(dict.fromkeys(self.confirmed + other.confirmed)),
+        )
+
+
+NO_NEEDS: Final = Needs()
+
+
+class Comparison(NamedTuple):
+    """Two integers compared somewhere in an expression: what `explain` measures distances by."""
+
+    left: str
+    sign: str
+    right: str
+    evaluate_left: Evaluate
+    evaluate_right: Evaluate
+
+
+Trace: TypeAlias = Callable[[History, int], Iterable[int]]
+"""The indexes of the payments that a windowed feature counts."""
+
+
+class Compiled(NamedTuple):
+    """An expression that is sound. `constant` is its value where that depends on nothing."""
+
+    kind: Kind
+    evaluate: Evaluate
+    needs: Needs = NO_NEEDS
+    constant: int | str | bool | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    traces: tuple[Trace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A part of the tree; `start` and `end` are where it stands in the source."""
+
+    start: int
+    end: int
+
+    @property
+    def column(self) -> int:
+        """Where it begins, as people count."""
+        return self.start + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Literal(Node):
+    """An integer, a truth value or a text, as written."""
+
+    value: int | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Node):
+    """A named feature."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Node):
+    """A function and its arguments."""
+
+    name: str
+    arguments: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Node):
+    """Operands joined by one sign, or one operand behind it."""
+
+    sign: str
+    operands: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Membership(Node):
+    """Whether a text is in a list of the pack."""
+
+    item: Node
+    list_name: str
+    negated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What an expression may name. A windowed function checks and compiles its own arguments."""
+
+    features: Mapping[str, Compiled]
+    functions: Mapping[str, Callable[[Call], Compiled]]
+    lists: Mapping[str, Set[str]] = field(default_factory=dict)
+
+
+def compiled(source: str, scope: Scope) -> Compiled:
+    """The closures for an expression. Raises BadExpression."""
+    return _Compiler(source, scope).compile(_parsed(source))
+
+
+# -- text to tree -------------------------------------------------------------------------------------
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+
+
+def _tokens(source: str) -> Iterator[_Token]:
+    position = 0
+    while position < len(source):
+        matched = _TOKEN.match(source, position)
+        if matched is None:
+            character = source[position]
+            cure = _CURES.get(character, "see docs/rules for what can be written")
+            raise BadExpression(position + 1, f"{character!r} cannot be read", cure)
+        if matched.lastgroup != "space":
+            kind = "word" if matched.group() in _KEYWORDS else str(matched.lastgroup)
+            yield _Token(kind, matched.group(), position)
+        position = matched.end()
+    yield _Token("end", "the end", len(source))
+
+
+def _parsed(source: str) -> Node:
+    if len(source) > MAX_LENGTH:
+        raise BadExpression(MAX_LENGTH, f"{len(source)} characters, {MAX_LENGTH} are allowed", _SPLIT)
+    return _Parser(source).parse()
+
+
+class _Parser:
+    """Recursive descent, one method a level of the grammar; nesting is bounded while it is read."""
+
+    def __init__(self, source: str) -> None:
+        self._tokens = list(_tokens(source))
+        self._position = 0
+        self._depth = 0
+
+    def parse(self) -> Node:
+        node = self._either()
+        if self._next.kind != "end":
+            raise self._unexpected("an operator or the end")
+        return node
+
+    @property
+    def _next(self) -> _Token:
+        return self._tokens[self._position]
+
+    @property
+    def _end(self) -> int:
+        before = self._tokens[self._position - 1]
+        return before.start + len(before.text)
+
+    def _take(self, *texts: str) -> str | None:
+        token = self._next
+        if token.kind in ("sign", "word") and token.text in texts:
+            self._position += 1
+            return token.text
+        return None
+
+    def _expect(self, text: str) -> None:
+        if self._take(text) is None:
+            raise self._unexpected(f"{text!r}")
+
+    def _unexpected(self, wanted: str) -> BadExpression:
+        token = self._next
+        found = token.text if token.kind in ("end", "text") else repr(token.text)
+        return BadExpression(token.start + 1, f"found {found}", f"write {wanted}")
+
+    def _descend(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise BadExpression(self._next.start + 1, f"nested deeper than {MAX_DEPTH}", _SPLIT)
+
+    def _joined(self, sign: str, operand: Callable[[], Node]) -> Node:
+        operands = [operand()]
+        while self._take(sign):
+            operands.append(operand())
+        if len(operands) == 1:
+            return operands[0]
+        return Operation(operands[0].start, self._end, sign, tuple(operands))
+
+    def _either(self) -> Node:
+        self._descend()
+        node = self._joined("or", lambda: self._joined("and", self._negation))
+        self._depth -= 1
+        return node
+
+    def _negation(self) -> Node:
+        start = self._next.start
+        if not self._take("not"):
+            return self._comparison()
+        self._descend()
+        operand = self._negation()
+        self._depth -= 1
+        return Operation(start, self._end, "not", (operand,))
+
+    def _comparison(self) -> Node:
+        left = self._sum()
+        sign = self._take(*COMPARISONS)
+        if sign:
+            right = self._sum()
+            left = Operation(left.start, self._end, sign, (left, right))
+            if self._next.text in COMPARISONS:
+                raise BadExpression(self._next.start + 1, "comparisons do not chain", "write a < b and b < c")
+            return left
+        negated = self._take("not") is not None
+        if negated or self._next.text == "in":
+            self._expect("in")
+            if self._next.kind != "name":
+                raise self._unexpected("the name of a list of the pack")
+            list_name = self._next.text
+            self._position += 1
+            return Membership(left.start, self._end, left, list_name, negated)
+        return left
+
+    def _sum(self) -> Node:
+        return self._chain(("+", "-"), self._term)
+
+    def _term(self) -> Node:
+        return self._chain(("*", "//", "%"), self._unary)
+
+    def _chain(self, signs: tuple[str, ...], operand: Callable[[], Node]) -> Node:
+        node = operand()
+        while sign := self._take(*signs):
+            right = operand()
+            node = Operation(node.start, self._end, sign, (node, right))
+        return node
+
+    def _unary(self) -> Node:
+        start = self._next.start
+        if not self._take("-"):
+            return self._atom()
+        self._descend()
+        operand = self._unary()
+        self._depth -= 1
+        return Operation(start, self._end, "negative", (operand,))
+
+    def _atom(self) -> Node:
+        token = self._next
+        if self._take("("):
+            node = self._either()
+            self._expect(")")
+            return node
+        if self._take("true", "false"):
+            return Literal(token.start, self._end, token.text == "true")
+        if token.kind not in ("integer", "text", "name"):
+            raise self._unexpected("a value")
+        self._position += 1
+        if token.kind == "integer":
+            return Literal(token.start, self._end, _integer(token))
+        if token.kind == "text":
+            return Literal(token.start, self._end, token.text[1:-1])
+        if not self._take("("):
+            return Name(token.start, self._end, token.text)
+        arguments: list[Node] = []
+        while not self._take(")"):
+            if arguments:
+                self._expect(",")
+            arguments.append(self._either())
+        return Call(token.start, self._end, token.text, tuple(arguments))
+
+
+def _integer(token: _Token) -> int:
+    digits = token.text.replace("_", "")
+    if len(digits) > len(str(MAX_INTEGER)) or int(digits) > MAX_INTEGER:
+        raise BadExpression(token.start + 1, f"{token.text[:20]} is too large", f"at most {MAX_INTEGER}")
+    return int(digits)
+
+
+# -- tree to closures ---------------------------------------------------------------------------------
+
+COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+"""What a sign between two values asks."""
+
+
+def _divided(a: int, b: int) -> int:
+    return a // b if b else 0
+
+
+def _remainder(a: int, b: int) -> int:
+    return a % b if b else 0
+
+
+_ARITHMETIC: Final[dict[str, Callable[[int, int], int]]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": _divided, "%": _remainder,
+}  # fmt: skip
+
+
+class _Compiler:
+    """Checks kinds from the leaves up, and makes the closures on the way."""
+
+    def __init__(self, source: str, scope: Scope) -> None:
+        self._source = source
+        self._scope = scope
+        self._nodes = 0
+        self._depth = 0
+
+    def compile(self, node: Node) -> Compiled:
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > MAX_NODES:
+            raise BadExpression(node.column, f"more than {MAX_NODES} parts", _SPLIT)
+        if self._depth > MAX_DEPTH:
+            raise BadExpression(node.column, f"more than {MAX_DEPTH} operators deep", _SPLIT)
+        made = self._compiled(node)
+        self._depth -= 1
+        return made
+
+    def _compiled(self, node: Node) -> Compiled:
+        match node:
+            case Literal(value=value):
+                return constant(value)
+            case Name(name=name):
+                return self._feature(node, name)
+            case Call():
+                return self._call(node)
+            case Membership():
+                return self._membership(node)
+            case Operation(sign="and" | "or"):
+                return self._logic(node)
+            case Operation(sign="not", operands=(operand,)):
+                return _applied(operator.not_, self._of(operand, Kind.TRUTH))
+            case Operation(sign="negative", operands=(operand,)):
+                return _applied(operator.neg, self._of(operand, Kind.INTEGER))
+            case Operation(sign=sign, operands=(left, right)) if sign in COMPARISONS:
+                return self._comparison(sign, left, right)
+            case Operation(sign=sign, operands=(left, right)):
+                a, b = self._of(left, Kind.INTEGER), self._of(right, Kind.INTEGER)
+                return _joined(_ARITHMETIC[sign], a, b, Kind.INTEGER)
+        raise AssertionError(node)  # the parser makes no other node
+
+    def _of(self, node: Node, kind: Kind) -> Compiled:
+        made = self.compile(node)
+        if made.kind is not kind:
+            raise BadExpression(node.column, f"{self._text(node)} is {made.kind}, not {kind}", TO_BE[kind])
+        return made
+
+    def _text(self, node: Node) -> str:
+        return self._source[node.start : node.end]
+
+    def _feature(self, node: Node, name: str) -> Compiled:
+        feature = self._scope.features.get(name)
+        if feature is not None:
+            return feature
+        if name in self._scope.functions:
+            raise BadExpression(node.column, f"{name} is a function", f"write {name}(...)")
+        raise BadExpression(node.column, f"unknown feature {name}", meant(name, self._scope.features))
+
+    def _call(self, node: Call) -> Compiled:
+        windowed = self._scope.functions.get(node.name)
+        if windowed is not None:
+            return windowed(node)
+        if node.name == "if":
+            return self._if(node)
+        if node.name in ("min", "max"):
+            return self._extreme(node)
+        if node.name == "abs":
+            (argument,) = _arguments(node, 1)
+            return _applied(abs, self._of(argument, Kind.INTEGER))
+        names = ["if", "min", "max", "abs", *self._scope.functions]
+        raise BadExpression(node.column, f"unknown function {node.name}", meant(node.name, names))
+
+    def _if(self, node: Call) -> Compiled:
+        condition, then, otherwise = _arguments(node, 3)
+        c, a, b = self._of(condition, Kind.TRUTH), self.compile(then), self.compile(otherwise)
+        if a.kind is not b.kind:
+            raise BadExpression(otherwise.column, f"if gives {a.kind} or {b.kind}", "make both results alike")
+        decide, yes, no = c.evaluate, a.evaluate, b.evaluate
+        return _made_of(
+            a.kind,
+            lambda history, index: yes(history, index) if decide(history, index) else no(history, index),
+            c, a, b,
+        )  # fmt: skip
+
+    def _extreme(self, node: Call) -> Compiled:
+        if len(node.arguments) < 2:
+            raise BadExpression(node.column, f"too few arguments for {node.name}", "give two or more")
+        choose: Callable[[int, int], int] = min if node.name == "min" else max
+        made = self._of(node.arguments[0], Kind.INTEGER)
+        for argument in node.arguments[1:]:
+            made = _joined(choose, made, self._of(argument, Kind.INTEGER), Kind.INTEGER)
+        return made
+
+    def _membership(self, node: Membership) -> Compiled:
+        item = self._of(node.item, Kind.TEXT)
+        members = self._scope.lists.get(node.list_name)
+        if members is None:
+            raise BadExpression(
+                node.end - len(node.list_name) + 1,
+                f"the pack has no list {node.list_name}",
+                meant(node.list_name, self._scope.lists),
+            )
+        read, wanted = item.evaluate, not node.negated
+        return _made_of(Kind.TRUTH, lambda history, index: (read(history, index) in members) is wanted, item)
+
+    def _logic(self, node: Operation) -> Compiled:
+        made = [self._of(operand, Kind.TRUTH) for operand in node.operands]
+        result = made[-1]
+        for before in reversed(made[:-1]):
+            result = _both(before, result) if node.sign == "and" else _either(before, result)
+        return result
+
+    def _comparison(self, sign: str, left: Node, right: Node) -> Compiled:
+        a, b = self.compile(left), self.compile(right)
+        if a.kind is not b.kind:
+            raise BadExpression(right.column, f"{a.kind} cannot be compared with {b.kind}", TO_BE[a.kind])
+        if a.kind is not Kind.INTEGER and sign not in ("==", "!="):
+            raise BadExpression(left.column, "only integers are in order", f"compare {a.kind} by == or !=")
+        made = _joined(COMPARISONS[sign], a, b, Kind.TRUTH)
+        if a.kind is not Kind.INTEGER:
+            return made
+        own = Comparison(self._text(left), sign, self._text(right), a.evaluate, b.evaluate)
+        return made._replace(comparisons=(*made.comparisons, own))
+
+
+def constant(value: int | bool | str) -> Compiled:
+    """The expression that always gives this."""
+    kind = Kind.TEXT if isinstance(value, str) else Kind.TRUTH if isinstance(value, bool) else Kind.INTEGER
+    return Compiled(kind, lambda _history, _index: value, constant=value)
+
+
+def _arguments(node: Call, count: int) -> tuple[Node, ...]:
+    if len(node.arguments) != count:
+        raise BadExpression(node.column, f"{len(node.arguments)} arguments for {node.name}", f"give {count}")
+    return node.arguments
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The cure for a name that is unknown: the one that is nearest to it, or all that there are."""
+    close = get_close_matches(name, known := list(known), n=1)
+    if close:
+        return f"write {close[0]}"
+    return f"write one of {', '.join(known)}" if known else "there is none to be named"
+
+
+def _made_of(kind: Kind, evaluate: Evaluate, *parts: Compiled) -> Compiled:
+    """An expression that needs, compares and counts what its parts do."""
+    needs = NO_NEEDS
+    for part in parts:
+        needs |= part.needs
+    return Compiled(
+        kind,
+        evaluate,
+        needs,
+        comparisons=tuple(each for part in parts for each in part.comparisons),
+        traces=tuple(each for part in parts for each in part.traces),
+    )
+
+
+def _joined(function: Callable[[Any, Any], Any], a: Compiled, b: Compiled, kind: Kind) -> Compiled:
+    left, right, second = a.evaluate, b.evaluate, b.constant
+    if a.constant is not None and second is not None:
+        return constant(function(a.constant, second))
+    if second is not None:  # most comparisons are with a constant: one call less
+        return _made_of(kind, lambda history, index: function(left(history, index), second), a, b)
+    return _made_of(kind, lambda history, index: function(left(history, index), right(history, index)), a, b)
+
+
+def _applied(function: Callable[[Any], Any], a: Compiled) -> Compiled:
+    if a.constant is not None:
+        return constant(function(a.constant))
+    read = a.evaluate
+    return a._replace(evaluate=lambda history, index: function(read(history, index)))
+
+
+def _both(a: Compiled, b: Compiled) -> Compiled:
+    left, right = a.evaluate, b.evaluate
+    return _made_of(Kind.TRUTH, lambda history, index: left(history, index) and right(history, index), a, b)
+
+
+def _either(a: Compiled, b: Compiled) -> Compiled:
+    left, right = a.evaluate, b.evaluate
+    return _made_of(Kind.TRUTH, lambda history, index: left(history, index) or right(history, index), a, b)

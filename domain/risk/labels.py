@@ -1,0 +1,209 @@
+"""What is known of confirmed frauds in one partition: how many a merchant, terminal, device, card or account has had.
+
+Every partition reads every label. The log of labels is bounded in count and in time, oldest first out, and what is kept
+is a function of what was read; so a restored state answers as the one that was never put away.
+"""
+
+import pickle
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from domain.payment import Payment
+from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, Confirmed, Facts, Spec
+from domain.state_pickles import read_pickle
+
+MAX_LABELS: Final = 50_000
+"""Labels kept in a partition: past it, the page that was read first leaves."""
+KEPT_MS: Final = HORIZON_MS + MAX_WINDOW_MS
+"""How long a label is kept behind the newest: nothing that may still be decided looks back farther."""
+MAX_NAMED: Final = 20
+"""Confirmed frauds named as the ground of one reason, the newest; the value counts them all."""
+MAX_ACCOUNTS: Final = 20
+"""Accounts with confirmed frauds that are counted: more say nothing more, and counting has an end."""
+PAGE: Final = 128
+HEAD_KEY: Final = "\x1flabels"
+"""The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
+
+
+MAX_LOOKED_INTO: Final = 100
+"""Labels of which it is asked whether their account was robbed elsewhere: the newest of a window."""
+
+
+class Label(NamedTuple):
+    """A payment that is known to have been a fraud, and what it may cast a shadow on."""
+
+    label_id: str
+    transaction_id: str
+    event_time_ms: int
+    merchant: str
+    terminal: str | None
+    device: str | None
+    card: str | None
+    account: str
+
+
+Entry: TypeAlias = tuple[int, str, str, Label]
+"""A label in an index: the time of its payment, its transaction, its id, and itself."""
+SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
+
+
+_KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], str | None]]]] = {
+    "merchant": (lambda label: label.merchant, lambda payment: payment.merchant_id),
+    "terminal": (lambda label: label.terminal, lambda payment: payment.terminal_id),
+    "device": (lambda label: label.device, lambda payment: payment.device_id),
+    "card": (lambda label: label.card, lambda payment: payment.card_id),
+    "account": (lambda label: label.account, lambda payment: payment.account_id),
+}
+
+
+_CLASSES: Final = {("domain.labels", "Label"): Label, ("domain.risk.labels", "Label"): Label}
+"""The class in the state of labels, by every name that it has had."""
+
+
+class Labels:
+    """The labels of one partition, by what they name, each list in event-time order."""
+
+    def __init__(self, load: Callable[[str], bytes | None]) -> None:
+        self._by_key: dict[str, dict[str, list[Entry]]] = {key: {} for key in _KEYS}
+        self._pages: dict[int, list[Label]] = {}
+        self.known: set[str] = set()
+        """The ids of the labels that are kept; nothing walks through it, so its order decides nothing."""
+        self._newest_ms = -1
+        self._dirty: dict[int, bool] = {}
+        head = load(HEAD_KEY)
+        if head is None:
+            return
+        numbers, newest_ms = read_pickle(head)
+        for number in numbers:
+            self._pages[number] = read_pickle(load(_page_key(number)) or b"", _CLASSES)
+            for label in self._pages[number]:
+                self._index(label)
+        self._newest_ms = newest_ms
+
+    def add(self, label: Label) -> bool:
+        """Know this label from here on; False if it was known."""
+        if label.label_id in self.known:
+            return False
+        number = max(self._pages, default=0)
+        if number not in self._pages or len(self._pages[number]) == PAGE:
+            number += 1
+            self._pages[number] = []
+        self._pages[number].append(label)
+        self._dirty[number] = True
+        self._index(label)
+        self._forget()
+        return True
+
+    def facts(self, payment: Payment, specs: SpecsByKey) -> Facts | None:
+        """What is known now of what a payment touches, for each spec; None if that is nothing.
+
+        A window is closed at both ends, and ends at the payment's event time.
+        """
+        found: Facts | None = None
+        for key, own in specs:
+            base = key.removesuffix(ONLY_HERE)
+            name = _KEYS[base][1](payment)
+            labels = self._by_key[base].get(name) if name else None
+            if labels:
+                found = found or {}
+                if base == key:
+                    _count(labels, payment.event_time_ms, own, found)
+                else:
+                    self._count_only_here(labels, base, payment.event_time_ms, own, found)
+        return found or None
+
+    def _count_only_here(
+        self, labels: list[Entry], key: str, now_ms: int, specs: tuple[Spec, ...], found: Facts
+    ) -> None:
+        read = _KEYS[key][0]
+        here, until = read(labels[0][3]), bisect_right(labels, now_ms, key=_time)
+        for spec in specs:
+            oldest_ms = now_ms - spec[1]
+            first = bisect_left(labels, oldest_ms, 0, until, key=_time)
+            looked_into = labels[max(first, until - MAX_LOOKED_INTO) : until]
+            elsewhere: dict[str, bool] = {}
+            for account in {entry[3].account: None for entry in looked_into}:
+                elsewhere[account] = any(
+                    oldest_ms <= entry[0] <= now_ms and read(entry[3]) != here
+                    for entry in self._by_key["account"].get(account, ())  # a blank account is in no index
+                )
+            _count([entry for entry in looked_into if not elsewhere[entry[3].account]], now_ms, (spec,), found)
+
+    def _index(self, label: Label) -> None:
+        self.known.add(label.label_id)
+        self._newest_ms = max(self._newest_ms, label.event_time_ms)
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label
+        for key, (read, _) in _KEYS.items():
+            name = read(label)
+            if name:
+                insort(self._by_key[key].setdefault(name, []), entry)
+
+    def _forget(self) -> None:
+        """Let the oldest pages go while there are too many labels, or while a page's are all too old."""
+        while len(self._pages) > 1:
+            number = min(self._pages)
+            newest_ms = max(label.event_time_ms for label in self._pages[number])
+            if len(self.known) <= MAX_LABELS and newest_ms >= self._newest_ms - KEPT_MS:
+                return
+            for label in self._pages.pop(number):
+                self._unindex(label)
+            self._dirty[number] = False
+
+    def _unindex(self, label: Label) -> None:
+        self.known.discard(label.label_id)
+        entry = label.event_time_ms, label.transaction_id, label.label_id, label
+        for key, (read, _) in _KEYS.items():
+            name = read(label)
+            if name:
+                labels = self._by_key[key][name]
+                labels.remove(entry)
+                if not labels:
+                    del self._by_key[key][name]
+
+    def take_writes(self) -> dict[str, bytes | None]:
+        """The state entries that changed since the last call; None removes one."""
+        if not self._dirty:
+            return {}
+        writes: dict[str, bytes | None] = {
+            _page_key(number): pickle.dumps(self._pages[number], 5) if is_kept else None
+            for number, is_kept in self._dirty.items()
+        }
+        writes[HEAD_KEY] = pickle.dumps((sorted(self._pages), self._newest_ms), 5)
+        self._dirty = {}
+        return writes
+
+
+def by_key(specs: Iterable[Spec]) -> SpecsByKey:
+    """Specs as `Labels.facts` wants them: each key is looked up once, however many windows there are."""
+    keys: dict[str, dict[Spec, None]] = {}
+    for spec in specs:
+        keys.setdefault(spec[0], {})[spec] = None
+    return tuple((key, tuple(own)) for key, own in keys.items())
+
+
+def _count(labels: list[Entry], now_ms: int, specs: tuple[Spec, ...], found: Facts) -> None:
+    until = bisect_right(labels, now_ms, key=_time)
+    for spec in specs:
+        first = bisect_left(labels, now_ms - spec[1], 0, until, key=_time)
+        if first < until:
+            named = tuple(entry[1] for entry in labels[max(first, until - MAX_NAMED) : until])
+            found[spec] = Confirmed(until - first, labels[until - 1][0], named, _accounts(labels, first, until))
+
+
+def _accounts(labels: list[Entry], first: int, until: int) -> int:
+    """How many accounts are behind the labels of a stretch, up to MAX_ACCOUNTS."""
+    accounts: set[str] = set()
+    for number in range(first, until):
+        accounts.add(labels[number][3].account)
+        if len(accounts) == MAX_ACCOUNTS:
+            break
+    return len(accounts)
+
+
+def _time(entry: Entry) -> int:
+    return entry[0]
+
+
+def _page_key(number: int) -> str:
+    return f"{HEAD_KEY}\x1f{number}"

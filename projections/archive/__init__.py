@@ -1,0 +1,1 @@
+"""The archive: segments, proofs and signed heads of all logs."""

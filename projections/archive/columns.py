@@ -1,0 +1,223 @@
+"""The archive by column, a segment at a time, for replays: no dict and no tuple is made for every record.
+
+The same records as `ArchivedLog` reads one by one, each checked against its own SHA-256 just the same.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import islice, repeat
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from projections.archive.analytics import FOLDER
+from projections.archive.segments import Altered, Bucket, Segment, next_offset, partition_folder, segments
+from projections.logs.log import Batch
+
+_NEEDED = [
+    "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers", "schema_id", "schema_sha256",
+    "stored_at", "sha256",
+]  # fmt: skip
+_SCORED = (
+    "offset", "account_id", "transaction_id", "content_digest", "event_time", "amount_minor", "currency",
+    "merchant_id", "payment_method", "channel", "country", "score", "rules", "pack_id",
+)  # fmt: skip
+_DUPLICATE = _SCORED[:4]
+_MISSING = (-1).to_bytes(8, "big", signed=True)
+Rows = list[tuple[Any, ...]]
+Answers = tuple[int, Rows, Rows]
+"""A partition of payments.inbound, and its answers: decisions, and duplicates, each row with its offset first."""
+
+
+class ArchiveColumns:
+    """The logs of one system in its bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._schema_sha256: dict[int, str] = {}
+        self._unknown: set[int] = set()
+        self._not_searched: Iterator[tuple[Segment, str, int]] | None = None
+        self.altered: list[Altered] = []
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The offset after the last archived record, by partition."""
+        return self._ends(f"log/{topic}/")
+
+    def answer_ends(self, _: str) -> dict[int, int]:
+        """The same of the answers of the risk job, which stand in the analytics table."""
+        return self._ends(FOLDER)
+
+    def _ends(self, folder: str) -> dict[int, int]:
+        numbers = self._partitions(folder)
+        return {number: next_offset(self._bucket, f"{folder}partition={number:03d}/") for number in numbers}
+
+    def _partitions(self, folder: str) -> list[int]:
+        names = {key.removeprefix(folder).partition("/")[0] for key in self._bucket.keys(folder)}
+        return sorted(int(name.removeprefix("partition=")) for name in names)
+
+    def _segments(self, topics: Sequence[str]) -> Iterator[tuple[Segment, str, int]]:
+        """Every segment with its topic and partition, of each partition the newest first."""
+        for topic in topics:
+            for partition in self._partitions(f"log/{topic}/"):
+                for segment in reversed(segments(self._bucket, partition_folder(topic, partition))):
+                    yield segment, topic, partition
+
+    def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
+        """The offset of the first record that is later than a time, None where there is none."""
+        for segment in segments(self._bucket, partition_folder(topic, partition)):
+            table = self._read(segment, topic, partition, ["offset", "timestamp_ms"])
+            if table is None:
+                continue
+            for offset, at_ms in zip(table["offset"].to_pylist(), table["timestamp_ms"].to_pylist(), strict=True):
+                if at_ms > until_ms:
+                    return int(offset)
+        return None
+
+    def batches(self, topic: str, partition: int, until: int) -> Iterator[Batch]:
+        """The records of a partition from its start up to an offset; what is not as written goes to `altered`."""
+        for segment in segments(self._bucket, partition_folder(topic, partition)):
+            if segment.first_offset >= until:
+                return
+            table = self._read(segment, topic, partition, _NEEDED)
+            if table is None:
+                continue
+            self._learn_schemas(table)
+            offsets, values = table["offset"].to_pylist(), self._values(table)
+            self._check(table, topic, partition, values)
+            kept = sum(offset < until for offset in offsets)
+            yield Batch(offsets[:kept], table["timestamp_ms"].to_pylist()[:kept], values[:kept])
+
+    def of_key(self, topic: str, partition: int, key: bytes, until_ms: int) -> Iterator[Batch]:
+        """The records of a key in a partition up to a time, a segment at a time, the newest first; often none in it.
+
+        Records that are not as written are left out, and go to `altered`.
+        """
+        found = segments(self._bucket, partition_folder(topic, partition))
+        begun = bisect_right(found, until_ms, key=lambda segment: self._begins_ms(segment, topic, partition))
+        for segment in reversed(found[:begun]):
+            table = self._read(segment, topic, partition, _NEEDED)
+            if table is None:
+                continue
+            self._learn_schemas(table)
+            wanted = [
+                own == key and at_ms <= until_ms
+                for own, at_ms in zip(table["key"].to_pylist(), table["timestamp_ms"].to_pylist(), strict=True)
+            ]
+            table = table.filter(pa.array(wanted, pa.bool_()))
+            values, before = self._values(table), len(self.altered)
+            self._check(table, topic, partition, values)
+            bad = {each.offset for each in self.altered[before:]}
+            rows = zip(table["offset"].to_pylist(), table["timestamp_ms"].to_pylist(), values, strict=True)
+            good = [row for row in rows if row[0] not in bad]
+            yield Batch(*(list(column) for column in zip(*good, strict=True))) if good else Batch([], [], [])
+
+    def _begins_ms(self, segment: Segment, topic: str, partition: int) -> int:
+        """The time of the first record of a segment; of one that cannot be read, that is before all."""
+        table = self._read(segment, topic, partition, ["timestamp_ms"])
+        return int(table["timestamp_ms"][0].as_py()) if table is not None and len(table) else -1
+
+    def _read(self, segment: Segment, topic: str, partition: int, columns: Sequence[str]) -> pa.Table | None:
+        try:
+            body = BytesIO(self._bucket.get(segment.key) or b"")
+            return pq.read_table(body, columns=list(columns)).combine_chunks().unify_dictionaries()
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            detail = f"segment {segment.key} cannot be read: {error}"
+            self.altered.append(Altered(topic, partition, None, detail))
+            return None
+
+    def _learn_schemas(self, table: pa.Table) -> None:
+        for number, sha256 in set(zip(table["schema_id"].to_pylist(), table["schema_sha256"].to_pylist(), strict=True)):
+            if number is not None and sha256 is not None:
+                self._schema_sha256[number] = sha256
+            elif number is not None:
+                self._unknown.add(number & 0xFFFFFFFF)
+
+    def _values(self, table: pa.Table) -> list[bytes | None]:
+        values: list[bytes | None] = table["value"].to_pylist()
+        if table["stored_at"].null_count < len(table):
+            for number, stored_at in enumerate(table["stored_at"].to_pylist()):
+                if stored_at is not None:
+                    values[number] = self._bucket.get(stored_at)
+        return values
+
+    def _check(self, table: pa.Table, topic: str, partition: int, values: list[bytes | None]) -> None:
+        """Name the records that are not as written, by what `record_sha256` hashes of each."""
+        names = ("topic", "partition", "offset", "timestamp_ms", "key", "sha256")
+        columns = (table[name].to_pylist() for name in names)
+        for found_topic, number, offset, at_ms, key, stored, value, headers in zip(
+            *columns, values, _headers(table), strict=True
+        ):
+            made = _sha256(found_topic, number, offset, at_ms, key, value, headers)
+            if made != stored or found_topic != topic or number != partition:
+                detail = f"the record at {found_topic} partition {number} offset {offset} was altered"
+                self.altered.append(Altered(topic, partition, offset, detail))
+
+    def schema_text(self, schema_id: int) -> str | None:
+        """The writer's schema of an id, from beside the segments; None if the registry knew none when it was read."""
+        sha256 = self._schema_sha256.get(schema_id)
+        text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
+        if text is None:
+            return None
+        if hashlib.sha256(text).hexdigest() != sha256:
+            self.altered.append(Altered("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
+        return text.decode()
+
+    def find_schema(self, topics: Sequence[str], schema_id: int) -> str | None:
+        """The same before any record was read. Raises LookupError for an id that no archived record has.
+
+        Each segment is searched once, however many ids are looked for.
+        """
+        if self._not_searched is None:
+            self._not_searched = self._segments(topics)
+        while schema_id not in self._schema_sha256 and (place := next(self._not_searched, None)) is not None:
+            table = self._read(place[0], place[1], place[2], ["schema_id", "schema_sha256"])
+            if table is not None:
+                self._learn_schemas(table)
+        if schema_id not in self._schema_sha256 and schema_id not in self._unknown:
+            raise LookupError(f"no record of the archive has schema {schema_id}")
+        return self.schema_text(schema_id)
+
+    def answers(self, _: str, partition: int, __: int) -> Iterator[Answers]:
+        """What stands in a partition of the analytics table, an object at a time."""
+        for segment in segments(self._bucket, f"{FOLDER}partition={partition:03d}/"):
+            table = self._read(segment, FOLDER, partition, [*_SCORED, "partition", "is_duplicate"])
+            if table is None:
+                continue
+            times = table["event_time"].cast(pa.int64())
+            table = table.set_column(table.column_names.index("event_time"), "event_time", times)
+            for number in sorted(set(table["partition"].to_pylist())):
+                chosen = [where == number for where in table["partition"].to_pylist()]
+                of_one = table.filter(pa.array(chosen)) if not all(chosen) else table
+                twice = of_one["is_duplicate"]
+                fresh = pa.array([not each for each in twice.to_pylist()])
+                yield number, _rows(of_one.filter(fresh), _SCORED), _rows(of_one.filter(twice), _DUPLICATE)
+
+
+def _rows(table: pa.Table, names: Sequence[str]) -> Rows:
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+def _headers(table: pa.Table) -> Iterator[list[bytes]]:
+    """Of each record, what its headers hash as: a name and a value for each."""
+    column = table["headers"].combine_chunks() if len(table) else None
+    if column is None or column.null_count == len(column):
+        return repeat([], len(table))
+    flat, lengths = column.flatten(), column.value_lengths().fill_null(0).to_pylist()
+    names, contents = flat.field("name").to_pylist(), flat.field("value").to_pylist()
+    pieces = iter([_piece(part) for pair in zip((n.encode() for n in names), contents, strict=True) for part in pair])
+    return (list(islice(pieces, 2 * length)) for length in lengths)
+
+
+def _piece(part: bytes | None) -> bytes:
+    return _MISSING if part is None else len(part).to_bytes(8, "big") + part
+
+
+def _sha256(
+    topic: str, partition: int, offset: int, at_ms: int, key: bytes | None, value: bytes | None, headers: list[bytes]
+) -> bytes:
+    numbers = f"{partition} {offset} {at_ms}".encode()
+    pieces = [_piece(topic.encode()), _piece(numbers), _piece(key), _piece(value), *headers]
+    return hashlib.sha256(b"".join(pieces)).digest()

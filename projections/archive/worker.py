@@ -1,0 +1,296 @@
+"""All logs to the archive, and risk.scored to the analytics table: one worker, a position per partition, kept in S3."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import Gauge
+
+from projections.archive.analytics import AnalyticsWriter
+from projections.archive.case_counts import CaseCounts
+from projections.archive.heads import BadHead, Contradiction, HeadWriter
+from projections.archive.record_leaf import FIELDS, Cut, Shape, cut, record_salt, shape_of
+from projections.archive.segments import (
+    Bucket,
+    Described,
+    Retention,
+    mark_of,
+    partition_folder,
+    segments,
+    stored_identities,
+    write_segment,
+)
+from projections.archive.signing import Signer, load
+from projections.archive.stores import StoreOptions, s3_client
+from projections.logs.log import KafkaLog, LogRecord
+from projections.logs.worker import EVENTS, WRITTEN, Stop, complain, parser, serve_metrics
+from schemas.codec import Decoder
+from schemas.registry import Registry
+from schemas.topics import Topics
+
+NAME = "archive"
+MAX_SEGMENT_RECORDS = 20_000
+MAX_SEGMENT_BYTES = 32 << 20
+IDLE_POLLS = 10
+MAX_WAITING_POLLS = 250
+"""A segment is written when it is full; or when its partition has been quiet, or it has waited, for so many polls."""
+HEAD_POLLS = 15
+"""A head is signed every so many polls, if there is anything new."""
+POLL_S, GATHERS_MS = 0.2, 200
+KEY_VARIABLE = "FRAUDCASE_AUDIT_KEY"
+UNSIGNED = Gauge("fraudcase_audit_unsigned", "1 where the archive contradicts its last head, so that none is signed")
+
+
+class Sink(Protocol):
+    """What becomes of one partition's records."""
+
+    @property
+    def position(self) -> int:
+        """The offset of the first record that is not stored yet."""
+
+    def write(self, records: list[LogRecord]) -> None:
+        """Store the records; again after a failure, to the same effect."""
+
+
+class Describer:
+    """Reads of each record what the archive notes beside it, and keeps the writers' schemas there.
+
+    With a key for salts, parts of the records can be withheld from a proof.
+    """
+
+    def __init__(self, bucket: Bucket, schema_text: Callable[[int], str | None], salt_key: bytes | None = None) -> None:
+        self._bucket, self._schema_text, self._salt_key = bucket, schema_text, salt_key
+        self._known: dict[int, tuple[str, str | None, Shape | None]] = {}
+
+    def describe(self, record: LogRecord) -> Described:
+        """Its type, its schema, its parts, and for a case event its place on the case's timeline."""
+        value = record.value
+        salt = None if self._salt_key is None else record_salt(self._salt_key, record)
+        if value is None or len(value) < 5 or value[0] != 0:
+            return Described(cut(value, None), salt)
+        schema_id = int.from_bytes(value[1:5], "big", signed=True)
+        known = self._known.get(schema_id) or self._schema(schema_id)
+        if known is None:
+            return Described(cut(value, None), salt, schema_id=schema_id)
+        sha256, name, shape = known
+        parted = cut(value, shape)
+        identity = _identity(parted) if record.topic.endswith("cases.events") else None
+        return Described(parted, salt, name, schema_id, sha256, identity)
+
+    def _schema(self, schema_id: int) -> tuple[str, str | None, Shape | None] | None:
+        text = self._schema_text(schema_id) if schema_id >= 0 else None
+        if text is None:
+            return None
+        sha256, shape = hashlib.sha256(text.encode()).hexdigest(), shape_of(text)
+        self._bucket.put_new(f"schemas/{sha256}.avsc", text.encode())
+        self._known[schema_id] = sha256, None if shape is None else shape.name, shape
+        return self._known[schema_id]
+
+
+def _identity(parted: Cut) -> str | None:
+    if parted.form != FIELDS:
+        return None
+    case_id, sequence, command_id = parted.wanted
+    if case_id is None or (sequence is None and command_id is None):
+        return None
+    return f"{case_id}/answer/{command_id}" if sequence is None else f"{case_id}/{sequence}"
+
+
+class ArchiveWriter:
+    """One partition of a log."""
+
+    def __init__(self, bucket: Bucket, topic: str, partition: int, describer: Describer) -> None:
+        self._bucket, self._describer = bucket, describer
+        self.topic, self.partition = topic, partition
+        self._folder = partition_folder(topic, partition)
+        self._stored: dict[str, bytes] = {}
+        self.cases: CaseCounts | None = CaseCounts() if topic.endswith("cases.events") else None
+        self._recall()
+
+    def _recall(self) -> None:
+        """What the archive has, from the archive: how far it reaches, and which case events are in it."""
+        self.mark = mark_of(self._bucket, self._folder)
+        self.position = self.mark.last_offset + 1
+        if self.cases is None:
+            return
+        self.cases = CaseCounts()
+        for segment in segments(self._bucket, self._folder):
+            if segment.first_offset <= self.mark.last_offset:
+                identities = stored_identities(self._bucket, segment)
+                self._stored.update(identities)
+                self.cases.extend(identity for identity, _ in identities)
+
+    def write(self, records: list[LogRecord]) -> None:
+        """Store records as one segment, without the case events that are in the archive already."""
+        fresh = [record for record in records if record.offset >= self.position]
+        if not fresh:
+            return
+        kept, notes = [], []
+        seen: dict[str, bytes] = {}
+        for record in fresh:
+            described = self._describer.describe(record)
+            identity = described.identity
+            if identity is not None:
+                content = hashlib.sha256(record.value or b"").digest()
+                if content == seen.get(identity, self._stored.get(identity)):
+                    continue
+                seen[identity] = content
+            kept.append(record)
+            notes.append(described)
+        if not kept:
+            self.position = fresh[-1].offset + 1
+            return
+        after = write_segment(self._bucket, kept, notes, self.mark, fresh[-1].offset)
+        if after is None:  # an earlier attempt came through after all, or another worker did it
+            self._recall()
+            self.write(fresh)
+            return
+        self.mark, self.position = after, fresh[-1].offset + 1
+        self._stored.update(seen)
+        if self.cases is not None:
+            self.cases.extend(each.identity for each in notes if each.identity is not None)
+
+
+class Buffer:
+    """Records of one partition on their way into a segment."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.records: list[LogRecord] = []
+        self._bytes = 0
+        self._quiet_polls = 0
+        self._waiting_polls = 0
+
+    def add(self, records: list[LogRecord]) -> None:
+        """Take in what a poll brought, perhaps nothing."""
+        self.records += records
+        self._bytes += sum(len(record.value or b"") for record in records)
+        self._quiet_polls = 0 if records else self._quiet_polls + 1
+        self._waiting_polls += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to write now."""
+        if not self.records:
+            return False
+        is_full = len(self.records) >= MAX_SEGMENT_RECORDS or self._bytes >= MAX_SEGMENT_BYTES
+        return is_full or self._quiet_polls >= IDLE_POLLS or self._waiting_polls >= MAX_WAITING_POLLS
+
+    def write(self) -> None:
+        """Store everything, in segments of at most MAX_SEGMENT_RECORDS."""
+        while self.records:
+            self.sink.write(self.records[:MAX_SEGMENT_RECORDS])
+            del self.records[:MAX_SEGMENT_RECORDS]
+        self._bytes = self._quiet_polls = self._waiting_polls = 0
+
+
+def buffers_of(
+    bucket: Bucket, topics: Topics, log: KafkaLog, lookup: Callable[[int], str | None], salt_key: bytes | None
+) -> dict[tuple[str, int], Buffer]:
+    """A buffer with its sink for every partition of every log."""
+    describer, decoder = Describer(bucket, lookup, salt_key), Decoder(lookup)
+    archived = (*topics.archived_logs, topics.quarantine)
+    buffers: dict[tuple[str, int], Buffer] = {
+        (topic, number): Buffer(ArchiveWriter(bucket, topic, number, describer))
+        for topic in archived
+        for number in log.ends(topic)
+    }
+    for number in log.ends(topics.risk_scored):
+        buffers[topics.risk_scored, number] = Buffer(AnalyticsWriter(bucket, number, decoder))
+    return buffers
+
+
+class Signing:
+    """A head over everything that is stored, every HEAD_POLLS polls; none any more where the archive contradicts them.
+
+    The archive itself goes on: what is in Kafka alone would be lost with Kafka's retention.
+    """
+
+    def __init__(self, bucket: Bucket, signer: Signer | None, writers: list[ArchiveWriter], kept: Path | None) -> None:
+        self._kept = kept
+        self._heads: HeadWriter | None = None
+        self._polls = 0
+        if signer is None:
+            complain("no audit key (FRAUDCASE_AUDIT_KEY): no heads are signed")
+            return
+        try:
+            seen = kept.read_bytes() if kept is not None and kept.exists() else None
+            self._heads = HeadWriter(bucket, signer, writers, seen)
+        except (Contradiction, BadHead) as error:
+            self._stop(error)
+
+    def is_due(self) -> bool:
+        """Whether to sign, asked once a poll."""
+        self._polls += 1
+        return self._heads is not None and self._polls >= HEAD_POLLS
+
+    def sign(self) -> None:
+        """Sign a head, if there is anything new."""
+        self._polls = 0
+        try:
+            head = None if self._heads is None else self._heads.write()
+        except Contradiction as error:
+            self._stop(error)
+            return
+        if head is not None:
+            WRITTEN.labels(NAME, "heads").inc()
+            if self._kept is not None:
+                self._kept.parent.mkdir(parents=True, exist_ok=True)
+                made = self._kept.with_suffix(".new")
+                made.write_bytes(head.body)
+                made.replace(self._kept)
+
+    def _stop(self, error: Exception) -> None:
+        UNSIGNED.set(1)
+        complain(f"NO HEAD IS SIGNED ANY MORE: {error}. Look: fraudcase audit verify")
+        self._heads = None
+
+
+def main() -> None:
+    """Run until told to stop; what is buffered then is written first."""
+    options = parser()
+    options.add_argument("--s3-url", help="default: AWS's own")
+    options.add_argument("--bucket", required=True)
+    options.add_argument(
+        "--last-head", type=Path, help="where the last head that was signed is kept, outside the bucket"
+    )
+    options.add_argument("--lock-mode", choices=("GOVERNANCE", "COMPLIANCE"), default="GOVERNANCE")
+    options.add_argument(
+        "--lock-days", type=int, default=0, help="where the bucket has Object Lock; 0: its own default"
+    )
+    known = options.parse_args()
+    stop = Stop()
+    bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, known.topics.prefix)
+    if known.lock_days and bucket.has_lock():
+        bucket = bucket.locking(Retention(mode=known.lock_mode, days=known.lock_days, now=lambda: datetime.now(UTC)))
+    log = KafkaLog(known.bootstrap)
+    given = os.environ.get(KEY_VARIABLE)
+    signer = load(given) if given else None
+    lookup = stop.patiently(Registry(known.registry).schema_text)
+    buffers = buffers_of(bucket, known.topics, log, lookup, None if signer is None else signer.salt_key)
+    writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
+    signing = Signing(bucket, signer, writers, known.last_head)
+    follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()}, GATHERS_MS)
+    serve_metrics(known.metrics_port)
+    while not stop.is_set:
+        arrived: dict[tuple[str, int], list[LogRecord]] = {place: [] for place in buffers}
+        for record in follower.poll(POLL_S):
+            arrived[record.topic, record.partition].append(record)
+        for place, buffer in buffers.items():
+            buffer.add(arrived[place])
+            EVENTS.labels(NAME, place[0]).inc(len(arrived[place]))
+            if buffer.is_due and stop.persist(buffer.write):
+                WRITTEN.labels(NAME, "segments").inc()
+        if signing.is_due():
+            stop.persist(signing.sign)
+    for buffer in buffers.values():
+        buffer.write()
+    signing.sign()
+    follower.close()
+
+
+if __name__ == "__main__":
+    main()

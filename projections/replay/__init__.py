@@ -1,0 +1,1 @@
+"""Replaying recorded logs and comparing what results."""

@@ -1,0 +1,140 @@
+"""The certificate of a replay: what the logs lead to, in one root digest, and whether what was recorded follows.
+
+`root` is a function of the logs alone: not of where they were read from, of how many processes read them, nor of the
+machine. Whatever was delivered again leaves it as it is; docs/replay.md says what each part is.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Final
+
+from domain.digest import canonical_json
+from projections.replay.replay import Difference, Ends, Replayed, encoded_digest, in_order
+from schemas.catalog import all_schemas
+from schemas.topics import Topics
+
+FORMAT: Final = 1
+
+
+def certificate(
+    replayed: Replayed, topics: Topics, until_ms: int | None, beside: Iterable[Difference]
+) -> dict[str, Any]:
+    """The certificate as plain data; `beside` is what differs outside the logs: the stored case views."""
+    derived, comparison = replayed.derived, replayed.comparison
+    history = derived.history
+    counts = {
+        "payments": history.payments,
+        "duplicates": history.duplicates,
+        "quarantined": history.quarantined,
+        "flags": history.flags,
+        "entity_flags": history.entity_flags,
+        "cases_opened": history.opened,
+        "cases_escalated": history.escalated,
+        "case_events": history.case_events,
+        "views": derived.views,
+    }
+    digests = {
+        "inbound": derived.inbound,
+        "decisions": derived.decisions,
+        "history": history.digest.hexdigest(),
+        "views": encoded_digest(derived.encoded),
+    }
+    differences = in_order(topics, [*replayed.altered, *comparison.differences, *beside])
+    first = differences[0] if differences else comparison.first_missing
+    return {
+        "format": FORMAT,
+        "root": hashlib.sha256(canonical_json({"format": FORMAT, "digests": digests, "counts": counts})).hexdigest(),
+        "records": derived.records,
+        "matches_live": not differences and not comparison.missing,
+        "first_difference": None if first is None else _described(first, topics),
+        "differences": len(differences),
+        "missing": comparison.missing,
+        "until": until_ms,
+        "log_ranges": _ranges(replayed.ranges, topics),
+        "schemas": _schemas(replayed.schemas),
+        "rule_packs": derived.packs,
+        "engine": {"version": version("fraudcase"), "domain_sha256": source_digest()},
+        "counts": counts,
+        "digests": digests,
+    }
+
+
+def failed(reason: str, altered: Iterable[str], until_ms: int | None) -> dict[str, Any]:
+    """The certificate of logs that nothing can be derived from, because records are missing."""
+    details = [*dict.fromkeys(altered), reason]
+    return {
+        "format": FORMAT,
+        "root": None,
+        "records": 0,
+        "matches_live": False,
+        "first_difference": {"detail": details[0]},
+        "differences": len(details),
+        "missing": 0,
+        "until": until_ms,
+        "engine": {"version": version("fraudcase"), "domain_sha256": source_digest()},
+    }
+
+
+def source_digest() -> str:
+    """Return the SHA-256 over the source of `domain/`, file by file in the order of their paths, with LF line ends."""
+    total = hashlib.sha256()
+    for name, text in sorted(_sources(files("domain"), "")):
+        for piece in (name.encode(), text.replace(b"\r\n", b"\n")):
+            total.update(len(piece).to_bytes(8, "big") + piece)
+    return total.hexdigest()
+
+
+def _sources(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _sources(entry, f"{path}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield path + entry.name, entry.read_bytes()
+
+
+def _described(difference: Difference, topics: Topics) -> dict[str, Any]:
+    recorded, derived = _event(difference.recorded), _event(difference.derived)
+    payment = (recorded or derived or {}).get("transaction_id")
+    return {
+        "topic": difference.topic.removeprefix(topics.prefix),
+        "partition": difference.partition,
+        "offset": difference.offset,
+        "account": difference.account_id,
+        "transaction_id": payment,
+        "place": list(difference.place),
+        "recorded": recorded,
+        "derived": derived,
+        "detail": difference.text,
+    }
+
+
+def _event(encoded: bytes | None) -> dict[str, Any] | None:
+    event: dict[str, Any] | None = None if encoded is None else json.loads(encoded)
+    return event
+
+
+def _ranges(ends: Ends, topics: Topics) -> dict[str, dict[str, list[int]]]:
+    """From the first offset to the one after the last; partitions without records are left out."""
+    return {
+        topic.removeprefix(topics.prefix): {str(partition): [0, end] for partition, end in sorted(found.items()) if end}
+        for topic, found in ends.items()
+    }
+
+
+def _schemas(met: dict[str, str]) -> list[dict[str, Any]]:
+    """Each writer's schema by the SHA-256 of its canonical JSON; the version is ours, if it is one of ours."""
+    ours = {_fingerprint(schema.text): schema.version for schema in all_schemas()}
+    found = {_fingerprint(text): name for text, name in met.items()}
+    named = [(name, ours.get(sha256), sha256) for sha256, name in found.items()]
+    return [
+        {"record": name, "version": number, "sha256": sha256}
+        for name, number, sha256 in sorted(named, key=lambda each: (each[0], each[1] or 0, each[2]))
+    ]
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(canonical_json(json.loads(text))).hexdigest()

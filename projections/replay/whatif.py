@@ -1,0 +1,398 @@
+"""What other rules would have done: history is folded twice side by side, by the recorded rules and by others.
+
+Both sides leave out what analysts did: other rules lead to other cases, to which nobody's commands belong. Labels and
+ticks of the clock stand in the logs whoever decides, and replay on both sides. docs/whatif.md says how records are
+ordered and where other rules come into force.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from domain.cases.fold import CaseFold
+from domain.payment import Payment, Refusal, admit_row
+from domain.record_types import (
+    CaseEscalated,
+    CaseOpened,
+    ClockTicked,
+    EntityPayment,
+    Flag,
+    FraudConfirmed,
+    RiskFlagged,
+    RiskLinked,
+    RiskOutput,
+    RiskRevised,
+    RiskScored,
+    RulesActivated,
+    SequencedCaseEvent,
+)
+from domain.risk.entity_fold import EntityFold
+from domain.risk.fold import ActivePack, Conflict, RiskFold
+from domain.risk.packs import RulePack
+from projections.logs.log import LogRecord
+from projections.replay.replay import Gap, Log
+from schemas.codec import Decoder, Unreadable
+from schemas.topics import Topics
+
+PAYMENTS, INBOX = 0, 1
+"""Kinds of records, in the order in which those of one moment are read."""
+EVERY: Final = 2_000
+"""Records between two words on how far it is."""
+BY: Final = "what-if"
+Identity: TypeAlias = tuple[str, str, str]
+"""Account, transaction, content digest."""
+Placed: TypeAlias = tuple[int, int, int, int, LogRecord]
+"""A record with its place in the order: the log's time there, kind, partition, offset."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how many records of how many were read."""
+
+
+class Stretch(NamedTuple):
+    """What is asked about: payments dated from one time until before another one; None is open."""
+
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    def begins_with(self, at_ms: int) -> bool:
+        """Whether a payment of this date is in the stretch or after it."""
+        return self.from_ms is None or at_ms >= self.from_ms
+
+    def is_over(self, at_ms: int) -> bool:
+        """Whether a payment of this date comes after the stretch."""
+        return self.to_ms is not None and at_ms >= self.to_ms
+
+
+class Told(NamedTuple):
+    """An event of a case, and the log's time when it became known."""
+
+    event: SequencedCaseEvent
+    known_at_ms: int
+
+
+class Sum(NamedTuple):
+    """An amount of money."""
+
+    amount_minor: int
+    currency: str
+
+
+@dataclass(slots=True)
+class CaseTrace:
+    """What became of one case on one side."""
+
+    case_id: str
+    account_id: str
+    typology: str
+    opened_at_ms: int
+    known_at_ms: int
+    is_new: bool
+    """Whether it was opened within the stretch."""
+    told: list[Told] = field(default_factory=list)
+    payments: dict[Identity, Sum] = field(default_factory=dict)
+    """The payments of its flags, those that were withdrawn too."""
+    escalation: CaseEscalated | None = None
+    is_moved: bool = False
+    """Whether anything happened to it within the stretch."""
+
+    def value_minor(self) -> dict[str, int]:
+        """What its payments add up to, by currency."""
+        totals: dict[str, int] = {}
+        for each in self.payments.values():
+            totals[each.currency] = totals.get(each.currency, 0) + each.amount_minor
+        return totals
+
+
+class Flagged(NamedTuple):
+    """A payment that was flagged within the stretch, once however many flags it got."""
+
+    event_time_ms: int
+    sum: Sum
+
+
+@dataclass(slots=True)
+class Side:
+    """One way in which history may go: its folds, and what they said."""
+
+    risk: dict[int, RiskFold]
+    cases: dict[int, CaseFold]
+    entities: EntityFold = field(default_factory=lambda: EntityFold(0))
+    sent: int = 0
+    """Payments that went to entities: their places in this side's own log of them."""
+    traces: dict[str, CaseTrace] = field(default_factory=dict)
+    flagged: dict[Identity, Flagged] = field(default_factory=dict)
+    flags: int = 0
+    """Flags raised within the stretch."""
+
+    @classmethod
+    def of(cls, partitions: list[int]) -> "Side":
+        """A side on which nothing has happened yet."""
+        return cls({number: RiskFold(number) for number in partitions}, {number: CaseFold() for number in partitions})
+
+    def activate(self, partition: int, record: RulesActivated) -> None:
+        """Decide a partition by a pack from here on; entities are told too, since its payments will come there."""
+        self.risk[partition].activate(record)
+        self.entities.activate(record)
+
+    def flags_of(self, partition: int, payment: Payment, offset: int) -> tuple[list[Flag], bool]:
+        """The flags that a payment leads to, its own first, and whether it was decided at all."""
+        outputs: list[RiskOutput | Conflict] | Refusal = self.risk[partition].step(payment, offset)
+        if isinstance(outputs, Refusal):
+            return [], False
+        flags: list[Flag] = []
+        is_decided = False
+        sent: list[EntityPayment] = []
+        for output in outputs:
+            if isinstance(output, RiskScored):
+                is_decided = True
+            elif isinstance(output, EntityPayment):
+                sent.append(output)
+            elif isinstance(output, Flag):
+                flags.append(output)
+        for each in sent:
+            found = self.entities.step(each, self.sent)
+            self.sent += 1
+            flags += () if isinstance(found, Refusal) else found
+        return flags, is_decided
+
+    def note(self, told: list[Told], *, is_inside: bool) -> None:
+        """Take in events of cases."""
+        for each in told:
+            event = each.event
+            if isinstance(event, CaseOpened):
+                self.traces[event.case_id] = CaseTrace(
+                    event.case_id, event.account_id, event.typology, event.opened_at_ms, each.known_at_ms, is_inside
+                )
+            trace = self.traces[event.case_id]
+            trace.told.append(each)
+            trace.is_moved = trace.is_moved or is_inside
+            if isinstance(event, CaseOpened | RiskLinked):
+                identity = event.account_id, event.transaction_id, event.content_digest or ""
+                trace.payments[identity] = Sum(event.amount_minor, event.currency)
+            elif isinstance(event, CaseEscalated):
+                trace.escalation = event
+
+    def count(self, flags: list[Flag]) -> None:
+        """Take in flags of the stretch; a restatement that withdraws one, or says it again, is no new alert."""
+        for flag in flags:
+            if isinstance(flag, RiskFlagged) or (flag.reasons and not getattr(flag, "rules_before", ())):
+                self.flags += 1
+                identity = flag.account_id, flag.transaction_id, flag.content_digest
+                self.flagged.setdefault(identity, Flagged(flag.event_time, Sum(flag.amount_minor, flag.currency)))
+
+
+@dataclass(slots=True)
+class Fraud:
+    """A payment that a label says was fraud."""
+
+    identity: Identity
+    event_time_ms: int
+    sum: Sum
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Both ways, side by side."""
+
+    pack: RulePack
+    stretch: Stretch
+    recorded: Side
+    other: Side
+    recorded_packs: dict[str, RulePack] = field(default_factory=dict)
+    """What decided within the stretch when it was live, in the order of its first payment."""
+    frauds: list[Fraud] = field(default_factory=list)
+    """Labelled payments of the stretch."""
+    records: int = 0
+    payments: int = 0
+    """Payments that were decided within the stretch."""
+    refused: int = 0
+    """Payments of the stretch that could not be decided, on either side."""
+    labels: int = 0
+    unplaced_labels: int = 0
+    """Labels whose payment is not in the log, or was let go of before the label came."""
+    ticks: int = 0
+    first_ms: int | None = None
+    last_ms: int | None = None
+    """The dates of the first and the last payment that were decided."""
+
+
+def whatif(
+    log: Log, topics: Topics, decoder: Decoder, pack: RulePack, stretch: Stretch, seen: Progress = lambda *_: None
+) -> Outcome:
+    """Replay the logs by the recorded rules and by a pack at once. Raises Gap where records are missing.
+
+    The decoder gives a Transaction as the tuple of `payment.FIELDS`.
+    """
+    ends = {PAYMENTS: log.ends(topics.payments_inbound), INBOX: log.ends(topics.cases_inbox)}
+    total = sum(end for each in ends.values() for end in each.values())
+    replay = _Replay(decoder, pack, stretch, sorted(ends[PAYMENTS]))
+    sources = [
+        _placed(log, topic, kind, partition, end)
+        for kind, topic in ((PAYMENTS, topics.payments_inbound), (INBOX, topics.cases_inbox))
+        for partition, end in ends[kind].items()
+    ]
+    outcome = replay.outcome
+    for log_ms, kind, partition, _, record in merge(*sources):
+        if kind == PAYMENTS:
+            replay.read_payments(log_ms, partition, record)
+        else:
+            replay.read_inbox(log_ms, partition, record)
+        outcome.records += 1
+        if outcome.records % EVERY == 0:
+            seen(outcome.records, total)
+    outcome.unplaced_labels = len(replay.waiting)
+    seen(outcome.records, total)
+    return outcome
+
+
+def _placed(log: Log, topic: str, kind: int, partition: int, end: int) -> Iterator[Placed]:
+    """The records of a partition, each at the time that its log has reached: the largest Kafka timestamp up to it."""
+    expected = log_ms = 0
+    for record in log.read(topic, partition, end):
+        if record.offset != expected:
+            raise Gap(f"{topic} partition {partition}: offset {record.offset} follows {expected - 1}")
+        expected += 1
+        log_ms = max(log_ms, record.timestamp_ms)
+        yield log_ms, kind, partition, record.offset, record
+    if expected != end:
+        raise Gap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
+
+
+class _Replay:
+    """The one pass over the records."""
+
+    def __init__(self, decoder: Decoder, pack: RulePack, stretch: Stretch, partitions: list[int]) -> None:
+        self._decoder, self._stretch = decoder, stretch
+        self._activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by=BY)
+        self.outcome = Outcome(pack, stretch, Side.of(partitions), Side.of(partitions))
+        self._sides = (self.outcome.recorded, self.outcome.other)
+        self._inside: set[int] = set()
+        """Partitions in which the stretch has begun: from there on the other side decides by the pack."""
+        self._known: set[str] = set()
+        self.waiting: dict[tuple[str, str, int], None] = {}
+        """Labels whose payment has not come yet."""
+
+    def read_payments(self, log_ms: int, partition: int, record: LogRecord) -> None:
+        """A record of payments.inbound."""
+        try:
+            name, data = self._decoder.decode(record.value)
+            if name == "Transaction":
+                admitted = admit_row(data, record.timestamp_ms)
+                self._payment(log_ms, partition, record.offset, admitted)
+            elif name == "RulesActivated":
+                self._rules(partition, record, data)
+            else:
+                self._other(name, data, partition, record)
+        except (Unreadable, KeyError, TypeError):
+            self.outcome.refused += 1  # the risk job has quarantined it
+
+    def _payment(self, log_ms: int, partition: int, offset: int, payment: Payment | Refusal) -> None:
+        if isinstance(payment, Refusal):
+            self.outcome.refused += partition in self._inside
+            return
+        if self._stretch.is_over(payment.event_time_ms):
+            return
+        recorded, other = self._sides
+        active = recorded.risk[partition].active
+        if partition not in self._inside and active is not None and self._stretch.begins_with(payment.event_time_ms):
+            self._inside.add(partition)
+            other.activate(partition, self._activation)
+        is_inside = partition in self._inside
+        flags, is_decided = recorded.flags_of(partition, payment, offset)
+        others, _ = other.flags_of(partition, payment, offset)
+        if is_inside:
+            self._decided(payment, active, is_decided=is_decided)
+            recorded.count(flags)
+            other.count(others)
+        if self.waiting and (payment.account_id, payment.transaction_id, payment.event_time_ms) in self.waiting:
+            del self.waiting[payment.account_id, payment.transaction_id, payment.event_time_ms]
+            self._fraud(payment)
+        if flags or others:
+            same = flags == others
+            told = _told(recorded.cases[partition], flags, log_ms)
+            recorded.note(told, is_inside=is_inside)
+            others_told = _told(other.cases[partition], others, log_ms)
+            other.note(told if same and others_told == told else others_told, is_inside=is_inside)
+
+    def _decided(self, payment: Payment, active: ActivePack | None, *, is_decided: bool) -> None:
+        outcome = self.outcome
+        if not is_decided or active is None:
+            return
+        outcome.payments += 1
+        if active.pack_id not in outcome.recorded_packs:
+            outcome.recorded_packs[active.pack_id] = active.pack
+        if self._stretch.begins_with(payment.event_time_ms):
+            at_ms = payment.event_time_ms
+            outcome.first_ms = at_ms if outcome.first_ms is None else min(outcome.first_ms, at_ms)
+            outcome.last_ms = at_ms if outcome.last_ms is None else max(outcome.last_ms, at_ms)
+
+    def _rules(self, partition: int, record: LogRecord, data: dict[str, Any]) -> None:
+        """An activation of the log; who only looks on decides nothing, and is left out on both sides."""
+        if data.get("mode", "active") != "active":
+            return
+        recorded, other = self._sides
+        for side in (recorded,) if partition in self._inside else (recorded, other):
+            if not isinstance(side.risk[partition].read("RulesActivated", data, record.offset, None), Refusal):
+                side.entities.read("RulesActivated", data, record.offset)
+
+    def _other(self, name: str, data: dict[str, Any], partition: int, record: LogRecord) -> None:
+        for side in self._sides:
+            side.risk[partition].read(name, data, record.offset, record.timestamp_ms)
+        if name != "FraudConfirmed":
+            return
+        label = FraudConfirmed(**data)
+        if label.label_id in self._known:
+            return  # each partition has it
+        self._known.add(label.label_id)
+        self.outcome.labels += 1
+        if self._stretch.is_over(label.event_time):
+            return
+        for fold in self.outcome.recorded.risk.values():
+            payment = fold.paid(label.account_id, label.transaction_id, label.event_time)
+            if payment is not None:
+                self._fraud(payment)
+                return
+        self.waiting[label.account_id, label.transaction_id, label.event_time] = None
+
+    def _fraud(self, payment: Payment) -> None:
+        if self._stretch.begins_with(payment.event_time_ms):
+            identity = payment.account_id, payment.transaction_id, payment.digest.hex()
+            total = Sum(payment.amount_minor, payment.currency)
+            self.outcome.frauds.append(Fraud(identity, payment.event_time_ms, total))
+
+    def read_inbox(self, log_ms: int, partition: int, record: LogRecord) -> None:
+        """A record of cases.inbox: only the clock's ticks replay; flags are derived, commands are left out."""
+        try:
+            if not record.value or self._decoder.name_of(record.value) != "ClockTicked":
+                return
+            tick = ClockTicked(**self._decoder.decode(record.value)[1])
+        except (Unreadable, TypeError):
+            return
+        if self._stretch.is_over(tick.now_ms) or partition not in self.outcome.recorded.cases:
+            return
+        self.outcome.ticks += 1
+        is_inside = partition in self._inside
+        for side in self._sides:
+            events = side.cases[partition].step(tick)
+            side.note([Told(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)],
+                      is_inside=is_inside)  # fmt: skip
+
+
+def _told(fold: CaseFold, flags: list[Flag], log_ms: int) -> list[Told]:
+    told: list[Told] = []
+    for flag in flags:
+        events = fold.step(flag)
+        assert not isinstance(events, Refusal), events  # this side has numbered its flags itself
+        told += [Told(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)]
+    return told
+
+
+def standing_flags(trace: CaseTrace) -> int:
+    """Flags of a case that no late payment has withdrawn."""
+    standing: dict[str, bool] = {}
+    for event, _ in trace.told:
+        if isinstance(event, CaseOpened | RiskLinked):
+            standing[event.flag_id] = True
+        elif isinstance(event, RiskRevised):
+            standing[event.flag_id] = bool(event.rules)
+    return sum(standing.values())

@@ -1,0 +1,1 @@
+"""Case views: folding case events into what the console reads."""

@@ -1,0 +1,1 @@
+"""Reference jobs that benchmarks compare ours with."""

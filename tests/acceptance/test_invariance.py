@@ -1,0 +1,216 @@
+"""How the jobs run changes nothing of what they decide: one recorded input, one digest, whatever happens on the way.
+
+Each system has a prefix of its own on the stack of the tests, and gets the same bytes, in the same order, with the same
+Kafka timestamps. The clock ticks from a file, at two places of the log that are defined by what stands before them: all
+flags of the payments so far. (Flags of different accounts, and ticks, meet in a partition as they arrive. The order of
+accounts decides nothing; where a tick stands does.)
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from console.cli.app import app
+from console.history.replay import replay
+from console.payments.intake import Answers, Place
+from console.system import lifecycle as system
+from console.waiting import Stalled
+from console.wiring import topics
+from generator.traffic import Traffic, TrafficOptions
+from infra import stack
+from infra.flink_cluster import cluster, taskmanager_name
+from infra.parts import Part, read_json
+from infra.services import CASE_JOB, CASE_VIEWS, FLINK_JOBS, RISK_JOB, job_name, service_name, services
+from infra.settings import Settings
+from schemas.codec import Encoder
+from schemas.registry import Registry
+from tests.conftest import PORTS, command_line
+
+pytestmark = pytest.mark.acceptance
+PAYMENTS = 5_000
+HOUR_MS = 3_600_000
+PATIENCE_S = 120.0
+CHUNK = 100
+"""Records between two looks at what is answered."""
+BESIDE = {name: PORTS[name] + 100 for name in ("flink_port", "metrics_port")} | {"flink_cluster_port": 20600}
+"""Ports of the systems here; one runs at a time, beside that of the other tests."""
+Digests = tuple[object, object]
+"""Of everything that was decided, and of the stored case views."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One record of payments.inbound."""
+
+    key: str
+    value: bytes
+    timestamp_ms: int
+
+
+def recording(seed: int, encoder: Encoder, payments: int = PAYMENTS) -> list[Recorded]:
+    """Seeded traffic as it arrives, with some that is delivered twice, that nobody can read, that is dated ahead."""
+    records = []
+    traffic = Traffic(TrafficOptions(seed=seed, accounts=400, velocity_share=0.004, spike_share=0.003))
+    for number, made in enumerate(islice(traffic, payments)):
+        fields = made.transaction
+        if number % 400 == 7:
+            fields = {**fields, "event_time": made.arrives_ms + (600_000 if number % 800 == 7 else 60_000)}
+        record = Recorded(fields["account_id"], encoder.encode("Transaction", fields), made.arrives_ms)
+        records.append(record)
+        if number % 500 == 11:
+            records += [record, Recorded(record.key, record.value[:20], record.timestamp_ms)]
+    return records
+
+
+def write(settings: Settings, records: Sequence[Recorded]) -> set[Place]:
+    """Append the records to payments.inbound; returns where they stand."""
+    places: set[Place] = set()
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random"})
+    for record in records:
+        producer.produce(
+            topics(settings).payments_inbound, record.value, record.key, timestamp=record.timestamp_ms,
+            on_delivery=lambda _, message: places.add((message.partition(), message.offset())),
+        )  # fmt: skip
+    assert producer.flush(60) == 0
+    assert len(places) == len(records)
+    return places
+
+
+def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
+    """A system of its own on the stack of the tests."""
+    small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000, "flink_snapshot_every": 100}
+    return settings.model_copy(update={"prefix": f"{prefix}-", **BESIDE, **small, **changed})
+
+
+def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[Part]:
+    """What a system needs here: its jobs, its case views, and the cluster if there is one, which others may share."""
+    names = {service_name(settings, name) for name in (FLINK_JOBS, RISK_JOB, CASE_JOB, CASE_VIEWS)}
+    if with_cluster:
+        names |= {part.name for part in cluster(settings)}
+    return [part for part in services(settings) if part.name in names]
+
+
+def tick(settings: Settings, folder: Path, last: Recorded) -> None:
+    """`fraudcase clock --from FILE`: five hours after the last payment, when every deadline so far has passed."""
+    file = folder / "ticks.jsonl"
+    file.write_text(json.dumps({"now_ms": last.timestamp_ms + 5 * HOUR_MS}) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        result = command_line(settings, patch).invoke(app, ["clock", "--from", str(file)])
+    assert result.exit_code == 0, result.output
+
+
+def settled(settings: Settings) -> dict[str, object]:
+    """What a replay says, once all is there that the logs lead to: nothing is lost, and nothing decided otherwise."""
+    begun = time.monotonic()
+    while (result := replay(settings, "kafka")).is_lag:
+        if time.monotonic() - begun > PATIENCE_S:
+            raise Stalled("\n".join(result.problems))
+        time.sleep(0.5)
+    assert result.problems == []
+    return result.document
+
+
+def through(
+    settings: Settings,
+    records: Sequence[Recorded],
+    folder: Path,
+    *,
+    killed: Sequence[str] = (),
+    resumed: Settings | None = None,
+) -> Digests:
+    """The digests that a recording leads to in a system of its own.
+
+    It comes in two halves, each with a tick of the clock behind it. Between them, the system may be stopped and
+    `resumed` with other settings; in the middle of the second, these parts are killed, and started again.
+    """
+    system.prepare(settings)
+    half, now = len(records) // 2, resumed or settings
+    stack.up(settings, parts_of(settings))
+    try:
+        Answers(settings).wait_for(write(settings, records[:half]))
+        settled(settings)
+        tick(settings, folder, records[half - 1])
+        if resumed:
+            stack.down(settings, parts_of(settings, with_cluster=False))
+            stack.up(now, parts_of(now))
+        send_on(now, records[half:], killed)
+        settled(now)
+        tick(now, folder, records[-1])
+        document = settled(now)
+        if killed or resumed:
+            assert all(restored(now).values()), "a job did not start from a checkpoint"
+    finally:
+        stack.down(now, parts_of(now, with_cluster=False))
+    for kind in ("quarantined", "duplicates", "flags", "cases_opened", "cases_escalated"):
+        assert document[kind], f"the recording has no {kind}"
+    return document["live_digest"], document["live_views_digest"]
+
+
+def send_on(settings: Settings, records: Sequence[Recorded], killed: Sequence[str]) -> None:
+    """Write little by little, kill when half of it is written, write on, start again, wait for all answers."""
+    answers, places = Answers(settings), set[Place]()
+    for first in range(0, len(records), CHUNK):
+        places |= write(settings, records[first : first + CHUNK])
+        answers.poll()
+        if first == len(records) // 2 // CHUNK * CHUNK:
+            for name in killed:
+                stack.kill(settings, name)
+    assert set(stack.up(settings, parts_of(settings))) == set(killed)
+    answers.wait_for(places)
+
+
+def restored(settings: Settings) -> dict[str, int]:
+    """How often each job on the cluster has started from a checkpoint."""
+    address = f"http://{settings.host}:{settings.flink_port}/jobs"
+    ours = {job_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
+    found = read_json(f"{address}/overview")["jobs"]  # those that were cancelled too
+    running = {job["name"]: job["jid"] for job in found if job["name"] in ours and job["state"] == "RUNNING"}
+    assert running.keys() == ours
+    return {name: read_json(f"{address}/{job}/checkpoints")["counts"]["restored"] for name, job in running.items()}
+
+
+@pytest.fixture(scope="module")
+def encoder(settings: Settings) -> Encoder:
+    return Encoder(Registry(settings.registry_url).ids())
+
+
+@pytest.fixture(scope="module")
+def records(encoder: Encoder) -> list[Recorded]:
+    return recording(1, encoder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ticks")
+
+
+@pytest.fixture(scope="module")
+def digests(settings: Settings, records: Sequence[Recorded], folder: Path) -> Digests:
+    """What a run comes to that is unlike the other in all: four tasks, batches of a second, Python in processes.
+
+    `make prove` runs each of them alone, with more records, beside the plainest run.
+    """
+    unlike = beside(settings, "unlike", flink_parallelism=4, flink_window_ms=1_000, flink_mode="process")
+    return through(unlike, records, folder)
+
+
+def test_kills_parallelism_batches_and_processes_change_nothing(
+    settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
+) -> None:
+    """On a cluster, one task in threads at first; the jobs go on with two, then one of them dies, and the case views.
+
+    What they had decided since their last checkpoints is decided again.
+    """
+    narrow = beside(settings, "cluster", flink_cluster_taskmanagers=2, flink_parallelism=1)
+    wide = narrow.model_copy(update={"flink_parallelism": 2})
+    killed = [taskmanager_name(1), service_name(wide, CASE_VIEWS)]
+    try:
+        assert through(narrow, records, folder, killed=killed, resumed=wide) == digests
+    finally:
+        stack.down(wide, cluster(wide))

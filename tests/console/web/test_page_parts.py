@@ -1,0 +1,39 @@
+"""What pages offer to choose from is asked for now and then, and nobody but who asks waits for it."""
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from console.web.pages.parts import PageParts
+
+
+def test_choices_are_asked_for_when_they_are_old_and_who_comes_meanwhile_gets_the_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    parts = PageParts(control=cast("Any", None), runs=cast("Any", None), choices_s=1.0)
+    meanwhile: list[list[str]] = []
+
+    def ask() -> list[str]:
+        if parts.is_fresh("analysts"):
+            meanwhile.append(parts.choices("analysts", ask))
+        return [f"asked at {now_s[0]}"]
+
+    assert not parts.is_fresh("analysts")
+    assert parts.choices("analysts", ask) == ["asked at 100.0"]
+    now_s[0] = 100.5
+    assert parts.is_fresh("analysts")
+    assert parts.choices("analysts", ask) == ["asked at 100.0"]
+    assert not parts.is_fresh("typologies")
+    assert parts.held("typologies") is None
+    now_s[0] = 101.0
+    assert not parts.is_fresh("analysts")
+    assert parts.choices("analysts", ask) == ["asked at 101.0"]
+    assert meanwhile == [["asked at 100.0"]]
+    now_s[0] = 105.9
+    assert not parts.is_fresh("analysts")
+    assert parts.held("analysts") == ["asked at 101.0"]
+    now_s[0] = 106.0
+    assert parts.held("analysts") is None

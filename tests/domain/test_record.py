@@ -1,0 +1,65 @@
+"""Records of the log: what is made cannot be changed, and what is missing or stray is refused."""
+
+import copy
+import gc
+import pickle
+
+import pytest
+
+from domain.cases.events import OfCase, RiskLinked
+from domain.record import Record, defaults_of
+from domain.record_types import TYPES, from_fields, to_fields
+from tests.domain.cases.test_case import flag
+
+LINKED = RiskLinked("a", "c", 2, "f", "t", 1, 2, "EUR", 600, ("velocity",), "ab", "bakery")
+
+
+@pytest.mark.parametrize("kind", TYPES.values())
+def test_nothing_of_a_record_can_be_changed(kind: type[Record]) -> None:
+    names = kind.__struct_fields__
+    made = kind(**dict.fromkeys(names, 1))
+    for name in names:
+        with pytest.raises(AttributeError):
+            setattr(made, name, 2)
+        with pytest.raises((AttributeError, TypeError)):
+            delattr(made, name)
+    assert [getattr(made, name) for name in names] == [1] * len(names)
+    with pytest.raises(AttributeError):
+        made.anything_else = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", TYPES.values())
+def test_missing_and_stray_fields_are_refused(kind: type[Record]) -> None:
+    needed = [name for name in kind.__struct_fields__ if name not in defaults_of(kind)]
+    with pytest.raises(TypeError):
+        kind(**dict.fromkeys(needed[1:], 1))
+    with pytest.raises(TypeError):
+        kind(**dict.fromkeys([*needed, "anything_else"], 1))
+
+
+def test_a_record_is_its_content() -> None:
+    again = from_fields("RiskLinked", to_fields(LINKED))
+    assert again == LINKED == copy.deepcopy(LINKED) == pickle.loads(pickle.dumps(LINKED))  # noqa: S301 - our own bytes
+    assert hash(again) == hash(LINKED)
+    assert isinstance(again, OfCase)
+    match again:
+        case RiskLinked(flag_id=found):
+            assert found == "f"
+
+
+def test_fields_in_their_order_are_those_by_name() -> None:
+    """Records that are made by the million are made so: each value has to reach the field of its name."""
+    assert {name: getattr(LINKED, name) for name in ("account_id", "case_id", "sequence", "flag_id")} == {
+        "account_id": "a", "case_id": "c", "sequence": 2, "flag_id": "f",
+    }  # fmt: skip
+    assert (LINKED.score, LINKED.rules, LINKED.content_digest, LINKED.merchant_id) == (
+        600,
+        ("velocity",),
+        "ab",
+        "bakery",
+    )
+
+
+def test_the_collector_of_cycles_has_nothing_to_do_with_records() -> None:
+    assert not gc.is_tracked(flag(1))
+    assert not gc.is_tracked(LINKED)

@@ -1,0 +1,173 @@
+"""The verifier finds whatever is altered in a stored view, and nothing else: a table may be a moment ahead."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import start_http_server
+
+from console.monitor.health import Readers
+from console.views.versions import Version, ViewVersions
+from console.workers.view_verifier import DIFFERING, LAST_ROUND, Rounds
+from migrations.store import connect, upgrade
+from projections.views import verifier as view_verifier
+from projections.views.case_table import MemoryCaseTable
+from projections.views.verifier import Pace, Verifier
+from schemas.topics import Topics
+from tests.projections.views.test_view_versions import DECODER, TOPIC, Log, live, stream
+
+KNOWN = stream(4)
+LOG = Log(KNOWN)
+
+
+def checked(table: MemoryCaseTable, log: Log = LOG, written: dict[int, int] | None = None) -> list[str]:
+    """What a whole round says."""
+    verifier = Verifier(log, TOPIC, DECODER)
+    ends = log.ends(TOPIC) if written is None else written
+    found = [verifier.check(share, table, ends) for share in verifier.shares()] + [verifier.unknown_cases(table)]
+    return [said for each in found for said in each.said]
+
+
+def test_what_the_worker_has_stored_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = live(KNOWN)
+    assert checked(table) == []
+    monkeypatch.setattr(view_verifier, "SHARE_EVENTS", 9)
+    assert checked(table) == []
+
+
+def test_every_altered_field_of_every_item_is_found() -> None:
+    known = stream(4, accounts=4)
+    table, log = live(known), Log(known)
+    for key, item in list(table.items.items()):
+        for name in [name for name in item if name not in ("pk", "sk")]:
+            table.items[key] = {**item, name: "x" if isinstance(item[name], str) else 7_777_777}
+            said = checked(table, log)
+            assert any(item["pk"].removeprefix("case#") in each for each in said), (key, name)
+        table.items[key] = item
+
+
+def test_a_missing_item_and_one_that_comes_from_nothing_are_found() -> None:
+    known = stream(4, accounts=6)
+    table, log = live(known), Log(known)
+    for key, item in list(table.items.items()):
+        del table.items[key]
+        assert checked(table, log), key
+        table.items[key] = item
+    for pk, sk in (("case#nobody", "view"), (next(iter(table.items))[0], "event#0000000099")):
+        table.items[pk, sk] = {"pk": pk, "sk": sk, "sequence": 1}
+        assert len(checked(table, log)) == 1
+        del table.items[pk, sk]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_table_that_is_ahead_of_its_offsets_is_no_difference_one_that_is_behind_them_is(seed: int) -> None:
+    draw = random.Random(seed)
+    ends = LOG.ends(TOPIC)
+    upto = {number: draw.randrange(end // 2, end) for number, end in ends.items()}
+    known = Log([])
+    known.records = {number: records[: upto[number]] for number, records in LOG.records.items()}
+    part = live([each for each in KNOWN if _is_in(known, each.known_at_ms)])
+    committed = {number: draw.randrange(at) for number, at in upto.items()}
+    assert checked(part, LOG, committed) == []
+    assert checked(part, LOG, upto) == []
+    assert checked(part, LOG, ends)  # it was said to hold all of it
+
+
+def _is_in(log: Log, known_at_ms: int) -> bool:
+    return any(record.timestamp_ms == known_at_ms for records in log.records.values() for record in records)
+
+
+def test_a_view_that_claims_a_later_version_than_the_log_has_is_found() -> None:
+    table = live(KNOWN)
+    key = next(key for key in table.items if key[1] == "view")
+    table.items[key] = {**table.items[key], "sequence": 500}
+    assert len(checked(table)) == 1
+
+
+class Live:
+    """A table that is live under a number."""
+
+    def __init__(self, table: MemoryCaseTable) -> None:
+        self.table, self.number = table, 1
+
+    def now(self) -> tuple[Version, MemoryCaseTable]:
+        return Version(number=self.number, table="t"), self.table
+
+
+def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(view_verifier, "SHARE_EVENTS", 15)
+    engine = connect(f"sqlite:///{tmp_path / 'control.db'}")
+    upgrade(engine)
+    versions, table = ViewVersions(engine, "t", lambda: 1), Live(live(KNOWN))
+    key = next(key for key in table.table.items if key[1] == "view")
+    original = table.table.items[key]
+    table.table.items[key] = {**original, "score_max": 1}
+    ends: Callable[[int], dict[int, int]] = lambda _: LOG.ends(TOPIC)  # noqa: E731
+
+    def rounds() -> Rounds:
+        return Rounds(Verifier(LOG, TOPIC, DECODER), versions, lambda: 77)
+
+    steps = 1
+    while not rounds().step(table, ends):  # type: ignore[arg-type]  # a restart after each step
+        steps += 1
+    assert steps > 4
+    row = versions.check()
+    assert row is not None
+    cases = {event.case_id for event, _ in KNOWN}
+    assert (row.round, row.step, row.last_round_at_ms) == (2, 0, 77)
+    assert (row.last_round_checked, row.last_round_differing) == (len(cases), 1)
+    assert key[0].removeprefix("case#") in row.found
+    assert "DIFFERS FROM THE LOG" in capsys.readouterr().err
+    table.table.items[key] = original
+    again = rounds()
+    while not again.step(table, ends):  # type: ignore[arg-type]
+        pass
+    row = versions.check()
+    assert row is not None
+    assert (row.round, row.last_round_differing, row.found) == (3, 0, "[]")
+    engine.dispose()
+
+
+def test_the_pace_leaves_most_of_the_time_to_others() -> None:
+    waits: list[float] = []
+    pace = Pace(waits.append, busy_share=0.05)
+    sum(number * number for number in range(300_000))
+    pace.rest()
+    pace.rest()
+    assert waits[0] > 19 * 0.005
+    assert waits[1] < waits[0] / 5
+    time.sleep(0.05)  # as long as a store may take for a page, at no cost here
+    pace.rest()
+    assert 19 * 0.05 <= waits[2] < 19 * 5
+
+
+def test_the_monitor_says_what_the_verifier_counts() -> None:
+    server, thread = start_http_server(0, addr="127.0.0.1")
+    url = f"http://127.0.0.1:{server.server_address[1]}/metrics"
+    version = [1]
+    readers = Readers("127.0.0.1:1", Topics(), url, url, lambda: version[0])
+    try:
+        DIFFERING.set(3)
+        LAST_ROUND.set(1_750_000_123)
+        readers._look_metrics()
+        health = readers.health()
+        assert health["verified"]["differing"] == 3
+        assert health["verified"]["round_at_s"] == 1_750_000_123
+        assert "stored views differ from the log" in health["worst"]
+        DIFFERING.set(0)
+        readers._look_metrics()
+        assert readers.health()["worst"] == "well"
+        before = readers._views.consumer
+        version[0] = 4
+        readers._follow_live_version()
+        assert readers._views.consumer is not before
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+    readers._look_metrics()
+    assert readers.health()["verified"] is None  # nobody answers: the page says unknown

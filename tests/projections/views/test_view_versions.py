@@ -1,0 +1,261 @@
+"""Versions of the case views without a stack: what is folded, what is digested, who may switch, who finds what."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from console.history import rebuild as rebuilding
+from console.views.live_table import LOOK_EVERY_S, LiveTable
+from console.views.versions import Refused, Version, ViewVersions
+from domain.cases.events import CaseEvent, CommandRejected
+from domain.record_types import to_fields
+from migrations.store import Busy, connect, only_one, upgrade
+from projections.logs.log import LogRecord
+from projections.views.case_history import Known
+from projections.views.case_table import MemoryCaseTable, _from_dynamo, _to_dynamo
+from projections.views.rebuild import Share, Written, build, divide, events_of, fold, item_digest, write_views
+from projections.views.worker import Projector, group_of
+from schemas.catalog import all_schemas, latest
+from schemas.codec import Decoder, Encoder
+from tests.domain.cases.test_case import flag, history
+
+NAMES = sorted({schema.name for schema in all_schemas()})
+ENCODER = Encoder({name: number for number, name in enumerate(NAMES, start=1)})
+DECODER = Decoder(lambda number: latest(NAMES[number - 1]).text)
+TOPIC = "cases.events"
+
+
+def stream(seed: int, accounts: int = 12, *, has_gap: bool = True) -> list[Known]:
+    """Events of many cases, some delivered twice, some answers, and one case with a gap that is filled too late.
+
+    A case with a gap stands still until its events are read again, so it depends on what a worker reads twice. The case
+    job writes none.
+    """
+    draw, clock = random.Random(seed), count(1_000, 3)
+    queues: list[list[CaseEvent]] = []
+    for number in range(accounts):
+        flags = [
+            flag(
+                n,
+                account_id=f"a-{number}",
+                transaction_id=f"t{number}-{n}",
+                flag_id=f"f{number}-{n}",
+                score=draw.randrange(500, 1_000),
+            )
+            for n in range(1, draw.randrange(2, 9))
+        ]
+        events: list[CaseEvent] = list(history(*flags)[1])
+        if has_gap and number == 3 and len(events) > 2:
+            events[1], events[2] = events[2], events[1]
+        opened = events[0]
+        events.insert(
+            1,
+            CommandRejected(
+                account_id=f"a-{number}", case_id=opened.case_id, command_id=f"c{number}", actor="ana", reason="no",
+                rejected_at_ms=1,
+            ),
+        )  # fmt: skip
+        queues.append(events)
+    found: list[Known] = []
+    while any(queues):
+        queue = draw.choice([queue for queue in queues if queue])
+        found.append(Known(queue.pop(0), next(clock)))
+        if draw.random() < 0.2:
+            found.append(Known(draw.choice(found).event, next(clock)))  # delivered again, known later
+    return found
+
+
+class Log:
+    """cases.events in memory, two partitions."""
+
+    def __init__(self, known: list[Known]) -> None:
+        self.records: dict[int, list[LogRecord]] = {0: [], 1: []}
+        for event, at_ms in known:
+            partition = sum(event.account_id.encode()) % 2
+            value = ENCODER.encode(type(event).__name__, to_fields(event))
+            key, offset = event.account_id.encode(), len(self.records[partition])
+            self.records[partition].append(LogRecord(TOPIC, partition, offset, at_ms, key, value, ()))
+
+    def ends(self, _: str) -> dict[int, int]:
+        return {number: len(records) for number, records in self.records.items()}
+
+    def read(self, _: str, partition: int, until: int) -> Iterator[LogRecord]:
+        return iter(self.records[partition][:until])
+
+
+def live(known: list[Known], batch: random.Random | None = None) -> MemoryCaseTable:
+    """What the worker stores of it, in batches."""
+    table = MemoryCaseTable()
+    projector, at = Projector(table), 0
+    while at < len(known):
+        many = batch.randrange(1, 40) if batch else 1
+        projector.apply(known[at : at + many])
+        at += many
+    return table
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_rebuilt_is_what_the_worker_has_stored_item_by_item(seed: int) -> None:
+    """Whatever the batches of the worker, whatever the shares of the rebuild."""
+    known = stream(seed)
+    log, wanted = Log(known), live(known).items
+    assert live(known, random.Random(seed)).items == wanted
+    for share_events in (7, 50, 10_000):
+        table, written = MemoryCaseTable(), list[Written]()
+        shares = divide(log.ends(TOPIC), share_events)
+        build(log, TOPIC, DECODER, shares, table, lambda _, what, __: written.append(what))  # noqa: B023
+        assert table.items == wanted
+        assert sum(each.items for each in written) == len(wanted)
+        assert sum(each.events for each in written) == len(known)
+        assert sum(each.digest for each in written) % (1 << 256) == item_digest(table.scan())
+
+
+def test_a_share_that_is_done_again_changes_nothing_and_any_item_changes_the_digest() -> None:
+    log, table = Log(stream(5)), MemoryCaseTable()
+    for share in [*divide(log.ends(TOPIC), 20), *divide(log.ends(TOPIC), 20)[::-1]]:
+        write_views(table, fold(events_of(log, TOPIC, share, DECODER)).items())
+    before, digest = dict(table.items), item_digest(table.scan())
+    for key, item in before.items():
+        for name in item:
+            changed = {**item, name: "x" if isinstance(item[name], str) else 7_777_777}
+            table.items[key] = changed
+            assert item_digest(table.scan()) != digest
+        table.items[key] = item
+    assert item_digest(reversed(list(table.scan()))) == digest
+
+
+def test_every_key_is_in_one_share() -> None:
+    for of in (1, 2, 7):
+        for number in range(50):
+            assert sum(Share(0, share, of, 1).has(f"acct-{number}".encode()) for share in range(of)) == 1
+    assert divide({0: 0, 1: 10, 2: 11}, 10) == [Share(1, 0, 1, 10), Share(2, 0, 2, 11), Share(2, 1, 2, 11)]
+
+
+def test_what_goes_to_dynamodb_comes_back() -> None:
+    items = list(live(stream(1)).items.values())
+    assert [_from_dynamo(_to_dynamo(item)) for item in items] == items
+    with pytest.raises(TypeError):
+        _to_dynamo({"amount": 1.5})
+
+
+@pytest.fixture
+def versions(engine: Engine) -> ViewVersions:
+    clock = count(1_750_000_000_000)
+    return ViewVersions(engine, "t.cases", lambda: next(clock))
+
+
+def test_a_version_becomes_live_once_it_is_built_and_the_one_before_can_come_back(versions: ViewVersions) -> None:
+    assert versions.live() == Version(number=1, table="t.cases")
+    row = versions.begin("kafka", [Share(0, 0, 1, 10)])
+    assert (row.version, row.table_name, row.state) == (2, "t.cases-v2", "building")
+    assert versions.live().number == 1
+    with pytest.raises(Refused, match="is building"):
+        versions.switch(2)
+    with pytest.raises(Refused, match="not finished"):
+        versions.begin("s3", [])
+    versions.done(2, Share(0, 0, 1, 10), Written(10, 12, 99))
+    [share] = versions.shares(2)
+    assert (share.events, share.items, int(share.digest, 16), share.done_at_ms is None) == (10, 12, 99, False)
+    versions.built(2, 12, "0" * 64)
+    versions.switch(2)
+    assert versions.live() == Version(number=2, table="t.cases-v2")
+    assert [(row.version, row.state) for row in versions.every()] == [(1, "old"), (2, "live")]
+    with pytest.raises(Refused, match="everybody reads it"):
+        versions.drop(2)
+    versions.switch(1)
+    assert [(row.version, row.state) for row in versions.every()] == [(1, "live"), (2, "old")]
+    assert versions.unfinished() is None  # it was live: a rebuild begins a new one
+    assert versions.drop(2) == "t.cases-v2"
+    with pytest.raises(Refused, match="is dropped"):
+        versions.switch(2)
+    assert versions.begin("s3", []).version == 3  # a number is used once
+    with pytest.raises(Refused, match="no version 9"):
+        versions.drop(9)
+
+
+def test_a_store_without_versions_has_the_first_one(tmp_path: Path) -> None:
+    bare = connect(f"sqlite:///{tmp_path / 'bare.db'}")
+    versions = ViewVersions(bare, "cases", lambda: 1)
+    assert versions.live() == Version(number=1, table="cases")
+    upgrade(bare)
+    versions.begin("kafka", [])
+    versions.built(2, 0, "")
+    versions.switch(2)
+    assert versions.live().table == "cases-v2"
+    bare.dispose()
+
+
+def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_store_is_away() -> None:
+    now, live_now, asked = [0.0], [Version(number=1, table="a")], count()
+
+    def look() -> Version:
+        next(asked)
+        if live_now[0].number < 0:
+            raise OperationalError("the store", None, Exception("is away"))
+        return live_now[0]
+
+    tables: dict[str, MemoryCaseTable] = {}
+    table = LiveTable(lambda name: tables.setdefault(name, MemoryCaseTable()), look, lambda: now[0])  # type: ignore[arg-type,return-value]
+    item = {"pk": "case#1", "sk": "event#1", "body": ""}
+    table.put([item])
+    live_now[0] = Version(number=2, table="b")
+    assert table.items_of("1") == [item]  # within the half second
+    now[0] += LOOK_EVERY_S
+    assert table.items_of("1") == []
+    assert list(tables) == ["a", "b"]
+    live_now[0] = Version(number=-1, table="")
+    now[0] += LOOK_EVERY_S
+    assert table.now()[0].number == 2
+    assert next(asked) == 3
+
+
+def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
+    with only_one(engine, "some work"):
+        with pytest.raises(Busy, match="some work is at work already"), only_one(engine, "some work"):
+            pass
+        with only_one(engine, "other work"):
+            pass
+    code = (
+        "import sys, time; from migrations.store import connect, only_one\n"
+        "with only_one(connect(sys.argv[1]), 'some work'): print('in', flush=True); time.sleep(60)"
+    )
+    url = engine.url.render_as_string(hide_password=False)
+    other = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"in\n"
+    with pytest.raises(Busy), only_one(engine, "some work"):
+        pass
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    for _ in range(100):  # PostgreSQL notices the end of a session by itself
+        try:
+            with only_one(engine, "some work"):
+                break
+        except Busy:
+            pass
+    else:
+        pytest.fail("the lock outlived its holder")
+
+
+def test_each_version_has_offsets_of_its_own() -> None:
+    assert group_of("cases.events", 1) == "cases.events-case-views"  # what it was called before there were versions
+    assert len({group_of("cases.events", number) for number in range(1, 50)}) == 49
+
+
+def test_nothing_that_a_rebuild_is_made_of_can_write_to_a_log() -> None:
+    """No side effect is sent again: there is no producer and no sender in it."""
+    code = (
+        "import sys\nimport console.history.rebuild\n"
+        "bad = [m for m in sys.modules if m in ('console.webhooks.sender', 'projections.process_worker')]\n"
+        "assert not bad, bad"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert not [name for name in vars(rebuilding) if "Producer" in name or "Writer" in name]

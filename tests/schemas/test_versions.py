@@ -1,0 +1,84 @@
+"""Old bytes stay readable: of every version of every record there is one, kept for ever, and every version reads it.
+
+A new version needs a fixture of its own; `python -m tests.test_versions` writes those that are missing, and no other.
+"""
+
+import json
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastavro import schemaless_reader, schemaless_writer
+
+from domain.digest import canonical
+from domain.record_types import TYPES, from_fields
+from schemas.catalog import Schema, all_schemas, parse
+from schemas.codec import Decoder
+from tests.schemas.test_schemas import sample_fields
+
+FOLDER = Path(__file__).with_name("fixtures")
+SCHEMAS = all_schemas()
+PAIRS = [pair for pair in product(SCHEMAS, SCHEMAS) if pair[0].name == pair[1].name and pair[0] != pair[1]]
+
+
+def label(schema: Schema) -> str:
+    return f"{schema.name}.v{schema.version}"
+
+
+def pair_label(value: object) -> str:
+    return label(value) if isinstance(value, Schema) else str(value)
+
+
+def fixture(schema: Schema) -> dict[str, str]:
+    """The bytes of a record in hexadecimal, with schema id 1, and the canonical text of what they say."""
+    file = FOLDER / f"{label(schema)}.json"
+    assert file.exists(), f"{label(schema)} has no bytes that are kept: python -m tests.test_versions writes some"
+    kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return kept
+
+
+def meaning(name: str, data: dict[str, Any]) -> str:
+    """What a record says, as text: of a payment its fields, of all else the event that they make."""
+    return canonical(from_fields(name, data)).decode() if name in TYPES else json.dumps(data, sort_keys=True)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=label)
+def test_kept_bytes_still_say_what_they_said(schema: Schema) -> None:
+    kept = fixture(schema)
+    name, data = Decoder({1: schema.text}.get).decode(bytes.fromhex(kept["bytes"]))
+    assert name == schema.name
+    assert meaning(name, data) == kept["says"]
+
+
+@pytest.mark.parametrize("written,read", PAIRS, ids=pair_label)
+def test_every_version_reads_every_other(written: Schema, read: Schema) -> None:
+    """FULL_TRANSITIVE, both ways: what the reader lacks is left out, what the writer lacked has its default."""
+    body = bytes.fromhex(fixture(written)["bytes"])[5:]
+    own = schemaless_reader(BytesIO(body), parse(written.text)[1], None)
+    data = schemaless_reader(BytesIO(body), parse(written.text)[1], parse(read.text)[1])
+    wrote = {field["name"]: field for field in json.loads(written.text)["fields"]}
+    for field in json.loads(read.text)["fields"]:
+        if field["name"] not in wrote:
+            assert data[field["name"]] == field["default"]
+        elif field["type"] == wrote[field["name"]]["type"]:
+            assert data[field["name"]] == own[field["name"]]
+
+
+def write_missing() -> None:
+    """Bytes for the versions that have none yet."""
+    for schema in SCHEMAS:
+        file = FOLDER / f"{label(schema)}.json"
+        if not file.exists():
+            parsed = parse(schema.text)[1]
+            stream = BytesIO(b"\x00\x00\x00\x00\x01")
+            stream.seek(5)
+            schemaless_writer(stream, parsed, sample_fields(schema.text))
+            said = meaning(*Decoder({1: schema.text}.get).decode(stream.getvalue()))
+            kept = {"bytes": stream.getvalue().hex(), "says": said}
+            file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_missing()

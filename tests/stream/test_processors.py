@@ -1,0 +1,125 @@
+"""The processors of the Flink jobs, without Flink: neither batches nor a crash and a restore change what comes out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from domain.payment import FIELDS
+from domain.record_types import TUPLES, RulesActivated, to_fields
+from domain.risk.entity_fold import EntityFold
+from domain.risk.packs import THREE
+from schemas.codec import Decoder, Encoder
+from schemas.topics import Topics
+from stream import processors
+from stream.journal import Record
+from stream.microbatch import Emission
+from stream.processors import EntityProcessor, Partition, RiskProcessor
+from tests.domain.risk.test_entity import PACK, activation, crowd, sent
+from tests.domain.risk.test_risk import NOON, payment
+from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
+
+READER = Decoder(TEXTS.get)
+
+
+class State:
+    """What Flink keeps of a partition: written after each batch, and as it was at the last checkpoint after a crash."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.entries.get(key)
+
+    def keys(self) -> Iterable[str]:
+        return list(self.entries)
+
+    def write(self, writes: dict[str, bytes | None]) -> None:
+        for key, entry in writes.items():
+            if entry is None:
+                self.entries.pop(key, None)
+            else:
+                self.entries[key] = entry
+
+
+def records() -> list[Record]:
+    events: list[Any] = [activation(PACK), *sent([*crowd([0, 2, 1, 3, 4]), payment("late", event_time=NOON)])]
+    values = [ENCODER.encode(type(event).__name__, to_fields(event)) for event in events]
+    values[3:3] = [b"nonsense", values[2]]
+    return [Record(offset, 1_000, value) for offset, value in enumerate(values)]
+
+
+def expected() -> list[tuple[str, str]]:
+    """Topic and transaction of what must come out: by the fold alone."""
+    fold, found = EntityFold(5), [("quarantine", "")]
+    for record in records():
+        if record.value != b"nonsense":
+            flags = fold.read(*Decoder(TEXTS.get).decode(record.value), record.offset)
+            assert isinstance(flags, list)
+            found += [("cases.inbox", flag.transaction_id) for flag in flags]
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("crash_at", [None, 2, 4, 6])
+def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
+    codec = Decoder(TEXTS.get), ENCODER
+    state = State()
+    out: dict[tuple[str, int], dict[str, Any]] = {}
+    processor, log = EntityProcessor(Partition(5, state, *codec, Topics())), records()
+    position = 0
+    while position < len(log):
+        batch = log[position : position + size]
+        for emission in processor.process(batch):
+            name, data = Decoder(TEXTS.get).decode(emission.value)
+            assert name == ("Quarantined" if emission.topic == b"quarantine" else "EntityFlagged")
+            place = emission.topic.decode(), data["offset"]
+            assert out.setdefault(place, data) == data  # delivered again: the very same
+        if crash_at is not None and position >= crash_at:  # the state of this batch and its position are lost
+            crash_at, processor = None, EntityProcessor(Partition(5, state, *codec, Topics()))
+            continue
+        state.write(processor.take_writes())
+        position += size
+    found = sorted((topic, data.get("transaction_id", "")) for (topic, _), data in out.items())
+    assert found == sorted(expected()) == [("cases.inbox", "tx-3"), ("cases.inbox", "tx-4"), ("quarantine", "")]
+
+
+@pytest.mark.parametrize("snapshot_every", [1, 3, 1_000])
+def test_risk_decisions_come_out_alike_when_histories_are_cold(
+    snapshot_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored for every batch, and with one account in memory: all is read back from snapshots and journals."""
+    monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
+    codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
+    log = [Record(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
+    whole = RiskProcessor(Partition(3, State(), *codec, Topics()))
+    expected = [each for record in log for each in decided(whole.process([record]))]
+    assert [each["transaction_id"] for each in expected if "reasons" in each] == ["a-20", "b-20"]
+    state = State()
+    found: list[dict[str, Any]] = []
+    for record in log:
+        processor = RiskProcessor(Partition(3, state, *codec, Topics(), snapshot_every))
+        found += decided(processor.process([record]))
+        state.write(processor.take_writes())
+    assert found == expected
+
+
+def risk_values() -> list[bytes]:
+    """Two accounts in turn, equal amounts and then a spike of each; one record is too long to be kept as it is."""
+    activated = RulesActivated(pack_id=THREE.pack_id, pack=THREE.canonical, activated_by="test")
+    raws = [
+        payment(f"{account}-{number}", account_id=account, event_time=NOON + number * 3_600_000, amount_minor=amount)
+        for number, amount in enumerate([50_000 + number for number in range(20)] + [9_000_000])
+        for account in ("a", "b")
+    ]
+    raws[8]["attributes"] = {"note": "x" * 500}
+    return [
+        ENCODER.encode("RulesActivated", to_fields(activated)),
+        *(ENCODER.encode("Transaction", raw) for raw in raws),
+    ]
+
+
+def decided(emissions: list[Emission]) -> list[dict[str, Any]]:
+    """The answers in emissions, and the flags with what they measured, in order."""
+    records = [READER.decode(each.value) for each in emissions]
+    return [each for name, data in records for each in (data["scored"] if name == "DecisionsMade" else [data])]

@@ -1,0 +1,162 @@
+"""Snapshots in parts: whatever the batches, and wherever a crash falls, what comes out is what one fold alone says."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from domain.payment import FIELDS
+from domain.record_types import TUPLES, to_fields
+from domain.risk.histories import Histories, HistoriesFold, Writes
+from domain.risk.history import History
+from schemas.codec import Decoder, Encoder
+from schemas.topics import Topics
+from stream import journal, processors, snapshots
+from stream.journal import Record
+from stream.processors import Partition, RiskProcessor
+from stream.snapshots import Snapshots
+from tests.domain.risk.test_risk import COMMON, HOUR_MS, NOON, activated, admitted, label, pack_of, payment
+from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
+from tests.stream.test_processors import State, decided
+
+ACCOUNTS, RECORDS = "abcdefg", 300
+VELOCITY = {"family": "velocity", "window_ms": 6 * HOUR_MS, "at_least": 3}
+PACKS = [pack_of(VELOCITY, COMMON), pack_of({**VELOCITY, "at_least": 4}, COMMON, name="second")]
+
+
+def log_of(lots: Random) -> list[Record]:
+    """Payments of some accounts, many of them late, some twice; frauds among them, and another pack on the way."""
+    events: list[tuple[str, Any]] = [("RulesActivated", to_fields(activated(PACKS[0])))]
+    for number in range(1, RECORDS):
+        if number == RECORDS // 2:
+            events.append(("RulesActivated", to_fields(activated(PACKS[1]))))
+        elif lots.random() < 0.05:
+            events.append(("FraudConfirmed", label(f"x-{number}", account_id=f"robbed-{number}")))
+        elif lots.random() < 0.05:
+            events.append(lots.choice(events))
+        else:
+            at = NOON + (number - (lots.randrange(40) if lots.random() < 0.2 else 0)) * HOUR_MS // 3
+            raw = payment(
+                f"tx-{number}", account_id=lots.choice(ACCOUNTS), event_time=at, merchant_id=lots.choice("xyz")
+            )
+            events.append(("Transaction", raw | ({"merchant_id": "butcher"} if lots.random() < 0.1 else {})))
+    return [Record(offset, NOON + 10**12, ENCODER.encode(*event)) for offset, event in enumerate(events)]
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots follow each other closely, take several batches, and few histories stay in memory."""
+    for module, name, value in (
+        (processors, "HOT_ACCOUNTS", 2), (snapshots, "PARTS", 5), (snapshots, "LEAST", 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("seed", range(25))
+def test_what_is_decided_does_not_depend_on_crashes_and_batches(seed: int) -> None:
+    lots = Random(seed)
+    log = log_of(lots)
+    whole = new_processor(State())
+    expected = [decided(whole.process([record])) for record in log]
+    state, checkpoint = State(), (dict[str, bytes](), 0)
+    processor, position, amid, found = new_processor(state), 0, 0, dict[int, list[dict[str, Any]]]()
+    while position < len(log):
+        for record in log[position : position + lots.randrange(1, 4)]:
+            found[record.offset] = decided(processor.process([record]))
+            position += 1
+        if lots.random() < 0.1:  # what came since the checkpoint is lost, and comes again
+            amid += bool(processor._snapshots._part)
+            state.entries, position = dict(checkpoint[0]), checkpoint[1]
+            processor = new_processor(state)
+            continue
+        state.write(processor.take_writes())
+        if lots.random() < 0.5:
+            checkpoint = dict(state.entries), position
+    assert [found[offset] for offset in range(len(log))] == expected
+    assert amid > 0, "no crash fell into a snapshot"
+    assert sum(key.startswith(journal.KEY) for key in state.entries) < 30, "snapshots do not empty the journal"
+    assert sum(any("reasons" in each for each in answers) for answers in expected) > 10
+
+
+CODEC = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
+
+
+def new_processor(state: State) -> RiskProcessor:
+    return RiskProcessor(Partition(3, state, *CODEC, Topics(), snapshot_every=9))
+
+
+# -- the histories themselves ---------------------------------------------------------------------------------
+
+
+class HistoriesAlone(HistoriesFold):
+    """A fold of histories with nothing beside them."""
+
+    def __init__(self, histories: Histories) -> None:
+        self._histories = histories
+
+    def _take_others(self) -> Writes:
+        return {}
+
+
+def nothing(_: str) -> bytes | None:
+    return None
+
+
+def grown(histories: Histories, key: str, *numbers: int) -> None:
+    for number in numbers:
+        history = histories.loaded.get(key) or histories.read(key)
+        each = admitted(payment(f"tx-{number}", account_id=key, event_time=NOON + number))
+        histories.change(key, history)
+        history.remember(each, 0)
+        history.insert(each, 0)
+
+
+def ids(writes: Writes, *keys: str) -> list[list[str]]:
+    """The payments of histories as they are read back from what was written."""
+    return [[each.transaction_id for each in History.read(key, writes.get).payments] for key in keys]
+
+
+def test_what_is_written_is_what_stood_when_it_was_begun() -> None:
+    histories = Histories(nothing, 10)
+    for key in "abc":
+        grown(histories, key, 1)
+    assert histories.begin_writes({}) == 3
+    grown(histories, "c", 2)
+    assert histories.go_on_writing(1) is None
+    grown(histories, "a", 2)
+    grown(histories, "d", 1)
+    writes = histories.go_on_writing(1)
+    assert writes is not None
+    assert ids(writes, "a", "b", "c", "d") == [["tx-1"], ["tx-1"], ["tx-1"], []]
+    assert histories.begin_writes({}) == 3
+    later = histories.go_on_writing()
+    assert later is not None
+    assert ids(writes | later, "a", "b", "c", "d") == [["tx-1", "tx-2"], ["tx-1"], ["tx-1", "tx-2"], ["tx-1"]]
+
+
+def test_the_least_recently_written_leave_memory_but_none_that_changed_since() -> None:
+    histories = Histories(nothing, 1)
+    for key in "abc":
+        grown(histories, key, 1)
+    histories.begin_writes({})
+    grown(histories, "a", 2)
+    assert histories.go_on_writing() is not None
+    assert list(histories.loaded) == ["a", "c"]
+    histories.begin_writes({})
+    assert histories.go_on_writing() is not None
+    assert list(histories.loaded) == ["a"]
+
+
+def test_a_snapshot_of_many_histories_is_shared_out_among_batches() -> None:
+    histories, kept = Histories(nothing, 10_000), Snapshots(0, nothing, 100)
+    fold = HistoriesAlone(histories)
+    for number in range(2_560):
+        grown(histories, f"acct-{number}", 1)
+    for number in range(100):
+        kept.note(Record(number, 0, b""))
+    waiting = []
+    while not (writes := kept.take_writes(fold)).keys() & {"acct-0"}:
+        waiting.append(len(histories._waiting))
+    assert waiting == list(range(2_540, 0, -20)), "twenty with each of 128 batches"
+    assert sum(key.startswith("acct-") for key in writes) == 2 * 2_560, "all of them at once: a head and a chunk each"

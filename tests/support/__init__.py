@@ -1,0 +1,1 @@
+"""What tests share: builders, fakes, an oracle, a stage for pages."""

@@ -1,0 +1,65 @@
+"""Logs in memory, read as Kafka's are: records of any type at any time, in bytes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from zlib import crc32
+
+from domain.payment import FIELDS
+from domain.record_types import RulesActivated, to_fields
+from domain.risk.packs import RulePack
+from projections.logs.log import LogRecord
+from schemas.codec import Decoder
+from schemas.topics import Topics
+from tests.schemas.test_schemas import ENCODER, TEXTS
+
+TOPICS = Topics(prefix="")
+PARTITIONS = 2
+
+
+def decoder() -> Decoder:
+    """Reads a Transaction as what-if and the risk job do."""
+    return Decoder(TEXTS.get, {"Transaction": FIELDS})
+
+
+class MemoryLog:
+    """The logs that decide, each of so many partitions."""
+
+    def __init__(self, partitions: int = PARTITIONS) -> None:
+        self.partitions = partitions
+        self._records: dict[tuple[str, int], list[LogRecord]] = {
+            (topic, number): []
+            for topic in (TOPICS.payments_inbound, TOPICS.cases_inbox)
+            for number in range(partitions)
+        }
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """As of any log."""
+        return {number: len(found) for (name, number), found in self._records.items() if name == topic}
+
+    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
+        """As of any log."""
+        yield from self._records[topic, partition][:until]
+
+    def partition_of(self, account_id: str) -> int:
+        """Where an account's records stand, in both logs."""
+        return crc32(account_id.encode()) % self.partitions
+
+    def add(self, topic: str, partition: int, name: str, data: Mapping[str, Any], at_ms: int) -> None:
+        """A record at the end of a partition."""
+        found = self._records[topic, partition]
+        found.append(LogRecord(topic, partition, len(found), at_ms, None, ENCODER.encode(name, data), ()))
+
+    def everywhere(self, topic: str, name: str, data: Mapping[str, Any], at_ms: int) -> None:
+        """The same record at the end of every partition."""
+        for number in range(self.partitions):
+            self.add(topic, number, name, data, at_ms)
+
+    def activate(self, pack: RulePack, at_ms: int, mode: str = "active") -> None:
+        """A pack decides, or looks on, from here on."""
+        record = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="ana", mode=mode)
+        self.everywhere(TOPICS.payments_inbound, "RulesActivated", to_fields(record), at_ms)
+
+    def pay(self, transaction: Mapping[str, Any], at_ms: int) -> None:
+        """A payment."""
+        account = transaction["account_id"]
+        self.add(TOPICS.payments_inbound, self.partition_of(account), "Transaction", transaction, at_ms)
