@@ -1,45 +1,22 @@
 """What commands share: settings, a place to print, progress that fits where it is printed, errors that end well."""
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from console.people.accounts import People
-from console.privacy.scrubbing import Unscrubbed
+from console.privacy.key_files import console_key
 from console.privacy.vault import Vault, VaultError
 from console.rules.activation_log import KafkaRulesLog
 from console.rules.engines import Engines
 from console.rules.store import Needed, Store
 from console.views.live_table import LiveTable
 from console.views.versions import ViewVersions
-from console.waiting import Stalled
-from console.webhooks.store import console_key
-from generator.producer import NotWritten
-from infra.errors import StackError
+from console.webhooks.store import Webhooks
 from infra.settings import Settings
 from migrations.store import connect
-from projections.archive.segments import Bucket
+from projections.archive.bucket import Bucket
 from projections.archive.stores import StoreOptions, dynamodb_client, s3_client
-from projections.logs.partition_writer import NotAcknowledged
 from projections.views.case_table import DynamoCaseTable
 from schemas.topics import Topics
 
@@ -47,77 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
 
-LINE_EVERY_S = 5.0
 MIN_MASTER_KEY = 32
-messages = Console(stderr=True)
-"""For people; what programs read goes to standard output."""
-
-
-def fail(message: str, code: int = 1) -> typer.Exit:
-    """Say what happened, and the exit to raise."""
-    messages.print(f"[bold red]{escape(message)}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
-    return typer.Exit(code)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Errors that people can cure end a command with a message instead of a traceback."""
-    try:
-        yield
-    except (StackError, Stalled, NotWritten, NotAcknowledged, VaultError, Unscrubbed) as error:
-        raise fail(str(error)) from error
-
-
-def report(document: dict[str, Any], *, as_json: bool) -> None:
-    """The result of a command: JSON, or one figure a line."""
-    if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-        return
-    width = max(len(name) for name in document)
-    for name, value in document.items():
-        if name.endswith("_at_ms"):
-            name, value = name.removesuffix("_ms"), iso_time(value)
-        text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-        sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {text}\n")
-
-
-def iso_time(at_ms: int) -> str:
-    """A time in UTC milliseconds as people read it, to the second."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
-
-
-class _Rate(ProgressColumn):
-    """How many a second."""
-
-    def render(self, task: Task) -> Text:
-        """As text; empty until there is a rate."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
-
-
-@contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
-    if messages.is_terminal:
-        columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            _Rate(), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=messages, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    begun = last = time.monotonic()
-
-    def plain(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LINE_EVERY_S:
-            last, rate = now, done / (now - begun)
-            left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total and rate else ""
-            messages.print(f"{what}: {done:,}{left}, {rate:,.0f}/s", highlight=False)
-
-    yield plain
 
 
 def topics(settings: Settings) -> Topics:
@@ -211,3 +118,9 @@ def table_store(settings: Settings) -> "DynamoDBClient":
 def bucket(settings: Settings) -> Bucket:
     """The archive's objects."""
     return Bucket(object_store(settings), settings.bucket, settings.prefix)
+
+
+def webhooks_of(settings: Settings) -> Webhooks:
+    """The webhooks of a system."""
+    key = console_key(settings.home / f"{settings.prefix}console.key")
+    return Webhooks(connect(settings.control_database), key, lambda: time.time_ns() // 1_000_000)

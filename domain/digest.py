@@ -5,8 +5,10 @@ import json
 from functools import cache
 from typing import Any
 
+from domain.cases.events import FlaggedPayment
+from domain.reason import Reason
 from domain.record import defaults_of
-from domain.record_types import TYPES, Event, FlaggedPayment, Reason, to_fields
+from domain.record_types import TYPES, Event, to_fields
 
 
 def canonical(event: Event) -> bytes:

@@ -10,11 +10,22 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
 
 from domain.payment import Refusal
-from domain.record_types import EngineActivated
+from domain.record import Record
 
 ACTIVATIONS = UUID("0c9a4c0e-1d0b-5b57-9f5e-6b8e2a7f4d31")
 ENGINE_KEY: Final = "\x1fengine"
 """The state entry of a partition's engine: no account's or entity's key, since U+001F is refused in ids."""
+
+
+class EngineActivated(Record, frozen=True, kw_only=True):
+    """From here on this partition is decided by this version of the engine: also in entities.inbound and cases.inbox.
+
+    `activation_id` derives from the engine, so that it is the same in every partition.
+    """
+
+    activation_id: str
+    engine: int
+    activated_by: str
 
 
 class Engine(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from domain.currencies import DECIMALS
 from domain.geo import microdegrees
+from domain.record import Record
 
 CARD_PRESENT_CHANNELS: Final = frozenset({"POS", "ATM"})
 """Channels in which the card itself was where the coordinates say."""
@@ -225,3 +226,14 @@ def holds_card_number(text: str) -> bool:
 def _luhn(number: list[int]) -> bool:
     doubled = [digit * 2 - 9 * (digit > 4) for digit in number[-2::-2]]
     return (sum(number[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+class IntakeRefused(Record, frozen=True, kw_only=True):
+    """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
+
+    reason: str
+    detail: str
+    source: str
+    size: int
+    sha256: str
+    body: bytes | None

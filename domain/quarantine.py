@@ -3,7 +3,26 @@
 import hashlib
 
 from domain.payment import Refusal
-from domain.record_types import Quarantined
+from domain.record import Record
+
+
+class Quarantined(Record, frozen=True, kw_only=True):
+    """A record that could not be decided on, whole, with why and where it stands.
+
+    With `decided` the record *was* decided and this is a report only (a conflict). A body above the limit is not
+    repeated: `stored_at` says where it lies, and `size` and `sha256` prove it.
+    """
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    size: int
+    sha256: str
+    body: bytes | None
+    stored_at: str | None
+    decided: bool
 
 
 def report(

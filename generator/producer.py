@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from domain.geo import coarse
 from domain.masking import masked
-from domain.payment import MAX_TEXT, Refusal, holds_card_number
-from domain.record_types import IntakeRefused, to_fields
+from domain.payment import MAX_TEXT, IntakeRefused, Refusal, holds_card_number
+from domain.record_types import to_fields
 from schemas.codec import MAX_BODY, MAX_RECORD, Encoder
 
 ROW_HEADER, RUN_HEADER = "row", "run"

@@ -12,7 +12,9 @@ from functools import partial
 from confluent_kafka import Consumer
 
 from domain.cases.chain import next_steps
-from domain.record_types import CONFIRMED_FRAUD, CaseClosed, CaseEvent, FraudConfirmed, label_id, to_fields
+from domain.cases.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent
+from domain.record_types import to_fields
+from domain.risk.events import FraudConfirmed, label_id
 from projections.logs.partition_writer import BY_KEY, Addressed, PartitionWriter, partitions_of
 from projections.logs.worker import EVENTS, WRITTEN, Stop, decoded, parser, serve_metrics, take
 from schemas.codec import Decoder, Encoder

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from domain.cases.fold import CaseFold
 from domain.payment import FIELDS, Payment, Refusal, admit_row
 from domain.quarantine import key_of, report
-from domain.record_types import (
-    TUPLES,
-    DuplicateSeen,
-    EntityFlagged,
-    EntityPayment,
-    RiskOutput,
-    RiskScored,
-    to_fields,
-)
+from domain.record_types import to_fields
 from domain.risk.entity_fold import EntityFold
+from domain.risk.events import TUPLES, DuplicateSeen, EntityFlagged, EntityPayment, RiskOutput, RiskScored
 from domain.risk.fold import Conflict, RiskFold
 from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
 from schemas.registry import Registry

@@ -8,19 +8,12 @@ from typing import Any, Final, TypeVar
 
 from console.cases.acts import ACTS
 from domain.cases.commands import AnalystCommand
-from domain.cases.events import CaseOpened
+from domain.cases.events import CaseAnswer, CaseEvent, CaseOpened, ClockTicked
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
-from domain.record_types import (
-    CaseAnswer,
-    CaseEvent,
-    ClockTicked,
-    InboxRecord,
-    Reason,
-    RiskFlagged,
-    RiskRestated,
-    to_fields,
-)
+from domain.reason import Reason
+from domain.record_types import InboxRecord, to_fields
+from domain.risk.events import RiskFlagged, RiskRestated
 
 T = TypeVar("T")
 START_MS: Final = 1_750_000_000_000

@@ -14,18 +14,18 @@ from uuid import UUID, uuid5
 import psutil
 
 from console.cases.board_row import DONE
-from console.cli.stack import tell
 from console.monitor.health import figures_at
+from console.people.roles import Role
 from console.system.lifecycle import prepare
+from console.terminal import messages, progress, tell
 from console.waiting import Stalled
-from console.web.route_permissions import Role
-from console.wiring import case_table, messages, people, progress
+from console.wiring import case_table, people
 from domain.cases.events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
 from infra import stack
 from infra.parts import python
 from infra.services import CONSOLE, metrics_port, service_name, services
 from infra.settings import Settings
-from projections.views.case_history import Known
+from projections.logs.known import Known
 from projections.views.rebuild import fold, write_views
 
 CASES: Final = UUID("0f8d7b52-52a1-5d38-9d0e-3e0e4e1ac0de")

@@ -9,9 +9,12 @@ from multiprocessing import get_context
 
 from confluent_kafka import Producer
 
+from console.terminal import progress
 from console.waiting import Stalled, end_offsets
-from console.wiring import case_table, progress, topics
-from domain.record_types import CaseOpened, RiskFlagged, RiskLinked, from_fields
+from console.wiring import case_table, topics
+from domain.cases.events import CaseOpened, RiskLinked
+from domain.record_types import from_fields
+from domain.risk.events import RiskFlagged
 from generator.traffic import Generated
 from infra.settings import Settings
 from projections.logs.log import KafkaLog

@@ -14,17 +14,19 @@ from console.bench.stream import fill, running, wait_until_caught_up
 from console.bench.views import view_rates
 from console.history.replay import cores, source_of
 from console.rules.files import load_pack
+from console.terminal import messages, progress
 from console.waiting import Stalled
-from console.wiring import messages, progress, topics
+from console.wiring import topics
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
 from generator.traffic import Traffic, TrafficOptions
 from infra.flink_cluster import cluster
 from infra.services import CASE_JOB, RISK_JOB, jobs, service_name
 from infra.settings import Settings
-from projections.replay.replay import Derived, derive, ends_of
+from projections.logs.known import Known
+from projections.replay.outcome import Derived
+from projections.replay.replay import derive, ends_of
 from projections.replay.workers import without_main
-from projections.views.case_history import Known
 from schemas.registry import Registry
 
 ACCOUNTS = 20_000

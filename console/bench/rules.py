@@ -12,7 +12,7 @@ import psutil
 
 from console.rules.files import load_pack
 from domain.payment import FIELDS, Refusal
-from domain.record_types import TUPLES, RiskScored, RulesActivated
+from domain.risk.events import TUPLES, RiskScored, RulesActivated
 from domain.risk.fold import RiskFold
 from generator.traffic import Traffic, TrafficOptions
 from schemas.catalog import all_schemas, latest

@@ -26,12 +26,12 @@ from confluent_kafka.admin import (
 from fastavro import schemaless_reader
 
 from console.bench.latency import measure, percentiles
-from console.cli.stack import tell
 from console.payments.intake import open_intake
 from console.system.bootstrap import activate_first_rules, register_schemas
+from console.terminal import messages, progress, tell
 from console.waiting import Stalled, end_offsets
-from console.wiring import case_table, messages, progress, topics
-from domain.record_types import RiskScored
+from console.wiring import case_table, topics
+from domain.risk.events import RiskScored
 from domain.risk.packs import RulePack
 from generator.traffic import Generated, Traffic, TrafficOptions
 from infra import stack

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from console.wiring import case_tables
 from infra.settings import Settings
-from projections.views.case_history import Known
+from projections.logs.known import Known
 from projections.views.case_table import DynamoCaseTable
 from projections.views.case_view import Item
 from projections.views.rebuild import WRITERS, fold, store_writes_per_s, write_views

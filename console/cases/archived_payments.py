@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from console.web.pages.case_evidence import Seen
+from console.cases.seen_payment import Seen
 from domain.payment import Payment, admit
 from projections.archive.columns import ArchiveColumns
 from projections.logs.partitioner import partition_of

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from console.cases.board import Board
 from console.cases.board_row import row_of
 from console.views.live_table import LiveTable
-from domain.record_types import CaseAnswer, CaseEvent
+from domain.cases.events import CaseAnswer, CaseEvent
 from projections.logs.log import KafkaLog, LogRecord
 from projections.logs.worker import complain, decoded
 from projections.views.case_view import CaseView, Item, event_item

@@ -20,8 +20,9 @@ from console.privacy.command_sealing import sealed
 from console.privacy.vault import Vault
 from console.waiting import end_offsets
 from console.wiring import topics, vault
-from domain.cases.events import command_answered
-from domain.record_types import CaseEvent, Command, from_fields, to_fields
+from domain.cases.commands import Command
+from domain.cases.events import CaseEvent, command_answered
+from domain.record_types import from_fields, to_fields
 from infra.settings import Settings
 from projections.logs.log import KafkaLog, LogRecord
 from schemas.codec import Decoder, Encoder, Unreadable

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from console.cli.cases import instant
-from console.cli.stack import AsJson
+from console.cli.options import AsJson, instant
+from console.cli.output import fail, report
 from console.evidence import verify_pack
 from console.evidence.pack import Evidence, NotExported, Selection
-from console.wiring import bucket, fail, messages, progress, report, topics
+from console.terminal import messages, progress
+from console.wiring import bucket, topics
 from infra.settings import Settings
 from projections.archive.audit import audit
 from projections.archive.heads import BadHead, head_key, head_numbers, stored_head

@@ -13,10 +13,10 @@ from console.bench.console import Load, bench_console, console_settings
 from console.bench.replay import bench_replay
 from console.bench.rules import bench_rules
 from console.bench.stream import bench_settings, bench_stream
-from console.cli.stack import tell
+from console.cli.output import explained, report
 from console.rules.files import load_pack
 from console.system import lifecycle as system
-from console.wiring import explained, messages, report
+from console.terminal import messages, tell
 from infra import stack
 from infra.services import services
 from infra.settings import Settings

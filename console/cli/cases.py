@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +11,13 @@ from rich.table import Table
 
 from console.cases.acts import ACTS, BadAct, make_command
 from console.cases.desk import CaseDesk, NotSent, Unanswered
-from console.cli.stack import AsJson
-from console.wiring import case_table, explained, fail, iso_time, report, vault
-from domain.cases.events import DISPOSITIONS, CaseClosed, CommandRejected
-from domain.record_types import CaseEvent, Command, to_fields
+from console.cli.options import AsJson, instant
+from console.cli.output import explained, fail, report
+from console.times import iso_time
+from console.wiring import case_table, vault
+from domain.cases.commands import Command
+from domain.cases.events import DISPOSITIONS, CaseClosed, CaseEvent, CommandRejected
+from domain.record_types import to_fields
 from infra.settings import Settings
 from projections.views.case_history import as_of, known_items, was_there
 from projections.views.case_view import CaseView, Item, view_of
@@ -141,20 +143,6 @@ def _sorted(items: Iterable[Item], sort: str) -> list[Item]:
         return timeline
     name = "known_at_ms" if sort == "known" else "happened_at_ms"
     return sorted(timeline, key=lambda item: int(item.get(name, 0)))
-
-
-def instant(text: str | None) -> int | None:
-    """UTC milliseconds of a time that somebody typed; without an offset it is taken for UTC."""
-    if text is None:
-        return None
-    if text.isdecimal():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise fail(f"{text} is no time: 2026-01-31T12:00:00Z, or UTC milliseconds") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
 
 
 def act(

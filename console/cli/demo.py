@@ -7,19 +7,22 @@ from typing import Annotated
 
 import typer
 
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.cli.sign_ins import print_sign_ins
-from console.cli.stack import AsJson, tell
 from console.history.replay import Replay, replay
 from console.payments.intake import Answers, Sent, open_intake, send_generated
 from console.system import lifecycle as system
+from console.terminal import messages, progress, tell
 from console.waiting import Stalled
-from console.wiring import bucket, explained, fail, messages, progress, report, topics
+from console.wiring import bucket, topics
 from generator.traffic import Generated, Traffic, TrafficOptions, run_of
 from infra import stack
 from infra.parts import parts
 from infra.settings import Settings
 from projections.archive.analytics import FOLDER
-from projections.archive.segments import ArchivedLog, next_offset
+from projections.archive.archived_log import ArchivedLog
+from projections.archive.segments import next_offset
 from projections.logs.log import KafkaLog
 
 STEADY_PER_S = 1_000

@@ -9,9 +9,12 @@ from confluent_kafka import KafkaException
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.rules.store import Refused
-from console.wiring import engine_log, engines, explained, fail, iso_time, messages, report
+from console.terminal import messages
+from console.times import iso_time
+from console.wiring import engine_log, engines
 from domain.engines import ENGINES, LATEST
 from infra.settings import Settings
 

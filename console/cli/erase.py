@@ -6,11 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.payments.attributes import payments_of
 from console.privacy.vault import SETTLED_S, Known
 from console.system.canary import Place, TooShort, search
-from console.wiring import explained, fail, iso_time, messages, report, vault
+from console.terminal import messages
+from console.times import iso_time
+from console.wiring import vault
 from domain.masking import masked
 from infra.settings import Settings
 

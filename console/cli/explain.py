@@ -13,17 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from console.cli.score import Feedback
-from console.cli.stack import AsJson
+from console.cli.options import AsJson, Feedback
+from console.cli.output import explained, fail
 from console.payments.admission import as_entered
 from console.rules import explain as explaining
-from console.rules.explain import Line, Log, NotExplained
+from console.rules.dossier import Line, Log, NotExplained, find_accounts, of_account, read_dossier
 from console.rules.files import load_pack
 from console.scoring.run import Feedback as Coming
 from console.scoring.truth import read_truth
-from console.wiring import explained, fail, progress, topics
+from console.terminal import progress
+from console.wiring import topics
 from domain.payment import Payment, admit
-from domain.record_types import RulesActivated, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import RulesActivated
 from domain.risk.packs import DEFAULT, BadRulePack, RulePack
 from generator import files
 from generator.files import BadFile
@@ -83,7 +85,7 @@ def _explain(found: dict[str, Log], transaction_id: str, account: str | None, di
             f"{len(wanted)} accounts have a payment {transaction_id!r}. Cure: --account {wanted[0]}, or {others}"
         )
     log = found[wanted[0]]
-    return explaining.explained(log, explaining.read_dossier(log, wanted[0], transaction_id, digest))
+    return explaining.explained(log, read_dossier(log, wanted[0], transaction_id, digest))
 
 
 def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: int | None) -> Log:
@@ -139,8 +141,8 @@ def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
     """For each account that has a payment of this id, what of its log concerns it, in memory."""
     found: dict[str, Log] = {}
     for log in logs:
-        for account_id in explaining.find_accounts(log, transaction_id):
-            lines = list(explaining.of_account(log, account_id))
+        for account_id in find_accounts(log, transaction_id):
+            lines = list(of_account(log, account_id))
             found[account_id] = lines.copy
     return found
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.payments.labels import ingest_labels
-from console.wiring import explained, fail, report
 from generator.files import BadFile
 from infra.settings import Settings
 

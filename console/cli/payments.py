@@ -11,14 +11,16 @@ from typing import Annotated
 
 import typer
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.payments.admission import as_entered
 from console.payments.decisions import answered, derived_decisions
 from console.payments.decisions import backtest as decide_rows
 from console.payments.intake import ingest as take_in
 from console.payments.intake import open_intake, send_generated
 from console.rules.files import load_pack
-from console.wiring import explained, fail, messages, progress, report, topics
+from console.terminal import messages, progress
+from console.wiring import topics
 from console.workers.clock import BadTickFile, live_ticks, ticks_from, write_ticks
 from domain.risk.packs import DEFAULT, BadRulePack
 from generator import files

@@ -1,17 +1,18 @@
 """`fraudcase replay`, `digest`, `analytics`."""
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import duckdb
 import typer
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson, parse_time_ms
+from console.cli.output import explained, fail, report
 from console.history.replay import SHOWN, cores, source_of
 from console.history.replay import replay as run_replay
-from console.wiring import bucket, explained, fail, messages, progress, report, topics
+from console.terminal import messages, progress
+from console.wiring import bucket, topics
 from infra.settings import Settings
 from projections.archive.analytics import read_table
 from projections.replay.replay import recorded
@@ -44,7 +45,7 @@ def replay(
     """Derive every flag, case event and view again, without Flink, and compare; exit 1 if it differs, 3 if late."""
     if source not in ("kafka", "s3"):
         raise fail(f"--from is kafka or s3, not {source}")
-    until_ms = None if until is None else _time_ms(until)
+    until_ms = None if until is None else parse_time_ms(until)
     with explained():
         result = run_replay(Settings(), source, with_views=live_views, until_ms=until_ms, workers=workers)
     if certificate is not None:
@@ -65,17 +66,6 @@ def replay(
         messages.print(problem, highlight=False, markup=False)
     if result.exit_code or problems:
         raise typer.Exit(result.exit_code or 1)
-
-
-def _time_ms(text: str) -> int:
-    """UTC milliseconds; a time that names no zone is UTC."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise fail(f"--until is a time in ISO 8601 or UTC milliseconds, not {text}") from None
-    return (at.replace(tzinfo=at.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def digest(as_json: AsJson = False) -> None:

@@ -10,10 +10,13 @@ import typer
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.rules.files import load_pack
 from console.rules.store import Refused
-from console.wiring import control_store, explained, fail, iso_time, messages, report, rules_log
+from console.terminal import messages
+from console.times import iso_time
+from console.wiring import control_store, rules_log
 from domain.risk.packs import BadRulePack
 from infra.settings import Settings
 from migrations.models import RulePackLogRow, RulePackRow

@@ -6,15 +6,11 @@ from typing import Annotated
 
 import typer
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
+from console.cli.output import fail
 from console.rules.files import load_pack
-from console.wiring import fail
-from domain.durations import duration_ms
 from domain.risk.packs import DEFAULT, BadRulePack
 from generator.files import BadFile
-
-TransactionsFile = Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with the columns of Transaction")]
-LabelsFile = Annotated[Path, typer.Option(help="transaction_id, fraud (0 or 1), and if there are: row, scenario")]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,17 +18,6 @@ def register(app: typer.Typer) -> None:
     app.command()(score)
 
 
-def delay_of(text: str) -> int:
-    """The milliseconds of a delay, for an option."""
-    try:
-        return duration_ms(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-Feedback = Annotated[
-    int | None, typer.Option(parser=delay_of, metavar="DURATION", help="frauds become known so long after, as in 7d")
-]
 FirstDay = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day scored, UTC")]
 LastDay = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day scored, included")]
 

@@ -14,7 +14,7 @@ from console.payments.admission import as_entered
 from console.scoring.figures import DAY_MS, TRAINING_DAYS, Window, figures, window_of, within
 from console.scoring.run import admitted, run
 from console.scoring.truth import read_truth
-from console.wiring import progress
+from console.terminal import progress
 from domain.durations import duration
 from domain.risk.packs import RulePack
 from generator import files

@@ -1,6 +1,6 @@
 """Tells whoever starts the system how to sign in."""
 
-from console.wiring import messages
+from console.terminal import messages
 from infra.settings import Settings
 
 

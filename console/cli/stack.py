@@ -8,24 +8,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from console.cli.options import AsJson
+from console.cli.output import explained, fail
 from console.cli.sign_ins import print_sign_ins
 from console.system import lifecycle as system
-from console.wiring import explained, fail, messages
+from console.terminal import messages, tell
 from infra import stack
 from infra.settings import Settings
-
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     for command in (up, down, status, doctor, reset):
         app.command()(command)
-
-
-def tell(name: str, what: str) -> None:
-    """One line for each part that changes."""
-    messages.print(f"{name:<12} {what}", highlight=False)
 
 
 def up(

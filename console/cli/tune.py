@@ -1,36 +1,16 @@
 """`fraudcase rules tune`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
+from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
+from console.cli.output import fail
 from console.cli.rules import rules as rules_app
-from console.cli.score import Feedback, LabelsFile, TransactionsFile
-from console.cli.stack import AsJson
-from console.wiring import fail
+from console.scoring.tune import Aim, Search
 from domain.risk.packs import BadRulePack
 from generator.files import BadFile
-
-
-class Aim(StrEnum):
-    """What a search makes as large as it can."""
-
-    AVERAGE_PRECISION = "average_precision"
-    F1 = "f1"
-    RECALL_AT_PRECISION = "recall_at_precision"
-
-
-class Search(NamedTuple):
-    """How to search: for what, how long, from which seed, on which share of the days, with labels how late."""
-
-    aim: Aim
-    precision: float
-    trials: int
-    seed: int
-    earlier: float
-    feedback_ms: int | None
 
 
 def register(_: typer.Typer) -> None:

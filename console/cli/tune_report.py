@@ -9,13 +9,14 @@ from typing import Any
 from rich.table import Table
 
 from console.cli.score_report import date_of, printed, text_of
-from console.cli.tune import Aim, Search
 from console.payments.admission import as_entered
 from console.rules.files import load_pack
 from console.scoring.run import admitted
 from console.scoring.truth import read_truth
 from console.scoring.tune import (
+    Aim,
     Objective,
+    Search,
     Tuned,
     average_precision,
     f1,
@@ -26,7 +27,7 @@ from console.scoring.tune import (
     search,
     split,
 )
-from console.wiring import messages, progress
+from console.terminal import messages, progress
 from domain.durations import duration
 from generator import files
 from infra.settings import Settings

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import fail
 from console.people.accounts import NotPossible
-from console.web.route_permissions import Role
-from console.wiring import fail, people
+from console.people.roles import Role
+from console.wiring import people
 from infra.settings import Settings
 
 ACTOR = "command line"

@@ -8,10 +8,13 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import KafkaException
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail, report
 from console.history.rebuild import SHOWN, NotRebuilt, drop, old_versions, rebuild, switch
+from console.terminal import messages
+from console.times import iso_time
 from console.views.versions import VIEWS, Refused
-from console.wiring import explained, fail, iso_time, messages, report, view_versions
+from console.wiring import view_versions
 from infra.settings import Settings
 from migrations.store import Busy
 

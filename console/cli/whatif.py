@@ -14,14 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.cli.stack import AsJson
+from console.cli.options import AsJson
+from console.cli.output import explained, fail
 from console.history.whatif import MINUTES_PER_CASE, Asked, Progress, Source, moment, run, stretch_words
 from console.history.whatif_job import AWAY, carry_out
 from console.history.whatif_runs import WhatifRuns, runs_of
 from console.rules.files import load_pack
 from console.rules.store import Refused
+from console.terminal import messages, progress
+from console.times import iso_time
 from console.web.pages.formats import money
-from console.wiring import control_store, explained, fail, iso_time, messages, progress
+from console.wiring import control_store
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from infra.settings import Settings
 from projections.replay.whatif import Stretch

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from console.evidence import verify_pack
 from console.evidence.report import Report, Shown, as_html, as_pdf
 from domain.digest import canonical_json
+from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
 from projections.archive.heads import Head, TreeHead, head_key, head_numbers, read_head, stored_head
 from projections.archive.merkle import Tree
 from projections.archive.record_leaf import FIELDS, NONE, headers_part, key_part, part_hash, part_salts
 from projections.archive.segments import (
     ArchivedSchemas,
-    Bucket,
     partition_folder,
     read_segment,
     row_leaf,

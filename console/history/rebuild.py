@@ -14,14 +14,15 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from console.terminal import messages, progress
 from console.views.live_table import LOOK_EVERY_S
 from console.views.versions import CASES, Refused, Version, ViewVersions
-from console.wiring import bucket, case_tables, messages, progress, topics, view_versions
+from console.wiring import bucket, case_tables, topics, view_versions
 from domain.digest import canonical_json
 from infra.settings import Settings
 from migrations.models import ViewVersionRow
 from migrations.store import only_one
-from projections.archive.segments import ArchivedLog
+from projections.archive.archived_log import ArchivedLog
 from projections.logs.log import MAX_BATCH, KafkaLog, as_record
 from projections.logs.worker import decoded
 from projections.views.case_table import DynamoCaseTable

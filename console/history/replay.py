@@ -6,23 +6,15 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from console.wiring import bucket, case_table, progress, store_options, topics
+from console.terminal import progress
+from console.wiring import bucket, case_table, store_options, topics
 from infra.settings import Settings
 from projections.replay.certificate import certificate, failed
-from projections.replay.replay import (
-    Comparison,
-    Gap,
-    Items,
-    Replayed,
-    archived_schema_check,
-    compare_views,
-    encoded_digest,
-    ends_of,
-    stored_items,
-    views_digest,
-)
+from projections.replay.compare_views import compare_views, encoded_digest, stored_items, views_digest
+from projections.replay.outcome import Comparison, Items, Replayed
+from projections.replay.replay import archived_schema_check, ends_of
 from projections.replay.replay import replay as read_again
-from projections.replay.sources import BucketSource, KafkaSource, Source
+from projections.replay.sources import BucketSource, Gap, KafkaSource, Source
 
 SHOWN = 10
 """Differences that a report names; it counts them all."""

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
-from console.wiring import bucket, iso_time, topics
+from console.times import iso_time
+from console.wiring import bucket, topics
 from domain.payment import FIELDS
 from domain.record_types import to_fields
 from domain.risk.packs import RulePack
 from infra.settings import Settings
-from projections.archive.segments import ArchivedLog
+from projections.archive.archived_log import ArchivedLog
 from projections.logs.log import KafkaLog
 from projections.replay.whatif import CaseTrace, Flagged, Fraud, Outcome, Stretch, Sum, Told, standing_flags, whatif
 from projections.replay.whatif_diff import Catch, Change, ChangedCase, Diff, catch, compare

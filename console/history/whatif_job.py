@@ -18,7 +18,7 @@ from console.history.whatif_runs import WhatifRuns, runs_of
 from domain.risk.packs import RulePack
 from infra.errors import StackError
 from infra.settings import Settings
-from projections.replay.replay import Gap
+from projections.replay.sources import Gap
 
 NICE = 10
 AWAY = (Gap, StackError, KafkaException, BotoCoreError, ClientError, OSError)

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from console.cases.seen_payment import Seen
 from console.monitor.figures import SERIES_S, LiveFigures, Paid
 from console.monitor.health import Readers
 from console.views.versions import ViewVersions
-from console.web.pages.case_evidence import Seen
 from migrations.store import connect
 from projections.logs.log import MAX_BATCH, Follower, KafkaLog, LogRecord
 from projections.logs.worker import complain

@@ -7,19 +7,19 @@ from functools import partial, reduce
 from typing import Any, Final, NamedTuple, TypeVar
 
 from domain.payment import Refusal
-from domain.record_types import (
+from domain.quarantine import Quarantined
+from domain.reason import Reason
+from domain.record_types import from_fields
+from domain.risk.entity_fold import EntityFold
+from domain.risk.events import (
     DuplicateSeen,
     EntityFlagged,
     EntityPayment,
-    Quarantined,
-    Reason,
     RiskFlagged,
     RiskRestated,
     RiskScored,
     RulesActivated,
-    from_fields,
 )
-from domain.risk.entity_fold import EntityFold
 from domain.risk.families import either
 from domain.risk.fold import RiskFold
 from domain.risk.packs import RulePack

@@ -11,12 +11,14 @@ from confluent_kafka import Message
 
 from console.payments.decisions import answered, reused_ids
 from console.privacy.vault import Vault
+from console.terminal import progress
 from console.waiting import Stalled, end_offsets
-from console.wiring import progress, topics, vault
+from console.wiring import topics, vault
 from domain.payment import Refusal
-from domain.quarantine import key_of
+from domain.quarantine import Quarantined, key_of
 from domain.quarantine import report as quarantine_report
-from domain.record_types import DecisionsMade, DuplicateSeen, Quarantined, RiskScored, from_fields, to_fields
+from domain.record_types import from_fields, to_fields
+from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from generator import files
 from generator.producer import Intake
 from generator.traffic import Behaviour, Generated

@@ -15,7 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import Session
 
-from console.web.route_permissions import Permission, Role, permissions_of
+from console.people.roles import Permission, Role, permissions_of
 from migrations.models import ApiTokenRow, DoorLogRow, PersonRow, SessionRow
 from migrations.store import reading, writing
 

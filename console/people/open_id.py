@@ -19,7 +19,7 @@ from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from console.web.route_permissions import Role
+from console.people.roles import Role
 
 PENDING_S: Final = 600
 MAX_PENDING: Final = 1_000

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
+from domain.cases.commands import Command
 from domain.record import replace
-from domain.record_types import Command
 from generator.producer import Sealer
 
 TEXT_FIELD, NAME_FIELD = "text", "name"

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 from console.rules.store import Offsets
 from console.waiting import end_offsets
-from domain.record_types import EngineActivated, Event, RulesActivated, from_fields, to_fields
+from domain.engines import EngineActivated
+from domain.record_types import Event, from_fields, to_fields
+from domain.risk.events import RulesActivated
 from projections.logs.log import KafkaLog
 from projections.logs.partition_writer import Addressed, PartitionWriter
 from schemas.codec import Decoder, Encoder, Unreadable

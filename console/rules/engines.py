@@ -12,8 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from console.rules.store import Offsets, Refused
-from domain.engines import ENGINES, FIRST, activation
-from domain.record_types import EngineActivated
+from domain.engines import ENGINES, FIRST, EngineActivated, activation
 from migrations.models import EngineRow
 from migrations.store import writing
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, defer
 
-from domain.record_types import RulesActivated
+from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
 from domain.risk.packs import RulePack
 from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from console.payments.labels import confirmed
 from console.scoring.truth import Label, Truth
 from domain.payment import Payment, Refusal, admit
-from domain.record_types import (
+from domain.risk.entity_fold import EntityFold
+from domain.risk.events import (
     DuplicateSeen,
     EntityFlagged,
     EntityPayment,
@@ -27,7 +28,6 @@ from domain.record_types import (
     RulesActivated,
     label_id,
 )
-from domain.risk.entity_fold import EntityFold
 from domain.risk.families import either
 from domain.risk.fold import Conflict, RiskFold
 from domain.risk.packs import RulePack

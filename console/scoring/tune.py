@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args, get_origin
 
@@ -324,3 +325,22 @@ def pack_yaml(pack: RulePack, ranges: Mapping[str, Sequence[Any]], remarks: Sequ
 
 
 _FIRST: Final = ("name", "family", "typology", "severity", "reason_code", "when", "value", "points")
+
+
+class Aim(StrEnum):
+    """What a search makes as large as it can."""
+
+    AVERAGE_PRECISION = "average_precision"
+    F1 = "f1"
+    RECALL_AT_PRECISION = "recall_at_precision"
+
+
+class Search(NamedTuple):
+    """How to search: for what, how long, from which seed, on which share of the days, with labels how late."""
+
+    aim: Aim
+    precision: float
+    trials: int
+    seed: int
+    earlier: float
+    feedback_ms: int | None

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from console.waiting import end_offsets
-from domain.record_types import RulesActivated, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import RulesActivated
 from domain.risk.packs import RulePack
 from projections.logs.log import KafkaLog
 from projections.logs.partition_writer import write_to_partitions

@@ -4,20 +4,11 @@ import shutil
 import sys
 from collections.abc import Callable
 
+from console.people.roles import Role
 from console.rules.store import SYSTEM, Refused
 from console.system.bootstrap import activate_first_rules, is_untouched, register_schemas
-from console.web.route_permissions import Role
-from console.wiring import (
-    case_table,
-    control_store,
-    engine_log,
-    engines,
-    master_key,
-    messages,
-    people,
-    progress,
-    topics,
-)
+from console.terminal import messages, progress
+from console.wiring import case_table, control_store, engine_log, engines, master_key, people, topics
 from domain.engines import FIRST, LATEST
 from domain.risk.packs import DEFAULT, parse_pack
 from infra import jars, stack

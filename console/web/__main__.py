@@ -21,8 +21,7 @@ from console.web.app import create_app
 from console.web.idempotency import Requests
 from console.web.pages.parts import PageParts
 from console.web.services import Doors
-from console.wiring import bucket, control_store, live_case_table, people, rules_log, topics, vault
-from console.workers.webhooks import webhooks_of
+from console.wiring import bucket, control_store, live_case_table, people, rules_log, topics, vault, webhooks_of
 from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
 from migrations.store import connect

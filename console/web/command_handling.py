@@ -11,16 +11,15 @@ from starlette.concurrency import run_in_threadpool
 
 from console.cases.desk import NotSent, Unanswered
 from console.privacy.vault import VaultError
-from console.web.api.cases import etag_of
 from console.web.commands import Kind, Noted, Order, command_of
 from console.web.idempotency import Answer, KeyReused, command_id, fingerprint
 from console.web.inputs import Asked
 from console.web.problems import Problem, answer
 from console.web.services import Doors, board_of, doors_of, person_of
-from domain.cases.commands import Attachment
-from domain.cases.events import command_answered
+from domain.cases.commands import Attachment, Command
+from domain.cases.events import CaseEvent, CommandRejected, command_answered
 from domain.digest import canonical
-from domain.record_types import CaseEvent, Command, CommandRejected, from_fields
+from domain.record_types import from_fields
 from projections.views.case_view import CaseView
 
 STATUSES: Final = {
@@ -154,3 +153,8 @@ def refused(event: CommandRejected) -> Answer:
     missed = [{"sequence": each.sequence, "kind": each.kind} for each in event.missed]
     problem = Problem(status, event.reason, code=event.code or "rejected", missed=missed, command_id=event.command_id)
     return Answer(status, None, bytes(answer(problem).body).decode())
+
+
+def etag_of(sequence: int) -> str:
+    """The version of a case, as the header has it."""
+    return f'"{sequence}"'

@@ -13,10 +13,11 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from console.people.accounts import People, Person, csrf_token
+from console.people.roles import Permission
 from console.privacy.vault import Vault
 from console.web.background import behind
 from console.web.problems import Problem
-from console.web.route_permissions import ROUTES, Permission
+from console.web.route_permissions import ROUTES
 from console.web.services import Doors, doors_of
 from domain.sealed import MARK
 

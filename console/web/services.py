@@ -18,7 +18,8 @@ from console.web.idempotency import Requests
 from console.web.limits import Buckets
 from console.web.problems import Problem
 from console.webhooks.store import Webhooks
-from domain.record_types import CaseEvent, Command
+from domain.cases.commands import Command
+from domain.cases.events import CaseEvent
 from projections.views.case_table import CaseTable
 
 

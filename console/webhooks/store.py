@@ -4,19 +4,16 @@ import base64
 import hashlib
 import hmac
 import json
-import os
-import secrets
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from domain.record_types import CaseEvent
+from domain.cases.events import CaseEvent
 from migrations.models import WebhookDeliveryRow, WebhookRow
 from migrations.store import reading, writing
 from projections.logs.log import LogRecord
@@ -185,16 +182,3 @@ def signature(secret: str, delivery_id: str, at_s: int, body: bytes) -> str:
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = f"{delivery_id}.{at_s}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-
-
-def console_key(file: Path) -> bytes:
-    """The console's own key, made when it is first needed, for its owner's eyes only."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        mine = file.with_name(f"{file.name}.{os.getpid()}")
-        with os.fdopen(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-            opened.write(secrets.token_bytes(32))
-        with suppress(FileExistsError):  # another process was faster: then its key is the key
-            os.link(mine, file)
-        mine.unlink()
-    return file.read_bytes()

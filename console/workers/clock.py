@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from domain.record_types import ClockTicked, to_fields
+from domain.cases.events import ClockTicked
+from domain.record_types import to_fields
 from projections.logs.partition_writer import partitions_of, write_to_partitions
 from projections.logs.worker import Stop, parser, serve_metrics
 from schemas.codec import Encoder

@@ -21,7 +21,7 @@ from console.views.versions import ViewVersions
 from console.wiring import bucket, live_case_table, topics, view_versions
 from infra.services import VERIFIER, metrics_port
 from infra.settings import Settings
-from projections.archive.segments import ArchivedLog
+from projections.archive.archived_log import ArchivedLog
 from projections.logs.log import KafkaLog
 from projections.logs.worker import Stop, complain, serve_metrics
 from projections.views.verifier import Found, Pace, Verifier, first_of

@@ -1,17 +1,15 @@
 """cases.events to the webhooks: reads as one of a consumer group, notes what is to be sent, then sends it."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Consumer
 
 from console.webhooks.sender import send
-from console.webhooks.store import Webhooks, console_key
-from console.wiring import topics
+from console.webhooks.store import Webhooks
+from console.wiring import topics, webhooks_of
 from infra.services import WEBHOOKS, metrics_port
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow, WebhookRow
-from migrations.store import connect
 from projections.logs.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics, take
 from schemas.codec import Decoder
 from schemas.registry import Registry
@@ -39,12 +37,6 @@ class Sender:
         error = send(webhook.url, secret, delivery.delivery_id, body, may_be_private=self._may_be_private)
         self._webhooks.tried(delivery, error)
         WRITTEN.labels(WEBHOOKS, "delivered" if error is None else "failed").inc()
-
-
-def webhooks_of(settings: Settings) -> Webhooks:
-    """The webhooks of a system."""
-    key = console_key(settings.home / f"{settings.prefix}console.key")
-    return Webhooks(connect(settings.control_database), key, lambda: time.time_ns() // 1_000_000)
 
 
 def main() -> None:

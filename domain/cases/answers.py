@@ -32,6 +32,7 @@ from domain.cases.commands import (
     WithdrawClosing,
     WithdrawReopening,
 )
+from domain.cases.escalation import escalated, largest_value_major, weight
 from domain.cases.events import (
     DISPOSITIONS,
     AbsorptionRefused,
@@ -58,7 +59,6 @@ from domain.cases.events import (
     ReopeningRequested,
     ReopeningWithdrawn,
 )
-from domain.cases.flags import escalated, largest_value_major, weight
 from domain.cases.state import (
     MAX_ABSORBED,
     MAX_ATTACHMENTS,

@@ -1,6 +1,7 @@
 """What has happened to a case. Those with a `sequence` are numbered without gaps, case by case; answers are not."""
 
 from typing import Final, TypeAlias, assert_never
+from uuid import UUID, uuid5
 
 from domain.cases.commands import Amount, Attachment, MergedFlag
 from domain.reason import Reason
@@ -444,3 +445,19 @@ def happened_at_ms(event: SequencedCaseEvent) -> int | None:
             return event.unlinked_at_ms
         case _:
             assert_never(event)
+
+
+CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
+
+
+class ClockTicked(Record, frozen=True, kw_only=True):
+    """Time as far as cases are concerned: written once into each partition, so that deadlines replay."""
+
+    tick_id: str
+    now_ms: int
+
+
+def case_id(typology: str, first_flag_id: str, previous_case_id: str | None = None) -> str:
+    """The id of the case that a flag opens. A flag that has opened a case before (closed since) opens another one."""
+    after = f"\x1f{previous_case_id}" if previous_case_id else ""
+    return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}{after}"))

@@ -1,17 +1,10 @@
 """What flags and ticks of the clock lead to in the cases of an account."""
 
-from typing import Final
-
-from domain.cases.events import CaseEscalated, CaseEvent, CaseOpened, CaseWoken, RiskLinked, RiskRevised
+from domain.cases.escalation import escalated, escalation_cause
+from domain.cases.events import CaseEvent, CaseOpened, CaseWoken, ClockTicked, RiskLinked, RiskRevised, case_id
 from domain.cases.state import SLA_MS, AccountCases, Case, after, flags_change, opened
-from domain.currencies import DECIMALS
 from domain.engines import Engine
-from domain.record_types import ClockTicked, EntityFlagged, Flag, RiskRestated, case_id
-
-ESCALATE_AT_SCORE: Final = 900
-ESCALATE_AT_FLAGS: Final = 5
-ESCALATE_AT_VALUE_MAJOR: Final = 10_000
-"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
+from domain.risk.events import EntityFlagged, Flag, RiskRestated
 
 
 def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent]:
@@ -34,7 +27,7 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
     case = state.open_for(record.typology)
     if case is None:
         first = _open(state, record)
-        return [*events, first, *_escalated_by(record, state.account_id, opened(None, first))]
+        return [*events, first, *escalation_cause(record, state.account_id, opened(None, first))]
     link = _link(state.account_id, case, record)
     if case.escalated and case.work.snoozed_until_ms is None:
         return [*events, link]
@@ -58,7 +51,7 @@ def _roused(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
     woken = _woken(account_id, case, record)
     for event in woken:
         case = after(case, event)
-    return [*woken, *_escalated_by(record, account_id, case)]
+    return [*woken, *escalation_cause(record, account_id, case)]
 
 
 def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
@@ -192,52 +185,4 @@ def _wake(account_id: str, case: Case, trigger: str, cause_id: str, at_ms: int) 
         cause_id=cause_id,
         actor=None,
         woken_at_ms=at_ms,
-    )
-
-
-def _escalated_by(record: Flag, account_id: str, case: Case) -> list[CaseEscalated]:
-    if case.escalated:
-        return []
-    if record.score >= ESCALATE_AT_SCORE:
-        trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
-    else:
-        trigger, detail = weight(case)
-    if not trigger:
-        return []
-    return [escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
-
-
-def weight(case: Case) -> tuple[str, str]:
-    """What of a case's flags needs more eyes, if any of it does: the trigger, and the detail."""
-    if case.flags >= ESCALATE_AT_FLAGS:
-        return "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
-    value, currency = largest_value_major(case)
-    if value >= ESCALATE_AT_VALUE_MAJOR:
-        return "value", f"{value} {currency} flagged, from {ESCALATE_AT_VALUE_MAJOR}"
-    return "", ""
-
-
-def largest_value_major(case: Case) -> tuple[int, str]:
-    """The largest flagged amount of a case in whole units, and its currency: amounts are not converted."""
-    value, currency = 0, ""
-    for each, amount_minor in case.value_minor.items():
-        major = amount_minor // 10 ** DECIMALS[each]
-        if major > value or not currency:
-            value, currency = major, each
-    return value, currency
-
-
-def escalated(
-    account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
-) -> CaseEscalated:
-    """More eyes are needed."""
-    return CaseEscalated(
-        account_id=account_id,
-        case_id=case.case_id,
-        sequence=case.sequence + 1,
-        trigger=trigger,
-        detail=detail,
-        cause_id=cause_id,
-        actor=actor,
-        escalated_at_ms=at_ms,
     )

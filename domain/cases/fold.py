@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias, get_args
 from domain.cases.answers import on_command
 from domain.cases.commands import Command
 from domain.cases.due import Due
-from domain.cases.events import CaseEvent, RiskLinked
+from domain.cases.events import CaseEvent, ClockTicked, RiskLinked
 from domain.cases.flags import due_ms, on_flag, on_tick
 from domain.cases.state import (
     UNTOUCHED,
@@ -23,7 +23,8 @@ from domain.cases.state import (
 from domain.engines import ENGINE_KEY, FIRST, ActiveEngine, Engine
 from domain.payment import Refusal
 from domain.record import Record
-from domain.record_types import ClockTicked, EntityFlagged, Flag, InboxRecord, RiskFlagged, RiskRestated, from_fields
+from domain.record_types import InboxRecord, from_fields
+from domain.risk.events import EntityFlagged, Flag, RiskFlagged, RiskRestated
 
 AccountRecord: TypeAlias = Flag | Command
 _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))

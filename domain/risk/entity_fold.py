@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from domain.engines import ActiveEngine
 from domain.payment import Payment, Refusal
-from domain.record_types import EntityFlagged, EntityPayment, Reason, RulesActivated, entity_flag_id
+from domain.reason import Reason
+from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated, entity_flag_id
 from domain.risk.families import Ready, either, ready
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import History

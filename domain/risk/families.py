@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from domain.geo import METRES_PER_MICRODEGREE
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
-from domain.record_types import Reason
+from domain.reason import Reason
 from domain.risk.expression import NO_NEEDS, Compiled, Needs
 from domain.risk.features import (
     DAY_MS,

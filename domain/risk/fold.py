@@ -8,11 +8,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from domain.engines import ActiveEngine
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
-from domain.record_types import (
+from domain.reason import Reason
+from domain.risk.entity_fold import entity_keys, entity_payments
+from domain.risk.events import (
     NO_SHADOW,
     DuplicateSeen,
     FraudConfirmed,
-    Reason,
     RiskFlagged,
     RiskOutput,
     RiskRestated,
@@ -21,7 +22,6 @@ from domain.record_types import (
     ShadowScore,
     flag_id,
 )
-from domain.risk.entity_fold import entity_keys, entity_payments
 from domain.risk.families import Check, Measured, Ready, either, ready
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec

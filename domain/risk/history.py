@@ -11,8 +11,8 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from domain.payment import Payment
+from domain.reason import Reason
 from domain.record import rebuild
-from domain.record_types import Reason
 from domain.state_pickles import read_pickle
 
 MAX_WINDOW_MS: Final = 35 * 86_400_000

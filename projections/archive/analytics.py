@@ -11,8 +11,9 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domain.record_types import DuplicateSeen
-from projections.archive.segments import Bucket, segments, to_parquet
+from domain.risk.events import DuplicateSeen
+from projections.archive.bucket import Bucket
+from projections.archive.segments import segments, to_parquet
 from projections.logs.log import LogRecord, answers_in
 from schemas.codec import Decoder
 

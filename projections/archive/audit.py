@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
 from projections.archive.heads import BadHead, Head, TreeHead, head_key, head_numbers, read_head
 from projections.archive.merkle import Frontier
 from projections.archive.segments import (
     ArchivedSchemas,
-    Bucket,
     Segment,
     partition_folder,
     read_segment,

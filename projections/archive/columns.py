@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from projections.archive.analytics import FOLDER
-from projections.archive.segments import Altered, Bucket, Segment, next_offset, partition_folder, segments
+from projections.archive.bucket import Bucket
+from projections.archive.segments import Altered, Segment, next_offset, partition_folder, segments
 from projections.logs.log import Batch
 
 _NEEDED = [

@@ -12,8 +12,9 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from domain.digest import canonical_json
+from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
-from projections.archive.segments import Bucket, Mark, partition_folder, read_segment, segment_mark, segments
+from projections.archive.segments import Mark, partition_folder, read_segment, segment_mark, segments
 from projections.archive.signing import Signer, fingerprint, is_signed
 
 FORMAT = "fraudcase head v1"

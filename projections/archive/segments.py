@@ -6,22 +6,21 @@ schemas. Values lie in the file as they are, uncompressed: a flipped byte is fou
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from botocore.exceptions import ClientError
 
+from projections.archive.bucket import Bucket
 from projections.archive.merkle import Frontier
 from projections.archive.record_leaf import DIGEST, UNSALTED, Cut, cut, leaf_of, shape_of
 from projections.logs.log import LogRecord
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    pass
 
 SCHEMA = pa.schema(
     [
@@ -67,23 +66,11 @@ class Mark:
     time_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """How long an object cannot be deleted, where the bucket has Object Lock."""
-
-    mode: Literal["GOVERNANCE", "COMPLIANCE"]
-    days: int
-    now: Callable[[], datetime]
-
-
 class Segment(NamedTuple):
     """One object of the archive."""
 
     key: str
     first_offset: int
-
-
-_NO_LOCK = ("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,103 +81,6 @@ class Altered:
     partition: int
     offset: int | None
     detail: str
-
-
-class Bucket:
-    """The objects of one system under its prefix; with a retention, what is stored new is locked for that long."""
-
-    def __init__(self, client: "S3Client", bucket: str, prefix: str, retention: Retention | None = None) -> None:
-        self._client, self._bucket, self._prefix = client, bucket, prefix
-        self._retention = retention
-
-    def has_lock(self) -> bool:
-        """Whether objects of the bucket can be locked."""
-        try:
-            found = self._client.get_object_lock_configuration(Bucket=self._bucket)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _NO_LOCK or error.response["ResponseMetadata"]["HTTPStatusCode"] in (
-                404,
-                501,
-            ):
-                return False
-            raise
-        return found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
-
-    def locking(self, retention: Retention) -> "Bucket":
-        """The same objects; what is stored new is locked."""
-        return Bucket(self._client, self._bucket, self._prefix, retention)
-
-    def put_new(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
-        """Store an object under a key that must be free; False if it is not. The store checks its SHA-256."""
-        lock: dict[str, Any] = {}
-        if self._retention is not None:
-            until = self._retention.now() + timedelta(days=self._retention.days)
-            lock = {"ObjectLockMode": self._retention.mode, "ObjectLockRetainUntilDate": until}
-        try:
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=self._prefix + key,
-                Body=body,
-                Metadata=dict(metadata or {}),
-                IfNoneMatch="*",
-                ChecksumSHA256=base64.b64encode(hashlib.sha256(body).digest()).decode(),
-                **lock,
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("PreconditionFailed", "ConditionalRequestConflict"):
-                raise
-            return False
-        return True
-
-    def get(self, key: str) -> bytes | None:
-        """An object's content, None if there is none."""
-        try:
-            return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
-                raise
-            return None
-
-    def metadata(self, key: str) -> dict[str, str]:
-        """What was noted beside an object."""
-        return dict(self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)["Metadata"])
-
-    def keys(self, under: str) -> Iterator[str]:
-        """The keys that begin so, ascending."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + under)
-        for page in pages:
-            for entry in page.get("Contents", []):
-                yield entry["Key"].removeprefix(self._prefix)
-
-
-class MemoryBucket(Bucket):
-    """The same in a dict, for fast tests."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
-
-    def has_lock(self) -> bool:
-        """A dict locks nothing."""
-        return False
-
-    def put_new(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
-        """Store an object."""
-        if key in self.objects:
-            return False
-        self.objects[key] = body, dict(metadata or {})
-        return True
-
-    def get(self, key: str) -> bytes | None:
-        """An object's content."""
-        return self.objects[key][0] if key in self.objects else None
-
-    def metadata(self, key: str) -> dict[str, str]:
-        """What was noted beside an object."""
-        return dict(self.objects[key][1])
-
-    def keys(self, under: str) -> Iterator[str]:
-        """The keys that begin so, ascending."""
-        return iter(sorted(key for key in self.objects if key.startswith(under)))
 
 
 def partition_folder(topic: str, partition: int) -> str:
@@ -409,58 +299,3 @@ def _leaves(schema: pa.Schema) -> list[str]:
         for name in schema.names
         for leaf in (("headers.list.element.name", "headers.list.element.value") if name == "headers" else (name,))
     ]
-
-
-class ArchivedLog:
-    """The logs as the archive has them: the same records as from Kafka, each checked against its own SHA-256."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-        self._schema_sha256: dict[int, str] = {}
-        self.altered: list[Altered] = []
-
-    def partitions(self, topic: str) -> list[int]:
-        """The partitions of which anything is archived."""
-        folder = f"log/{topic}/"
-        names = {key.removeprefix(folder).partition("/")[0] for key in self._bucket.keys(folder)}
-        return sorted(int(name.removeprefix("partition=")) for name in names)
-
-    def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last archived record, by partition."""
-        return {number: next_offset(self._bucket, partition_folder(topic, number)) for number in self.partitions(topic)}
-
-    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """The records of a partition from its start up to an offset; what is not as written goes to `altered`."""
-        for segment in segments(self._bucket, partition_folder(topic, partition)):
-            if segment.first_offset >= until:
-                return
-            body = self._bucket.get(segment.key)
-            try:
-                rows = read_segment(body).to_pylist()
-            except (pa.ArrowException, OSError, ValueError) as error:
-                detail = f"segment {segment.key} cannot be read: {error}"
-                self.altered.append(Altered(topic, partition, None, detail))
-                continue
-            for row in rows:
-                record = self._record(row)
-                where = (record.topic, record.partition, row["offset"])
-                if record_sha256(record) != row["sha256"] or where[:2] != (topic, partition):
-                    detail = f"the record at {topic} partition {partition} offset {row['offset']} was altered"
-                    self.altered.append(Altered(topic, partition, row["offset"], detail))
-                if record.offset < until:
-                    yield record
-
-    def _record(self, row: dict[str, Any]) -> LogRecord:
-        if row["schema_id"] is not None and row["schema_sha256"] is not None:
-            self._schema_sha256[row["schema_id"]] = row["schema_sha256"]
-        return row_record(self._bucket, row)
-
-    def schema_text(self, schema_id: int) -> str | None:
-        """The writer's schema of an id, from beside the segments; None if the registry knew none when it was read."""
-        sha256 = self._schema_sha256.get(schema_id)
-        text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
-        if text is None:
-            return None
-        if hashlib.sha256(text).hexdigest() != sha256:
-            self.altered.append(Altered("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
-        return text.decode()

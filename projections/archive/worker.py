@@ -10,13 +10,12 @@ from typing import Protocol
 from prometheus_client import Gauge
 
 from projections.archive.analytics import AnalyticsWriter
+from projections.archive.bucket import Bucket, Retention
 from projections.archive.case_counts import CaseCounts
 from projections.archive.heads import BadHead, Contradiction, HeadWriter
 from projections.archive.record_leaf import FIELDS, Cut, Shape, cut, record_salt, shape_of
 from projections.archive.segments import (
-    Bucket,
     Described,
-    Retention,
     mark_of,
     partition_folder,
     segments,

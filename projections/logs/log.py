@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from domain.record_types import DecisionsMade, DuplicateSeen, RiskScored, from_fields
+from domain.record_types import from_fields
+from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from schemas.codec import Decoder
 
 MAX_BATCH = 5_000

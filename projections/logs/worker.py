@@ -14,10 +14,11 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import HTTPError
 from prometheus_client import Counter, Gauge, start_http_server
 
-from domain.record_types import CaseEvent, from_fields
+from domain.cases.events import CaseEvent
+from domain.record_types import from_fields
+from projections.logs.known import Known
 from projections.logs.log import MAX_BATCH, LogRecord, arrived, as_record
 from projections.logs.partition_writer import NotAcknowledged
-from projections.views.case_history import Known
 from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 

@@ -13,7 +13,9 @@ from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 from domain.digest import canonical_json
-from projections.replay.replay import Difference, Ends, Replayed, encoded_digest, in_order
+from projections.replay.compare import in_order
+from projections.replay.compare_views import encoded_digest
+from projections.replay.outcome import Difference, Ends, Replayed
 from schemas.catalog import all_schemas
 from schemas.topics import Topics
 

@@ -9,9 +9,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import HTTPError
 
-from domain.record_types import DecisionsMade, DuplicateSeen, RiskScored
+from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
+from projections.archive.bucket import Bucket
 from projections.archive.columns import Answers, ArchiveColumns
-from projections.archive.segments import Altered, Bucket
+from projections.archive.segments import Altered
 from projections.archive.stores import StoreOptions, s3_client
 from projections.logs.log import Batch, KafkaLog
 from schemas.catalog import all_schemas

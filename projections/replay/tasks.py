@@ -13,23 +13,13 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from fastavro.schema import SchemaParseException
 
+from domain.cases.events import CaseAnswer, CaseEvent
 from domain.cases.fold import CaseFold
 from domain.digest import canonical, canonical_json, place_of
 from domain.payment import FIELDS, Refusal
-from domain.record_types import (
-    CaseAnswer,
-    CaseEvent,
-    DuplicateSeen,
-    EntityPayment,
-    Event,
-    Flag,
-    RiskFlagged,
-    RiskRestated,
-    RiskScored,
-    RulesActivated,
-    from_fields,
-)
+from domain.record_types import Event, from_fields
 from domain.risk.entity_fold import EntityFold
+from domain.risk.events import DuplicateSeen, EntityPayment, Flag, RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import RiskFold
 from projections.archive.segments import Altered
 from projections.logs.log import Batch

@@ -10,28 +10,16 @@ from dataclasses import dataclass, field
 from heapq import merge
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from domain.cases.events import CaseEscalated, CaseOpened, ClockTicked, RiskLinked, RiskRevised, SequencedCaseEvent
 from domain.cases.fold import CaseFold
 from domain.payment import Payment, Refusal, admit_row
-from domain.record_types import (
-    CaseEscalated,
-    CaseOpened,
-    ClockTicked,
-    EntityPayment,
-    Flag,
-    FraudConfirmed,
-    RiskFlagged,
-    RiskLinked,
-    RiskOutput,
-    RiskRevised,
-    RiskScored,
-    RulesActivated,
-    SequencedCaseEvent,
-)
 from domain.risk.entity_fold import EntityFold
+from domain.risk.events import EntityPayment, Flag, FraudConfirmed, RiskFlagged, RiskOutput, RiskScored, RulesActivated
 from domain.risk.fold import ActivePack, Conflict, RiskFold
 from domain.risk.packs import RulePack
 from projections.logs.log import LogRecord
-from projections.replay.replay import Gap, Log
+from projections.replay.replay import Log
+from projections.replay.sources import Gap
 from schemas.codec import Decoder, Unreadable
 from schemas.topics import Topics
 

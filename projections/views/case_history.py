@@ -7,19 +7,13 @@ is the same whenever it is asked for, and whoever folds the records up to K gets
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from domain.cases.events import CaseOpened, RiskLinked, RiskRevised, happened_at_ms
+from domain.cases.events import CaseEvent, CaseOpened, RiskLinked, RiskRevised, SequencedCaseEvent, happened_at_ms
 from domain.cases.state import BrokenLog
-from domain.record_types import CaseEvent, SequencedCaseEvent, from_fields
+from domain.record_types import from_fields
+from projections.logs.known import Known
 from projections.views.case_view import CaseView, applied, begun
-
-
-class Known(NamedTuple):
-    """A case event, and when it became known: the Kafka timestamp of its record."""
-
-    event: CaseEvent
-    known_at_ms: int
 
 
 def known_items(items: Iterable[Mapping[str, Any]]) -> list[Known]:

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from domain.cases.events import CaseAnswer
 from domain.cases.state import BrokenLog
 from domain.digest import canonical_json
-from domain.record_types import CaseAnswer
+from projections.logs.known import Known
 from projections.logs.log import LogRecord
 from projections.logs.worker import decoded
-from projections.views.case_history import Known
 from projections.views.case_table import DynamoCaseTable
 from projections.views.case_view import CaseView, Item, event_item, project, view_item
 from schemas.codec import Decoder

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from domain.cases.events import CaseAnswer
 from domain.cases.state import BrokenLog
 from domain.digest import canonical_json
-from domain.record_types import CaseAnswer
+from projections.logs.known import Known
 from projections.logs.log import LogRecord
-from projections.views.case_history import Known
 from projections.views.case_view import CaseView, Item, event_item, project, view_item
 from projections.views.rebuild import Share, divide, events_of
 from schemas.codec import Decoder

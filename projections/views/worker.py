@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer
 
+from domain.cases.events import CaseAnswer, SequencedCaseEvent
 from domain.cases.state import BrokenLog
-from domain.record_types import CaseAnswer, SequencedCaseEvent
+from projections.logs.known import Known
 from projections.logs.worker import EVENTS, PARKED, WRITTEN, Stop, complain, decoded, take
-from projections.views.case_history import Known
 from projections.views.case_table import CaseTable
 from projections.views.case_view import CaseView, event_item, project
 from schemas.codec import Decoder

@@ -26,7 +26,8 @@ from console.payments.intake import Answers, open_intake, send_generated
 from console.system import lifecycle as system
 from console.wiring import bucket, case_table, topics, vault
 from domain.cases.events import NoteAdded
-from domain.record_types import Quarantined, from_fields
+from domain.quarantine import Quarantined
+from domain.record_types import from_fields
 from generator.files import write_rows
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack

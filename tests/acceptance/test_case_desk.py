@@ -16,13 +16,14 @@ from console.cases.desk import CaseDesk, NotSent, Unanswered
 from console.cli.app import app
 from console.waiting import end_offsets, wait_until
 from console.wiring import case_table, topics
-from domain.cases.events import CaseAnswer, CaseAssigned, CommandRejected, NoteAdded
+from domain.cases.events import CaseAnswer, CaseAssigned, CaseEvent, CommandRejected, NoteAdded
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
-from domain.record_types import CaseEvent, from_fields
+from domain.record_types import from_fields
 from infra.settings import Settings
+from projections.logs.known import Known
 from projections.logs.log import KafkaLog
-from projections.views.case_history import Known, as_of, known_items
+from projections.views.case_history import as_of, known_items
 from projections.views.case_view import CaseView, project
 from schemas.codec import Decoder
 from schemas.registry import Registry

@@ -18,7 +18,8 @@ from console.payments.intake import Answers, open_intake
 from console.system import lifecycle as system
 from console.waiting import end_offsets, wait_until
 from console.wiring import control_store, rules_log, topics
-from domain.record_types import FraudConfirmed, RiskScored, RulesActivated, from_fields, to_fields
+from domain.record_types import from_fields, to_fields
+from domain.risk.events import FraudConfirmed, RiskScored, RulesActivated
 from domain.risk.packs import THREE, EntityRisk, Velocity, parse_pack
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack

@@ -7,17 +7,20 @@ import pytest
 
 from console.bench.case_fold import inbox
 from console.wiring import bucket, case_table
+from domain.cases.events import CommandRejected
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
-from domain.record_types import CommandRejected, to_fields
+from domain.record_types import to_fields
 from infra.settings import Settings
 from projections.archive.analytics import AnalyticsWriter, read_table
-from projections.archive.segments import ArchivedLog, Bucket, next_offset, oversize_key, partition_folder
+from projections.archive.archived_log import ArchivedLog
+from projections.archive.bucket import Bucket
+from projections.archive.segments import next_offset, oversize_key, partition_folder
 from projections.archive.stores import StoreOptions, dynamodb_client
 from projections.archive.worker import ArchiveWriter, Buffer, Describer
+from projections.logs.known import Known
 from projections.logs.log import LogRecord
 from projections.logs.worker import decoded
-from projections.views.case_history import Known
 from projections.views.case_table import CaseTable, DynamoCaseTable, MemoryCaseTable
 from projections.views.case_view import CaseView, event_item, project, view_item, view_of
 from projections.views.worker import Projector

@@ -29,10 +29,10 @@ from infra.services import ARCHIVE, CASE_VIEWS, services
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow
 from migrations.store import connect, reading
-from projections.archive.segments import ArchivedLog
+from projections.archive.archived_log import ArchivedLog
+from projections.logs.known import Known
 from projections.logs.log import KafkaLog
 from projections.logs.worker import decoded
-from projections.views.case_history import Known
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
 from projections.views.verifier import Verifier

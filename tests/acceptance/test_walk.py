@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from console.payments.intake import open_intake
-from console.web.route_permissions import Role
+from console.people.roles import Role
 from console.wiring import people
 from infra.settings import Settings
 from tests.support.browser import Visitor, chromium

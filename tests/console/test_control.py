@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, update
 from sqlalchemy.exc import DBAPIError
 
 from console.rules.store import Offsets, Refused, Store
-from domain.record_types import RulesActivated
+from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
 from domain.risk.packs import THREE, RulePack, parse_pack
 from migrations.models import Base, RulePackLogRow, RulePackRow

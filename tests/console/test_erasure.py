@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from console.payments.admission import as_entered
 from console.payments.intake import prepared
+from console.people.roles import Role
 from console.privacy.command_sealing import sealed
 from console.privacy.vault import RECHECK_S, Vault
 from console.system.canary import TooShort, _files, forms_of, search
-from console.web.route_permissions import Role
 from console.wiring import vault
 from domain.cases.commands import AddNote, TakeCase
 from domain.digest import canonical

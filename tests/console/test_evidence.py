@@ -23,8 +23,8 @@ from console.evidence.pack import Evidence, NotExported, Selection
 from console.evidence.verify_pack import Fault, Unproven, check, unzipped, zipped
 from domain.digest import canonical_json
 from domain.record_types import to_fields
+from projections.archive.bucket import MemoryBucket
 from projections.archive.heads import head_key
-from projections.archive.segments import MemoryBucket
 from projections.archive.signing import Signer
 from schemas.codec import Decoder
 from schemas.topics import Topics

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.cli.explain import logs_of, partition_lines
 from console.payments.decisions import backtest
-from console.rules.explain import Line, explained, read_dossier, span
+from console.rules.dossier import Line, read_dossier
+from console.rules.explain import explained
 from console.rules.files import load_pack
+from console.rules.smallest_change import span
 from domain.record_types import to_fields
 from domain.risk.packs import THREE, RulePack
 from generator.files import Row

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from console.payments.labels import Counts, Label, Lookup, match, read_labels
-from domain.record_types import CaseClosed, FraudConfirmed, label_id
+from domain.cases.events import CaseClosed
+from domain.risk.events import FraudConfirmed, label_id
 from generator.files import BadFile
 from projections.logs.log import LogRecord
 from projections.process_worker import labels, next_records

@@ -12,8 +12,8 @@ from console.monitor import figures as live
 from console.monitor.feed import LiveFeed, Sources
 from console.monitor.figures import LiveFigures
 from console.monitor.health import STILL_S, Reader
+from console.people.roles import Role
 from console.web.pages.live_updates import _News
-from console.web.route_permissions import Role
 from tests.support.desk import opened
 
 NOW = 1_750_000_000_000

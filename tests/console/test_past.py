@@ -10,9 +10,10 @@ from confluent_kafka import Message, Producer
 
 from console.cases import archived_payments as past
 from console.cases.archived_payments import ArchivedPayments
-from console.web.route_permissions import Role
+from console.people.roles import Role
+from projections.archive.bucket import MemoryBucket
 from projections.archive.columns import ArchiveColumns
-from projections.archive.segments import MemoryBucket, partition_folder
+from projections.archive.segments import partition_folder
 from projections.logs.partitioner import murmur2, partition_of
 from tests.domain.cases.test_case import REASON
 from tests.support.desk import Desk

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from console.web.route_permissions import Role
+from console.people.roles import Role
+from console.privacy.key_files import console_key
 from console.webhooks.sender import MayNot, send, target_of
-from console.webhooks.store import BACKOFF_S, console_key
+from console.webhooks.store import BACKOFF_S
 from console.workers.webhooks import Sender
-from domain.record_types import CaseEvent
+from domain.cases.events import CaseEvent
 from projections.logs.log import LogRecord
 from tests.support.desk import Desk, opened
 

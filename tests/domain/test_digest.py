@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from domain.cases.events import CommandRejected
 from domain.digest import HistoryDigest, canonical, canonical_json
 from domain.record import replace
-from domain.record_types import CommandRejected
 from tests.domain.cases.test_case import ACCOUNT, CASE, flag, history
 
 JCS = Path(__file__).parents[3] / "shared" / "data" / "jcs"

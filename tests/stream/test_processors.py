@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from domain.payment import FIELDS
-from domain.record_types import TUPLES, RulesActivated, to_fields
+from domain.record_types import to_fields
 from domain.risk.entity_fold import EntityFold
+from domain.risk.events import TUPLES, RulesActivated
 from domain.risk.packs import THREE
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from domain.payment import FIELDS
-from domain.record_types import TUPLES, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import TUPLES
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import History
 from schemas.codec import Decoder, Encoder

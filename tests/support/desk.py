@@ -17,6 +17,7 @@ from console.cases.board_row import row_of
 from console.cases.timelines import Timelines
 from console.history.whatif_runs import WhatifRuns
 from console.people.accounts import People, Person, csrf_token
+from console.people.roles import Role, permissions_of
 from console.privacy.command_sealing import sealed
 from console.privacy.vault import Vault
 from console.rules.store import Offsets, RulesLog, Store
@@ -24,16 +25,18 @@ from console.web.app import create_app
 from console.web.idempotency import Requests
 from console.web.limits import Buckets
 from console.web.pages.parts import Figures, NoFigures, PageParts
-from console.web.route_permissions import Role, permissions_of
 from console.web.services import Doors
 from console.webhooks.store import Webhooks
+from domain.cases.commands import Command
+from domain.cases.events import CaseAnswer, CaseEvent, CaseOpened
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
-from domain.record_types import CaseAnswer, CaseEvent, CaseOpened, Command, InboxRecord, RulesActivated
-from domain.record_types import flag_id as flag_id_of
+from domain.record_types import InboxRecord
+from domain.risk.events import RulesActivated
+from domain.risk.events import flag_id as flag_id_of
 from migrations.store import connect, upgrade
+from projections.logs.known import Known
 from projections.logs.log import LogRecord
-from projections.views.case_history import Known
 from projections.views.case_table import MemoryCaseTable
 from projections.views.worker import Projector
 from tests.domain.cases.test_case import flag

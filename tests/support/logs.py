@@ -5,7 +5,8 @@ from typing import Any
 from zlib import crc32
 
 from domain.payment import FIELDS
-from domain.record_types import RulesActivated, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import RulesActivated
 from domain.risk.packs import RulePack
 from projections.logs.log import LogRecord
 from schemas.codec import Decoder

@@ -12,13 +12,16 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from domain.cases.events import ClockTicked
 from domain.payment import FIELDS
-from domain.record_types import TUPLES, ClockTicked, RulesActivated, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import TUPLES, RulesActivated
 from domain.risk.packs import THREE, RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.archive.analytics import AnalyticsWriter
+from projections.archive.bucket import Bucket
 from projections.archive.columns import Answers, ArchiveColumns
-from projections.archive.segments import Altered, Bucket, record_sha256
+from projections.archive.segments import Altered, record_sha256
 from projections.archive.worker import ArchiveWriter, Describer
 from projections.logs.log import Batch, LogRecord
 from projections.replay.sources import DUPLICATE, SCORED

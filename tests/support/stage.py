@@ -17,16 +17,18 @@ from typing import Any
 
 import uvicorn
 
+from console.cases.seen_payment import Seen
 from console.history.whatif import Asked, Progress, document
 from console.history.whatif_job import carry_out
 from console.monitor.feed import seen_of
 from console.monitor.figures import LiveFigures
+from console.people.roles import Role
 from console.rules.store import Offsets, Store
 from console.web.commands import KINDS, Order, command_of
-from console.web.pages.case_evidence import Seen
-from console.web.route_permissions import Role
+from domain.cases.events import ClockTicked
 from domain.payment import Refusal
-from domain.record_types import ClockTicked, RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import RiskFold
 from domain.risk.packs import DEFAULT, RulePack
 from generator.traffic import Traffic, TrafficOptions

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from domain.cases.events import NoteAdded
-from domain.record_types import CaseEvent, CommandRejected, to_fields
+from domain.cases.events import CaseEvent, CommandRejected, NoteAdded
+from domain.record_types import to_fields
+from projections.archive.bucket import MemoryBucket
 from projections.archive.heads import Head, HeadWriter
-from projections.archive.segments import MemoryBucket
 from projections.archive.signing import Signer
 from projections.archive.worker import ArchiveWriter, Describer
 from projections.logs.log import LogRecord

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from console.cases.board_row import is_done
 from console.cases.timelines import ordered
+from console.web.command_handling import etag_of
 from console.web.inputs import CaseId
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import Doors, board_of, doors_of
@@ -126,8 +127,3 @@ def document(view: CaseView) -> dict[str, Any]:
 
 
 _NAMES: Sequence[str] = tuple(each.name for each in dataclasses.fields(CaseView))
-
-
-def etag_of(sequence: int) -> str:
-    """The version of a case, as the header has it."""
-    return f'"{sequence}"'

@@ -9,8 +9,8 @@ from fastapi import FastAPI, Header, Request, Response
 from pydantic import BaseModel, Field, create_model
 
 from console.cases.board import Wanted
-from console.web.api.cases import Case, current, document, etag_of
-from console.web.command_handling import act_on, once, seen_sequence
+from console.web.api.cases import Case, current, document
+from console.web.command_handling import act_on, etag_of, once, seen_sequence
 from console.web.commands import KINDS, Kind
 from console.web.idempotency import Answer
 from console.web.inputs import Asked, CaseId, Token, Word

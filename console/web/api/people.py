@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from console.people.accounts import MAX_PASSWORD, MIN_PASSWORD, NotPossible
+from console.people.roles import Role
 from console.web.problems import PROBLEMS, Problem
-from console.web.route_permissions import Role
 from console.web.services import doors_of, person_of
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]

@@ -11,7 +11,7 @@ from console.web.problems import PROBLEMS, Problem
 from console.web.services import doors_of, person_of
 from console.webhooks.sender import MayNot, target_of
 from console.webhooks.store import NoSuchWebhook, TooMany
-from domain.record_types import CaseEvent
+from domain.cases.events import CaseEvent
 from migrations.models import WebhookDeliveryRow, WebhookRow
 
 EVENT_KINDS = tuple(sorted(kind.__name__ for kind in get_args(CaseEvent)))

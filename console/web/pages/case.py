@@ -15,13 +15,14 @@ from starlette.datastructures import FormData, UploadFile
 from console.cases.attachments import MAX_BYTES, NotTaken
 from console.cases.board import Board
 from console.cases.board_row import entities_of
+from console.cases.seen_payment import Seen
 from console.cases.timelines import reach
 from console.web.api.cases import current
 from console.web.command_handling import act_on
 from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
 from console.web.inputs import Asked, CaseId
 from console.web.pages.case_actions import ACTIONS, SAID, actions_for, undo_of
-from console.web.pages.case_evidence import Flagged, Seen, evidence, flags_of, merged_in, unknown_payments
+from console.web.pages.case_evidence import Flagged, evidence, flags_of, merged_in, unknown_payments
 from console.web.pages.formats import HOUR_MS
 from console.web.pages.parts import offered, parts_of
 from console.web.pages.rendering import page
@@ -29,10 +30,10 @@ from console.web.pages.timeline import Order as By
 from console.web.pages.timeline import notes, timeline
 from console.web.problems import Problem
 from console.web.services import board_of, doors_of, person_of
-from domain.cases.events import DISPOSITIONS
+from domain.cases.events import DISPOSITIONS, SequencedCaseEvent
 from domain.payment import LAST_EVENT_TIME_MS
-from domain.record_types import SequencedCaseEvent
-from projections.views.case_history import Known, as_of, known_at, known_items, was_there
+from projections.logs.known import Known
+from projections.views.case_history import as_of, known_at, known_items, was_there
 from projections.views.case_view import CaseView, Item, event_place
 
 Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]

@@ -6,32 +6,16 @@ from dataclasses import dataclass, field
 from math import log10
 from typing import Any, Final, NamedTuple
 
+from console.cases.seen_payment import Seen
 from console.web.pages.formats import money, utc
 from console.web.pages.maps import at, countries
-from domain.cases.events import CaseAbsorbed, CaseOpened, RiskLinked, RiskRevised
+from domain.cases.events import CaseAbsorbed, CaseOpened, RiskLinked, RiskRevised, SequencedCaseEvent
 from domain.currencies import DECIMALS
 from domain.reason import Reason
-from domain.record_types import SequencedCaseEvent
 
 CHART_WIDTH, CHART_HEIGHT = 420, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 30
 MAX_DOTS: Final = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A payment as far as pages know it; what is None was not told."""
-
-    transaction_id: str
-    event_time: int
-    amount_minor: int
-    currency: str
-    merchant_id: str | None = None
-    country: str | None = None
-    channel: str | None = None
-    payment_method: str | None = None
-    latitude: int | None = None
-    longitude: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

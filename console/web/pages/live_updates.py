@@ -15,10 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from console.cases.board_feed import Changes
+from console.people.roles import Permission
 from console.web.guard import still_in
 from console.web.pages.parts import parts_of
 from console.web.problems import Problem
-from console.web.route_permissions import Permission
 from console.web.services import doors_of, person_of
 
 MAX_STREAMS: Final = 500

@@ -6,11 +6,11 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from console.people.roles import Permission
 from console.web.pages.formats import money
 from console.web.pages.maps import HEIGHT, WIDTH, at, countries, country_name
 from console.web.pages.parts import parts_of
 from console.web.pages.rendering import page
-from console.web.route_permissions import Permission
 from console.web.services import doors_of, person_of
 
 MAX_DEAD: Final = 100

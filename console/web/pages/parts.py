@@ -10,11 +10,11 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from console.cases.archived_payments import NoPast, PastPayments
+from console.cases.seen_payment import Seen
 from console.history.whatif_runs import WhatifRuns
+from console.people.roles import Permission, Role, permissions_of
 from console.rules.store import RulesLog, Store
 from console.web.background import behind
-from console.web.pages.case_evidence import Seen
-from console.web.route_permissions import Permission, Role, permissions_of
 from console.web.services import doors_of
 from domain.risk.packs import parse_pack
 

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from console.people.accounts import NotPossible
+from console.people.roles import ROLES, Role
 from console.web.api.people import ChangedAccount, NewAccount, NewToken
 from console.web.pages.rendering import page
 from console.web.problems import Problem
-from console.web.route_permissions import ROLES, Role
 from console.web.services import doors_of, person_of
 
 

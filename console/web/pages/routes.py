@@ -3,6 +3,7 @@
 from fastapi import FastAPI, Request, Response
 from starlette.responses import RedirectResponse
 
+from console.people.roles import Permission
 from console.web.pages import (
     account,
     audit,
@@ -15,7 +16,6 @@ from console.web.pages import (
     webhooks,
     whatif,
 )
-from console.web.route_permissions import Permission
 from console.web.services import person_of
 
 FIRST = ((Permission.READ_CASES, "/queue"), (Permission.ADMINISTER, "/people"), (Permission.MONITOR, "/monitor"))

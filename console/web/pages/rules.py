@@ -13,13 +13,13 @@ from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse
 
 from console.people.accounts import Person
+from console.people.roles import Permission
 from console.rules.diff import Part, differences
 from console.rules.files import MAX_FILE_BYTES, parse_file
 from console.rules.store import Refused, Store
 from console.web.pages.parts import PageParts, parts_of
 from console.web.pages.rendering import page
 from console.web.problems import Problem
-from console.web.route_permissions import Permission
 from console.web.services import doors_of, person_of
 from domain.risk.packs import BadRulePack, RulePack
 from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow

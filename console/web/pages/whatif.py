@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse
 
 from console.history.whatif import MINUTES_PER_CASE, Asked, Source
 from console.history.whatif_runs import RunRefused
+from console.people.roles import Permission
 from console.rules.store import Refused
 from console.web.pages.parts import parts_of
 from console.web.pages.people import why
@@ -19,7 +20,6 @@ from console.web.pages.rules import PackId, steps_of
 from console.web.pages.whatif_report import SHOWING, report
 from console.web.pages.whatif_view import view_of
 from console.web.problems import Problem
-from console.web.route_permissions import Permission
 from console.web.services import doors_of, person_of
 from domain.risk.packs import parse_pack
 from migrations.models import RulePackRow, WhatifRunRow

@@ -13,14 +13,14 @@ from starlette.testclient import TestClient
 from console.history.whatif import Asked, document
 from console.history.whatif_job import carry_out
 from console.history.whatif_runs import SILENT_MS, RunRefused
+from console.people.roles import Role
 from console.rules.diff import differences
 from console.rules.store import Needed, Refused, Store
 from console.web.pages.whatif_report import report
 from console.web.pages.whatif_view import step_of
-from console.web.route_permissions import Role
 from domain.risk.packs import DEFAULT, THREE, RulePack, Velocity
 from generator.traffic import START_MS
-from projections.replay.replay import Gap
+from projections.replay.sources import Gap
 from projections.replay.whatif import Stretch
 from tests.projections.replay.test_whatif import burst, pack, run
 from tests.support.desk import Desk, opened

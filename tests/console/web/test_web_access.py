@@ -11,10 +11,11 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from console.people.accounts import ABSOLUTE_MS, IDLE_MS, KNOWN_MS, RENEWED_MS, NotPossible, Person, digest_of
+from console.people.roles import ROLES, Permission, Role, permissions_of
 from console.web.guard import GuardedRoute
 from console.web.headers import ALWAYS, HSTS
 from console.web.limits import Buckets
-from console.web.route_permissions import ROLES, ROUTES, Permission, Role, permissions_of
+from console.web.route_permissions import ROUTES
 from console.web.sign_in.password import safe_target
 from migrations.models import DoorLogRow, SessionRow
 from tests.support.desk import PASSWORD, Desk, opened

@@ -9,11 +9,12 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from console.people.roles import Role
 from console.web.commands import KINDS
-from console.web.route_permissions import ROUTES, Role
+from console.web.route_permissions import ROUTES
 from domain.cases.commands import AnalystCommand
+from domain.cases.events import ClockTicked
 from domain.cases.state import SLA_MS
-from domain.record_types import ClockTicked
 from tests.support.desk import NOON, Desk, opened
 
 pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these

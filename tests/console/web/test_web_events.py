@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from console.cases.board_feed import MAX_CHANGES, Change, Changes, offsets_of, offsets_text
+from console.people.roles import Role
 from console.web.api import events
-from console.web.route_permissions import Role
 from tests.support.desk import Desk, opened
 from tests.support.served import served
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from console.web.route_permissions import ROUTES, Permission, Role, permissions_of
+from console.people.roles import Permission, Role, permissions_of
+from console.web.route_permissions import ROUTES
 from tests.support.desk import BASE, Desk, opened
 
 pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these

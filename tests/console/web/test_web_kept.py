@@ -9,11 +9,12 @@ import pytest
 
 from console.bench.console import ANALYSTS, case_id_of, pages, synthetic
 from console.cases import timelines
+from console.cases.seen_payment import Seen
 from console.cases.timelines import Timelines, joined
-from console.web.pages.case_evidence import Flagged, Seen, evidence
+from console.people.roles import Role
+from console.web.pages.case_evidence import Flagged, evidence
 from console.web.pages.rendering import Rows
-from console.web.route_permissions import Role
-from projections.views.case_history import Known
+from projections.logs.known import Known
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
 from projections.views.worker import Projector

@@ -11,7 +11,7 @@ from joserfc.jwk import OctKey, RSAKey
 from starlette.testclient import TestClient
 
 from console.people.open_id import OpenId, provider_from
-from console.web.route_permissions import Role
+from console.people.roles import Role
 from tests.support.desk import BASE, Desk, opened
 from tests.support.provider import CLIENT, SECRET, Provider
 from tests.support.served import served

@@ -4,30 +4,26 @@ from functools import reduce
 
 import pytest
 
-from domain.cases.fold import CaseFold, decide
-from domain.cases.state import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, evolve
-from domain.payment import Refusal
-from domain.record import replace
-from domain.record_types import (
+from domain.cases.commands import CloseCase, EscalateCase
+from domain.cases.events import (
     CaseAnswer,
     CaseClosed,
     CaseEscalated,
     CaseEvent,
     CaseOpened,
     ClockTicked,
-    CloseCase,
     CommandRejected,
-    EntityFlagged,
-    EscalateCase,
     FlaggedPayment,
-    InboxRecord,
-    Reason,
-    RiskFlagged,
     RiskLinked,
-    RiskRestated,
     RiskRevised,
-    to_fields,
 )
+from domain.cases.fold import CaseFold, decide
+from domain.cases.state import MAX_CLOSED, MAX_LINKED, SLA_MS, AccountCases, BrokenLog, evolve
+from domain.payment import Refusal
+from domain.reason import Reason
+from domain.record import replace
+from domain.record_types import InboxRecord, to_fields
+from domain.risk.events import EntityFlagged, RiskFlagged, RiskRestated
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import CaseView, project, view_item
 

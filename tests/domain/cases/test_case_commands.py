@@ -15,14 +15,16 @@ from domain.cases.events import (
     AbsorptionRefused,
     CaseAbsorbed,
     CaseClosed,
+    CaseEvent,
     CaseMerged,
     CaseUnmerged,
+    ClockTicked,
     CommandRejected,
 )
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
 from domain.record import replace
-from domain.record_types import CaseEvent, ClockTicked, InboxRecord
+from domain.record_types import InboxRecord
 from tests.domain.cases.test_case import ACCOUNT, CASE, NOON, close, flag, kinds, restated, viewed
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000

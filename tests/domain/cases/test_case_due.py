@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from console.bench.case_fold import case_fold_rate, case_read_rate, inbox
 from domain.cases.due import SPARE, Due
+from domain.cases.events import CaseEvent, ClockTicked
 from domain.cases.flags import on_tick
 from domain.cases.fold import CaseFold, decide
 from domain.cases.state import AccountCases
 from domain.payment import Refusal
-from domain.record_types import CaseEvent, ClockTicked, to_fields
+from domain.record_types import to_fields
 from tests.domain.cases.test_case import NOON, flag, history
 
 LAST = 5_000_000_000_000

@@ -18,13 +18,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from console.cases.acts import ACTS, fields_of
 from domain.cases.chain import next_steps
 from domain.cases.commands import Attachment, ChainCommand
-from domain.cases.events import CaseAnswer, command_answered
+from domain.cases.events import CaseAnswer, CaseEvent, ClockTicked, CommandRejected, command_answered
 from domain.cases.fold import CaseFold
 from domain.engines import activation
 from domain.payment import Refusal
 from domain.record import replace
-from domain.record_types import CaseEvent, ClockTicked, CommandRejected, InboxRecord, to_fields
-from projections.views.case_history import Known, as_of
+from domain.record_types import InboxRecord, to_fields
+from projections.logs.known import Known
+from projections.views.case_history import as_of
 from projections.views.case_view import CaseView, project
 from tests.domain.cases.test_case import REASON, flag, restated
 

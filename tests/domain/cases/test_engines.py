@@ -18,14 +18,15 @@ from console.rules.store import SYSTEM, Offsets, Refused
 from console.system import lifecycle as system
 from console.wiring import engine_log, engines, topics
 from domain.cases.commands import AbsorbCase, Amount, MergedFlag
-from domain.cases.events import RiskRevised
+from domain.cases.events import CaseEvent, RiskRevised, SequencedCaseEvent
 from domain.cases.fold import CaseFold
 from domain.digest import canonical
-from domain.engines import ENGINE_KEY, ENGINES, FIRST, LATEST, activation
+from domain.engines import ENGINE_KEY, ENGINES, FIRST, LATEST, EngineActivated, activation
 from domain.payment import FIELDS, Refusal
 from domain.record import replace
-from domain.record_types import CaseEvent, EngineActivated, RiskRestated, SequencedCaseEvent, from_fields, to_fields
+from domain.record_types import from_fields, to_fields
 from domain.risk.entity_fold import EntityFold
+from domain.risk.events import RiskRestated
 from domain.risk.fold import RiskFold
 from infra.settings import Settings
 from migrations.store import connect, upgrade

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from console.payments.decisions import backtest
 from domain.payment import Refusal
 from domain.record import replace as replace_in
-from domain.record_types import EntityFlagged, EntityPayment, RulesActivated, to_fields
+from domain.record_types import to_fields
 from domain.risk.entity_fold import MAX_PACKS, EntityFold
+from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated
 from domain.risk.fold import Conflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
 from domain.risk.packs import Allowlist, RulePack, Velocity, parse_pack

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from domain.record_types import RiskRestated
+from domain.risk.events import RiskRestated
 from domain.risk.packs import FAMILIES
 from tests.domain.risk.test_risk import (
     BERLIN,

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.payment import Payment, Refusal, admit
-from domain.record_types import Reason, RiskFlagged, RiskRestated, RiskScored, RulesActivated, to_fields
+from domain.reason import Reason
+from domain.record_types import to_fields
+from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import MAX_SHADOWS, Conflict, RiskFold
 from domain.risk.history import CHUNK, NOTHING, Decision, History
 from domain.risk.labels import Label, Labels, by_key

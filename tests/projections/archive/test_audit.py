@@ -14,18 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from console.evidence.verify_pack import is_signed
 from projections.archive.audit import audit
+from projections.archive.bucket import Bucket, MemoryBucket, Retention
 from projections.archive.heads import Contradiction, HeadWriter, head_key, read_head
 from projections.archive.merkle import Frontier
 from projections.archive.record_leaf import FIELDS, WHOLE, cut, shape_of
-from projections.archive.segments import (
-    Bucket,
-    MemoryBucket,
-    Retention,
-    partition_folder,
-    read_segment,
-    segments,
-    table_to_parquet,
-)
+from projections.archive.segments import partition_folder, read_segment, segments, table_to_parquet
 from projections.archive.signing import BadKey, Signer, ensure, load
 from projections.archive.worker import Signing
 from projections.logs.log import LogRecord

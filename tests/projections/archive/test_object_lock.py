@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from projections.archive.segments import Bucket, Retention
+from projections.archive.bucket import Bucket, Retention
 from projections.archive.stores import StoreOptions, s3_client
 from tests.support.stage import free_port
 

@@ -24,10 +24,11 @@ import domain.cases.flags
 from console.history.replay import replay
 from infra.settings import Settings
 from projections.replay.certificate import certificate
-from projections.replay.replay import Comparison, Gap, derive
+from projections.replay.outcome import Comparison
+from projections.replay.replay import derive
 from projections.replay.replay import recorded as as_recorded
 from projections.replay.replay import replay as replayed_from
-from projections.replay.sources import KafkaSource, Source
+from projections.replay.sources import Gap, KafkaSource, Source
 from projections.views.case_view import Item
 from schemas.codec import Decoder
 from tests.schemas.test_schemas import ENCODER, TEXTS

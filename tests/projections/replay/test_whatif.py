@@ -8,11 +8,14 @@ from typing import Any, Final
 import pytest
 
 from console.history.whatif import Asked, document, moment
+from domain.cases.commands import CloseCase
+from domain.cases.events import ClockTicked
 from domain.payment import admit
-from domain.record_types import ClockTicked, CloseCase, FraudConfirmed, label_id, to_fields
+from domain.record_types import to_fields
+from domain.risk.events import FraudConfirmed, label_id
 from domain.risk.packs import DEFAULT, THREE, EntityRisk, RulePack, Velocity
 from generator.traffic import START_MS, Traffic, TrafficOptions
-from projections.replay.replay import Gap
+from projections.replay.sources import Gap
 from projections.replay.whatif import Outcome, Stretch, whatif
 from projections.replay.whatif_diff import Change, compare
 from tests.domain.cases.test_case import flag

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.cases.events import CaseAnswer
+from domain.cases.events import CaseAnswer, CaseEvent
 from domain.cases.fold import CaseFold
 from domain.cases.state import BrokenLog
 from domain.record import replace
-from domain.record_types import CaseEvent, to_fields
-from projections.replay.replay import compare_views, views_digest
-from projections.views.case_history import Known, as_of, known_items, was_there
+from domain.record_types import to_fields
+from projections.logs.known import Known
+from projections.replay.compare_views import compare_views, views_digest
+from projections.views.case_history import as_of, known_items, was_there
 from projections.views.case_view import event_item
 from tests.domain.cases.test_case import CASE, NOON, flag, history, restated
 from tests.domain.cases.test_case_commands import asked

@@ -18,9 +18,9 @@ from console.workers.case_views import target_of
 from domain.record_types import to_fields
 from infra.settings import Settings
 from migrations.store import connect, upgrade
+from projections.logs.known import Known
 from projections.logs.log import KafkaLog
 from projections.logs.worker import decoded
-from projections.views.case_history import Known
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
 from projections.views.worker import Projector, work

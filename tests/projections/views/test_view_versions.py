@@ -17,8 +17,8 @@ from console.views.versions import Refused, Version, ViewVersions
 from domain.cases.events import CaseEvent, CommandRejected
 from domain.record_types import to_fields
 from migrations.store import Busy, connect, only_one, upgrade
+from projections.logs.known import Known
 from projections.logs.log import LogRecord
-from projections.views.case_history import Known
 from projections.views.case_table import MemoryCaseTable, _from_dynamo, _to_dynamo
 from projections.views.rebuild import Share, Written, build, divide, events_of, fold, item_digest, write_views
 from projections.views.worker import Projector, group_of

@@ -1,0 +1,49 @@
+"""Roles, and the permissions that each role gives."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """What somebody is here."""
+
+    ANALYST = "analyst"
+    LEAD = "lead"
+    RULE_AUTHOR = "rule-author"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+class Permission(StrEnum):
+    """What somebody may do. ANYBODY needs no sign-in; SELF needs no role."""
+
+    ANYBODY = "anybody"
+    SELF = "self"
+    MONITOR = "monitor"
+    READ_CASES = "read-cases"
+    WORK_CASES = "work-cases"
+    LEAD_CASES = "lead-cases"
+    READ_RULES = "read-rules"
+    WRITE_RULES = "write-rules"
+    APPROVE_RULES = "approve-rules"
+    READ_AUDIT = "read-audit"
+    ADMINISTER = "administer"
+
+
+P, R = Permission, Role
+
+
+ROLES: Final[dict[Role, frozenset[Permission]]] = {
+    R.ANALYST: frozenset({P.MONITOR, P.READ_CASES, P.WORK_CASES, P.READ_RULES}),
+    R.LEAD: frozenset({P.MONITOR, P.READ_CASES, P.WORK_CASES, P.LEAD_CASES, P.READ_RULES, P.APPROVE_RULES}),
+    R.RULE_AUTHOR: frozenset({P.MONITOR, P.READ_RULES, P.WRITE_RULES, P.APPROVE_RULES}),
+    R.AUDITOR: frozenset({P.MONITOR, P.READ_CASES, P.READ_RULES, P.READ_AUDIT}),
+    R.ADMIN: frozenset({P.MONITOR, P.ADMINISTER, P.READ_RULES, P.APPROVE_RULES}),
+}
+"""An admin sees no case, and nobody who works on cases administers: to do both takes both roles.
+Who may approve rules may put them in force and retire them; nobody approves what they drafted."""
+
+
+def permissions_of(roles: frozenset[Role]) -> frozenset[Permission]:
+    """What these roles may do together."""
+    return frozenset({P.ANYBODY, P.SELF}).union(*(ROLES[role] for role in roles))

@@ -1,0 +1,143 @@
+"""The records of one account that explain a decision."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from domain.payment import Payment, Refusal, admit
+from domain.risk.events import DuplicateSeen, FraudConfirmed, RiskFlagged, RiskRestated, RiskScored
+from domain.risk.fold import ActivePack, RiskFold, decide
+from domain.risk.history import Decision, History
+from domain.risk.labels import Label, Labels, by_key
+
+FIELDS: Final = ("device_id", "country", "merchant_id", "channel", "card_id")
+
+
+MICRODEGREES: Final = 1_000_000
+
+
+class Line(NamedTuple):
+    """A record of payments.inbound as the fold reads it."""
+
+    name: str
+    data: Mapping[str, Any]
+    offset: int
+    received_ms: int | None
+
+
+Log = Callable[[], Iterable[Line]]
+"""One partition, or a file, from its start: it is read several times."""
+
+
+class NotExplained(Exception):
+    """There is no such payment, or more than one, or it was not decided on; the message says what would do."""
+
+
+@dataclass(slots=True)
+class Dossier:
+    """A payment and all that its decision rests on."""
+
+    data: Mapping[str, Any]
+    received_ms: int | None
+    payment: Payment
+    pack: ActivePack
+    labels: Labels
+    latest_ms: int
+    """The latest event time of the account when it arrived."""
+    first: Decision
+    others: list[Payment] = field(default_factory=list)
+    """Every other payment of the account that was decided on, in event-time order."""
+
+    def placed(self, payment: Payment) -> tuple[History, int]:
+        """A history in which this payment stands in the place of the one that is explained, as far as rules look."""
+        end = bisect_left(self.others, payment.order, key=event_order)
+        oldest_ms = payment.event_time_ms - self.pack.window_ms
+        start = min(max(0, end - self.pack.rows), bisect_left(self.others, (oldest_ms, "", b""), key=event_order))
+        history = History(payment.account_id)
+        for other in self.others[start:end]:
+            history.insert(other, 0)
+        return history, history.insert(payment, 0, self.labels.facts(payment, by_key(self.pack.confirmed)))
+
+    def decision(self, payment: Payment) -> Decision:
+        """What the pack says of this payment in the place of the one that is explained."""
+        return decide(*self.placed(payment), self.pack)
+
+
+def event_order(payment: Payment) -> tuple[int, str, bytes]:
+    return payment.order
+
+
+def find_accounts(log: Log, transaction_id: str) -> list[str]:
+    """The accounts that have a payment of this id, in the order of the log."""
+    found = (line.data["account_id"] for line in log() if _is_payment(line, transaction_id))
+    return list(dict.fromkeys(found))
+
+
+def _is_payment(line: Line, transaction_id: str) -> bool:
+    return line.name == "Transaction" and line.data.get("transaction_id") == transaction_id
+
+
+def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "") -> Dossier:
+    """What the log holds on a payment; of several contents under one id, the first whose digest begins so.
+
+    Raises NotExplained.
+    """
+    fold, labels = RiskFold(0), Labels(lambda _: None)
+    dossier: Dossier | None = None
+    others: list[Payment] = []
+    latest_ms, refusal = -1, ""
+    for line in of_account(log, account_id):
+        outputs = fold.read(line.name, line.data, line.offset, line.received_ms)
+        is_wanted = dossier is None and _is_payment(line, transaction_id)
+        if line.name == "FraudConfirmed" and dossier is None:
+            labels.add(_label(line.data))
+        if isinstance(outputs, Refusal):
+            refusal = f"{outputs.reason}: {outputs.detail}" if is_wanted else refusal
+            continue
+        if line.name != "Transaction" or any(isinstance(output, DuplicateSeen) for output in outputs):
+            continue
+        payment = admit(line.data, line.received_ms)
+        assert isinstance(payment, Payment)  # the fold took it
+        if is_wanted and payment.digest.hex().startswith(digest):
+            assert fold.active is not None
+            first = fold.decision(payment)
+            dossier = Dossier(line.data, line.received_ms, payment, fold.active, labels, latest_ms, first)
+        else:
+            others.append(payment)
+        latest_ms = max(latest_ms, payment.event_time_ms)
+    if dossier is None:
+        raise NotExplained(refusal or f"no payment {transaction_id!r} of this account has this digest")
+    dossier.others = sorted(others, key=event_order)
+    return dossier
+
+
+def of_account(log: Log, account_id: str) -> Iterator[Line]:
+    """What can change a decision on an account: its payments, and what concerns all of them."""
+    return (line for line in log() if line.name != "Transaction" or line.data.get("account_id") == account_id)
+
+
+def _label(data: Mapping[str, Any]) -> Label:
+    record = FraudConfirmed(**data)
+    return Label(
+        record.label_id, record.transaction_id, record.event_time, record.merchant_id, record.terminal_id,
+        record.device_id, record.card_id, record.account_id,
+    )  # fmt: skip
+
+
+def verified(log: Log, dossier: Dossier, data: Mapping[str, Any]) -> Decision | None:
+    """What stands at the end if the payment had been this one, by the fold over the whole log; None if refused."""
+    changed = admit(data, dossier.received_ms)
+    if isinstance(changed, Refusal):
+        return None
+    fold = RiskFold(0)
+    found: Decision | None = None
+    for line in of_account(log, dossier.payment.account_id):
+        is_it = line.name == "Transaction" and line.data == dossier.data
+        outputs = fold.read(line.name, data if is_it else line.data, line.offset, line.received_ms)
+        for output in () if isinstance(outputs, Refusal) else outputs:
+            if isinstance(output, RiskScored) and output.content_digest == changed.digest:
+                found = fold.decision(changed)
+            elif isinstance(output, RiskFlagged | RiskRestated) and output.content_digest == changed.digest.hex():
+                found = Decision(output.score, output.reasons)
+    return found

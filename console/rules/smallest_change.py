@@ -1,0 +1,227 @@
+"""The smallest change to a payment that turns its decision."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, takewhile
+from math import log as logarithm
+from typing import Any, Final, NamedTuple
+
+from console.rules.dossier import FIELDS, MICRODEGREES, Dossier, Log, event_order, verified
+from domain.geo import distance_m
+from domain.payment import FUTURE_TOLERANCE_MS, MAX_AMOUNT_MINOR, Payment
+from domain.risk.features import DAY_MS, previous_present
+from domain.risk.fold import findings
+from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS
+
+FARTHEST_M: Final = 20_000_000
+
+
+NEIGHBOURS: Final = 100
+"""Payments before, and as many after, whose times a shift in time is tried to."""
+
+
+ALTERNATIVES: Final = 5
+"""Values of a field, of the account's last payments, that are tried for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change that turns the decision, and what the fold then decides.
+
+    `effort` makes changes of different kinds comparable: an amount times or divided by e, a day, 100 km, and another
+    value of a field all weigh 1.
+    """
+
+    field: str
+    before: Any
+    after: Any
+    step: str
+    effort: float
+    score: int
+    rules: tuple[str, ...]
+
+
+class _Tried(NamedTuple):
+    """A change that seems to turn the decision: the fields that it replaces, and how it is told."""
+
+    fields: dict[str, Any]
+    name: str
+    before: Any
+    after: Any
+    step: str
+    effort: float
+
+
+Turns = Callable[[Payment], bool]
+
+
+def smallest_changes(log: Log, dossier: Dossier) -> list[Change]:
+    """The nearest change of each kind that turns the decision, the easiest first; each verified over the whole log."""
+    is_flagged = bool(dossier.decision(dossier.payment).reasons)
+
+    def turns(payment: Payment) -> bool:
+        return bool(dossier.decision(payment).reasons) is not is_flagged
+
+    made: list[Change] = []
+    for fields, name, before, after, step, effort in chain(
+        _amounts(dossier, turns), _times(dossier, turns), _places(dossier, turns), _values(dossier, turns)
+    ):
+        decision = verified(log, dossier, {**dossier.data, **fields})
+        if decision is not None and bool(decision.reasons) is not is_flagged:
+            made.append(
+                Change(
+                    field=name,
+                    before=before,
+                    after=after,
+                    step=step,
+                    effort=round(effort, 4),
+                    score=decision.score,
+                    rules=decision.rules,
+                )
+            )
+    return sorted(made, key=lambda change: change.effort)
+
+
+def _nearest(turns: Callable[[int], bool], steps: Iterable[int]) -> int | None:
+    """The step nearest to 0 that turns the decision: outwards along these steps, then back by halves."""
+    behind = {True: 0, False: 0}  # on each side the last step that does not turn it
+    for step in sorted(set(steps) - {0}, key=lambda step: (abs(step), step)):
+        if not turns(step):
+            behind[step > 0] = step
+            continue
+        near, far = behind[step > 0], step
+        while abs(far - near) > 1:
+            middle = (near + far) // 2
+            near, far = (near, middle) if turns(middle) else (middle, far)
+        return far
+    return None
+
+
+def _doubling(most: int) -> Iterator[int]:
+    """1, -1, 2, -2, 4, ... up to a bound."""
+    steps = takewhile(lambda step: step <= most, (1 << power for power in range(64)))
+    return (signed for step in steps for signed in (step, -step))
+
+
+def _amounts(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+    payment = dossier.payment
+    before = payment.amount_minor
+    edges = [
+        edge
+        for found in findings(*dossier.placed(payment), dossier.pack)
+        if found.measured.measure == "minor units" and found.measured.value is not None
+        for edge in (
+            found.measured.threshold - found.measured.value,
+            found.measured.threshold - found.measured.value - 1,
+        )
+    ]
+    step = _nearest(
+        lambda step: 0 <= before + step <= MAX_AMOUNT_MINOR and turns(payment._replace(amount_minor=before + step)),
+        [*edges, *_doubling(MAX_AMOUNT_MINOR)],
+    )
+    if step is not None:
+        effort = abs(logarithm((before + step + 1) / (before + 1)))
+        yield _Tried(
+            {"amount_minor": before + step}, "amount_minor", before, before + step, f"{step:+,} minor units", effort
+        )
+
+
+def _times(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+    payment = dossier.payment
+    before = payment.event_time_ms
+    earliest = max(0, before - MAX_WINDOW_MS, dossier.latest_ms - HORIZON_MS)
+    latest = before + MAX_WINDOW_MS
+    if dossier.received_ms is not None:
+        latest = min(latest, dossier.received_ms + FUTURE_TOLERANCE_MS)
+    place = bisect_left(dossier.others, payment.order, key=event_order)
+    near = dossier.others[max(0, place - NEIGHBOURS) : place + NEIGHBOURS]
+    step = _nearest(
+        lambda step: earliest <= before + step <= latest and turns(payment._replace(event_time_ms=before + step)),
+        [*(other.event_time_ms - before + after for other in near for after in (0, 1)), *_doubling(MAX_WINDOW_MS)],
+    )
+    if step is not None:
+        told = f"{'later' if step > 0 else 'earlier'} by {span(abs(step))}"
+        yield _Tried({"event_time": before + step}, "event_time", before, before + step, told, abs(step) / DAY_MS)
+
+
+def span(ms: int) -> str:
+    """So many milliseconds as people read them: 1 d 3 h, 5 m 0.25 s."""
+    parts = []
+    for unit, size in (("d", DAY_MS), ("h", 3_600_000), ("m", 60_000)):
+        if ms >= size:
+            parts.append(f"{ms // size} {unit}")
+            ms %= size
+    if ms or not parts:
+        parts.append(f"{ms / 1000:g} s")
+    return " ".join(parts)
+
+
+def _places(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+    """Nearer to home or farther from it, and the same from where the card was before."""
+    payment = dossier.payment
+    if payment.latitude is None or payment.longitude is None:
+        return
+    starts = {"home": (payment.home_latitude, payment.home_longitude)}
+    before = previous_present(*dossier.placed(payment), MAX_WINDOW_MS)
+    if before is not None:
+        starts["where the card was before"] = before.latitude, before.longitude
+    for name, (latitude, longitude) in starts.items():
+        if latitude is None or longitude is None:
+            continue
+        here = payment.latitude, payment.longitude
+        way = _Way((latitude, longitude), here)
+        step = _nearest(
+            lambda step, way=way: turns(_at(payment, way.point(step))),  # type: ignore[misc]  # bound now
+            _doubling(FARTHEST_M),
+        )
+        if step is None:
+            continue
+        there = way.point(step)
+        metres = distance_m(*here, *there)
+        fields = {"latitude": there[0] / MICRODEGREES, "longitude": there[1] / MICRODEGREES}
+        told = f"{metres / 1000:,.3f} km {'away from' if step > 0 else 'towards'} {name}"
+        yield _Tried(fields, "place", _degrees(here), _degrees(there), told, metres / 100_000)
+
+
+class _Way(NamedTuple):
+    """The line from a start through where the payment is, straight on the map."""
+
+    start: tuple[int, int]
+    here: tuple[int, int]
+
+    def point(self, step_m: int) -> tuple[int, int]:
+        """Where one is after so many metres more; stays on the map."""
+        metres = distance_m(*self.start, *self.here)
+        if metres == 0:  # anywhere is away: towards the equator
+            north = self.start[0] + (step_m * 9 if self.start[0] < 0 else -step_m * 9)
+            return max(-90 * MICRODEGREES, min(90 * MICRODEGREES, north)), self.start[1]
+        share = max(0, metres + step_m)
+        latitude = self.start[0] + (self.here[0] - self.start[0]) * share // metres
+        half_turn = 180 * MICRODEGREES
+        across = (self.here[1] - self.start[1] + half_turn) % (2 * half_turn) - half_turn  # the short way round
+        longitude = self.start[1] + across * share // metres
+        return (
+            max(-90 * MICRODEGREES, min(90 * MICRODEGREES, latitude)),
+            (longitude + 180 * MICRODEGREES) % (360 * MICRODEGREES) - 180 * MICRODEGREES,
+        )
+
+
+def _at(payment: Payment, point: tuple[int, int]) -> Payment:
+    return payment._replace(latitude=point[0], longitude=point[1])
+
+
+def _degrees(point: tuple[int, int]) -> list[float]:
+    return [point[0] / MICRODEGREES, point[1] / MICRODEGREES]
+
+
+def _values(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+    """Another value of one field, as the account's last payments had it."""
+    payment = dossier.payment
+    for name in FIELDS:
+        before = getattr(payment, name)
+        known = dict.fromkeys(getattr(other, name) for other in reversed(dossier.others))
+        for value in [value for value in known if value not in (before, None)][:ALTERNATIVES]:
+            if turns(payment._replace(**{name: value})):
+                yield _Tried({name: value}, name, before, value, f"{value} as in other payments", 1.0)
+                break

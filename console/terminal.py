@@ -1,0 +1,63 @@
+"""Messages and progress on the terminal."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+LINE_EVERY_S = 5.0
+
+
+messages = Console(stderr=True)
+"""For people; what programs read goes to standard output."""
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """As text; empty until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
+    if messages.is_terminal:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            _Rate(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=messages, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    begun = last = time.monotonic()
+
+    def plain(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last, rate = now, done / (now - begun)
+            left = f" of {total:,}, {(total - done) / rate:,.0f} s left" if total and rate else ""
+            messages.print(f"{what}: {done:,}{left}, {rate:,.0f}/s", highlight=False)
+
+    yield plain
+
+
+def tell(name: str, what: str) -> None:
+    """One line for each part that changes."""
+    messages.print(f"{name:<12} {what}", highlight=False)

@@ -1,0 +1,65 @@
+"""When a case escalates by its flags: by score, by number, by value."""
+
+from typing import Final
+
+from domain.cases.events import CaseEscalated
+from domain.cases.state import Case
+from domain.currencies import DECIMALS
+from domain.risk.events import Flag
+
+ESCALATE_AT_SCORE: Final = 900
+
+
+ESCALATE_AT_FLAGS: Final = 5
+
+
+ESCALATE_AT_VALUE_MAJOR: Final = 10_000
+"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
+
+
+def escalation_cause(record: Flag, account_id: str, case: Case) -> list[CaseEscalated]:
+    if case.escalated:
+        return []
+    if record.score >= ESCALATE_AT_SCORE:
+        trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
+    else:
+        trigger, detail = weight(case)
+    if not trigger:
+        return []
+    return [escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
+
+
+def weight(case: Case) -> tuple[str, str]:
+    """What of a case's flags needs more eyes, if any of it does: the trigger, and the detail."""
+    if case.flags >= ESCALATE_AT_FLAGS:
+        return "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
+    value, currency = largest_value_major(case)
+    if value >= ESCALATE_AT_VALUE_MAJOR:
+        return "value", f"{value} {currency} flagged, from {ESCALATE_AT_VALUE_MAJOR}"
+    return "", ""
+
+
+def largest_value_major(case: Case) -> tuple[int, str]:
+    """The largest flagged amount of a case in whole units, and its currency: amounts are not converted."""
+    value, currency = 0, ""
+    for each, amount_minor in case.value_minor.items():
+        major = amount_minor // 10 ** DECIMALS[each]
+        if major > value or not currency:
+            value, currency = major, each
+    return value, currency
+
+
+def escalated(
+    account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
+) -> CaseEscalated:
+    """More eyes are needed."""
+    return CaseEscalated(
+        account_id=account_id,
+        case_id=case.case_id,
+        sequence=case.sequence + 1,
+        trigger=trigger,
+        detail=detail,
+        cause_id=cause_id,
+        actor=actor,
+        escalated_at_ms=at_ms,
+    )

@@ -1,0 +1,74 @@
+"""A log read from the archive's segments."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from projections.archive.bucket import Bucket
+from projections.archive.segments import (
+    Altered,
+    next_offset,
+    partition_folder,
+    read_segment,
+    record_sha256,
+    row_record,
+    segments,
+)
+from projections.logs.log import LogRecord
+
+
+class ArchivedLog:
+    """The logs as the archive has them: the same records as from Kafka, each checked against its own SHA-256."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._schema_sha256: dict[int, str] = {}
+        self.altered: list[Altered] = []
+
+    def partitions(self, topic: str) -> list[int]:
+        """The partitions of which anything is archived."""
+        folder = f"log/{topic}/"
+        names = {key.removeprefix(folder).partition("/")[0] for key in self._bucket.keys(folder)}
+        return sorted(int(name.removeprefix("partition=")) for name in names)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The offset after the last archived record, by partition."""
+        return {number: next_offset(self._bucket, partition_folder(topic, number)) for number in self.partitions(topic)}
+
+    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
+        """The records of a partition from its start up to an offset; what is not as written goes to `altered`."""
+        for segment in segments(self._bucket, partition_folder(topic, partition)):
+            if segment.first_offset >= until:
+                return
+            body = self._bucket.get(segment.key)
+            try:
+                rows = read_segment(body).to_pylist()
+            except (pa.ArrowException, OSError, ValueError) as error:
+                detail = f"segment {segment.key} cannot be read: {error}"
+                self.altered.append(Altered(topic, partition, None, detail))
+                continue
+            for row in rows:
+                record = self._record(row)
+                where = (record.topic, record.partition, row["offset"])
+                if record_sha256(record) != row["sha256"] or where[:2] != (topic, partition):
+                    detail = f"the record at {topic} partition {partition} offset {row['offset']} was altered"
+                    self.altered.append(Altered(topic, partition, row["offset"], detail))
+                if record.offset < until:
+                    yield record
+
+    def _record(self, row: dict[str, Any]) -> LogRecord:
+        if row["schema_id"] is not None and row["schema_sha256"] is not None:
+            self._schema_sha256[row["schema_id"]] = row["schema_sha256"]
+        return row_record(self._bucket, row)
+
+    def schema_text(self, schema_id: int) -> str | None:
+        """The writer's schema of an id, from beside the segments; None if the registry knew none when it was read."""
+        sha256 = self._schema_sha256.get(schema_id)
+        text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
+        if text is None:
+            return None
+        if hashlib.sha256(text).hexdigest() != sha256:
+            self.altered.append(Altered("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
+        return text.decode()
