@@ -11,28 +11,28 @@ from domain.record import defaults_of
 from domain.record_types import TYPES, Event, to_fields
 
 
-def canonical(event: Event) -> bytes:
+def canonical_bytes(event: Event) -> bytes:
     """The one encoding of an event that is hashed and compared: JSON after RFC 8785, with its type, bytes as hex.
 
     Our events hold texts, integers, lists and records of them, and no floats: for these, sorted keys and no
     spaces are all that the RFC asks for. A field that was added later is left out where it has its default: so an old
     event keeps its bytes.
     """
-    data = _without_later(to_fields(event), TYPES[type(event).__name__])
+    data = _drop_later_defaults(to_fields(event), TYPES[type(event).__name__])
     if "reasons" in data:
-        data["reasons"] = [_without_later(reason, Reason) for reason in data["reasons"]]
+        data["reasons"] = [_drop_later_defaults(reason, Reason) for reason in data["reasons"]]
     if "payments" in data:
-        data["payments"] = [_without_later(payment, FlaggedPayment) for payment in data["payments"]]
+        data["payments"] = [_drop_later_defaults(payment, FlaggedPayment) for payment in data["payments"]]
     return canonical_json({"type": type(event).__name__, **data})
 
 
-def _without_later(data: dict[str, Any], kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
-    later = _added_later(kind)
+def _drop_later_defaults(data: dict[str, Any], kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
+    later = _later_fields(kind)
     return {name: value for name, value in data.items() if name not in later or value != later[name]}
 
 
 @cache
-def _added_later(kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
+def _later_fields(kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
     """The fields that the first version of a record lacked, with their defaults: only those have any."""
     defaults = defaults_of(kind)
     return {name: [] if default == () else default for name, default in defaults.items()}  # as plain data has it
@@ -71,7 +71,7 @@ class HistoryDigest:
 
     def add_event(self, event: Event) -> bool:
         """Count an event; False if the very same event was counted before. Another one in its place is an error."""
-        return self.add_encoded(*place_of(event), canonical(event))
+        return self.add_encoded(*place_of(event), canonical_bytes(event))
 
     def add_encoded(self, account_id: str, place: tuple[Any, ...], encoded: bytes) -> bool:
         """The same of an event's canonical bytes, by its account and its place there."""

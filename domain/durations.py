@@ -15,7 +15,7 @@ def duration_ms(text: str) -> int:
     return int(matched[1]) * UNITS_MS[matched[2]]
 
 
-def duration(ms: int) -> str:
+def format_duration(ms: int) -> str:
     """The shortest way to write so many milliseconds: `duration_ms` reads it back."""
     unit = next(unit for unit, size in reversed(UNITS_MS.items()) if ms % size == 0)
     return f"{ms // UNITS_MS[unit]}{unit}"

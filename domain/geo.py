@@ -15,7 +15,7 @@ def microdegrees(degrees: float) -> int:
     return round(degrees * 1_000_000)
 
 
-def coarse(degrees: float, decimals: int | None) -> float:
+def round_angle(degrees: float, decimals: int | None) -> float:
     """An angle no more exact than so many decimal places; None leaves it as it is. Doing it again changes nothing."""
     return degrees if decimals is None else round(degrees, decimals)
 

@@ -10,7 +10,7 @@ MAX_BETWEEN: Final = 3
 _BETWEEN: Final = frozenset("-./_,\u00b7\u2022'\u2019\\|+*")
 
 
-class _Group(NamedTuple):
+class _DigitGroup(NamedTuple):
     """Digits side by side: from where to where, and their values."""
 
     start: int
@@ -18,7 +18,7 @@ class _Group(NamedTuple):
     digits: tuple[int, ...]
 
 
-def masked(text: str) -> str:
+def mask_card_numbers(text: str) -> str:
     """The text, with each card number as its last four digits.
 
     A card number is 13 to 19 digits of any script with a valid check digit (Luhn), as one run or as whole groups with
@@ -27,17 +27,17 @@ def masked(text: str) -> str:
     if sum(map(str.isdigit, text)) < SHORTEST:
         return text
     parts, done = [], 0
-    for start, end, last in _found(text):
+    for start, end, last in _find_card_numbers(text):
         parts += [text[done:start], f"[card number ending {last}]"]
         done = end
     return "".join((*parts, text[done:]))
 
 
-def _found(text: str) -> list[tuple[int, int, str]]:
+def _find_card_numbers(text: str) -> list[tuple[int, int, str]]:
     """Where card numbers are, and how they end; the longest wins where several begin."""
     groups, found, at = _groups(text), [], 0
     while at < len(groups):
-        length = _longest_at(text, groups, at)
+        length = _longest_card_number(text, groups, at)
         if length:
             chosen = groups[at : at + length]
             digits = [digit for group in chosen for digit in group.digits]
@@ -46,7 +46,7 @@ def _found(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
-def _longest_at(text: str, groups: list[_Group], at: int) -> int:
+def _longest_card_number(text: str, groups: list[_DigitGroup], at: int) -> int:
     """How many groups from this one on make a card number; 0 if none do."""
     digits: list[int] = []
     best = 0
@@ -61,8 +61,8 @@ def _longest_at(text: str, groups: list[_Group], at: int) -> int:
     return best
 
 
-def _groups(text: str) -> list[_Group]:
-    groups: list[_Group] = []
+def _groups(text: str) -> list[_DigitGroup]:
+    groups: list[_DigitGroup] = []
     digits: list[int] = []
     start = 0
     for place, character in enumerate(f"{text}\n"):
@@ -71,7 +71,7 @@ def _groups(text: str) -> list[_Group]:
             start = start if digits else place
             digits.append(value)
         elif digits:
-            groups.append(_Group(start, place, tuple(digits)))
+            groups.append(_DigitGroup(start, place, tuple(digits)))
             digits = []
     return groups
 

@@ -72,7 +72,7 @@ class Refusal(NamedTuple):
     detail: str
 
 
-class _Refused(Exception):
+class _RefusalError(Exception):
     """Carries a refusal out of the checks."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -116,7 +116,7 @@ def admit_row(row: Row, received_ms: int | None) -> Payment | Refusal:
     """The same of the values of FIELDS: a decoder that makes no dict of a record saves a tenth of what it costs."""
     try:
         return _admit(row, received_ms)
-    except _Refused as refused:
+    except _RefusalError as refused:
         return refused.refusal
 
 
@@ -128,12 +128,14 @@ def _admit(row: Row, received_ms: int | None) -> Payment:
     if not 0 <= amount <= MAX_AMOUNT_MINOR:
         raise _bad_amount(amount)
     if currency not in DECIMALS:
-        raise _Refused("unknown_currency", f"currency {currency[:8]!r} is no ISO 4217 code with a minor unit")
+        raise _RefusalError("unknown_currency", f"currency {currency[:8]!r} is no ISO 4217 code with a minor unit")
     if not 0 <= event_time <= LAST_EVENT_TIME_MS:
-        raise _Refused("bad_event_time", f"event_time {event_time} ms is outside the years 1970 to 9999")
+        raise _RefusalError("bad_event_time", f"event_time {event_time} ms is outside the years 1970 to 9999")
     if received_ms is not None and event_time > received_ms + FUTURE_TOLERANCE_MS:
         ahead_s = (event_time - received_ms) // 1000
-        raise _Refused("future_dated", f"dated {ahead_s} s past its arrival, {FUTURE_TOLERANCE_MS // 1000} are allowed")
+        raise _RefusalError(
+            "future_dated", f"dated {ahead_s} s past its arrival, {FUTURE_TOLERANCE_MS // 1000} are allowed"
+        )
     if latitude is not None or longitude is not None:
         latitude, longitude = _place(latitude, longitude, "")
     if home_latitude is not None or home_longitude is not None:
@@ -145,17 +147,17 @@ def _admit(row: Row, received_ms: int | None) -> Payment:
         channel, country or "", device_id or "", other or "",
     )  # fmt: skip
     if country and country not in _TWO_LETTERS:
-        raise _Refused("bad_country", "country is not two capital letters (ISO 3166-1 alpha-2)")
+        raise _RefusalError("bad_country", "country is not two capital letters (ISO 3166-1 alpha-2)")
     if category and category not in _FOUR_DIGITS:
-        raise _Refused("bad_merchant_category", "merchant_category is not four digits (MCC)")
+        raise _RefusalError("bad_merchant_category", "merchant_category is not four digits (MCC)")
     for token in (account_id, card_id, device_id, other):
         if token and len(token) > 12 and holds_card_number(token):
             raise _card_number(row)
     joined = _SEPARATOR.join(text)
     if len(joined) > MAX_TEXT and len(max(text, key=len)) > MAX_TEXT:
-        raise _Refused("text_too_long", f"a field is longer than {MAX_TEXT} characters")
+        raise _RefusalError("text_too_long", f"a field is longer than {MAX_TEXT} characters")
     if joined.count(_SEPARATOR) != len(text) - 1:
-        raise _Refused("control_character", "a field holds the unit separator, U+001F")
+        raise _RefusalError("control_character", "a field holds the unit separator, U+001F")
     numbers = f"{amount},{event_time},{latitude},{longitude},{home_latitude},{home_longitude}"
     content = f"{joined}{_SEPARATOR}{numbers}{_attributes(attributes) if attributes else ''}"
     fields = (
@@ -182,38 +184,38 @@ def _admit(row: Row, received_ms: int | None) -> Payment:
     return _new_tuple(Payment, fields)
 
 
-def _card_number(row: Row) -> _Refused:
+def _card_number(row: Row) -> _RefusalError:
     names = ("account_id", "card_id", "device_id", "counterparty_id")
     field = next(name for name in names if holds_card_number(row[FIELDS.index(name)] or ""))
-    return _Refused("card_number", f"{field} holds a card number: send a token")
+    return _RefusalError("card_number", f"{field} holds a card number: send a token")
 
 
-def _bad_amount(amount: int) -> _Refused:
+def _bad_amount(amount: int) -> _RefusalError:
     if amount < 0:
-        return _Refused("negative_amount", f"amount_minor {amount} is below zero")
-    return _Refused("amount_too_large", f"amount_minor {amount} is above {MAX_AMOUNT_MINOR}")
+        return _RefusalError("negative_amount", f"amount_minor {amount} is below zero")
+    return _RefusalError("amount_too_large", f"amount_minor {amount} is above {MAX_AMOUNT_MINOR}")
 
 
-def _blank(row: Row) -> _Refused:
+def _blank(row: Row) -> _RefusalError:
     names = ("transaction_id", "account_id", "merchant_id", "payment_method", "channel")
     blank = ", ".join(name for name in names if not row[FIELDS.index(name)])
-    return _Refused("blank_field", f"{blank} must not be empty")
+    return _RefusalError("blank_field", f"{blank} must not be empty")
 
 
 def _place(latitude: float | None, longitude: float | None, prefix: str) -> tuple[int, int]:
     if latitude is None or longitude is None:
-        raise _Refused("bad_coordinates", f"{prefix}latitude and {prefix}longitude come together or not at all")
+        raise _RefusalError("bad_coordinates", f"{prefix}latitude and {prefix}longitude come together or not at all")
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):  # what is not a number is between no two
-        raise _Refused("bad_coordinates", f"{prefix}latitude, {prefix}longitude are no WGS 84 degrees")
+        raise _RefusalError("bad_coordinates", f"{prefix}latitude, {prefix}longitude are no WGS 84 degrees")
     return microdegrees(latitude), microdegrees(longitude)
 
 
 def _attributes(attributes: Mapping[str, str]) -> str:
     if len(attributes) > MAX_ATTRIBUTES:
-        raise _Refused("too_many_attributes", f"{len(attributes)} attributes, {MAX_ATTRIBUTES} are allowed")
+        raise _RefusalError("too_many_attributes", f"{len(attributes)} attributes, {MAX_ATTRIBUTES} are allowed")
     parts = [part for pair in sorted(attributes.items()) for part in pair]
     if any(_SEPARATOR in part for part in parts):
-        raise _Refused("control_character", "an attribute holds the unit separator, U+001F")
+        raise _RefusalError("control_character", "an attribute holds the unit separator, U+001F")
     return _SEPARATOR + _SEPARATOR.join(parts)
 
 

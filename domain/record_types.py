@@ -60,14 +60,14 @@ _PLAIN: Final = {str, int, bool, bytes, str | None, int | None, bytes | None}
 
 
 def _record(made: Any) -> dict[str, Any]:
-    plan: _Plan = _plan(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
+    plan: _FieldPlan = _plan(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
     data = dict(zip(plan.names, plan.values(made), strict=True))
     for name in plan.nested:
         data[name] = _plain(data[name])
     return data
 
 
-class _Plan(NamedTuple):
+class _FieldPlan(NamedTuple):
     """The fields of a class, what gets their values, and which of them hold more than one."""
 
     names: tuple[str, ...]
@@ -76,10 +76,10 @@ class _Plan(NamedTuple):
 
 
 @cache
-def _plan(kind: Any) -> _Plan:
+def _plan(kind: Any) -> _FieldPlan:
     names = kind.__struct_fields__
     nested = tuple(name for name, holds in types_of(kind).items() if holds not in _PLAIN)
-    return _Plan(names, attrgetter(*names), nested)  # each class has two fields at least
+    return _FieldPlan(names, attrgetter(*names), nested)  # each class has two fields at least
 
 
 def _plain(value: Any) -> Any:

@@ -40,7 +40,7 @@ def length_name(length: int) -> str:
     return f"{length:x}".encode().translate(_TO_LETTERS).decode()
 
 
-def as_text(key: str, field: str, length: str, ciphertext: bytes) -> str:
+def sealed_text(key: str, field: str, length: str, ciphertext: bytes) -> str:
     """The sealed text of a ciphertext; `length` is what `length_name` makes of the text's."""
     return f"{MARK}{key}:{field}:{length}:{base64.b64encode(ciphertext).translate(_TO_SIGNS).decode()}:"
 
@@ -55,7 +55,7 @@ def is_sealed(text: str) -> bool:
     return text.startswith(MARK) and SEALED.fullmatch(text) is not None
 
 
-def characters(text: str) -> int:
+def count_characters(text: str) -> int:
     """How many characters a text has; a sealed one, before it was sealed.
 
     What a sealed text says of itself counts only if its ciphertext is no longer than such a text's can be.

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from domain.payment import Refusal
-from generator.traffic import Generated
+from generator.traffic import GeneratedPayment
 from schemas.catalog import latest
 
 _BATCH = 10_000
@@ -240,7 +240,7 @@ def truth_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.truth.jsonl")
 
 
-def truth_line(generated: Generated) -> dict[str, Any]:
+def truth_line(generated: GeneratedPayment) -> dict[str, Any]:
     """What a payment was made as."""
     return {
         "transaction_id": generated.transaction["transaction_id"],
@@ -249,7 +249,7 @@ def truth_line(generated: Generated) -> dict[str, Any]:
     }
 
 
-def write_truth(path: Path, made: Iterable[Generated]) -> None:
+def write_truth(path: Path, made: Iterable[GeneratedPayment]) -> None:
     """Write what payments were made as, one JSON object a line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(truth_line(generated)) + "\n" for generated in made)

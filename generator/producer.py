@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from domain.geo import coarse
-from domain.masking import masked
+from domain.geo import round_angle
+from domain.masking import mask_card_numbers
 from domain.payment import MAX_TEXT, IntakeRefused, Refusal, holds_card_number
 from domain.record_types import to_fields
 from schemas.codec import MAX_BODY, MAX_RECORD, Encoder
@@ -34,7 +34,7 @@ class Sealer(Protocol):
         """The text as it may enter a log."""
 
 
-def entering(row: Mapping[str, Any], sealer: Sealer, decimals: int | None = None) -> Mapping[str, Any] | Refusal:
+def prepare_row(row: Mapping[str, Any], sealer: Sealer, decimals: int | None = None) -> Mapping[str, Any] | Refusal:
     """A row as it enters the log: attributes sealed, places as exact as they may be; or why it cannot.
 
     The rules read tokens and places; whatever else may be said of a person stands in the attributes. Card numbers
@@ -45,14 +45,16 @@ def entering(row: Mapping[str, Any], sealer: Sealer, decimals: int | None = None
         if any(_SEPARATOR in value for value in attributes.values()):  # the folds refuse it, and cannot see it sealed
             return Refusal("control_character", "an attribute holds the unit separator, U+001F")
         account = row["account_id"]
-        sealed = {name: sealer.seal(account, ATTRIBUTE_FIELD, masked(value)) for name, value in attributes.items()}
+        sealed = {
+            name: sealer.seal(account, ATTRIBUTE_FIELD, mask_card_numbers(value)) for name, value in attributes.items()
+        }
         row = {**row, "attributes": sealed}
     if decimals is not None:
-        row = {**row, **{name: coarse(row[name], decimals) for name in PLACES if row.get(name) is not None}}
+        row = {**row, **{name: round_angle(row[name], decimals) for name in PLACES if row.get(name) is not None}}
     return row
 
 
-class Intake:
+class IntakeWriter:
     """Writes payments, keyed by account, in order. `run` names one run of one door, `row` counts within it."""
 
     def __init__(
@@ -91,7 +93,7 @@ class Intake:
         """Write a row with the fields of Transaction; why it was refused, if it was: then that is in the log."""
         refusal = None
         try:
-            entered = entering(row, self._sealer, self._decimals)
+            entered = prepare_row(row, self._sealer, self._decimals)
             if isinstance(entered, Refusal):
                 refusal = entered
             elif len(value := self._encoder.encode("Transaction", entered)) > MAX_RECORD:
@@ -178,15 +180,15 @@ def _token(row: Mapping[str, Any], name: str) -> str:
     return "" if holds_card_number(value) else value
 
 
-class Place(NamedTuple):
+class RunPosition(NamedTuple):
     """Which row of which run a record is."""
 
     run: str
     row: int
 
 
-def place_of(headers: Mapping[str, bytes]) -> Place | None:
+def place_of(headers: Mapping[str, bytes]) -> RunPosition | None:
     """The place in a record's headers; None for a record that came by another door."""
     if ROW_HEADER not in headers or RUN_HEADER not in headers:
         return None
-    return Place(headers[RUN_HEADER].decode(), int.from_bytes(headers[ROW_HEADER], "big"))
+    return RunPosition(headers[RUN_HEADER].decode(), int.from_bytes(headers[ROW_HEADER], "big"))

@@ -67,7 +67,7 @@ def run_of(start_ms: int) -> str:
     return f"{start_ms:x}".translate(_LETTERS)
 
 
-class Generated(NamedTuple):
+class GeneratedPayment(NamedTuple):
     """A payment as it leaves the generator: when it arrives, its fields (those of Transaction), and its truth."""
 
     arrives_ms: int
@@ -76,7 +76,7 @@ class Generated(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Account:
+class _TrafficAccount:
     number: int
     country: str
     latitude: float
@@ -98,11 +98,11 @@ class Traffic:
         self._run = f"{options.run}-" if options.run else ""
         self._accounts = [self._account(number) for number in range(options.accounts)]
         self._weights = list(accumulate(1 / (rank + 20) ** 0.7 for rank in range(options.accounts)))
-        self._waiting: list[tuple[int, int, Generated]] = []
+        self._waiting: list[tuple[int, int, GeneratedPayment]] = []
         self._made = 0
         self._last_ms: dict[str, int] = {}
 
-    def __iter__(self) -> Iterator[Generated]:
+    def __iter__(self) -> Iterator[GeneratedPayment]:
         step_ms = 1000 / self._options.per_second
         due = 0
         while True:
@@ -112,7 +112,7 @@ class Traffic:
             yield from map(self._ordered, self._moment(now_ms))
             due += 1
 
-    def _ordered(self, generated: Generated) -> Generated:
+    def _ordered(self, generated: GeneratedPayment) -> GeneratedPayment:
         """The payment as it leaves: in order if that is asked for, after all that left before it from its account."""
         if self._options.in_order:
             transaction = generated.transaction
@@ -120,15 +120,15 @@ class Traffic:
             self._last_ms[transaction["account_id"]] = transaction["event_time"] = event_ms
         return generated
 
-    def _account(self, number: int) -> _Account:
+    def _account(self, number: int) -> _TrafficAccount:
         country, latitude, longitude = self._random.choice(CITIES)
         mean = int(self._random.lognormvariate(8.0, 0.6))
-        return _Account(number, country, latitude, longitude, mean * (100 if country == "JP" else 1))
+        return _TrafficAccount(number, country, latitude, longitude, mean * (100 if country == "JP" else 1))
 
-    def _pick(self) -> _Account:
+    def _pick(self) -> _TrafficAccount:
         return self._accounts[bisect(self._weights, self._random.random() * self._weights[-1])]
 
-    def _moment(self, now_ms: int) -> Iterator[Generated]:
+    def _moment(self, now_ms: int) -> Iterator[GeneratedPayment]:
         options, lot = self._options, self._random.random()
         account = self._pick()
         for share, trouble in (
@@ -151,11 +151,11 @@ class Traffic:
                 return
         yield self._normal(account, now_ms, Behaviour.NORMAL)
 
-    def _later(self, generated: Generated, arrives_ms: int) -> None:
+    def _later(self, generated: GeneratedPayment, arrives_ms: int) -> None:
         self._made += 1
         heapq.heappush(self._waiting, (arrives_ms, self._made, generated._replace(arrives_ms=arrives_ms)))
 
-    def _burst(self, account: _Account, now_ms: int) -> Iterator[Generated]:
+    def _burst(self, account: _TrafficAccount, now_ms: int) -> Iterator[GeneratedPayment]:
         """Six to fourteen small online payments within less than a minute."""
         at_ms = now_ms
         for _ in range(self._random.randint(6, 14)):
@@ -165,12 +165,12 @@ class Traffic:
             at_ms += self._random.randint(400, 4_000)
         yield from ()
 
-    def _spike(self, account: _Account, now_ms: int) -> Iterator[Generated]:
+    def _spike(self, account: _TrafficAccount, now_ms: int) -> Iterator[GeneratedPayment]:
         """One payment of ten to forty times what the account usually pays."""
         amount = max(20_000, int(account.mean_minor * self._random.uniform(10, 40)))
         yield self._payment(account, now_ms, amount, Behaviour.AMOUNT_SPIKE, present_at=None)
 
-    def _far_away(self, account: _Account, now_ms: int) -> Iterator[Generated]:
+    def _far_away(self, account: _TrafficAccount, now_ms: int) -> Iterator[GeneratedPayment]:
         """A payment at home, and minutes later the same card on another continent."""
         yield self._payment(account, now_ms, self._amount(account), Behaviour.NORMAL, present_at=self._home(account))
         far = self._random.choice([city for city in CITIES if abs(city[2] - account.longitude) > 40])
@@ -180,15 +180,15 @@ class Traffic:
         )
         self._later(made, at_ms)
 
-    def _normal(self, account: _Account, now_ms: int, behaviour: Behaviour) -> Generated:
+    def _normal(self, account: _TrafficAccount, now_ms: int, behaviour: Behaviour) -> GeneratedPayment:
         is_online = self._random.random() < ONLINE_SHARE
         place = None if is_online else self._home(account)
         return self._payment(account, now_ms, self._amount(account), behaviour, present_at=place)
 
-    def _amount(self, account: _Account) -> int:
+    def _amount(self, account: _TrafficAccount) -> int:
         return max(1, int(account.mean_minor * self._random.lognormvariate(-0.1, 0.4)))
 
-    def _home(self, account: _Account) -> tuple[float, float]:
+    def _home(self, account: _TrafficAccount) -> tuple[float, float]:
         wide = HOME_RADIUS_DEGREES / cos(radians(account.latitude))
         return (
             account.latitude + self._random.uniform(-HOME_RADIUS_DEGREES, HOME_RADIUS_DEGREES),
@@ -197,14 +197,14 @@ class Traffic:
 
     def _payment(
         self,
-        account: _Account,
+        account: _TrafficAccount,
         event_ms: int,
         amount_minor: int,
         behaviour: Behaviour,
         *,
         present_at: tuple[float, float] | None,
         at: str | None = None,
-    ) -> Generated:
+    ) -> GeneratedPayment:
         account.payments += 1
         merchant = self._random.randrange(2_000)
         latitude, longitude = present_at or (None, None)
@@ -229,4 +229,4 @@ class Traffic:
             "counterparty_id": None,
             "attributes": {},
         }
-        return Generated(event_ms, transaction, behaviour)
+        return GeneratedPayment(event_ms, transaction, behaviour)

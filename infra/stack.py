@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from infra.errors import StackError
-from infra.parts import Part
+from infra.parts import StackProgram
 from infra.settings import Settings
 
 TAIL_LINES = 15
@@ -30,7 +30,7 @@ Report = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class ProgramStatus:
     """How a part is: running (by us), and answering."""
 
     name: str
@@ -41,13 +41,13 @@ class Status:
     log: str
 
 
-def up(settings: Settings, parts: Sequence[Part], report: Report = lambda _, __: None) -> list[str]:
+def up(settings: Settings, parts: Sequence[StackProgram], report: Report = lambda _, __: None) -> list[str]:
     """Start what does not run, and wait until all of it answers; returns the names of what was started.
 
     Nothing is started when a port is taken by somebody else. When a part does not come up, what this call started is
     stopped again, and the StackError shows the end of the part's log.
     """
-    with _only_one(settings):
+    with _stack_lock(settings):
         todo = [part for part in parts if _process(settings, part.name) is None]
         _check_ports(todo)
         started: list[str] = []
@@ -70,7 +70,7 @@ def up(settings: Settings, parts: Sequence[Part], report: Report = lambda _, __:
     return started
 
 
-def _waves(parts: Sequence[Part]) -> Iterator[list[Part]]:
+def _waves(parts: Sequence[StackProgram]) -> Iterator[list[StackProgram]]:
     """Parts that may start together, those that others wait for first."""
     left = list(parts)
     while left:
@@ -82,10 +82,10 @@ def _waves(parts: Sequence[Part]) -> Iterator[list[Part]]:
         left = [part for part in left if part not in wave]
 
 
-def down(settings: Settings, parts: Sequence[Part], report: Report = lambda _, __: None) -> list[str]:
+def down(settings: Settings, parts: Sequence[StackProgram], report: Report = lambda _, __: None) -> list[str]:
     """Stop the parts that we started, those that others wait for last; returns the names of what was stopped."""
     stopped = []
-    with _only_one(settings):
+    with _stack_lock(settings):
         for wave in reversed(list(_waves(parts))):
             with ThreadPoolExecutor(max(1, len(wave))) as pool:
                 results = [(part, pool.submit(_stop, settings, part.name, part.stop_within_s)) for part in wave]
@@ -110,16 +110,16 @@ def kill(settings: Settings, name: str, with_signal: int = signal.SIGKILL) -> in
     return int(process.pid)
 
 
-def status(settings: Settings, parts: Iterable[Part]) -> list[Status]:
+def status(settings: Settings, parts: Iterable[StackProgram]) -> list[ProgramStatus]:
     """How each part is, now."""
     found = list(parts)
     with ThreadPoolExecutor(max(1, len(found))) as pool:
         return list(pool.map(lambda part: _status(settings, part), found))
 
 
-def _status(settings: Settings, part: Part) -> Status:
+def _status(settings: Settings, part: StackProgram) -> ProgramStatus:
     process = _process(settings, part.name)
-    return Status(
+    return ProgramStatus(
         name=part.name,
         pid=process.pid if process else None,
         is_ready=process is not None and _is_ready(part),
@@ -137,7 +137,7 @@ def _memory_mb(process: psutil.Process) -> int:
         return 0
 
 
-def reset(settings: Settings, parts: Sequence[Part]) -> None:
+def reset(settings: Settings, parts: Sequence[StackProgram]) -> None:
     """Stop everything and remove what was stored; jars stay."""
     down(settings, parts)
     for name in ("data", "run", "logs", "checkpoints"):
@@ -176,7 +176,7 @@ def _process(settings: Settings, name: str) -> psutil.Process | None:
     return process if same else None
 
 
-def _start(settings: Settings, part: Part) -> None:
+def _start(settings: Settings, part: StackProgram) -> None:
     for folder in ("run", "logs"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
     part.prepare()
@@ -204,7 +204,7 @@ def _temporary(settings: Settings, name: str) -> dict[str, str]:
     return {"TMPDIR": str(folder), "JAVA_TOOL_OPTIONS": java}
 
 
-def _wait(settings: Settings, part: Part, report: Report) -> None:
+def _wait(settings: Settings, part: StackProgram, report: Report) -> None:
     begun = time.monotonic()
     while not _is_ready(part):
         if _process(settings, part.name) is None:
@@ -218,7 +218,7 @@ def _wait(settings: Settings, part: Part, report: Report) -> None:
     report(part.name, "ready")
 
 
-def _is_ready(part: Part) -> bool:
+def _is_ready(part: StackProgram) -> bool:
     try:
         return part.is_ready()
     except Exception:
@@ -240,12 +240,12 @@ def _stop(settings: Settings, name: str, within_s: float) -> bool:
     return process is not None
 
 
-def check_ports(settings: Settings, parts: Iterable[Part]) -> None:
+def check_ports(settings: Settings, parts: Iterable[StackProgram]) -> None:
     """Raise StackError if a port of a part that does not run yet is taken by somebody else."""
     _check_ports([part for part in parts if _process(settings, part.name) is None])
 
 
-def _check_ports(parts: Iterable[Part]) -> None:
+def _check_ports(parts: Iterable[StackProgram]) -> None:
     for part in parts:
         for port, variable in part.ports.items():
             if _stays_taken(port):
@@ -288,7 +288,7 @@ def _holder(port: int) -> str | None:
 
 
 @contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
+def _stack_lock(settings: Settings) -> Iterator[None]:
     """One command at a time changes what runs."""
     settings.home.mkdir(parents=True, exist_ok=True)
     with (settings.home / "lock").open("w") as lock:

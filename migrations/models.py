@@ -108,7 +108,7 @@ class ApiTokenRow(Base):
     expires_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
-class DoorLogRow(Base):
+class AccessLogRow(Base):
     """What happened at the doors and is in no other log: sign-ins, refusals, changes to people. Append-only."""
 
     __tablename__ = "door_log"
@@ -277,7 +277,7 @@ class ViewVersionRow(Base):
     digest: Mapped[str | None] = mapped_column(String(64))
 
 
-class ViewShareRow(Base):
+class ViewShardRow(Base):
     """A share of a rebuild: the events of some keys of one partition, up to an offset. Done, or to be done whole."""
 
     __tablename__ = "view_shares"

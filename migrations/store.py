@@ -48,14 +48,14 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_transaction(engine: Engine) -> Iterator[Connection]:
     """A transaction that only reads: with SQLite it waits for no writer that has not begun to commit."""
     with engine.connect().execution_options(**{_READS: True}) as connection:
         yield connection
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def write_transaction(engine: Engine) -> Iterator[Connection]:
     """A transaction in which no other writer is at work: what it reads stays true until it ends."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
@@ -63,12 +63,12 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-class Busy(RuntimeError):
+class LockHeld(RuntimeError):
     """Somebody else does what only one may do at a time."""
 
 
 @contextmanager
-def only_one(engine: Engine, what: str) -> Iterator[None]:
+def exclusive_lock(engine: Engine, what: str) -> Iterator[None]:
     """Do something that only one process of the system may do at a time. Raises Busy at once if another one does.
 
     The lock is the system's that keeps the store: it goes with the process that holds it, and one that is merely
@@ -78,7 +78,7 @@ def only_one(engine: Engine, what: str) -> Iterator[None]:
         key = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
-                raise Busy(f"{what} is at work already, in another process")
+                raise LockHeld(f"{what} is at work already, in another process")
             try:
                 yield
             finally:
@@ -88,13 +88,13 @@ def only_one(engine: Engine, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Busy(f"{what} is at work already, in another process") from error
+            raise LockHeld(f"{what} is at work already, in another process") from error
         yield
 
 
 def upgrade(engine: Engine) -> None:
     """Run the steps that the store lacks; doing it again, or side by side, changes nothing."""
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent))
         config.attributes["connection"] = connection

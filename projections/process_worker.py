@@ -15,15 +15,15 @@ from domain.cases.chain import next_steps
 from domain.cases.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent
 from domain.record_types import to_fields
 from domain.risk.events import FraudConfirmed, label_id
-from projections.logs.partition_writer import BY_KEY, Addressed, PartitionWriter, partitions_of
-from projections.logs.worker import EVENTS, WRITTEN, Stop, decoded, parser, serve_metrics, take
+from projections.logs.partition_writer import BY_KEY, AddressedRecord, PartitionWriter, partitions_of
+from projections.logs.worker import EVENTS, WRITTEN, StopSignal, decode_case_events, parser, poll_records, serve_metrics
 from schemas.codec import Decoder, Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 NAME = "process"
 
 
-def labels(event: CaseClosed) -> list[FraudConfirmed]:
+def case_labels(event: CaseClosed) -> list[FraudConfirmed]:
     """One label for each payment of a case that turned out to be fraud; of any other case, none."""
     if event.disposition != CONFIRMED_FRAUD:
         return []
@@ -50,23 +50,25 @@ def labels(event: CaseClosed) -> list[FraudConfirmed]:
     ]
 
 
-def addressed(found: Sequence[FraudConfirmed], partitions: Sequence[int], encoder: Encoder) -> list[Addressed]:
+def address_labels(
+    found: Sequence[FraudConfirmed], partitions: Sequence[int], encoder: Encoder
+) -> list[AddressedRecord]:
     """Each label into each of these partitions, label by label."""
     encoded = [(label.label_id.encode(), encoder.encode("FraudConfirmed", to_fields(label))) for label in found]
-    return [Addressed(partition, key, value) for key, value in encoded for partition in partitions]
+    return [AddressedRecord(partition, key, value) for key, value in encoded for partition in partitions]
 
 
-def next_records(events: Sequence[CaseEvent], partitions: Sequence[int], encoder: Encoder) -> list[Addressed]:
+def label_records(events: Sequence[CaseEvent], partitions: Sequence[int], encoder: Encoder) -> list[AddressedRecord]:
     """What these case events lead to in payments.inbound."""
-    found = [label for event in events if isinstance(event, CaseClosed) for label in labels(event)]
-    return addressed(found, partitions, encoder)
+    found = [label for event in events if isinstance(event, CaseClosed) for label in case_labels(event)]
+    return address_labels(found, partitions, encoder)
 
 
-def steps(events: Sequence[CaseEvent], encoder: Encoder) -> list[Addressed]:
+def chain_records(events: Sequence[CaseEvent], encoder: Encoder) -> list[AddressedRecord]:
     """What these case events lead to in cases.inbox, in their order."""
     found = [step for event in events for step in next_steps(event)]
     return [
-        Addressed(BY_KEY, step.account_id.encode(), encoder.encode(type(step).__name__, to_fields(step)))
+        AddressedRecord(BY_KEY, step.account_id.encode(), encoder.encode(type(step).__name__, to_fields(step)))
         for step in found
     ]
 
@@ -74,9 +76,9 @@ def steps(events: Sequence[CaseEvent], encoder: Encoder) -> list[Addressed]:
 def main() -> None:
     """Run until told to stop."""
     known = parser().parse_args()
-    stop = Stop()
+    stop = StopSignal()
     source, target = known.topics.cases_events, known.topics.payments_inbound
-    registry = Registry(known.registry)
+    registry = SchemaRegistry(known.registry)
     decoder, encoder = Decoder(stop.patiently(registry.schema_text)), Encoder(stop.patiently(registry.ids)())
     partitions, writer = partitions_of(known.bootstrap, target), PartitionWriter(known.bootstrap, target)
     inbox = PartitionWriter(known.bootstrap, known.topics.cases_inbox)
@@ -92,11 +94,11 @@ def main() -> None:
     consumer.subscribe([source])
     serve_metrics(known.metrics_port)
     while not stop.is_set:
-        taken = take(consumer)
+        taken = poll_records(consumer)
         if not taken:
             continue
-        events = [event for event, _ in decoded(decoder, taken)]
-        records, chained = next_records(events, partitions, encoder), steps(events, encoder)
+        events = [event for event, _ in decode_case_events(decoder, taken)]
+        records, chained = label_records(events, partitions, encoder), chain_records(events, encoder)
         if stop.persist(partial(writer.write, records)) and stop.persist(partial(inbox.write, chained)):
             consumer.commit(asynchronous=True)
         EVENTS.labels(NAME, source).inc(len(taken))

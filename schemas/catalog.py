@@ -14,7 +14,7 @@ _FILE = re.compile(r"(?P<stem>[a-z_]+)\.v(?P<version>[0-9]+)\.avsc")
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
+class RecordSchema:
     """One version of one record type: `subject` is its full name, as the registry's RECORD strategy has it."""
 
     name: str
@@ -28,7 +28,7 @@ class Schema:
 
 
 @cache
-def all_schemas() -> tuple[Schema, ...]:
+def all_schemas() -> tuple[RecordSchema, ...]:
     """Every schema, each record's versions in ascending order."""
     found = []
     folders = [folder for folder in files("schemas").joinpath("avro").iterdir() if folder.is_dir()]
@@ -36,12 +36,12 @@ def all_schemas() -> tuple[Schema, ...]:
         matched = _FILE.fullmatch(file.name)
         if matched:
             text = file.read_text(encoding="utf-8")
-            found.append(Schema(json.loads(text)["name"], int(matched["version"]), text))
+            found.append(RecordSchema(json.loads(text)["name"], int(matched["version"]), text))
     return tuple(sorted(found, key=lambda schema: (schema.name, schema.version)))
 
 
 @cache
-def latest(name: str) -> Schema:
+def latest(name: str) -> RecordSchema:
     """The newest version of a record type; KeyError if there is none."""
     versions = [schema for schema in all_schemas() if schema.name == name]
     if not versions:

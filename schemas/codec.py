@@ -10,7 +10,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.schema import SchemaParseException
 
 from schemas.catalog import latest, parse
-from schemas.compiled import Reader, Unsupported, Writer, compile_reader, compile_writer
+from schemas.compiled import Reader, UnsupportedSchema, Writer, compile_reader, compile_writer
 
 MAX_RECORD = 1 << 20
 """Bytes of a record that may be decided on; a larger one is refused unread."""
@@ -20,7 +20,7 @@ _MAGIC = 0
 _HEADER = 5
 
 
-class Unreadable(Exception):
+class UnreadableRecord(Exception):
     """Bytes that are no record of ours: `reason` is a code for counting, the message says what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -66,18 +66,18 @@ class Decoder:
     def decode(self, value: bytes | None) -> tuple[str, Any]:
         """The record's name and fields. Raises Unreadable."""
         if not value:
-            raise Unreadable("empty", "the record has no value")
+            raise UnreadableRecord("empty", "the record has no value")
         if len(value) > MAX_RECORD:
-            raise Unreadable("too_large", f"{len(value)} bytes, {MAX_RECORD} are allowed")
+            raise UnreadableRecord("too_large", f"{len(value)} bytes, {MAX_RECORD} are allowed")
         name, read = self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER])
         try:
             data, end = read(value, _HEADER)
         except Exception as error:  # whatever the reader met on its way: all of it means bytes that do not fit
-            raise Unreadable("bad_avro", f"not a {name}: {type(error).__name__} {str(error)[:200]}") from error
+            raise UnreadableRecord("bad_avro", f"not a {name}: {type(error).__name__} {str(error)[:200]}") from error
         if end > len(value):
-            raise Unreadable("bad_avro", f"not a {name}: it ends {end - len(value)} bytes too early")
+            raise UnreadableRecord("bad_avro", f"not a {name}: it ends {end - len(value)} bytes too early")
         if end < len(value):
-            raise Unreadable("trailing_bytes", f"{len(value) - end} bytes after the end of a {name}")
+            raise UnreadableRecord("trailing_bytes", f"{len(value) - end} bytes after the end of a {name}")
         return name, data
 
     def name_of(self, value: bytes) -> str:
@@ -86,15 +86,15 @@ class Decoder:
 
     def _reader(self, header: bytes) -> tuple[str, Reader]:
         if len(header) < _HEADER or header[0] != _MAGIC:
-            raise Unreadable("not_confluent_avro", "no zero byte and schema id at the start")
+            raise UnreadableRecord("not_confluent_avro", "no zero byte and schema id at the start")
         schema_id = int.from_bytes(header[1:], "big")
         text = self._lookup(schema_id)
         if text is None:
-            raise Unreadable("unknown_schema", f"the registry knows no schema {schema_id}")
+            raise UnreadableRecord("unknown_schema", f"the registry knows no schema {schema_id}")
         try:
             name, schema = parse(text)
         except (SchemaParseException, ValueError, TypeError, KeyError) as error:
-            raise Unreadable("unknown_schema", f"schema {schema_id} is no Avro record: {error}") from error
+            raise UnreadableRecord("unknown_schema", f"schema {schema_id} is no Avro record: {error}") from error
         self._readers[header] = name, _read_by(schema, self._tuples)
         return self._readers[header]
 
@@ -102,11 +102,11 @@ class Decoder:
 def _read_by(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]]) -> Reader:
     try:
         return compile_reader(schema, tuples)
-    except Unsupported:
-        return partial(_interpreted, schema, tuples.get(schema["name"].rpartition(".")[2]))
+    except UnsupportedSchema:
+        return partial(_read_interpreted, schema, tuples.get(schema["name"].rpartition(".")[2]))
 
 
-def _interpreted(
+def _read_interpreted(
     schema: Mapping[str, Any], order: Sequence[str] | None, value: bytes, position: int
 ) -> tuple[Any, int]:
     stream = BytesIO(value)
@@ -118,11 +118,11 @@ def _interpreted(
 def _writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]]) -> Writer:
     try:
         return compile_writer(schema, tuples)
-    except Unsupported:
-        return partial(_written, schema)
+    except UnsupportedSchema:
+        return partial(_encode_interpreted, schema)
 
 
-def _written(schema: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
+def _encode_interpreted(schema: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
     stream = BytesIO()
     schemaless_writer(stream, schema, data)
     return stream.getvalue()

@@ -23,7 +23,7 @@ _DOUBLE: Final = Struct("<d")
 _MAX_BITS: Final = 63
 
 
-class Unsupported(ValueError):
+class UnsupportedSchema(ValueError):
     """A schema that is left to fastavro."""
 
 
@@ -132,7 +132,7 @@ _NAMES: Final[dict[str, Any]] = {
 # -- making them ---------------------------------------------------------------------------------
 
 
-class _Source:
+class _FunctionSource:
     """Lines of a function in the making, and names for what they hold."""
 
     def __init__(self, tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
@@ -170,7 +170,7 @@ def compile_reader(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]
     `tuples` names records, this or nested ones, that are given as tuples of the fields of these names; None for those
     that the schema does not have.
     """
-    source = _Source(tuples)
+    source = _FunctionSource(tuples)
     source.add(1, f"return {_read(source, 1, schema)}, p")
     made: Reader = source.function("def read(b, p):")
     return made
@@ -181,7 +181,7 @@ def compile_splitter(schema: Mapping[str, Any], wanted: Sequence[str] = ()) -> S
 
     It accepts what the reader accepts, since it reads every field on its way.
     """
-    source = _Source()
+    source = _FunctionSource()
     cuts, held = ["f0"], {}
     source.add(1, "f0 = p")
     for number, field in enumerate(schema["fields"], start=1):
@@ -195,7 +195,7 @@ def compile_splitter(schema: Mapping[str, Any], wanted: Sequence[str] = ()) -> S
     return made
 
 
-def _read(source: _Source, depth: int, schema: Any) -> str:
+def _read(source: _FunctionSource, depth: int, schema: Any) -> str:
     """Lines that read one value; returns the name that they leave it under."""
     kind = _kind(schema)
     name = source.name()
@@ -227,7 +227,7 @@ def _read(source: _Source, depth: int, schema: Any) -> str:
     return name
 
 
-def _read_union(source: _Source, depth: int, branches: list[Any], name: str) -> None:
+def _read_union(source: _FunctionSource, depth: int, branches: list[Any], name: str) -> None:
     source.add(depth, "n = b[p]; p += 1")
     for number, branch in enumerate(branches):
         source.add(depth, f"{'el' if number else ''}if n == {number * 2}:")
@@ -236,7 +236,7 @@ def _read_union(source: _Source, depth: int, branches: list[Any], name: str) -> 
     source.add(depth, "else: raise _Malformed('a union has no such branch')")
 
 
-def _read_blocks(source: _Source, depth: int, schema: Any, kind: str, name: str) -> None:
+def _read_blocks(source: _FunctionSource, depth: int, schema: Any, kind: str, name: str) -> None:
     left = source.name()
     source.add(depth, f"{name} = {'[]' if kind == 'array' else '{}'}", f"{left} = b[p]")
     source.add(depth, f"if not {left}: p += 1", f"while {left}:", f"    {left}, p = _count(b, p)")
@@ -255,13 +255,13 @@ def compile_writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]
 
     `tuples` names the records that come as tuples, each with the order of its fields there: no dict is made of them.
     """
-    source = _Source(tuples)
+    source = _FunctionSource(tuples)
     source.add(1, f"return {_write(source, schema, 'd')}")
     made: Writer = source.function("def write(d):")
     return made
 
 
-def _write(source: _Source, schema: Any, value: str) -> str:
+def _write(source: _FunctionSource, schema: Any, value: str) -> str:
     """An expression for the bytes of a value that is held under a name."""
     kind = _kind(schema)
     if kind == "record":
@@ -273,7 +273,7 @@ def _write(source: _Source, schema: Any, value: str) -> str:
         return f"b''.join(({', '.join(parts)},))"
     if kind == "union":
         if len(schema) != 2 or schema[0] != "null":
-            raise Unsupported("a union other than of null and something")
+            raise UnsupportedSchema("a union other than of null and something")
         name = source.name()
         return f"(b'\\0' if ({name} := {value}) is None else b'\\2' + {_write(source, schema[1], name)})"
     if kind in ("array", "map"):
@@ -285,11 +285,11 @@ def _write(source: _Source, schema: Any, value: str) -> str:
             items = f"{entry} for {key}, {item} in {name}.items()"
         return f"(_long(len({name})) + b''.join([{items}]) + b'\\0' if ({name} := {value}) else b'\\0')"
     if kind == "null":
-        raise Unsupported("nothing but null")
+        raise UnsupportedSchema("nothing but null")
     return _WRITERS[kind].format(value)
 
 
-def _pieces(source: _Source, schema: Any, value: str) -> list[str]:
+def _pieces(source: _FunctionSource, schema: Any, value: str) -> list[str]:
     """The same as several expressions, so that the bytes of a text are joined once, and without a call."""
     if _kind(schema) != "string":
         return [_write(source, schema, value)]
@@ -297,7 +297,7 @@ def _pieces(source: _Source, schema: Any, value: str) -> list[str]:
     return [f"(_SMALL[n] if (n := len({name} := {value}.encode())) < 4096 else _number(n))", name]
 
 
-def _field(source: _Source, field: Mapping[str, Any], record: str) -> str:
+def _field(source: _FunctionSource, field: Mapping[str, Any], record: str) -> str:
     key = repr(field["name"])
     if "default" not in field:
         return f"{record}[{key}]"
@@ -311,4 +311,4 @@ def _kind(schema: Any) -> str:
     kind = schema["type"] if isinstance(schema, Mapping) else schema
     if kind in ("record", "array", "map", "null") or kind in _WRITERS:
         return str(kind)
-    raise Unsupported(f"{json.dumps(kind)[:80]} is left to fastavro")
+    raise UnsupportedSchema(f"{json.dumps(kind)[:80]} is left to fastavro")

@@ -11,7 +11,7 @@ COMPATIBILITY = "FULL_TRANSITIVE"
 _NOT_FOUND = 404
 
 
-class Registry:
+class SchemaRegistry:
     """A registry that speaks Confluent's protocol, at `url`; `retries` is how often a question is asked again."""
 
     def __init__(self, url: str, retries: int = 3) -> None:

@@ -23,7 +23,7 @@ from pyflink.util.java_utils import to_jarray
 
 from schemas.topics import Topics
 from stream.journal import MAX_RECORDS
-from stream.microbatch import FoldPartition, ProcessorFactory
+from stream.microbatch import PartitionOperator, ProcessorFactory
 
 MAX_PARALLELISM = 128
 """Of keyed state: fixed, so that a job can be restored with another parallelism."""
@@ -134,7 +134,7 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
     keys = spread_keys(options.partitions)
     folded = (
         batches.key_by(lambda row: keys[row[0]], Types.INT())
-        .process(FoldPartition(spec.factory, options.snapshot_every), _EMISSIONS)
+        .process(PartitionOperator(spec.factory, options.snapshot_every), _EMISSIONS)
         .name(f"{spec.name}: fold")
         .uid(f"{spec.name}-fold")
     )

@@ -19,7 +19,7 @@ FIRST_KEY = f"{KEY}first"
 """Where the number of the first entry stands; in the state of earlier code, which began anew each time, nowhere."""
 
 
-class Record(NamedTuple):
+class PartitionRecord(NamedTuple):
     """One record of a Kafka partition."""
 
     offset: int
@@ -36,20 +36,20 @@ class Journal:
         self._first = self._mark = self._next = int(load(FIRST_KEY) or 0)
         self._records = int(partition * GOLDEN % 1 * most)  # partitions fill alike: else all would pause at once
 
-    def read(self) -> Iterator[Record]:
+    def read(self) -> Iterator[PartitionRecord]:
         """The records since the last snapshot, in order: to be read once, on start."""
         while (entry := self._load(f"{KEY}{self._next}")) is not None:
             records = read_pickle(entry)
             self._next += 1
             self._records += len(records)
-            yield from map(Record._make, records)
+            yield from map(PartitionRecord._make, records)
 
     @property
     def is_full(self) -> bool:
         """Whether a snapshot is due."""
         return self._next - self._mark >= MAX_BATCHES or self._records >= self._most
 
-    def add(self, records: Sequence[Record]) -> dict[str, bytes | None]:
+    def add(self, records: Sequence[PartitionRecord]) -> dict[str, bytes | None]:
         """The write that a batch costs."""
         if not records:
             return {}

@@ -21,11 +21,11 @@ PATIENCE_S = 60.0
 POLL_S = 0.5
 
 
-class Told(BaseException):
+class StopRequested(BaseException):
     """SIGTERM or SIGINT."""
 
 
-class Cluster(Protocol):
+class JobCluster(Protocol):
     """Where a keeper's job runs."""
 
     def jobs(self, name: str) -> list[tuple[str, str]]:
@@ -56,13 +56,13 @@ class RestCluster:
             return json.load(response)
 
 
-def keep(cluster: Cluster, name: str, submit: Callable[[], None]) -> str:
+def keep(cluster: JobCluster, name: str, submit: Callable[[], None]) -> str:
     """Keep a job running; returns the state in which it ended.
 
     One that runs already stays as it is: an earlier keeper was killed, and two jobs would decide everything twice.
     """
     while True:
-        if not running(cluster, name):
+        if not running_jobs(cluster, name):
             submit()
         ended = _watch(cluster, name)
         if ended is not None:
@@ -70,24 +70,24 @@ def keep(cluster: Cluster, name: str, submit: Callable[[], None]) -> str:
         say(f"the cluster has forgotten {name}: it is sent again")
 
 
-def running(cluster: Cluster, name: str) -> list[str]:
+def running_jobs(cluster: JobCluster, name: str) -> list[str]:
     """The ids of the jobs of this name that have not ended."""
     return [job_id for job_id, state in cluster.jobs(name) if state not in ENDED]
 
 
-def cancel_all(cluster: Cluster, name: str) -> None:
+def cancel_all(cluster: JobCluster, name: str) -> None:
     """Cancel the jobs of this name and wait for their end. Raises TimeoutError."""
-    wanted = running(cluster, name)
+    wanted = running_jobs(cluster, name)
     for job_id in wanted:
         cluster.cancel(job_id)
     begun = time.monotonic()
-    while running(cluster, name):
+    while running_jobs(cluster, name):
         if time.monotonic() - begun > PATIENCE_S:
             raise TimeoutError(f"{name} ({', '.join(wanted)}) was cancelled and does not end")
         time.sleep(POLL_S)
 
 
-def _watch(cluster: Cluster, name: str) -> str | None:
+def _watch(cluster: JobCluster, name: str) -> str | None:
     """The state in which the latest job of this name ends; None when the cluster does not know it any more."""
     while True:
         time.sleep(POLL_S)
@@ -108,8 +108,8 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
-def _told(_: int, __: FrameType | None) -> NoReturn:
-    raise Told
+def _raise_stop(_: int, __: FrameType | None) -> NoReturn:
+    raise StopRequested
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="of the job, as Flink shows it")
     parser.add_argument("command", nargs="+", help="after `--`: what sends the job to the cluster")
     known = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _told)
-    signal.signal(signal.SIGINT, _told)
+    signal.signal(signal.SIGTERM, _raise_stop)
+    signal.signal(signal.SIGINT, _raise_stop)
     cluster = RestCluster(known.cluster)
 
     def submit() -> None:
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         ended = keep(cluster, known.name, submit)
-    except Told:
+    except StopRequested:
         try:
             cancel_all(cluster, known.name)
         except OSError as error:

@@ -12,7 +12,7 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
 
-from stream.journal import KEY, Record
+from stream.journal import KEY, PartitionRecord
 from stream.packing import pack, unpack
 
 
@@ -34,31 +34,31 @@ class StateReader(Protocol):
         """Every key there is."""
 
 
-class Processor(Protocol):
+class PartitionProcessor(Protocol):
     """The fold of one Kafka partition; lives in the operator's memory, beside the state that it writes through to."""
 
-    def process(self, records: Sequence[Record]) -> list[Emission]:
+    def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
         """What these records lead to, in offset order."""
 
     def take_writes(self) -> dict[str, bytes | None]:
         """The state entries that changed since the last call; None removes one."""
 
 
-ProcessorFactory = Callable[[int, StateReader, int], Processor]
+ProcessorFactory = Callable[[int, StateReader, int], PartitionProcessor]
 """Makes the processor of a partition when its first batch comes: so after a restore too, with all state still cold.
 
 The number is how many records there are between two snapshots of its state.
 """
 
 
-class _Pairs(dict[str, bytes]):
+class _EntryPairs(dict[str, bytes]):
     """What `MapState.put_all` takes in both modes: thread mode asks for items(), process mode iterates for pairs."""
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:  # type: ignore[override]
         return iter(self.items())
 
 
-class KeptState:
+class PartitionState:
     """What Flink keeps for one partition: snapshots in one map, and the journal in a small one beside it.
 
     A map that is written while a checkpoint reads it is copied whole before: most batches write to the journal only.
@@ -92,7 +92,7 @@ class KeptState:
                 if entry is not None and key.startswith(KEY) is is_journal
             }
             if kept:
-                state.put_all(_Pairs(kept))
+                state.put_all(_EntryPairs(kept))
         for key in [key for key, entry in writes.items() if entry is None]:
             if key.startswith(KEY) and key not in self._older:
                 self._journal.remove(key)
@@ -101,13 +101,13 @@ class KeptState:
                 self._older.discard(key)
 
 
-class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
+class PartitionOperator(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
     """The one Python operator of a job. Keyed by Kafka partition; an element is a batch of it."""
 
     def __init__(self, factory: ProcessorFactory, snapshot_every: int) -> None:
         self._factory = factory
         self._snapshot_every = snapshot_every
-        self._processors: dict[int, Processor] = {}
+        self._processors: dict[int, PartitionProcessor] = {}
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Called by Flink before the first batch, and after every restore."""
@@ -117,21 +117,21 @@ class FoldPartition(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ship
         )
         self._maps: tuple[MapState, MapState] = entries, journal
         self._processors = {}
-        self._states: dict[int, KeptState] = {}
+        self._states: dict[int, PartitionState] = {}
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:  # noqa: ARG002
         """Fold a batch: (partition, offsets, timestamps, values) to one row with all emissions."""
         partition, offsets, timestamps, values = value
         processor = self._processors.get(partition)
         if processor is None:
-            state = self._states[partition] = KeptState(*self._maps)
+            state = self._states[partition] = PartitionState(*self._maps)
             processor = self._processors[partition] = self._factory(partition, state, self._snapshot_every)
-        emissions = processor.process(in_order(offsets, timestamps, values))
+        emissions = processor.process(sort_batch(offsets, timestamps, values))
         self._states[partition].write(processor.take_writes())
         if emissions:
             yield Row([list(emission) for emission in emissions])  # in process mode an array is a list, nothing else
 
 
-def in_order(offsets: Sequence[int], timestamps: Sequence[int], values: Sequence[Any]) -> list[Record]:
+def sort_batch(offsets: Sequence[int], timestamps: Sequence[int], values: Sequence[Any]) -> list[PartitionRecord]:
     """A batch as records by offset: the JVM's aggregate promises no order. Columns, because rows cross as one."""
-    return sorted(map(Record._make, zip(offsets, timestamps, values, strict=True)))
+    return sorted(map(PartitionRecord._make, zip(offsets, timestamps, values, strict=True)))

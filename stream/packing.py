@@ -39,7 +39,7 @@ def unpack(stored: bytes) -> bytes:
     return entry
 
 
-def packed_in(content: bytes | mmap, begin: int, end: int) -> Iterator[bytes]:
+def unpack_entries(content: bytes | mmap, begin: int, end: int) -> Iterator[bytes]:
     """Every packed entry in a part of a file, unpacked: for who looks for something in Flink's checkpoints."""
     for found in _MAGIC.finditer(content, begin, end):
         at = found.start() + HEAD

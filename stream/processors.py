@@ -10,12 +10,12 @@ from domain.quarantine import key_of, report
 from domain.record_types import to_fields
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import TUPLES, DuplicateSeen, EntityFlagged, EntityPayment, RiskOutput, RiskScored
-from domain.risk.fold import Conflict, RiskFold
-from schemas.codec import MAX_BODY, Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from domain.risk.fold import ContentConflict, RiskFold
+from schemas.codec import MAX_BODY, Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
-from stream.journal import MAX_RECORDS, Record
-from stream.microbatch import Emission, Processor, ProcessorFactory, StateReader
+from stream.journal import MAX_RECORDS, PartitionRecord
+from stream.microbatch import Emission, PartitionProcessor, ProcessorFactory, StateReader
 from stream.snapshots import Snapshots
 
 HOT_ACCOUNTS = 50_000
@@ -28,7 +28,7 @@ MAX_DECISIONS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
+class PartitionContext:
     """The Kafka partition that a processor folds, and what it folds it with."""
 
     number: int
@@ -43,7 +43,7 @@ class Partition:
 class RiskProcessor:
     """One partition of payments.inbound. Its decoder gives a Transaction as the tuple of `payment.FIELDS`."""
 
-    def __init__(self, of: Partition) -> None:
+    def __init__(self, of: PartitionContext) -> None:
         self._partition, self._topics = of.number, of.topics
         self._decoder, self._encoder = of.decoder, of.encoder
         self._fold = RiskFold(of.number, of.state.get, HOT_ACCOUNTS, self._parse)
@@ -51,7 +51,7 @@ class RiskProcessor:
         for record in self._snapshots.read():
             self._read(record)
 
-    def process(self, records: Sequence[Record]) -> list[Emission]:
+    def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
         """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
         emissions: list[Emission] = []
         scored: list[RiskScored] = []
@@ -67,7 +67,7 @@ class RiskProcessor:
                     scored.append(output)
                 elif isinstance(output, DuplicateSeen):
                     duplicates.append(output)
-                elif isinstance(output, Conflict):
+                elif isinstance(output, ContentConflict):
                     emissions.append(self._quarantine(record, Refusal("conflict", output.detail), decided=True))
                 elif isinstance(output, EntityPayment):
                     value = self._encoder.encode("EntityPayment", to_fields(output))
@@ -77,10 +77,10 @@ class RiskProcessor:
                     emissions.append(Emission(self._topics.cases_inbox.encode(), output.account_id.encode(), value))
         return emissions + self._answers(scored, duplicates)
 
-    def _read(self, record: Record) -> list[RiskOutput | Conflict] | Refusal:
+    def _read(self, record: PartitionRecord) -> list[RiskOutput | ContentConflict] | Refusal:
         try:
             name, data = self._decoder.decode(record.value)
-        except Unreadable as unreadable:
+        except UnreadableRecord as unreadable:
             return Refusal(unreadable.reason, str(unreadable))
         return self._fold.read(name, data, record.offset, record.timestamp_ms, record.value)
 
@@ -105,7 +105,7 @@ class RiskProcessor:
         """The state entries that changed since the last call; None removes one."""
         return self._snapshots.take_writes(self._fold)
 
-    def _quarantine(self, record: Record, refusal: Refusal, *, decided: bool = False) -> Emission:
+    def _quarantine(self, record: PartitionRecord, refusal: Refusal, *, decided: bool = False) -> Emission:
         return quarantine(
             self._encoder, self._topics.quarantine, self._topics.payments_inbound, self._partition, record, refusal,
             decided=decided,
@@ -115,7 +115,7 @@ class RiskProcessor:
 class EntityProcessor:
     """One partition of entities.inbound."""
 
-    def __init__(self, of: Partition) -> None:
+    def __init__(self, of: PartitionContext) -> None:
         self._partition, self._topics = of.number, of.topics
         self._decoder, self._encoder = of.decoder, of.encoder
         self._fold = EntityFold(of.number, of.state.get, HOT_ENTITIES)
@@ -123,7 +123,7 @@ class EntityProcessor:
         for record in self._snapshots.read():
             self._read(record)
 
-    def process(self, records: Sequence[Record]) -> list[Emission]:
+    def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
         """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
         emissions: list[Emission] = []
         inbox = self._topics.cases_inbox.encode()
@@ -139,10 +139,10 @@ class EntityProcessor:
                 emissions.append(Emission(inbox, flag.account_id.encode(), value))
         return emissions
 
-    def _read(self, record: Record) -> list[EntityFlagged] | Refusal:
+    def _read(self, record: PartitionRecord) -> list[EntityFlagged] | Refusal:
         try:
             name, data = self._decoder.decode(record.value)
-        except Unreadable as unreadable:
+        except UnreadableRecord as unreadable:
             return Refusal(unreadable.reason, str(unreadable))
         return self._fold.read(name, data, record.offset)
 
@@ -154,19 +154,19 @@ class EntityProcessor:
 class CaseProcessor:
     """One partition of cases.inbox. What changes of its state is written with each batch: there are no snapshots."""
 
-    def __init__(self, of: Partition) -> None:
+    def __init__(self, of: PartitionContext) -> None:
         self._partition, self._topics = of.number, of.topics
         self._decoder, self._encoder = of.decoder, of.encoder
         self._fold = CaseFold(of.state.get, lambda: iter(of.state.keys()))
 
-    def process(self, records: Sequence[Record]) -> list[Emission]:
+    def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
         """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
         emissions: list[Emission] = []
         for record in records:
             try:
                 name, data = self._decoder.decode(record.value)
                 events = self._fold.read(name, data)
-            except Unreadable as unreadable:
+            except UnreadableRecord as unreadable:
                 events = Refusal(unreadable.reason, str(unreadable))
             if isinstance(events, Refusal):
                 emissions.append(self._quarantine(record, events))
@@ -185,14 +185,21 @@ class CaseProcessor:
         """The state entries that changed since the last call."""
         return self._fold.take_writes()
 
-    def _quarantine(self, record: Record, refusal: Refusal) -> Emission:
+    def _quarantine(self, record: PartitionRecord, refusal: Refusal) -> Emission:
         return quarantine(
             self._encoder, self._topics.quarantine, self._topics.cases_inbox, self._partition, record, refusal
         )
 
 
 def quarantine(
-    encoder: Encoder, to: str, topic: str, partition: int, record: Record, refusal: Refusal, *, decided: bool = False
+    encoder: Encoder,
+    to: str,
+    topic: str,
+    partition: int,
+    record: PartitionRecord,
+    refusal: Refusal,
+    *,
+    decided: bool = False,
 ) -> Emission:
     """The report on a record, ready to be written."""
     reported = report(
@@ -202,31 +209,31 @@ def quarantine(
 
 
 @dataclass(frozen=True, slots=True)
-class _Factory:
+class _ProcessorBuilder:
     """Builds a partition's processor where the operator runs; crosses to Flink's workers, so it holds plain data."""
 
-    kind: Callable[[Partition], Processor]
+    kind: Callable[[PartitionContext], PartitionProcessor]
     topics: Topics
     registry_url: str
 
-    def __call__(self, partition: int, state: StateReader, snapshot_every: int) -> Processor:
-        registry = Registry(self.registry_url)
+    def __call__(self, partition: int, state: StateReader, snapshot_every: int) -> PartitionProcessor:
+        registry = SchemaRegistry(self.registry_url)
         gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
         decoder = Decoder(registry.schema_text, {"Transaction": FIELDS})
         encoder = Encoder(registry.ids(), TUPLES)
-        return self.kind(Partition(partition, state, decoder, encoder, self.topics, snapshot_every))
+        return self.kind(PartitionContext(partition, state, decoder, encoder, self.topics, snapshot_every))
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
     """Processors of payments.inbound."""
-    return _Factory(RiskProcessor, topics, registry_url)
+    return _ProcessorBuilder(RiskProcessor, topics, registry_url)
 
 
 def entity_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
     """Processors of entities.inbound."""
-    return _Factory(EntityProcessor, topics, registry_url)
+    return _ProcessorBuilder(EntityProcessor, topics, registry_url)
 
 
 def case_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
     """Processors of cases.inbox."""
-    return _Factory(CaseProcessor, topics, registry_url)
+    return _ProcessorBuilder(CaseProcessor, topics, registry_url)

@@ -9,7 +9,7 @@ import gc
 from collections.abc import Callable, Iterator
 
 from domain.risk.histories import HistoriesFold, Writes
-from stream.journal import Journal, Record
+from stream.journal import Journal, PartitionRecord
 
 PARTS, LEAST = 128, 16
 """A snapshot takes so many batches, but each batch packs so many histories at least."""
@@ -23,14 +23,14 @@ class Snapshots:
 
     def __init__(self, partition: int, load: Callable[[str], bytes | None], every: int) -> None:
         self._journal = Journal(partition, load, every)
-        self._unwritten: list[Record] = []
+        self._unwritten: list[PartitionRecord] = []
         self._part = 0
 
-    def read(self) -> Iterator[Record]:
+    def read(self) -> Iterator[PartitionRecord]:
         """The records since the last snapshot, in order: to be folded once, on start."""
         return self._journal.read()
 
-    def note(self, record: Record) -> None:
+    def note(self, record: PartitionRecord) -> None:
         """A record that was folded."""
         self._unwritten.append(record)
 

@@ -22,10 +22,10 @@ from console.waiting import Stalled
 from console.wiring import case_table, people
 from domain.cases.events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
 from infra import stack
-from infra.parts import python
+from infra.parts import python_command
 from infra.services import CONSOLE, metrics_port, service_name, services
 from infra.settings import Settings
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.views.rebuild import fold, write_views
 
 CASES: Final = UUID("0f8d7b52-52a1-5d38-9d0e-3e0e4e1ac0de")
@@ -109,7 +109,7 @@ def fill(settings: Settings, load: Load) -> int:
                 for number in range(start, min(start + BATCH, load.cases))
                 for event in synthetic(number, load.seed)
             ]
-            write_views(table, fold(Known(event, _time_of(number)) for number, event in enumerate(made)).items())
+            write_views(table, fold(KnownEvent(event, _time_of(number)) for number, event in enumerate(made)).items())
             events += len(made)
             seen(start + BATCH)
     return events
@@ -205,7 +205,7 @@ def _intake(settings: Settings, load: Load) -> Iterator[None]:
     if not load.payments_per_s:
         yield
         return
-    generate = python(
+    generate = python_command(
         *("console.cli.app", "generate", "--continuous"),
         *("--rate", str(load.payments_per_s), "--accounts", str(ACCOUNTS)),
     )

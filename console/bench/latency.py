@@ -15,11 +15,11 @@ from console.wiring import case_table, topics
 from domain.cases.events import CaseOpened, RiskLinked
 from domain.record_types import from_fields
 from domain.risk.events import RiskFlagged
-from generator.traffic import Generated
+from generator.traffic import GeneratedPayment
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
 from schemas.codec import Decoder, Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 POLL_S, POLLED = 0.02, 50
 """How often the views of so many cases are looked at, those that wait longest first: asking must not be the load."""
@@ -47,7 +47,7 @@ def percentiles(milliseconds: Sequence[int]) -> dict[str, int]:
 
 def measure(
     settings: Settings,
-    traffic: Iterator[Generated],
+    traffic: Iterator[GeneratedPayment],
     rate: float,
     warm_s: float,
     seconds: float,
@@ -59,7 +59,7 @@ def measure(
     What leads to flags must run, and to views unless `with_views` is off. Raises Stalled if any are missing in the end.
     """
     total, warm = int(rate * (warm_s + seconds)), int(rate * warm_s)
-    encode = Encoder(Registry(settings.registry_url).ids()).encode
+    encode = Encoder(SchemaRegistry(settings.registry_url).ids()).encode
     made = [each.transaction for each in islice(traffic, total)]
     values = [encode("Transaction", each) for each in made]
     payments = [(each["account_id"], each["transaction_id"]) for each in made]
@@ -118,7 +118,7 @@ def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) 
     """
     seen = Seen()
     waiting: dict[tuple[str, int], Payment] = {}
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     follower, table = KafkaLog(settings.kafka_bootstrap).follow(ends), case_table(settings)
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:

@@ -23,11 +23,11 @@ from generator.traffic import Traffic, TrafficOptions
 from infra.flink_cluster import cluster
 from infra.services import CASE_JOB, RISK_JOB, jobs, service_name
 from infra.settings import Settings
-from projections.logs.known import Known
-from projections.replay.outcome import Derived
+from projections.logs.known import KnownEvent
+from projections.replay.outcome import DerivedState
 from projections.replay.replay import derive, ends_of
-from projections.replay.workers import without_main
-from schemas.registry import Registry
+from projections.replay.workers import hide_main_module
+from schemas.registry import SchemaRegistry
 
 ACCOUNTS = 20_000
 FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
@@ -46,11 +46,11 @@ def fold_rate(_: Settings, seed: int) -> Mapping[str, float]:
 
 def view_rate(settings: Settings, seed: int) -> Mapping[str, float]:
     """Case events a second into stored views, as a rebuild does it, beside what the bare store takes in this run."""
-    fold, known = CaseFold(), list[Known]()
+    fold, known = CaseFold(), list[KnownEvent]()
     for number, record in enumerate(inbox(VIEW_EVENTS, seed)):
         events = fold.step(record)
         if not isinstance(events, Refusal):
-            known += [Known(event, number) for event in events]
+            known += [KnownEvent(event, number) for event in events]
     return view_rates(settings, known)
 
 
@@ -103,7 +103,7 @@ def record(settings: Settings, pack: str, transactions: int, seed: int) -> None:
         wait_until_caught_up(settings)
 
 
-def _replayed(settings: Settings, workers: int) -> tuple[float, Derived]:
+def _replayed(settings: Settings, workers: int) -> tuple[float, DerivedState]:
     """Payments a second, from the first process to the last digest; of all logs that decide, compared with nothing."""
     source, names = source_of(settings, "kafka"), topics(settings)
     total = sum(sum(found.values()) for topic, found in ends_of(source, names).items() if topic != names.cases_events)
@@ -121,12 +121,12 @@ def _replayed(settings: Settings, workers: int) -> tuple[float, Derived]:
 
 def _reference(settings: Settings, workers: int, *, decode: bool) -> float:
     source, names = source_of(settings, "kafka"), topics(settings)
-    registry = Registry(settings.registry_url)
+    registry = SchemaRegistry(settings.registry_url)
     topic = names.payments_inbound
     ends = ends_of(source, names)[topic]
     ids = [registry.ids()[name] for name in ("Transaction", "RulesActivated")]
     schemas = {number: json.loads(registry.schema_text(number) or "") for number in ids} if decode else None
-    with without_main():
+    with hide_main_module():
         begun = time.monotonic()
         read = read_all(settings.kafka_bootstrap, topic, ends, schemas, workers)
         seconds = time.monotonic() - begun

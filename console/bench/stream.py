@@ -33,10 +33,10 @@ from console.waiting import Stalled, end_offsets
 from console.wiring import case_table, topics
 from domain.risk.events import RiskScored
 from domain.risk.packs import RulePack
-from generator.traffic import Generated, Traffic, TrafficOptions
+from generator.traffic import GeneratedPayment, Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import JOBS, cluster
-from infra.parts import Part, python
+from infra.parts import StackProgram, python_command
 from infra.services import (
     CASE_JOB,
     CASE_VIEWS,
@@ -44,7 +44,7 @@ from infra.services import (
     checkpoints,
     job_arguments,
     jobs,
-    runs,
+    make_job_check,
     service_name,
     services,
 )
@@ -53,7 +53,7 @@ from infra.topics import ensure_bucket, ensure_topics
 from projections.logs.log import KafkaLog, LogRecord, answers_in
 from schemas.catalog import latest, parse
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 SQL, TEXTBOOK = "flink-sql", "textbook"
 REFERENCES = {
@@ -85,7 +85,7 @@ class Contender:
     """One job of the comparison: what to start, where it answers, and how to read an answer."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[StackProgram, ...]
     topic: str
     read: Callable[[LogRecord], Answer]
     by_batch: bool = False
@@ -122,7 +122,7 @@ def bench_settings(settings: Settings, run: str) -> Settings:
     )
 
 
-def fill(settings: Settings, pack: RulePack, traffic: Iterator[Generated], transactions: int) -> None:
+def fill(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPayment], transactions: int) -> None:
     """Make the logs and write the payments; the first record of each partition puts the rules in force."""
     register_schemas(settings.registry_url)
     ensure_topics(settings)
@@ -156,7 +156,7 @@ def fill(settings: Settings, pack: RulePack, traffic: Iterator[Generated], trans
 
 def ours(settings: Settings) -> Contender:
     """The risk job on its cluster."""
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
 
     def read(record: LogRecord) -> Answer:
         found = answers_in(record, decoder)
@@ -169,7 +169,7 @@ def ours(settings: Settings) -> Contender:
 
 def flink_sql(settings: Settings) -> Contender:
     """The reference in SQL, in one JVM with a task for each core."""
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     settings = settings.model_copy(update={"flink_heap": REFERENCE_HEAP})
 
     def read(record: LogRecord) -> Answer:
@@ -196,15 +196,15 @@ def textbook(settings: Settings) -> Contender:
     return Contender(TEXTBOOK, (*cluster(settings), job), f"{settings.prefix}{REFERENCES[TEXTBOOK][1]}", read)
 
 
-def _reference(settings: Settings, name: str, *where: str) -> Part:
+def _reference(settings: Settings, name: str, *where: str) -> StackProgram:
     module, rest_port = REFERENCES[name][0], settings.flink_port + 1
     address = f"{settings.host}:{settings.flink_port if where else rest_port}"
     options = where or ("--rest-port", str(rest_port))
-    return Part(
+    return StackProgram(
         name=service_name(settings, name),
-        command=python(module, *job_arguments(settings, name), *options),
+        command=python_command(module, *job_arguments(settings, name), *options),
         ports={} if where else {rest_port: "FRAUDCASE_FLINK_PORT"},
-        is_ready=runs(address, f"{settings.prefix}{name}"),
+        is_ready=make_job_check(address, f"{settings.prefix}{name}"),
         after=tuple(part.name for part in cluster(settings)) if where else (),
     )
 
@@ -254,7 +254,7 @@ def sustained(times: Mapping[int, int]) -> float:
 
 
 @contextmanager
-def running(settings: Settings, parts: tuple[Part, ...]) -> Iterator[None]:
+def running(settings: Settings, parts: tuple[StackProgram, ...]) -> Iterator[None]:
     """Parts up, and down again whatever happens."""
     try:
         stack.check_ports(settings, parts)
@@ -285,7 +285,7 @@ def _logs(settings: Settings) -> str:
     return str(settings.home / "logs")
 
 
-def flags_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> dict[str, Any]:
+def flags_at(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
     """Latencies from the payment to its flag: the risk job alone, as its rate was measured, at a steady rate."""
     messages.print(f"from the payment to the flag, at {rate:,.0f} payments/s", highlight=False)
     seen = measure(settings, traffic, rate, WARM_S, STEADY_S, with_views=False)
@@ -296,7 +296,7 @@ def flags_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> d
     }
 
 
-def views_at(settings: Settings, traffic: Iterator[Generated], rate: float) -> dict[str, Any]:
+def views_at(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
     """Latencies of the whole path from the payment to the case view, its state that of all that came before."""
     messages.print(f"from the payment to the case view, at {rate:,.0f} payments/s", highlight=False)
     names = {service_name(settings, name) for name in (CASE_JOB, CASE_VIEWS)}

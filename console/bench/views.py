@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from console.wiring import case_tables
 from infra.settings import Settings
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.views.case_table import DynamoCaseTable
 from projections.views.case_view import Item
 from projections.views.rebuild import WRITERS, fold, store_writes_per_s, write_views
@@ -15,7 +15,7 @@ CEILING_ITEMS: Final = 6_000
 """Of the items that the events lead to, so many are written for the ceiling: half before, half after the rebuild."""
 
 
-def view_rates(settings: Settings, events: Sequence[Known]) -> dict[str, Any]:
+def view_rates(settings: Settings, events: Sequence[KnownEvent]) -> dict[str, Any]:
     """The views that these events lead to, folded and written as a rebuild does it; DynamoDB must be running.
 
     The ceiling is BatchWriteItem of prepared items of the same kind, by as many threads, in the same run.

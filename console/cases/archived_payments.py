@@ -12,7 +12,7 @@ from console.cases.seen_payment import Seen
 from domain.payment import Payment, admit
 from projections.archive.columns import ArchiveColumns
 from projections.logs.partitioner import partition_of
-from schemas.codec import Decoder, Unreadable
+from schemas.codec import Decoder, UnreadableRecord
 
 MAX_KEPT: Final = 20_000
 LOOK_S: Final = 5.0
@@ -93,7 +93,7 @@ def _payment(decoder: Decoder, value: bytes | None) -> Payment | None:
     try:
         name, data = decoder.decode(value)
         payment = admit(data, None) if name == "Transaction" else None
-    except (Unreadable, KeyError, TypeError):
+    except (UnreadableRecord, KeyError, TypeError):
         return None
     return payment if isinstance(payment, Payment) else None
 

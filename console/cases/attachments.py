@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from console.privacy.command_sealing import NAME_FIELD
 from console.privacy.vault import Vault
 from domain.cases.commands import Attachment
-from domain.masking import masked
+from domain.masking import mask_card_numbers
 
 MAX_BYTES: Final = 10 << 20
 MAX_NAME: Final = 120
@@ -119,7 +119,7 @@ class Attachments:
 def clean_name(file_name: str) -> str:
     """The name without folders, control characters and card numbers. Raises NotTaken where nothing is left."""
     last = file_name.replace("\\", "/").rpartition("/")[2]
-    name = masked("".join(character for character in last if character.isprintable())).strip(". ")
+    name = mask_card_numbers("".join(character for character in last if character.isprintable())).strip(". ")
     stem, dot, extension = name.rpartition(".")
     if not stem or not dot:
         raise NotTaken("a file needs a name with its type at the end, such as receipt.pdf")

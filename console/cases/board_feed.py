@@ -16,11 +16,11 @@ from console.cases.board_row import row_of
 from console.views.live_table import LiveTable
 from domain.cases.events import CaseAnswer, CaseEvent
 from projections.logs.log import KafkaLog, LogRecord
-from projections.logs.worker import complain, decoded
+from projections.logs.worker import complain, decode_case_events
 from projections.views.case_view import CaseView, Item, event_item
 from projections.views.worker import group_of
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 MAX_CHANGES: Final = 10_000
 """Changes that are remembered for watchers who come back."""
@@ -134,7 +134,7 @@ class BoardFeed:
         self._table = table
         self._stored = stored
         """Told all items of a case but its view, once, as the table has them after the board was filled."""
-        self._decoder = Decoder(Registry(registry_url).schema_text)
+        self._decoder = Decoder(SchemaRegistry(registry_url).schema_text)
         self._ended = threading.Event()
         self.board = Board(table.view)
         self.changes = Changes()
@@ -221,7 +221,7 @@ class BoardFeed:
             complain(f"timelines are read when they are asked for: {error}")
 
     def _take(self, record: LogRecord, after: Offsets) -> None:
-        for event, _ in decoded(self._decoder, [record]):
+        for event, _ in decode_case_events(self._decoder, [record]):
             row = None
             if not isinstance(event, CaseAnswer):
                 view = self.board.apply(event)

@@ -25,8 +25,8 @@ from domain.cases.events import CaseEvent, command_answered
 from domain.record_types import from_fields, to_fields
 from infra.settings import Settings
 from projections.logs.log import KafkaLog, LogRecord
-from schemas.codec import Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 PATIENCE_S = 30.0
 """How long an answer is waited for."""
@@ -58,7 +58,7 @@ class CaseDesk:
         `keys` are those that what people write is sealed with, if somebody has them open already.
         """
         self._keys = keys or vault(settings)
-        names, registry = topics(settings), Registry(settings.registry_url)
+        names, registry = topics(settings), SchemaRegistry(settings.registry_url)
         self._inbox, self._encoder = names.cases_inbox, Encoder(registry.ids())
         self._decoder, self._heard = Decoder(registry.schema_text), heard
         self._waiting: dict[tuple[str, str], tuple[Future[CaseEvent], float]] = {}
@@ -153,7 +153,7 @@ class CaseDesk:
     def _take(self, record: LogRecord) -> None:
         try:
             event = from_fields(*self._decoder.decode(record.value))
-        except (Unreadable, KeyError, TypeError):
+        except (UnreadableRecord, KeyError, TypeError):
             return  # somebody else's; the view worker complains about it
         if not isinstance(event, CaseEvent):
             return

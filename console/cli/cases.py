@@ -19,7 +19,7 @@ from domain.cases.commands import Command
 from domain.cases.events import DISPOSITIONS, CaseClosed, CaseEvent, CommandRejected
 from domain.record_types import to_fields
 from infra.settings import Settings
-from projections.views.case_history import as_of, known_items, was_there
+from projections.views.case_history import case_as_of, is_visible_at, known_events
 from projections.views.case_view import CaseView, Item, view_of
 
 PATIENCE_S = 30.0
@@ -84,7 +84,7 @@ def _views_as_of(items: Iterable[Item], at_ms: int | None, known_at_ms: int | No
         if item["sk"].startswith("event#"):
             by_case.setdefault(item["pk"], []).append(item)
     in_order = (sorted(each, key=lambda item: str(item["sk"])) for each in by_case.values())
-    found = (as_of(known_items(each), at_ms, known_at_ms) for each in in_order)
+    found = (case_as_of(known_events(each), at_ms, known_at_ms) for each in in_order)
     return [view for view in found if view is not None]
 
 
@@ -114,11 +114,11 @@ def show(
     if at_ms is None and known_ms is None:
         view = _view(settings, case_id)
     else:
-        found = as_of(known_items(items), at_ms, known_ms)
+        found = case_as_of(known_events(items), at_ms, known_ms)
         if found is None:
             raise fail(f"there was no case {case_id} then, or nobody knew of it")
         view = found
-        items = [item for item in items if was_there(item, at_ms, known_ms)]
+        items = [item for item in items if is_visible_at(item, at_ms, known_ms)]
     fields = {name: getattr(view, name) for name in CaseView.__slots__}
     document = {name: value for name, value in fields.items() if value is not None}
     timeline = [_entry(item) for item in _sorted(items, sort)]

@@ -16,9 +16,9 @@ from console.system import lifecycle as system
 from console.terminal import messages, progress, tell
 from console.waiting import Stalled
 from console.wiring import bucket, topics
-from generator.traffic import Generated, Traffic, TrafficOptions, run_of
+from generator.traffic import GeneratedPayment, Traffic, TrafficOptions, run_of
 from infra import stack
-from infra.parts import parts
+from infra.parts import store_programs
 from infra.settings import Settings
 from projections.archive.analytics import FOLDER
 from projections.archive.archived_log import ArchivedLog
@@ -99,7 +99,7 @@ def _traffic(seed: int, start_ms: int, per_second: float) -> Traffic:
     return Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=per_second, run=run))
 
 
-def _send(settings: Settings, made: list[Generated], rate: float | None) -> tuple[float, list[int]]:
+def _send(settings: Settings, made: list[GeneratedPayment], rate: float | None) -> tuple[float, list[int]]:
     """Send payments and wait for every answer; returns the seconds, and each one's milliseconds from log to log."""
     answers, (intake, sent) = Answers(settings), open_intake(settings)
     begun = time.monotonic()
@@ -154,7 +154,7 @@ def _until(is_so: Callable[[], bool], otherwise: str) -> None:
 
 def _replay_without_views(settings: Settings) -> Replay:
     """From S3 alone: the live tables and Kafka are stopped first, so that nothing can be read from them."""
-    stores = {part.name: part for part in parts(settings)}
+    stores = {part.name: part for part in store_programs(settings)}
     messages.print("stopping DynamoDB and Kafka: the replay has the archive in S3, and nothing else", highlight=False)
     stack.down(settings, [stores["dynamodb"], stores["kafka"]], lambda _, __: None)
     return replay(settings, "s3", with_views=False)

@@ -14,7 +14,7 @@ from console.system.canary import Place, TooShort, search
 from console.terminal import messages
 from console.times import iso_time
 from console.wiring import vault
-from domain.masking import masked
+from domain.masking import mask_card_numbers
 from infra.settings import Settings
 
 Subject = Annotated[str, typer.Argument(help="an account; or intake/RUN for rows that named none")]
@@ -42,7 +42,7 @@ def erase(
     if not actor.strip():
         raise fail("--actor must say who does it")
     with explained():
-        erased = vault(Settings()).erase(subjects, actor, masked(reason))
+        erased = vault(Settings()).erase(subjects, actor, mask_card_numbers(reason))
     for each in erased:
         if each.key_id is None:
             messages.print(f"{each.subject}: nothing is sealed for it. Is it the right name?", highlight=False)

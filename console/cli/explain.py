@@ -31,9 +31,9 @@ from generator import files
 from generator.files import BadFile
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
-from projections.replay.replay import Log as Recorded
-from schemas.codec import Decoder, Unreadable
-from schemas.registry import Registry
+from projections.replay.replay import RecordLog as Recorded
+from schemas.codec import Decoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 PLAIN_WIDTH = 160
 """Columns where no terminal says how wide it is."""
@@ -115,7 +115,7 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
 
 def _in_system(settings: Settings, transaction_id: str) -> dict[str, Log]:
     log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     ends = log.ends(topic)
     with progress("partitions read", len(ends)) as seen:
 
@@ -132,7 +132,7 @@ def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder
     for record in log.read(topic, partition, end):
         try:
             name, data = decoder.decode(record.value)
-        except Unreadable:
+        except UnreadableRecord:
             continue  # quarantined: no decision rests on it
         yield Line(name, data, record.offset, record.timestamp_ms)
 

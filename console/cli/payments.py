@@ -25,11 +25,11 @@ from console.workers.clock import BadTickFile, live_ticks, ticks_from, write_tic
 from domain.risk.packs import DEFAULT, BadRulePack
 from generator import files
 from generator.files import BadFile
-from generator.traffic import START_MS, Generated, Traffic, TrafficOptions, run_of
+from generator.traffic import START_MS, GeneratedPayment, Traffic, TrafficOptions, run_of
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 Out = Annotated[
     Path | None,
@@ -61,7 +61,7 @@ def generate(
     if continuous and start is None:
         start_ms = time.time_ns() // 1_000_000
     run = run_of(start_ms) if continuous else ""
-    traffic: Iterator[Generated] = iter(
+    traffic: Iterator[GeneratedPayment] = iter(
         Traffic(TrafficOptions(seed=seed, accounts=accounts, start_ms=start_ms, per_second=per_second, run=run))
     )
     if not continuous:
@@ -80,7 +80,7 @@ def generate(
 
 def _send(
     settings: Settings,
-    traffic: Iterator[Generated],
+    traffic: Iterator[GeneratedPayment],
     rate: float | None,
     truth: Path | None,
     total: int | None,
@@ -92,7 +92,7 @@ def _send(
     begun = time.monotonic()
     with beside.open("w", encoding="utf-8") as file, progress("payments sent", total) as seen:
 
-        def note(generated: Generated) -> None:
+        def note(generated: GeneratedPayment) -> None:
             file.write(json.dumps(files.truth_line(generated)) + "\n")
             if intake.rows % 500 == 0:
                 seen(intake.rows)
@@ -134,7 +134,7 @@ def flags(
 ) -> None:
     """Write the decision on every payment of the running system, in the order of the intake."""
     settings = Settings()
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     lines = [answer.line for answer in answered(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)]
     _write_decisions(out, lines, as_json)
 
@@ -179,7 +179,7 @@ def backtest(
 
 def _decided_again(settings: Settings) -> list[dict[str, object]]:
     log, names = KafkaLog(settings.kafka_bootstrap), topics(settings)
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     decisions = derived_decisions(log, names, decoder)
     return [answer.line for answer in answered(log, names, decoder, decisions=decisions)]
 

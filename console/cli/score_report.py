@@ -15,7 +15,7 @@ from console.scoring.figures import DAY_MS, TRAINING_DAYS, Window, figures, wind
 from console.scoring.run import admitted, run
 from console.scoring.truth import read_truth
 from console.terminal import progress
-from domain.durations import duration
+from domain.durations import format_duration
 from domain.risk.packs import RulePack
 from generator import files
 from generator.files import BadFile
@@ -45,7 +45,7 @@ def report_of(
         "pack": pack.name,
         "version": pack.version,
         "pack_id": pack.pack_id,
-        "feedback": None if feedback is None else duration(feedback),
+        "feedback": None if feedback is None else format_duration(feedback),
         "from": date_of(window.first_day),
         "to": date_of(window.last_day),
         "exclude_known": exclude_known,

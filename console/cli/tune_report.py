@@ -28,7 +28,7 @@ from console.scoring.tune import (
     split,
 )
 from console.terminal import messages, progress
-from domain.durations import duration
+from domain.durations import format_duration
 from generator import files
 from infra.settings import Settings
 
@@ -71,7 +71,7 @@ def _report(tuned: Tuned, wanted: Search) -> dict[str, Any]:
         "objective": wanted.aim.value,
         "trials": wanted.trials,
         "seed": wanted.seed,
-        "feedback": None if wanted.feedback_ms is None else duration(wanted.feedback_ms),
+        "feedback": None if wanted.feedback_ms is None else format_duration(wanted.feedback_ms),
         "learnt_before": date_of(tuned.first_judged_day),
         "learnt": {"before": tuned.learnt[0], "after": tuned.learnt[1]},
         "later": {"before": tuned.before, "after": tuned.after},
@@ -110,4 +110,4 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _number(name: str, value: int) -> str:
-    return duration(value) if name.endswith("_ms") else text_of(value)
+    return format_duration(value) if name.endswith("_ms") else text_of(value)

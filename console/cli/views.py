@@ -16,7 +16,7 @@ from console.times import iso_time
 from console.views.versions import VIEWS, Refused
 from console.wiring import view_versions
 from infra.settings import Settings
-from migrations.store import Busy
+from migrations.store import LockHeld
 
 views = typer.Typer(name="views", help="Versions of the views: which there are, and which one is live.")
 
@@ -49,7 +49,7 @@ def rebuild_command(
                 report({"view": view, "dropped": dropped}, as_json=as_json)
                 return
             outcome = rebuild(settings, source, keep_old=keep_old)
-        except (NotRebuilt, Refused, Busy, ClientError, BotoCoreError, KafkaException) as error:
+        except (NotRebuilt, Refused, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     document = outcome.document
     report({name: value for name, value in document.items() if as_json or name != "differences"}, as_json=as_json)
@@ -87,7 +87,7 @@ def switch_version(version: Annotated[int, typer.Argument(help="its number", min
     with explained():
         try:
             switch(Settings(), version)
-        except (Refused, Busy, ClientError, BotoCoreError, KafkaException) as error:
+        except (Refused, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     messages.print(f"version {version} is live", highlight=False)
 
@@ -98,6 +98,6 @@ def drop_version(version: Annotated[int, typer.Argument(help="its number", min=1
     with explained():
         try:
             drop(Settings(), version)
-        except (Refused, Busy, ClientError, BotoCoreError, KafkaException) as error:
+        except (Refused, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     messages.print(f"version {version} is dropped", highlight=False)

@@ -27,7 +27,7 @@ from console.web.pages.formats import money
 from console.wiring import control_store
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from infra.settings import Settings
-from projections.replay.whatif import Stretch
+from projections.replay.whatif import WhatifPeriod
 
 SHOWN: Final = 12
 """Changed cases that a terminal names; the files have all of them."""
@@ -78,7 +78,7 @@ def whatif(
         raise typer.BadParameter("nothing lies between: --from is not before --to")
     settings = Settings()
     where: Source = "s3" if source == "s3" else "kafka"
-    asked = Asked(where, Stretch(first, last), minutes)
+    asked = Asked(where, WhatifPeriod(first, last), minutes)
     with explained():
         pack = pack_of(settings, rules)
         found = _run(settings, pack, asked, actor)

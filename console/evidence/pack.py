@@ -15,10 +15,10 @@ from domain.digest import canonical_json
 from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
 from projections.archive.heads import Head, TreeHead, head_key, head_numbers, read_head, stored_head
-from projections.archive.merkle import Tree
+from projections.archive.merkle import MerkleTree
 from projections.archive.record_leaf import FIELDS, NONE, headers_part, key_part, part_hash, part_salts
 from projections.archive.segments import (
-    ArchivedSchemas,
+    SchemaArchive,
     partition_folder,
     read_segment,
     row_leaf,
@@ -84,7 +84,7 @@ class Evidence:
 
     def __init__(self, bucket: Bucket, topics: Topics, signer: Signer, redacted: Sequence[str] = ()) -> None:
         self._bucket, self._topics, self._signer = bucket, topics, signer
-        self._schemas = ArchivedSchemas(bucket)
+        self._schemas = SchemaArchive(bucket)
         self._redacted = check_redactions(redacted)
         numbers = head_numbers(bucket)
         head = stored_head(bucket, numbers[-1], signer.public_key) if numbers else None
@@ -127,7 +127,7 @@ class Evidence:
             for number in choose(table):
                 part.rows[len(part.leaves) + number] = table.slice(number, 1).to_pylist()[0]
             part.leaves += self._leaves(table)
-        if Tree(part.leaves).root().hex() != tree.root:
+        if MerkleTree(part.leaves).root().hex() != tree.root:
             where = f"{tree.topic} partition {tree.partition}"
             raise NotExported(f"{where} is not what head {self._head.number} says. Look: fraudcase audit verify")
         return part
@@ -259,7 +259,7 @@ class Evidence:
     def _bound(
         self, selection: Selection, chosen: list[Partition], records: list[dict[str, Any]], since: bytes | None
     ) -> bytes:
-        trees = {part.place: Tree(part.leaves) for part in chosen}
+        trees = {part.place: MerkleTree(part.leaves) for part in chosen}
         for record in records:
             path = trees[record["topic"], record["partition"]].inclusion(record["index"])
             record["proof"] = [each.hex() for each in path]
@@ -365,7 +365,7 @@ class Evidence:
                 found[seen.number] = seen
         return [found[number] for number in sorted(found)]
 
-    def _consistency(self, head: Head, trees: dict[tuple[str, int], Tree]) -> Iterator[dict[str, Any]]:
+    def _consistency(self, head: Head, trees: dict[tuple[str, int], MerkleTree]) -> Iterator[dict[str, Any]]:
         for place, tree in sorted(trees.items()):
             old = head.trees.get(place)
             if old is not None and old.size < tree.size:

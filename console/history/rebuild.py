@@ -21,15 +21,25 @@ from console.wiring import bucket, case_tables, topics, view_versions
 from domain.digest import canonical_json
 from infra.settings import Settings
 from migrations.models import ViewVersionRow
-from migrations.store import only_one
+from migrations.store import exclusive_lock
 from projections.archive.archived_log import ArchivedLog
-from projections.logs.log import MAX_BATCH, KafkaLog, as_record
-from projections.logs.worker import decoded
+from projections.logs.log import MAX_BATCH, KafkaLog, to_log_record
+from projections.logs.worker import decode_case_events
 from projections.views.case_table import DynamoCaseTable
-from projections.views.rebuild import Folded, Share, Source, Written, build, divide, events_of, fold, item_digest
-from projections.views.worker import Projector, group_of
+from projections.views.rebuild import (
+    FoldedViews,
+    PartitionShard,
+    RecordSource,
+    ShardResult,
+    build,
+    divide,
+    events_of,
+    fold,
+    item_digest,
+)
+from projections.views.worker import ViewProjector, group_of
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 SHOWN: Final = 10
 """Differences that a report names; it counts them all."""
@@ -58,7 +68,7 @@ class Outcome:
 
 @contextmanager
 def _alone(versions: ViewVersions) -> Iterator[None]:
-    with only_one(versions.engine, f"rebuild of {CASES}"):
+    with exclusive_lock(versions.engine, f"rebuild of {CASES}"):
         yield
 
 
@@ -98,15 +108,15 @@ def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: in
     return outcome
 
 
-def _source(settings: Settings, source: str) -> tuple[Source, Decoder]:
+def _source(settings: Settings, source: str) -> tuple[RecordSource, Decoder]:
     if source == "s3":
         archive = ArchivedLog(bucket(settings))
         return archive, Decoder(archive.schema_text)
-    return KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    return KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
 
 
 def _begin(
-    settings: Settings, versions: ViewVersions, log: tuple[Source, Decoder], source: str, share_events: int | None
+    settings: Settings, versions: ViewVersions, log: tuple[RecordSource, Decoder], source: str, share_events: int | None
 ) -> ViewVersionRow:
     """The version that is unfinished, or else a new one."""
     unfinished = versions.unfinished()
@@ -161,7 +171,7 @@ class Rebuilding:
     """The part that goes by shares: what is done is in the control store, and is not done again after a kill."""
 
     def __init__(
-        self, settings: Settings, versions: ViewVersions, row: ViewVersionRow, log: tuple[Source, Decoder]
+        self, settings: Settings, versions: ViewVersions, row: ViewVersionRow, log: tuple[RecordSource, Decoder]
     ) -> None:
         self._versions, self._row = versions, row
         self._log, self._decoder = log
@@ -197,7 +207,7 @@ class Rebuilding:
     def _write(self) -> None:
         todo, total, seen_events = [], 0, 0
         for row in self._versions.shares(self._row.version):
-            share = Share(row.partition, row.share, row.shares, row.until)
+            share = PartitionShard(row.partition, row.share, row.shares, row.until)
             total += share.until // share.of
             if row.done_at_ms is None:
                 todo.append(share)
@@ -205,7 +215,7 @@ class Rebuilding:
                 seen_events += share.until // share.of
         with progress("events rebuilt", total) as seen:
 
-            def done(share: Share, written: Written, folded: Folded) -> None:
+            def done(share: PartitionShard, written: ShardResult, folded: FoldedViews) -> None:
                 nonlocal seen_events
                 self._versions.done(self._row.version, share, written)
                 self._parked |= folded.parked
@@ -246,7 +256,7 @@ class Rebuilding:
     def _first_difference(self) -> str:
         stored = {(item["pk"], item["sk"]): item_digest([item]) for item in self._table.scan()}
         for row in self._versions.shares(self._row.version):
-            share = Share(row.partition, row.share, row.shares, row.until)
+            share = PartitionShard(row.partition, row.share, row.shares, row.until)
             for item in fold(events_of(self._log, self._topic, share, self._decoder)).items():
                 if stored.pop((item["pk"], item["sk"]), None) != item_digest([item]):
                     return f"{item['pk']} {item['sk']} should be {_shown(canonical_json(item))}"
@@ -271,8 +281,8 @@ class CatchUp:
         self._group = group_of(self._topic, row.version)
         self._open = case_tables(settings)
         self._table = self._open(row.table_name)
-        self._projector = Projector(self._table)
-        self._decoder = Decoder(Registry(settings.registry_url).schema_text)
+        self._projector = ViewProjector(self._table)
+        self._decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
         self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
         self._scope = _consumer(settings, self._group)
         self._consumer = self._scope.__enter__()
@@ -297,9 +307,9 @@ class CatchUp:
         self._commit()
 
     def _step(self) -> None:
-        records = [as_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=_POLL_S)]
+        records = [to_log_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=_POLL_S)]
         if records:
-            self._projector.apply(decoded(self._decoder, records))
+            self._projector.apply(decode_case_events(self._decoder, records))
             self._position |= {record.partition: record.offset + 1 for record in records}
 
     def _commit(self) -> None:

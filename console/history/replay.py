@@ -9,12 +9,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from console.terminal import progress
 from console.wiring import bucket, case_table, store_options, topics
 from infra.settings import Settings
-from projections.replay.certificate import certificate, failed
+from projections.replay.certificate import certificate, failed_certificate
 from projections.replay.compare_views import compare_views, encoded_digest, stored_items, views_digest
-from projections.replay.outcome import Comparison, Items, Replayed
+from projections.replay.outcome import Items, ReplayComparison, ReplayResult
 from projections.replay.replay import archived_schema_check, ends_of
 from projections.replay.replay import replay as read_again
-from projections.replay.sources import BucketSource, Gap, KafkaSource, Source
+from projections.replay.sources import BucketSource, KafkaSource, LogGap, LogSource
 
 SHOWN = 10
 """Differences that a report names; it counts them all."""
@@ -37,7 +37,7 @@ class Replay:
         return 3 if self.is_lag else 1 if self.problems else 0
 
 
-def source_of(settings: Settings, name: str) -> Source:
+def source_of(settings: Settings, name: str) -> LogSource:
     """`kafka` or `s3`."""
     archive = BucketSource(store_options(settings, settings.s3_url), settings.bucket, settings.prefix)
     if name == "s3":
@@ -80,11 +80,11 @@ def replay(
         total = sum(ends.values())
         with progress("records and answers read", total + ends[names.payments_inbound]) as seen:  # a payment has one
             replayed = read_again(reader, names, workers or _workers_for(total), until_ms, seen)
-    except Gap as gap:
+    except LogGap as gap:
         problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
         document: dict[str, object] = {"source": source, "problems": problems}
-        return Replay(document, problems, False, failed(str(gap), gap.altered, until_ms))
-    views, stored_digest = Comparison([], 0), None
+        return Replay(document, problems, False, failed_certificate(str(gap), gap.altered, until_ms))
+    views, stored_digest = ReplayComparison([], 0), None
     if stored is not None:
         views = compare_views(stored, replayed.derived.items(replayed.live.known_at_ms))
         stored_digest = views_digest(stored)
@@ -92,9 +92,9 @@ def replay(
 
 
 def _reported(
-    replayed: Replayed,
+    replayed: ReplayResult,
     source: str,
-    views: Comparison,
+    views: ReplayComparison,
     stored_digest: str | None,
     others: list[str],
     settings: Settings,

@@ -13,10 +13,20 @@ from domain.risk.packs import RulePack
 from infra.settings import Settings
 from projections.archive.archived_log import ArchivedLog
 from projections.logs.log import KafkaLog
-from projections.replay.whatif import CaseTrace, Flagged, Fraud, Outcome, Stretch, Sum, Told, standing_flags, whatif
-from projections.replay.whatif_diff import Catch, Change, ChangedCase, Diff, catch, compare
+from projections.replay.whatif import (
+    CaseTrace,
+    FlaggedTransaction,
+    LabelledFraud,
+    MoneyAmount,
+    TracedEvent,
+    WhatifOutcome,
+    WhatifPeriod,
+    run_whatif,
+    standing_flags,
+)
+from projections.replay.whatif_diff import ChangedCase, DetectionResult, WhatifChange, WhatifDiff, catch, compare
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 FORMAT: Final = 1
 """Of the document; a reader that knows another one should say so."""
@@ -39,7 +49,7 @@ class Asked(NamedTuple):
     """What a run is to do."""
 
     source: Source
-    stretch: Stretch
+    stretch: WhatifPeriod
     minutes_per_case: int = MINUTES_PER_CASE
 
 
@@ -51,13 +61,13 @@ def run(settings: Settings, pack: RulePack, asked: Asked, seen: Progress = lambd
         lookup = log.schema_text
     else:
         log = KafkaLog(settings.kafka_bootstrap, QUEUED_KBYTES)
-        lookup = Registry(settings.registry_url).schema_text
-    outcome = whatif(log, topics(settings), Decoder(lookup, {"Transaction": FIELDS}), pack, asked.stretch, seen)
+        lookup = SchemaRegistry(settings.registry_url).schema_text
+    outcome = run_whatif(log, topics(settings), Decoder(lookup, {"Transaction": FIELDS}), pack, asked.stretch, seen)
     altered = [each.detail for each in log.altered] if isinstance(log, ArchivedLog) else []
     return document(outcome, asked, list(dict.fromkeys(altered)))
 
 
-def document(outcome: Outcome, asked: Asked, problems: list[str] | None = None) -> dict[str, Any]:
+def document(outcome: WhatifOutcome, asked: Asked, problems: list[str] | None = None) -> dict[str, Any]:
     """All that is found, by the keys of docs/whatif.md."""
     diff = compare(outcome)
     series = _series(outcome)
@@ -103,13 +113,13 @@ def _new(traces: Iterable[CaseTrace]) -> list[CaseTrace]:
     return [trace for trace in traces if trace.is_new]
 
 
-def _cases(outcome: Outcome, diff: Diff) -> dict[str, Any]:
+def _cases(outcome: WhatifOutcome, diff: WhatifDiff) -> dict[str, Any]:
     sides = outcome.recorded.traces.values(), outcome.other.traces.values()
     return {
         **_two(*(len(_new(side)) for side in sides)),
         "same": diff.same,
         "changed": len(diff.changed),
-        **{change.value: diff.count(change) for change in Change},
+        **{change.value: diff.count(change) for change in WhatifChange},
         "escalations": _two(*(sum(trace.escalation is not None for trace in side if trace.is_moved) for side in sides)),
     }
 
@@ -118,16 +128,16 @@ def _two(baseline: int, new: int) -> dict[str, int]:
     return {"baseline": baseline, "new": new, "difference": new - baseline}
 
 
-def _alerts(outcome: Outcome, days: int) -> dict[str, Any]:
+def _alerts(outcome: WhatifOutcome, days: int) -> dict[str, Any]:
     counts = _two(outcome.recorded.flags, outcome.other.flags)
     return {**counts, "per_day": {name: round(each / max(1, days), 2) for name, each in counts.items()}}
 
 
-def _money(recorded: Iterable[Flagged], other: Iterable[Flagged]) -> dict[str, dict[str, int]]:
+def _money(recorded: Iterable[FlaggedTransaction], other: Iterable[FlaggedTransaction]) -> dict[str, dict[str, int]]:
     return _by_currency([each.sum for each in recorded], [each.sum for each in other])
 
 
-def _by_currency(baseline: list[Sum], new: list[Sum]) -> dict[str, dict[str, int]]:
+def _by_currency(baseline: list[MoneyAmount], new: list[MoneyAmount]) -> dict[str, dict[str, int]]:
     totals = Counter[str](), Counter[str]()
     for total, sums in zip(totals, (baseline, new), strict=True):
         for each in sums:
@@ -135,7 +145,7 @@ def _by_currency(baseline: list[Sum], new: list[Sum]) -> dict[str, dict[str, int
     return {currency: _two(totals[0][currency], totals[1][currency]) for currency in sorted({*totals[0], *totals[1]})}
 
 
-def _fraud(outcome: Outcome) -> dict[str, Any]:
+def _fraud(outcome: WhatifOutcome) -> dict[str, Any]:
     one, two = (catch(outcome.frauds, side.flagged) for side in (outcome.recorded, outcome.other))
     return {
         "known": len(outcome.frauds),
@@ -153,11 +163,11 @@ def _fraud(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _sums(frauds: list[Fraud]) -> list[Sum]:
+def _sums(frauds: list[LabelledFraud]) -> list[MoneyAmount]:
     return [fraud.sum for fraud in frauds]
 
 
-def _only(caught: list[Fraud], elsewhere: Catch) -> int:
+def _only(caught: list[LabelledFraud], elsewhere: DetectionResult) -> int:
     missed = {fraud.identity for fraud in elsewhere.missed}
     return sum(fraud.identity in missed for fraud in caught)
 
@@ -167,12 +177,12 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def _hours(outcome: Outcome, minutes: int) -> dict[str, float]:
+def _hours(outcome: WhatifOutcome, minutes: int) -> dict[str, float]:
     hours = [round(len(_new(side.traces.values())) * minutes / 60, 1) for side in (outcome.recorded, outcome.other)]
     return {"baseline": hours[0], "new": hours[1], "difference": round(hours[1] - hours[0], 1)}
 
 
-def _series(outcome: Outcome) -> list[dict[str, Any]]:
+def _series(outcome: WhatifOutcome) -> list[dict[str, Any]]:
     """Flagged payments by the day that they are dated, over the days of the stretch."""
     if outcome.first_ms is None or outcome.last_ms is None:
         return []
@@ -229,7 +239,7 @@ def _case(trace: CaseTrace | None, frauds: set[tuple[str, str, str]]) -> dict[st
     }
 
 
-def _event(told: Told | None) -> dict[str, Any] | None:
+def _event(told: TracedEvent | None) -> dict[str, Any] | None:
     if told is None:
         return None
     return {"kind": type(told.event).__name__, "known_at_ms": told.known_at_ms, **to_fields(told.event)}

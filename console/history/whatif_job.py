@@ -18,10 +18,10 @@ from console.history.whatif_runs import WhatifRuns, runs_of
 from domain.risk.packs import RulePack
 from infra.errors import StackError
 from infra.settings import Settings
-from projections.replay.sources import Gap
+from projections.replay.sources import LogGap
 
 NICE = 10
-AWAY = (Gap, StackError, KafkaException, BotoCoreError, ClientError, OSError)
+AWAY = (LogGap, StackError, KafkaException, BotoCoreError, ClientError, OSError)
 """What a log that cannot be read to its end raises."""
 Work = Callable[[RulePack, Asked, Progress], dict[str, Any]]
 

@@ -14,8 +14,8 @@ from console.history.whatif import Asked, Progress, Source, shortened
 from domain.risk.packs import RulePack, parse_pack
 from infra.settings import Settings
 from migrations.models import WhatifRunRow
-from migrations.store import connect, reading, writing
-from projections.replay.whatif import Stretch
+from migrations.store import connect, read_transaction, write_transaction
+from projections.replay.whatif import WhatifPeriod
 
 MAX_KEPT: Final = 500
 """Changed cases that are kept with a run, those that matter most; `--out` writes all of them."""
@@ -37,7 +37,7 @@ class WhatifRuns:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
             session.commit()
 
@@ -59,10 +59,10 @@ class WhatifRuns:
 
     def asked(self, run_id: str) -> tuple[RulePack, Asked]:
         """What a run is to do."""
-        with reading(self._engine) as connection, Session(connection) as session:
+        with read_transaction(self._engine) as connection, Session(connection) as session:
             row = session.get_one(WhatifRunRow, run_id)
         source = cast(Source, row.source)
-        return parse_pack(row.document), Asked(source, Stretch(row.from_ms, row.to_ms), row.minutes_per_case)
+        return parse_pack(row.document), Asked(source, WhatifPeriod(row.from_ms, row.to_ms), row.minutes_per_case)
 
     def teller(self, run_id: str) -> Progress:
         """Writes down how far a run is, now and then."""
@@ -99,20 +99,20 @@ class WhatifRuns:
     def of_pack(self, pack_id: str) -> list[WhatifRunRow]:
         """The runs of a pack, the newest first, without what they found."""
         wanted = select(WhatifRunRow).where(WhatifRunRow.pack_id == pack_id)
-        with reading(self._engine) as connection, Session(connection) as session:
+        with read_transaction(self._engine) as connection, Session(connection) as session:
             newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
             return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
 
     def standing(self) -> list[tuple[str, str, int]]:
         """The last runs, how they are and how far: what pages are kept up to date by."""
         columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
-        with reading(self._engine) as connection, Session(connection) as session:
+        with read_transaction(self._engine) as connection, Session(connection) as session:
             newest = select(*columns).order_by(WhatifRunRow.begun_at_ms.desc()).limit(5)
             return [(run_id, state, records) for run_id, state, records in session.execute(newest)]
 
     def run(self, run_id: str) -> WhatifRunRow | None:
         """One run."""
-        with reading(self._engine) as connection, Session(connection) as session:
+        with read_transaction(self._engine) as connection, Session(connection) as session:
             return session.get(WhatifRunRow, run_id)
 
     def state(self, row: WhatifRunRow) -> str:

@@ -22,10 +22,10 @@ from console.monitor.figures import SERIES_S, LiveFigures, Paid
 from console.monitor.health import Readers
 from console.views.versions import ViewVersions
 from migrations.store import connect
-from projections.logs.log import MAX_BATCH, Follower, KafkaLog, LogRecord
+from projections.logs.log import MAX_BATCH, KafkaLog, LogFollower, LogRecord
 from projections.logs.worker import complain
-from schemas.codec import Decoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
 
 EVERY_S: Final = 1.0
@@ -200,9 +200,9 @@ class Counting:
         topics = Topics(prefix=sources.prefix)
         self.figures = LiveFigures()
         self._log, self._topics = KafkaLog(sources.bootstrap), (topics.risk_scored, topics.cases_inbox)
-        self._decoder = Decoder(Registry(sources.registry_url).schema_text)
+        self._decoder = Decoder(SchemaRegistry(sources.registry_url).schema_text)
         self._positions = starts(sources.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
-        self._follower: Follower = self._log.follow(self._positions, GATHERS_MS)
+        self._follower: LogFollower = self._log.follow(self._positions, GATHERS_MS)
         self._readers = Readers(
             sources.bootstrap, topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
         )
@@ -234,7 +234,7 @@ class Counting:
     def _take(self, record: LogRecord) -> None:
         try:
             name, data = self._decoder.decode(record.value)
-        except Unreadable:
+        except UnreadableRecord:
             return  # those who decide on it complain
         if name == "DecisionsMade":
             self.figures.scored(data["scored"], record.timestamp_ms)

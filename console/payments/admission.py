@@ -11,7 +11,7 @@ from console.privacy.vault import Vault
 from console.wiring import vault
 from domain.payment import Refusal
 from generator.files import Row
-from generator.producer import Sealer, entering
+from generator.producer import Sealer, prepare_row
 from infra.settings import Settings
 
 _AT_ONCE: Final = 1_000
@@ -40,7 +40,7 @@ def as_entered(rows: Iterable[Row], settings: Settings) -> Iterator[Row]:
 def _entered(row: Row, sealer: Sealer, decimals: int | None) -> Row:
     if row.refusal is not None:
         return row
-    entered = entering(row.fields, sealer, decimals)
+    entered = prepare_row(row.fields, sealer, decimals)
     return Row(row.fields, entered) if isinstance(entered, Refusal) else Row(dict(entered), None)
 
 

@@ -6,15 +6,15 @@ from console.privacy.vault import Vault
 from console.wiring import topics
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
-from schemas.codec import Decoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 MAX_PAYMENTS = 1_000
 
 
 def payments_of(settings: Settings, keys: Vault, account_id: str) -> list[dict[str, Any]]:
     """The last payments of an account that say something of it, oldest first."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     topic, found = topics(settings).payments_inbound, []
     for partition, end in log.ends(topic).items():
         for record in log.read(topic, partition, end):
@@ -22,7 +22,7 @@ def payments_of(settings: Settings, keys: Vault, account_id: str) -> list[dict[s
                 continue
             try:
                 name, data = decoder.decode(record.value)
-            except Unreadable:
+            except UnreadableRecord:
                 continue  # it is in quarantine
             if name == "Transaction" and data["attributes"]:
                 said = {field: keys.opened(value) for field, value in data["attributes"].items()}

@@ -20,13 +20,13 @@ from domain.risk.events import (
     RiskScored,
     RulesActivated,
 )
-from domain.risk.families import either
+from domain.risk.families import combine_permille
 from domain.risk.fold import RiskFold
 from domain.risk.packs import RulePack
 from generator.files import Row
 from generator.producer import place_of
 from projections.logs.log import KafkaLog, LogRecord, answers_in
-from schemas.codec import Decoder, Unreadable
+from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
 Identity = tuple[str, str, bytes]
@@ -67,7 +67,7 @@ class Ledger:
         more = [reason for flag in flags for reason in flag.reasons]
         return {
             "transaction_id": identity[1],
-            "score": reduce(either, (flag.score for flag in flags), score),
+            "score": reduce(combine_permille, (flag.score for flag in flags), score),
             "rules": [*rules, *(reason.rule for reason in more)],
             "first_rules": [*self.first.get(identity, []), *(reason.rule for reason in more)],
             "reasons": [describe(reason) for reason in (*reasons, *more)],
@@ -213,7 +213,7 @@ def derived_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decisi
 def _read(decoder: Decoder, record: LogRecord, read: Callable[[str, dict[str, Any]], T | Refusal]) -> T | Refusal:
     try:
         return read(*decoder.decode(record.value))
-    except Unreadable as unreadable:
+    except UnreadableRecord as unreadable:
         return Refusal(unreadable.reason, str(unreadable))
 
 
@@ -230,7 +230,7 @@ def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decis
     for record in _all(log, topics.cases_inbox):
         try:
             event = from_fields(*decoder.decode(record.value))
-        except (Unreadable, KeyError, TypeError):
+        except (UnreadableRecord, KeyError, TypeError):
             continue  # somebody else's; the case job has quarantined it
         if isinstance(event, RiskFlagged | RiskRestated) and event.sequence > sequences.get(event.account_id, 0):
             sequences[event.account_id] = event.sequence
@@ -255,7 +255,7 @@ def _transaction_id(decoder: Decoder, record: LogRecord) -> object:
     try:
         name, data = decoder.decode(record.value)
         return json.loads(data["body"]).get("transaction_id") if name == "IntakeRefused" else data["transaction_id"]
-    except (Unreadable, ValueError, TypeError, KeyError):
+    except (UnreadableRecord, ValueError, TypeError, KeyError):
         return ""
 
 

@@ -20,13 +20,13 @@ from domain.quarantine import report as quarantine_report
 from domain.record_types import from_fields, to_fields
 from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from generator import files
-from generator.producer import Intake
-from generator.traffic import Behaviour, Generated
+from generator.producer import IntakeWriter
+from generator.traffic import Behaviour, GeneratedPayment
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
-from projections.logs.partition_writer import Addressed, PartitionWriter
+from projections.logs.partition_writer import AddressedRecord, PartitionWriter
 from schemas.codec import MAX_BODY, Decoder, Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 PATIENCE_S = 60.0
 KEYS_AT_ONCE = 1_000
@@ -51,7 +51,7 @@ class Answers:
             for number, end in end_offsets(settings.kafka_bootstrap, topic).items()
         }
         self._inbound = names.payments_inbound
-        self._decoder = Decoder(Registry(settings.registry_url).schema_text)
+        self._decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
         self._follower = KafkaLog(settings.kafka_bootstrap).follow(starts)
 
     def poll(self, wait_s: float = 0.2) -> int:
@@ -100,11 +100,11 @@ class Sent:
         self.sent_ms[place] = message.timestamp()[1]
 
 
-def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[Intake, Sent]:
+def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[IntakeWriter, Sent]:
     """A door for one run, and the account of what passed it; `keys` are the subjects', if somebody has them open."""
     sent = Sent(uuid.uuid4().hex[:12])
-    encoder = Encoder(Registry(settings.registry_url).ids())
-    intake = Intake(
+    encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
+    intake = IntakeWriter(
         settings.kafka_bootstrap,
         topics(settings).payments_inbound,
         encoder,
@@ -149,7 +149,7 @@ def prepared(rows: Iterable[files.Row], keys: Vault) -> Iterator[files.Row]:
 
 def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
     """How the rows of a run ended; their sum is the number of rows, or something is wrong."""
-    decoder = Decoder(Registry(settings.registry_url).schema_text)
+    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     log = KafkaLog(settings.kafka_bootstrap)
     everything = answered(log, topics(settings), decoder)
     lines = [answer for answer in everything if answer.run == run]
@@ -175,7 +175,7 @@ def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
 def report_reused(settings: Settings, reused: dict[Place, str]) -> None:
     """Report ids to quarantine that another account had used. Raises NotAcknowledged."""
     names, log = topics(settings), KafkaLog(settings.kafka_bootstrap)
-    encoder = Encoder(Registry(settings.registry_url).ids())
+    encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
     records = []
     for partition in sorted({partition for partition, _ in reused}):
         for record in log.read(names.payments_inbound, partition, log.ends(names.payments_inbound)[partition]):
@@ -185,12 +185,15 @@ def report_reused(settings: Settings, reused: dict[Place, str]) -> None:
                     Refusal("conflict", detail), record.value, topic=names.payments_inbound, partition=partition,
                     offset=record.offset, most=MAX_BODY, decided=True,
                 )  # fmt: skip
-                records.append(Addressed(0, key_of(found), encoder.encode("Quarantined", to_fields(found))))
+                records.append(AddressedRecord(0, key_of(found), encoder.encode("Quarantined", to_fields(found))))
     PartitionWriter(settings.kafka_bootstrap, names.quarantine).write(records)
 
 
 def send_generated(
-    intake: Intake, traffic: Iterable[Generated], rate: float | None, truth: Callable[[Generated], None]
+    intake: IntakeWriter,
+    traffic: Iterable[GeneratedPayment],
+    rate: float | None,
+    truth: Callable[[GeneratedPayment], None],
 ) -> dict[Behaviour, int]:
     """Write traffic, at most so many a second; returns how many of each behaviour."""
     counts = dict.fromkeys(Behaviour, 0)

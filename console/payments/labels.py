@@ -22,9 +22,9 @@ from domain.risk.events import FraudConfirmed, label_id
 from generator.files import BadFile
 from infra.settings import Settings
 from projections.logs.log import KafkaLog, LogRecord
-from projections.logs.partition_writer import Addressed, PartitionWriter
-from schemas.codec import Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from projections.logs.partition_writer import AddressedRecord, PartitionWriter
+from schemas.codec import Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 REQUIRED = ("transaction_id", "fraud")
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
@@ -158,7 +158,7 @@ def confirmed(label: str, payment: Payment, cause_id: str, actor: str, now_ms: i
 def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, object]:
     """Write the frauds of a file into every partition that lacks them. Raises BadFile, NotAcknowledged."""
     labels = list(read_labels(path))
-    registry = Registry(settings.registry_url)
+    registry = SchemaRegistry(settings.registry_url)
     inbound = topics(settings).payments_inbound
     ends = end_offsets(settings.kafka_bootstrap, inbound)
     lookup = Lookup({label.transaction_id for label in labels if label.is_fraud})
@@ -168,7 +168,7 @@ def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, objec
     cause_id, now_ms = hashlib.sha256(path.read_bytes()).hexdigest(), time.time_ns() // 1_000_000
     missing = {label: ends.keys() - lookup.labelled.get(label, set()) for label in payments}
     records = (
-        Addressed(partition, label.encode(), value)
+        AddressedRecord(partition, label.encode(), value)
         for label, payment in payments.items()
         if missing[label]
         for value in [encoder.encode("FraudConfirmed", to_fields(confirmed(label, payment, cause_id, actor, now_ms)))]
@@ -184,7 +184,7 @@ def _look_up(log: KafkaLog, topic: str, ends: dict[int, int], decoder: Decoder, 
     with progress("records read", sum(ends.values())) as seen:
         for partition, end in ends.items():
             for record in log.read(topic, partition, end):
-                with suppress(Unreadable):  # no payment: the risk job has quarantined it
+                with suppress(UnreadableRecord):  # no payment: the risk job has quarantined it
                     lookup.add(*decoder.decode(record.value), record)
                 done += 1
                 if done % 1000 == 0:

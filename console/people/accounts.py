@@ -16,8 +16,8 @@ from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import Session
 
 from console.people.roles import Permission, Role, permissions_of
-from migrations.models import ApiTokenRow, DoorLogRow, PersonRow, SessionRow
-from migrations.store import reading, writing
+from migrations.models import AccessLogRow, ApiTokenRow, PersonRow, SessionRow
+from migrations.store import read_transaction, write_transaction
 
 IDLE_MS: Final = 30 * 60_000
 ABSOLUTE_MS: Final = 12 * 3_600_000
@@ -70,14 +70,14 @@ class People:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
             session.commit()
         self._known = {}
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with reading(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with read_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
 
     # -- accounts ---------------------------------------------------------------------------------
@@ -267,17 +267,17 @@ class People:
         with self._writing() as session:
             self._log(session, actor, action, subject, outcome, detail)
 
-    def door_log(self, before: int | None = None, limit: int = 100) -> list[DoorLogRow]:
+    def door_log(self, before: int | None = None, limit: int = 100) -> list[AccessLogRow]:
         """What happened, newest first, before an entry."""
-        wanted = select(DoorLogRow).order_by(DoorLogRow.number.desc()).limit(limit)
+        wanted = select(AccessLogRow).order_by(AccessLogRow.number.desc()).limit(limit)
         if before is not None:
-            wanted = wanted.where(DoorLogRow.number < before)
+            wanted = wanted.where(AccessLogRow.number < before)
         with self._reading() as session:
             return list(session.scalars(wanted))
 
     def _log(self, session: Session, actor: str, action: str, subject: str, outcome: str, detail: str) -> None:
         session.add(
-            DoorLogRow(
+            AccessLogRow(
                 at_ms=self._now_ms(), actor=actor[:64], action=action, subject=subject, outcome=outcome, detail=detail
             )
         )

@@ -27,9 +27,9 @@ from sqlalchemy import Engine, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from console.privacy.scrubbing import scrub
-from domain.sealed import ERASED, MARK, SEALED, UNREADABLE, as_text, ciphertext_of, key_name, length_name
+from domain.sealed import ERASED, MARK, SEALED, UNREADABLE, ciphertext_of, key_name, length_name, sealed_text
 from migrations.models import ErasureRow, SubjectKeyRow
-from migrations.store import reading, writing
+from migrations.store import read_transaction, write_transaction
 
 KEY_BYTES: Final = 64
 """AES-256 twice: one half authenticates, the other encrypts."""
@@ -122,7 +122,7 @@ class Vault:
         if key is None:
             return text
         length = length_name(len(text))
-        return as_text(key.key_id, field, length, key.cipher.encrypt(text.encode(), _bound(key, field, length)))
+        return sealed_text(key.key_id, field, length, key.cipher.encrypt(text.encode(), _bound(key, field, length)))
 
     def seal_file(self, subject: str, content: bytes) -> bytes:
         """The same of a file's content. Raises VaultError."""
@@ -342,12 +342,12 @@ class Vault:
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with reading(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with read_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
             session.commit()
 

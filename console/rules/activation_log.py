@@ -8,9 +8,9 @@ from domain.engines import EngineActivated
 from domain.record_types import Event, from_fields, to_fields
 from domain.risk.events import RulesActivated
 from projections.logs.log import KafkaLog
-from projections.logs.partition_writer import Addressed, PartitionWriter
-from schemas.codec import Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from projections.logs.partition_writer import AddressedRecord, PartitionWriter
+from schemas.codec import Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 
 class KafkaRulesLog:
@@ -18,7 +18,7 @@ class KafkaRulesLog:
 
     def __init__(self, bootstrap: str, registry_url: str, topics: Iterable[str]) -> None:
         self._bootstrap, self._topics = bootstrap, tuple(topics)
-        self._registry = Registry(registry_url)
+        self._registry = SchemaRegistry(registry_url)
 
     def ends(self) -> Offsets:
         """Where they end now."""
@@ -32,7 +32,7 @@ class KafkaRulesLog:
         for topic in self._topics:
             missing = since[topic].keys() - self._holders(topic, record, since)
             PartitionWriter(self._bootstrap, topic).write(
-                Addressed(partition, key, value) for partition in sorted(missing)
+                AddressedRecord(partition, key, value) for partition in sorted(missing)
             )
             written += len(missing)
         return written
@@ -45,7 +45,7 @@ class KafkaRulesLog:
             for record in log.read(topic, partition, end, since[topic][partition]):
                 try:
                     event = from_fields(*decoder.decode(record.value))
-                except (Unreadable, KeyError, TypeError):
+                except (UnreadableRecord, KeyError, TypeError):
                     continue
                 if _is_such(event, wanted):
                     holders.add(partition)

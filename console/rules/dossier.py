@@ -9,7 +9,7 @@ from domain.payment import Payment, Refusal, admit
 from domain.risk.events import DuplicateSeen, FraudConfirmed, RiskFlagged, RiskRestated, RiskScored
 from domain.risk.fold import ActivePack, RiskFold, decide
 from domain.risk.history import Decision, History
-from domain.risk.labels import Label, Labels, by_key
+from domain.risk.labels import FraudLabel, LabelIndex, by_key
 
 FIELDS: Final = ("device_id", "country", "merchant_id", "channel", "card_id")
 
@@ -42,7 +42,7 @@ class Dossier:
     received_ms: int | None
     payment: Payment
     pack: ActivePack
-    labels: Labels
+    labels: LabelIndex
     latest_ms: int
     """The latest event time of the account when it arrived."""
     first: Decision
@@ -83,7 +83,7 @@ def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "
 
     Raises NotExplained.
     """
-    fold, labels = RiskFold(0), Labels(lambda _: None)
+    fold, labels = RiskFold(0), LabelIndex(lambda _: None)
     dossier: Dossier | None = None
     others: list[Payment] = []
     latest_ms, refusal = -1, ""
@@ -117,9 +117,9 @@ def of_account(log: Log, account_id: str) -> Iterator[Line]:
     return (line for line in log() if line.name != "Transaction" or line.data.get("account_id") == account_id)
 
 
-def _label(data: Mapping[str, Any]) -> Label:
+def _label(data: Mapping[str, Any]) -> FraudLabel:
     record = FraudConfirmed(**data)
-    return Label(
+    return FraudLabel(
         record.label_id, record.transaction_id, record.event_time, record.merchant_id, record.terminal_id,
         record.device_id, record.card_id, record.account_id,
     )  # fmt: skip

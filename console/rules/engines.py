@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from console.rules.store import Offsets, Refused
 from domain.engines import ENGINES, FIRST, EngineActivated, activation
 from migrations.models import EngineRow
-from migrations.store import writing
+from migrations.store import write_transaction
 
 
 class EngineLog(Protocol):
@@ -50,7 +50,7 @@ class Engines:
         if engine not in ENGINES:
             raise Refused(f"there is no engine {engine}. Those there are: {', '.join(map(str, ENGINES))}")
         ends = log.ends()
-        with writing(self._database) as connection, Session(connection) as session:
+        with write_transaction(self._database) as connection, Session(connection) as session:
             last = session.scalars(select(EngineRow).order_by(EngineRow.engine.desc()).limit(1)).first()
             now = FIRST.number if last is None else last.engine
             if last is not None and last.activated_at_ms is None and engine != now:
@@ -69,7 +69,7 @@ class Engines:
             session.commit()
         since = {topic: {int(number): end for number, end in offsets.items()} for topic, offsets in noted.items()}
         written = log.write(activation(engine, begun_by), since)
-        with writing(self._database) as connection, Session(connection) as session:
+        with write_transaction(self._database) as connection, Session(connection) as session:
             row = session.get_one(EngineRow, engine)
             row.activated_at_ms = row.activated_at_ms or self._now_ms()
             session.commit()

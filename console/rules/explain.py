@@ -10,8 +10,8 @@ from typing import Any
 
 from console.rules.dossier import Dossier, Log
 from console.rules.smallest_change import Change, smallest_changes
-from domain.risk.expression import COMPARISONS, Comparison
-from domain.risk.fold import Finding, findings
+from domain.risk.expression import COMPARISONS, IntegerComparison
+from domain.risk.fold import RuleFinding, findings
 from domain.risk.history import History
 from domain.risk.packs import family_of, is_by_entity
 
@@ -62,7 +62,7 @@ def _rules(dossier: Dossier) -> list[dict[str, Any]]:
     return [found[rule.name] for rule in dossier.pack.pack.rules]
 
 
-def _rule(finding: Finding, history: History, index: int) -> dict[str, Any]:
+def _rule(finding: RuleFinding, history: History, index: int) -> dict[str, Any]:
     ready, measured = finding.ready, finding.measured
     rule = ready.rule
     lacking = measured.lacking or ("" if finding.is_open else "its guard does not hold")
@@ -89,7 +89,7 @@ def _rule(finding: Finding, history: History, index: int) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison, history: History, index: int) -> dict[str, Any]:
+def _comparison(comparison: IntegerComparison, history: History, index: int) -> dict[str, Any]:
     left, right = comparison.evaluate_left(history, index), comparison.evaluate_right(history, index)
     return {
         "comparison": f"{comparison.left} {comparison.sign} {comparison.right}",

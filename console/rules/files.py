@@ -18,16 +18,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, S
 from pydantic_core import ErrorDetails
 
 from domain.durations import duration_ms
-from domain.risk.expression import meant
+from domain.risk.expression import suggest_name
 from domain.risk.packs import (
     DEFAULT,
     FAMILIES,
     THREE,
     BadRulePack,
+    NumberRange,
     Points,
     Rule,
     RulePack,
-    Within,
     choices,
     parameters,
     parse_pack,
@@ -189,8 +189,8 @@ def _annotation(name: str, hint: Any) -> Any:
         return Annotated[int | str, BeforeValidator(_number_or_text)]
     if get_origin(hint) is tuple:
         return list[StrictStr]
-    if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], Within):
-        within: Within = get_args(hint)[1]
+    if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], NumberRange):
+        within: NumberRange = get_args(hint)[1]
         number = Annotated[StrictInt, Field(ge=within.least, le=within.most)]
         return Annotated[number, BeforeValidator(_milliseconds)] if name.endswith("_ms") else number
     if hint is str:
@@ -236,9 +236,9 @@ def _message(error: ErrorDetails, where: Where, document: Any) -> str:
             return f"{key} is missing. Cure: add it"
         case "extra_forbidden":
             known = _known_keys(where, document)
-            return f"unknown key. Cure: {meant(str(key), known)}"
+            return f"unknown key. Cure: {suggest_name(str(key), known)}"
         case "union_tag_invalid":
-            return f"unknown family {context.get('tag')!r}. Cure: {meant(str(context.get('tag')), FAMILIES)}"
+            return f"unknown family {context.get('tag')!r}. Cure: {suggest_name(str(context.get('tag')), FAMILIES)}"
         case "union_tag_not_found":
             return f"family is missing. Cure: add one of {', '.join(FAMILIES)}"
         case "int_type":

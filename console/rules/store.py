@@ -18,7 +18,7 @@ from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
 from domain.risk.packs import RulePack
 from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow
-from migrations.store import writing
+from migrations.store import write_transaction
 
 SYSTEM: Final = "system"
 Offsets = Mapping[str, Mapping[int, int]]
@@ -78,7 +78,7 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
             session.commit()
 

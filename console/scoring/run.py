@@ -28,8 +28,8 @@ from domain.risk.events import (
     RulesActivated,
     label_id,
 )
-from domain.risk.families import either
-from domain.risk.fold import Conflict, RiskFold
+from domain.risk.families import combine_permille
+from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.packs import RulePack
 from generator.files import Row
 
@@ -144,7 +144,7 @@ class _Columns:
             return  # it has no label
         self.by_entity.add(place)
         columns = self.columns
-        columns["score"][place] = either(columns["score"][place], output.score)
+        columns["score"][place] = combine_permille(columns["score"][place], output.score)
         columns["flagged"][place] = columns["flagged_first"][place] = True
         if columns["flagged_at_ms"][place] == NEVER:
             columns["flagged_at_ms"][place] = clock_ms
@@ -172,7 +172,7 @@ def run(
         counts.rows += 1
         if counts.rows % 1000 == 0:
             seen(counts.rows)
-        outputs: list[RiskOutput | Conflict] | Refusal
+        outputs: list[RiskOutput | ContentConflict] | Refusal
         if isinstance(payment, Refusal):
             outputs = payment
         else:
@@ -188,7 +188,7 @@ def run(
         is_duplicate = isinstance(outputs[0], DuplicateSeen)
         if not is_duplicate:  # the fold knows what its account has used, and no other
             is_another = owners.setdefault(payment.transaction_id, payment.account_id) != payment.account_id
-            counts.conflicts += is_another or any(isinstance(each, Conflict) for each in outputs)
+            counts.conflicts += is_another or any(isinstance(each, ContentConflict) for each in outputs)
         _note(outputs, payment, label, columns, counts, clock_ms)
         _ask_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
         if feedback and label is not None and label.is_fraud and not is_duplicate:
@@ -197,7 +197,7 @@ def run(
 
 
 def _note(
-    outputs: list[RiskOutput | Conflict],
+    outputs: list[RiskOutput | ContentConflict],
     payment: Payment,
     label: Label | None,
     columns: _Columns,
@@ -216,12 +216,12 @@ def _note(
                 columns.restate(output, clock_ms)
             case DuplicateSeen():
                 counts.duplicates += 1
-            case RiskFlagged() | EntityPayment() | Conflict():
+            case RiskFlagged() | EntityPayment() | ContentConflict():
                 pass  # RiskScored has said so; entities are asked next; conflicts are counted by payment
 
 
 def _ask_entities(
-    outputs: list[RiskOutput | Conflict], entities: EntityFold, columns: _Columns, offset: int, clock_ms: int
+    outputs: list[RiskOutput | ContentConflict], entities: EntityFold, columns: _Columns, offset: int, clock_ms: int
 ) -> None:
     for output in outputs:
         if isinstance(output, EntityPayment):

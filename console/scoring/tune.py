@@ -18,9 +18,9 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from console.rules.files import PACKS, pack_names
 from console.scoring.figures import DAY_MS, Window, figures, window_of, within
 from console.scoring.run import Admitted, Scored, run
-from domain.durations import UNITS_MS, duration, duration_ms
+from domain.durations import UNITS_MS, duration_ms, format_duration
 from domain.payment import Payment
-from domain.risk.packs import FAMILIES, BadRulePack, RulePack, Within, parameters, parse_pack
+from domain.risk.packs import FAMILIES, BadRulePack, NumberRange, RulePack, parameters, parse_pack
 
 _LITERAL: Final = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|(?<![A-Za-z_0-9])[0-9][0-9_]*")
 MIN_STEPS: Final = 4
@@ -123,7 +123,7 @@ def _ranged(place: Place, limits: Sequence[Any]) -> Place:
 
 
 def _all_places(document: Mapping[str, Any]) -> Iterator[Place]:
-    yield _derived("flag_at", None, "flag_at", None, document.get("flag_at", 1), Within(1, 1_000), is_time=False)
+    yield _derived("flag_at", None, "flag_at", None, document.get("flag_at", 1), NumberRange(1, 1_000), is_time=False)
     for number, rule in enumerate(document["rules"]):
         hints = parameters(FAMILIES[rule["family"]])
         for key, value in rule.items():
@@ -131,9 +131,9 @@ def _all_places(document: Mapping[str, Any]) -> Iterator[Place]:
             if key in ("points", "when", "value") and isinstance(value, str):
                 yield from _literals(name, number, key, value)
             elif key == "points":
-                yield _derived(name, number, key, None, value, Within(1, 1_000), is_time=False)
-            elif get_origin(hints.get(key)) is not None and isinstance(get_args(hints[key])[-1], Within):
-                within_limits: Within = get_args(hints[key])[-1]
+                yield _derived(name, number, key, None, value, NumberRange(1, 1_000), is_time=False)
+            elif get_origin(hints.get(key)) is not None and isinstance(get_args(hints[key])[-1], NumberRange):
+                within_limits: NumberRange = get_args(hints[key])[-1]
                 yield _derived(name, number, key, None, value, within_limits, is_time=key.endswith("_ms"))
 
 
@@ -141,7 +141,7 @@ def _literals(name: str, rule: int, key: str, source: str) -> Iterator[Place]:
     for number, text in enumerate(_numbers(source)):
         is_time = not text[0].isdigit()
         now = duration_ms(text[1:-1]) if is_time else int(text)
-        yield _derived(f"{name}.{number}", rule, key, number, now, Within(0, 10**15), is_time=is_time)
+        yield _derived(f"{name}.{number}", rule, key, number, now, NumberRange(0, 10**15), is_time=is_time)
 
 
 def _numbers(source: str) -> list[str]:
@@ -157,7 +157,7 @@ def _is_duration(text: str) -> bool:
 
 
 def _derived(
-    name: str, rule: int | None, key: str, literal: int | None, now: int, limits: Within, *, is_time: bool
+    name: str, rule: int | None, key: str, literal: int | None, now: int, limits: NumberRange, *, is_time: bool
 ) -> Place:
     unit = 1
     if is_time:
@@ -194,7 +194,7 @@ def _rewritten(source: str, literals: Mapping[int, int]) -> str:
         number += 1
         if number not in literals:
             return text
-        return f"{text[0]}{duration(literals[number])}{text[0]}" if is_time else str(literals[number])
+        return f"{text[0]}{format_duration(literals[number])}{text[0]}" if is_time else str(literals[number])
 
     return _LITERAL.sub(put, source)
 
@@ -313,7 +313,7 @@ def pack_yaml(pack: RulePack, ranges: Mapping[str, Sequence[Any]], remarks: Sequ
     ordered = {key: document[key] for key in ("name", "version", "flag_at", "lists") if key in document}
     ordered["rules"] = [
         {
-            key: duration(rule[key]) if key.endswith("_ms") and rule[key] else rule[key]
+            key: format_duration(rule[key]) if key.endswith("_ms") and rule[key] else rule[key]
             for key in sorted(rule, key=lambda key: (_FIRST.index(key) if key in _FIRST else len(_FIRST), key))
         }
         for rule in document["rules"]

@@ -8,8 +8,8 @@ from domain.risk.events import RulesActivated
 from domain.risk.packs import RulePack
 from projections.logs.log import KafkaLog
 from projections.logs.partition_writer import write_to_partitions
-from schemas.codec import Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 ACTIVATIONS = ("RulesActivated", "EngineActivated")
 MANY = 100
@@ -18,7 +18,7 @@ MANY = 100
 
 def register_schemas(registry_url: str) -> None:
     """Register every schema that the registry lacks."""
-    Registry(registry_url).register_all()
+    SchemaRegistry(registry_url).register_all()
 
 
 def activate_first_rules(bootstrap: str, registry_url: str, topic: str, pack: RulePack) -> int:
@@ -33,13 +33,13 @@ def activate_rules(
 ) -> None:
     """Write a pack's activation once into each of these partitions: what follows there is decided by it."""
     event = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by=activated_by)
-    value = Encoder(Registry(registry_url).ids()).encode("RulesActivated", to_fields(event))
+    value = Encoder(SchemaRegistry(registry_url).ids()).encode("RulesActivated", to_fields(event))
     write_to_partitions(bootstrap, topic, pack.pack_id.encode(), value, partitions)
 
 
 def is_untouched(bootstrap: str, registry_url: str, topics: Iterable[str]) -> bool:
     """Whether these logs hold nothing but activations: nothing has been decided by them yet."""
-    log, decoder = KafkaLog(bootstrap), Decoder(Registry(registry_url).schema_text)
+    log, decoder = KafkaLog(bootstrap), Decoder(SchemaRegistry(registry_url).schema_text)
     for topic in topics:
         for partition, end in end_offsets(bootstrap, topic).items():
             if end > MANY:
@@ -48,6 +48,6 @@ def is_untouched(bootstrap: str, registry_url: str, topics: Iterable[str]) -> bo
                 try:
                     if decoder.name_of(record.value or b"") not in ACTIVATIONS:
                         return False
-                except Unreadable:
+                except UnreadableRecord:
                     return False
     return True

@@ -18,8 +18,8 @@ from sqlalchemy import inspect, select, table
 
 from console.wiring import object_store, table_store
 from infra.settings import Settings
-from migrations.store import connect, reading
-from stream.packing import packed_in
+from migrations.store import connect, read_transaction
+from stream.packing import unpack_entries
 
 MIN_LENGTH: Final = 4
 """A shorter text is found everywhere, by chance."""
@@ -183,7 +183,7 @@ def _texts(value: Any) -> Iterator[bytes]:
 def _control_store(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
     """Every row of every table; SQLite's file is among the files, deleted rows with it."""
     engine = connect(settings.control_database)
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         for name in sorted(inspect(connection).get_table_names()):
             columns = [each["name"] for each in inspect(connection).get_columns(name)]
             rows: Any = connection.execute(select(*map(named_column, columns)).select_from(table(name)))
@@ -215,7 +215,7 @@ def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return any(
                 wanted.search(content, *part) is not None
-                or any(wanted.search(entry) is not None for entry in packed_in(content, *part))
+                or any(wanted.search(entry) is not None for entry in unpack_entries(content, *part))
                 for part in _written(opened.fileno(), size)
             )
     except FileNotFoundError:

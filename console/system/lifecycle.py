@@ -13,7 +13,7 @@ from domain.engines import FIRST, LATEST
 from domain.risk.packs import DEFAULT, parse_pack
 from infra import jars, stack
 from infra.errors import StackError
-from infra.parts import Part, parts
+from infra.parts import StackProgram, store_programs
 from infra.services import check_slots, services
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
@@ -23,9 +23,9 @@ from projections.archive import signing
 NEEDED_BYTES = 2 << 30
 
 
-def everything(settings: Settings) -> tuple[Part, ...]:
+def everything(settings: Settings) -> tuple[StackProgram, ...]:
     """Stores and services; a service waits for the stores."""
-    return (*parts(settings), *services(settings))
+    return (*store_programs(settings), *services(settings))
 
 
 def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -> list[str]:
@@ -33,9 +33,9 @@ def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -
     check_machine(settings)
     check_slots(settings)
     fetch_jars(settings)
-    wanted = parts(settings) if only_stores else everything(settings)
+    wanted = store_programs(settings) if only_stores else everything(settings)
     stack.check_ports(settings, wanted)
-    started = stack.up(settings, parts(settings), report)
+    started = stack.up(settings, store_programs(settings), report)
     prepare(settings)
     if not only_stores:
         started += stack.up(settings, services(settings), report)
@@ -81,7 +81,7 @@ def first_sign_ins(settings: Settings) -> dict[str, str]:
 
 def down(settings: Settings, report: stack.Report) -> list[str]:
     """Stop what was started here: the services before the stores that they use."""
-    return [*stack.down(settings, services(settings), report), *stack.down(settings, parts(settings), report)]
+    return [*stack.down(settings, services(settings), report), *stack.down(settings, store_programs(settings), report)]
 
 
 def check_machine(settings: Settings) -> None:
@@ -101,7 +101,7 @@ def check_machine(settings: Settings) -> None:
 
 def fetch_jars(settings: Settings) -> None:
     """Download the jars that are missing."""
-    wanted = jars.missing(settings.jar_folder)
+    wanted = jars.missing_jars(settings.jar_folder)
     if not wanted:
         return
     total, arrived = sum(jar.size for jar in wanted), 0
@@ -130,8 +130,8 @@ def diagnose(settings: Settings) -> list[str]:
         except StackError as error:
             problems.append(str(error))
     problems += [
-        f"{jar.name} is not what was locked. Cure: delete {jars.target(settings.jar_folder, jar)}; fraudcase up"
-        for jar in jars.altered(settings.jar_folder)
+        f"{jar.name} is not what was locked. Cure: delete {jars.jar_path(settings.jar_folder, jar)}; fraudcase up"
+        for jar in jars.altered_jars(settings.jar_folder)
     ]
     for status in stack.status(settings, everything(settings)):
         if status.pid is None:

@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgres
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
-from migrations.models import ViewCheckRow, ViewShareRow, ViewVersionRow
-from migrations.store import reading, writing
-from projections.views.rebuild import Share, Written
+from migrations.models import ViewCheckRow, ViewShardRow, ViewVersionRow
+from migrations.store import read_transaction, write_transaction
+from projections.views.rebuild import PartitionShard, ShardResult
 
 CASES: Final = "cases"
 VIEWS: Final = (CASES,)
@@ -51,7 +51,7 @@ class ViewVersions:
         wanted = select(ViewVersionRow.version, ViewVersionRow.table_name).where(
             ViewVersionRow.view == self._view, ViewVersionRow.state == "live"
         )
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             found = connection.execute(wanted).first()
         return self._first if found is None else Version(number=found[0], table=found[1])
 
@@ -72,9 +72,9 @@ class ViewVersions:
         """The version that is being built, or is built and not live yet."""
         return next((row for row in self.every() if row.state in ("building", "built") and not row.live_at_ms), None)
 
-    def begin(self, source: str, shares: Sequence[Share]) -> ViewVersionRow:
+    def begin(self, source: str, shares: Sequence[PartitionShard]) -> ViewVersionRow:
         """A new version, to be built from `kafka` or `s3` in these shares. Raises Refused where one is unfinished."""
-        with writing(self.engine) as connection, Session(connection) as session:
+        with write_transaction(self.engine) as connection, Session(connection) as session:
             self._ensure_first(session)
             of_view = ViewVersionRow.view == self._view
             half = session.scalar(
@@ -91,7 +91,7 @@ class ViewVersions:
             )  # fmt: skip
             session.flush()
             session.add_all(
-                ViewShareRow(
+                ViewShardRow(
                     view=self._view, version=number, partition=share.partition, share=share.number,
                     shares=share.of, until=share.until, events=0, items=0, digest="",
                 )
@@ -110,36 +110,36 @@ class ViewVersions:
             )  # fmt: skip
             session.flush()
 
-    def shares(self, number: int) -> list[ViewShareRow]:
+    def shares(self, number: int) -> list[ViewShardRow]:
         """The shares of a version, done or not."""
         with Session(self.engine) as session:
-            wanted = select(ViewShareRow).where(ViewShareRow.view == self._view, ViewShareRow.version == number)
-            return list(session.scalars(wanted.order_by(ViewShareRow.partition, ViewShareRow.share)))
+            wanted = select(ViewShardRow).where(ViewShardRow.view == self._view, ViewShardRow.version == number)
+            return list(session.scalars(wanted.order_by(ViewShardRow.partition, ViewShardRow.share)))
 
-    def done(self, number: int, share: Share, written: Written) -> None:
+    def done(self, number: int, share: PartitionShard, written: ShardResult) -> None:
         """A share is in the table, whole."""
         values = {"done_at_ms": self._now_ms(), "events": written.events, "items": written.items}
-        change = update(ViewShareRow).where(
-            ViewShareRow.view == self._view, ViewShareRow.version == number,
-            ViewShareRow.partition == share.partition, ViewShareRow.share == share.number,
+        change = update(ViewShardRow).where(
+            ViewShardRow.view == self._view, ViewShardRow.version == number,
+            ViewShardRow.partition == share.partition, ViewShardRow.share == share.number,
         )  # fmt: skip
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             connection.execute(change.values(**values, digest=f"{written.digest:064x}"))
 
     def undo(self, number: int) -> None:
         """What was built of a version is not what the log leads to: all of it is to be built again."""
-        change = update(ViewShareRow).where(ViewShareRow.view == self._view, ViewShareRow.version == number)
-        with writing(self.engine) as connection:
+        change = update(ViewShardRow).where(ViewShardRow.view == self._view, ViewShardRow.version == number)
+        with write_transaction(self.engine) as connection:
             connection.execute(change.values(done_at_ms=None))
 
     def built(self, number: int, items: int, digest: str) -> None:
         """A version holds what the log led to when it was begun."""
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             self._set(connection, number, state="built", built_at_ms=self._now_ms(), items=items, digest=digest)
 
     def switch(self, number: int) -> None:
         """Make a version the live one. Raises Refused unless it is built, or was live before."""
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             state = self._state(connection, number)
             if state == "live":
                 return
@@ -151,7 +151,7 @@ class ViewVersions:
 
     def drop(self, number: int) -> str:
         """A version is no more; returns the table that can go. Raises Refused for the live one."""
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             if self._state(connection, number) == "live":
                 raise Refused(f"version {number} of {self._view} is live: everybody reads it")
             self._set(connection, number, state="dropped", ended_at_ms=self._now_ms())
@@ -179,5 +179,5 @@ class ViewVersions:
         """Note how far it was verified."""
         insert = insert_postgres if self.engine.dialect.name == "postgresql" else insert_sqlite
         row = insert(ViewCheckRow).values(view=self._view, **values)
-        with writing(self.engine) as connection:
+        with write_transaction(self.engine) as connection:
             connection.execute(row.on_conflict_do_update(index_elements=["view"], set_=dict(values)))

@@ -18,7 +18,7 @@ from console.web.problems import Problem, answer
 from console.web.services import Doors, board_of, doors_of, person_of
 from domain.cases.commands import Attachment, Command
 from domain.cases.events import CaseEvent, CommandRejected, command_answered
-from domain.digest import canonical
+from domain.digest import canonical_bytes
 from domain.record_types import from_fields
 from projections.views.case_view import CaseView
 
@@ -142,7 +142,7 @@ def said(event: CaseEvent) -> Answer:
     if isinstance(event, CommandRejected):
         return refused(event)
     sequence = getattr(event, "sequence", None)
-    fields = json.loads(canonical(event))
+    fields = json.loads(canonical_bytes(event))
     document = {"answer": fields.pop("type"), "sequence": sequence, "event": fields}
     return Answer(200, None if sequence is None else etag_of(sequence), json.dumps(document))
 

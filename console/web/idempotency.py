@@ -10,7 +10,7 @@ from sqlalchemy import Engine, delete, update
 from sqlalchemy.orm import Session
 
 from migrations.models import RequestRow
-from migrations.store import writing
+from migrations.store import write_transaction
 
 COMMANDS: Final = UUID("5b0a3d1e-0c6f-5f0e-8a44-0d9f1c7b2e63")
 KEPT_MS: Final = 48 * 3_600_000
@@ -39,7 +39,7 @@ class Requests:
     def begin(self, command_id: str, fingerprint: str) -> tuple[bool, Answer | None]:
         """Whether this request came before, and its answer if it has one. Raises KeyReused."""
         now = self._now_ms()
-        with writing(self._engine) as connection, Session(connection) as session:
+        with write_transaction(self._engine) as connection, Session(connection) as session:
             session.execute(delete(RequestRow).where(RequestRow.begun_at_ms < now - KEPT_MS))
             row = session.get(RequestRow, command_id)
             if row is None:
@@ -55,7 +55,7 @@ class Requests:
 
     def end(self, command_id: str, answer: Answer) -> None:
         """Keep the answer."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(
                 update(RequestRow)
                 .where(RequestRow.command_id == command_id)

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-from domain.masking import masked
+from domain.masking import mask_card_numbers
 
 MAX_REASON, MAX_NOTE = 2_000, 10_000
 _UNWANTED: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -19,7 +19,7 @@ def _plain(text: str) -> str:
 
 
 def _no_card_number(text: str) -> str:
-    if masked(text) != text:
+    if mask_card_numbers(text) != text:
         raise ValueError("this is a card number: send its token")
     return text
 
@@ -34,14 +34,14 @@ Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON),
     AfterValidator(_plain),
-    AfterValidator(masked),
+    AfterValidator(mask_card_numbers),
 ]
 """Why, in words."""
 Note = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NOTE),
     AfterValidator(_plain),
-    AfterValidator(masked),
+    AfterValidator(mask_card_numbers),
 ]
 """What somebody found out."""
 Token = Annotated[

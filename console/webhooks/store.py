@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from domain.cases.events import CaseEvent
 from migrations.models import WebhookDeliveryRow, WebhookRow
-from migrations.store import reading, writing
+from migrations.store import read_transaction, write_transaction
 from projections.logs.log import LogRecord
 
 DELIVERIES: Final = uuid.UUID("c1f6d7c6-44d0-5f0b-8a55-5f4f0b7a9d11")
@@ -43,13 +43,13 @@ class Webhooks:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with writing(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
             session.commit()
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with reading(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with read_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
             yield session
 
     def secret(self, row: WebhookRow) -> str:
@@ -122,7 +122,7 @@ class Webhooks:
         if not rows:
             return
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(dialect.insert(WebhookDeliveryRow).on_conflict_do_nothing(), rows)
 
     def due(self, limit: int) -> list[tuple[WebhookDeliveryRow, WebhookRow]]:
@@ -149,7 +149,7 @@ class Webhooks:
         else:
             changed["next_at_ms"] = self._now_ms() + BACKOFF_S[attempts - 1] * 1_000
         mine = WebhookDeliveryRow.delivery_id == delivery.delivery_id
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(update(WebhookDeliveryRow).where(mine).values(**changed))
 
 

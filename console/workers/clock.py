@@ -8,9 +8,9 @@ from pathlib import Path
 from domain.cases.events import ClockTicked
 from domain.record_types import to_fields
 from projections.logs.partition_writer import partitions_of, write_to_partitions
-from projections.logs.worker import Stop, parser, serve_metrics
+from projections.logs.worker import StopSignal, parser, serve_metrics
 from schemas.codec import Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 
 class BadTickFile(ValueError):
@@ -43,7 +43,7 @@ def ticks_from(path: Path) -> Iterator[ClockTicked]:
 
 def write_ticks(bootstrap: str, registry_url: str, topic: str, ticks: Iterator[ClockTicked]) -> int:
     """Write each tick into every partition; returns how many ticks."""
-    encoder = Encoder(Registry(registry_url).ids())
+    encoder = Encoder(SchemaRegistry(registry_url).ids())
     partitions = partitions_of(bootstrap, topic)
     count = 0
     for tick in ticks:
@@ -58,7 +58,7 @@ def main() -> None:
     options = parser()
     options.add_argument("--every", type=float, required=True, help="seconds from one tick to the next")
     known = options.parse_args()
-    stop = Stop()
+    stop = StopSignal()
     serve_metrics(known.metrics_port)
     ticks = live_ticks(known.every, lambda: stop.is_set)
     write_ticks(known.bootstrap, known.registry, known.topics.cases_inbox, ticks)

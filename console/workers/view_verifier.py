@@ -23,11 +23,11 @@ from infra.services import VERIFIER, metrics_port
 from infra.settings import Settings
 from projections.archive.archived_log import ArchivedLog
 from projections.logs.log import KafkaLog
-from projections.logs.worker import Stop, complain, serve_metrics
-from projections.views.verifier import Found, Pace, Verifier, first_of
+from projections.logs.worker import StopSignal, complain, serve_metrics
+from projections.views.verifier import CheckFindings, ViewVerifier, WorkPacer, first_of
 from projections.views.worker import group_of
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 CHECKED = Counter("fraudcase_views_checked", "Cases whose stored view was compared with the log")
 DIFFERING = Gauge("fraudcase_views_differing", "Cases that differed, in this round or in the whole one before it")
@@ -43,7 +43,7 @@ RETRY_S: Final = 5.0
 class Rounds:
     """One step after the other; those of a round are its shares, and a last one for what the log knows nothing of."""
 
-    def __init__(self, verifier: Verifier, versions: ViewVersions, now_ms: Any) -> None:
+    def __init__(self, verifier: ViewVerifier, versions: ViewVersions, now_ms: Any) -> None:
         self._verifier, self._versions, self._now_ms = verifier, versions, now_ms
         row = versions.check()
         self.state: dict[str, Any] = {
@@ -80,7 +80,7 @@ class Rounds:
         self._tell()
         return is_end
 
-    def _note(self, found: Found) -> None:
+    def _note(self, found: CheckFindings) -> None:
         for said in found.said:
             complain(f"THE STORED VIEW DIFFERS FROM THE LOG: {said}")
         self.state["checked"] += found.checked
@@ -130,12 +130,12 @@ def source_of(settings: Settings, topic: str) -> tuple[KafkaLog | ArchivedLog, D
     if any(lows):
         archive = ArchivedLog(bucket(settings))
         return archive, Decoder(archive.schema_text)
-    return KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    return KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
 
 
 def main() -> None:
     """Run until told to stop."""
-    settings, stop, ended = Settings(), Stop(), Event()
+    settings, stop, ended = Settings(), StopSignal(), Event()
     os.nice(NICE)
     topic, table, versions = topics(settings).cases_events, live_case_table(settings), view_versions(settings)
 
@@ -145,12 +145,12 @@ def main() -> None:
             ended.wait(min(0.2, left))
 
     serve_metrics(metrics_port(settings, VERIFIER))
-    pace, rounds = Pace(wait), None
+    pace, rounds = WorkPacer(wait), None
     while not stop.is_set:
         try:
             if rounds is None:
                 log, decoder = source_of(settings, topic)
-                verifier = Verifier(log, topic, decoder, pace.rest)
+                verifier = ViewVerifier(log, topic, decoder, pace.rest)
                 rounds = Rounds(verifier, versions, lambda: time.time_ns() // 1_000_000)
             is_end = rounds.step(
                 table, lambda version: written_by(settings.kafka_bootstrap, topic, group_of(topic, version))

@@ -10,9 +10,9 @@ from console.wiring import topics, webhooks_of
 from infra.services import WEBHOOKS, metrics_port
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow, WebhookRow
-from projections.logs.worker import EVENTS, WRITTEN, Stop, decoded, serve_metrics, take
+from projections.logs.worker import EVENTS, WRITTEN, StopSignal, decode_case_events, poll_records, serve_metrics
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 
 SENDERS, AT_ONCE, MAX_BATCH = 8, 64, 500
 POLL_S = 0.5
@@ -41,10 +41,10 @@ class Sender:
 
 def main() -> None:
     """Run until told to stop."""
-    settings, stop = Settings(), Stop()
+    settings, stop = Settings(), StopSignal()
     topic = topics(settings).cases_events
     webhooks = webhooks_of(settings)
-    decoder = Decoder(stop.patiently(Registry(settings.registry_url).schema_text))
+    decoder = Decoder(stop.patiently(SchemaRegistry(settings.registry_url).schema_text))
     sender = Sender(webhooks, may_be_private=settings.webhooks_may_be_private)
     consumer = Consumer(
         {
@@ -57,9 +57,11 @@ def main() -> None:
     consumer.subscribe([topic])
     serve_metrics(metrics_port(settings, WEBHOOKS))
     while not stop.is_set:
-        records = take(consumer, POLL_S, MAX_BATCH)
+        records = poll_records(consumer, POLL_S, MAX_BATCH)
         if records:
-            webhooks.take_in([(event, record) for record in records for event, _ in decoded(decoder, [record])])
+            webhooks.take_in(
+                [(event, record) for record in records for event, _ in decode_case_events(decoder, [record])]
+            )
             consumer.commit(asynchronous=True)
             EVENTS.labels(WEBHOOKS, topic).inc(len(records))
         sender.run_once()

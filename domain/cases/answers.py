@@ -32,7 +32,7 @@ from domain.cases.commands import (
     WithdrawClosing,
     WithdrawReopening,
 )
-from domain.cases.escalation import escalated, largest_value_major, weight
+from domain.cases.escalation import case_escalated, escalation_trigger, largest_value_major
 from domain.cases.events import (
     DISPOSITIONS,
     AbsorptionRefused,
@@ -66,17 +66,17 @@ from domain.cases.state import (
     MAX_LINKS,
     MAX_NOTES,
     AccountCases,
+    ApprovalRequest,
     Case,
-    MergedInto,
-    Request,
-    after,
+    MergeTarget,
     amounts_of,
-    flags_remembered,
+    case_after_event,
+    count_remembered_flags,
     merged_flags,
     standing_payments,
 )
 from domain.record import replace
-from domain.sealed import characters
+from domain.sealed import count_characters
 
 NOTES = UUID("5f4b8a53-64d7-5d42-8e4f-0b6a35c2a9d1")
 FOUR_EYES_FROM_VALUE_MAJOR: Final = 5_000
@@ -89,15 +89,15 @@ MAX_NOTE_ATTACHMENTS: Final = 10
 MAX_ATTACHMENT_BYTES: Final = 25 << 20
 
 
-class No(NamedTuple):
+class Rejection(NamedTuple):
     """Why a command is not carried out: a code of REJECTIONS, and a reason that a person can act on."""
 
     code: str
     reason: str
 
 
-Decision: TypeAlias = list[CaseEvent] | No
-_FORGOTTEN: Final = No("unknown_case", "the account has no case of this id, or no longer remembers it")
+EventsOrRejection: TypeAlias = list[CaseEvent] | Rejection
+_FORGOTTEN: Final = Rejection("unknown_case", "the account has no case of this id, or no longer remembers it")
 
 
 def on_command(state: AccountCases, command: Command) -> list[CaseEvent]:
@@ -107,51 +107,51 @@ def on_command(state: AccountCases, command: Command) -> list[CaseEvent]:
     case = state.case(command.case_id)
     if isinstance(command, AbsorbCase):
         return _absorb(state, case, command)
-    decided = _FORGOTTEN if case is None else _decided(state, case, command)
-    return [_rejected(case, command, decided)] if isinstance(decided, No) else decided
+    decided = _FORGOTTEN if case is None else _decide(state, case, command)
+    return [_command_rejected(case, command, decided)] if isinstance(decided, Rejection) else decided
 
 
-def _decided(state: AccountCases, case: Case, command: Command) -> Decision:
+def _decide(state: AccountCases, case: Case, command: Command) -> EventsOrRejection:
     match command:
         case AbsorbCase() | PartCase() | UndoMerge() | LinkBack() | UnlinkBack():
-            return _carried_on(state, case, command)
+            return _decide_chain_command(state, case, command)
         case _:
-            wrong = _wrong_words(command)
+            wrong = _text_error(command)
             if wrong:
-                return No("invalid", wrong)
+                return Rejection("invalid", wrong)
             if command.seen_sequence != case.sequence:
                 moved = f"the case has moved on: seen at {command.seen_sequence}, now at {case.sequence}"
-                return No("stale", moved)
-            return _asked(state, case, command)
+                return Rejection("stale", moved)
+            return _decide_analyst_command(state, case, command)
 
 
-def _asked(state: AccountCases, case: Case, command: AnalystCommand) -> Decision:
+def _decide_analyst_command(state: AccountCases, case: Case, command: AnalystCommand) -> EventsOrRejection:
     match command:
         case AddNote():
             return _note(case, command)
         case LinkCase() | UnlinkCase():
             return _link(state, case, command)
         case ReopenCase() | ApproveReopening() | RefuseReopening() | WithdrawReopening():
-            return _reopening(state, case, command)
+            return _decide_reopening(state, case, command)
         case UnmergeCase():
             return _unmerge(state, case, command)
         case _:
             if not case.is_open:
-                return No("not_open", _why_not_open(case))
+                return Rejection("not_open", _not_open_reason(case))
     match command:
         case TakeCase() | AssignCase() | ReleaseCase():
             return _assign(case, command)
         case EscalateCase():
             if case.escalated:
-                return No("nothing_to_do", "the case is escalated already")
+                return Rejection("nothing_to_do", "the case is escalated already")
             cause, at_ms = command.command_id, command.requested_at_ms
-            return [escalated(state.account_id, case, "analyst", command.reason, cause, at_ms, command.actor)]
+            return [case_escalated(state.account_id, case, "analyst", command.reason, cause, at_ms, command.actor)]
         case SnoozeCase() | WakeCase():
             return _snooze(case, command)
         case CloseCase():
             return _close(case, command)
         case ApproveClosing() | RefuseClosing() | WithdrawClosing():
-            return _closing(case, command)
+            return _decide_closing(case, command)
         case MergeCases():
             return _merge(state, case, command)
         case _:
@@ -161,17 +161,17 @@ def _asked(state: AccountCases, case: Case, command: AnalystCommand) -> Decision
 # -- what is wrong with a command whatever the case -------------------------------------------------------
 
 
-def _wrong_words(command: AnalystCommand) -> str:
+def _text_error(command: AnalystCommand) -> str:
     """What is wrong with the texts of a command; nothing if all is well."""
     if not 0 < len(command.actor.strip()) <= MAX_NAME_CHARS:
         return f"the actor must have 1 to {MAX_NAME_CHARS} characters"
     reason = getattr(command, "reason", None)
-    if reason is not None and not 0 < characters(reason.strip()) <= MAX_REASON_CHARS:
+    if reason is not None and not 0 < count_characters(reason.strip()) <= MAX_REASON_CHARS:
         return f"the reason must have 1 to {MAX_REASON_CHARS} characters"
     return ""
 
 
-def _why_not_open(case: Case) -> str:
+def _not_open_reason(case: Case) -> str:
     if case.work.merged_into is not None:
         return f"the case is merged into {case.work.merged_into.case_id}: act on that one, or unmerge it"
     return f"the case is closed already, as {case.disposition}"
@@ -180,50 +180,50 @@ def _why_not_open(case: Case) -> str:
 # -- who works on it, notes, snoozing -----------------------------------------------------------------------
 
 
-def _assign(case: Case, command: TakeCase | AssignCase | ReleaseCase) -> Decision:
+def _assign(case: Case, command: TakeCase | AssignCase | ReleaseCase) -> EventsOrRejection:
     holder = case.work.assignee
     if isinstance(command, ReleaseCase):
         if holder is None:
-            return No("nothing_to_do", "nobody holds the case")
+            return Rejection("nothing_to_do", "nobody holds the case")
         at_ms = command.requested_at_ms
-        return [CaseReleased(**_next(case, command), previous_assignee=holder, released_at_ms=at_ms)]
+        return [CaseReleased(**_next_fields(case, command), previous_assignee=holder, released_at_ms=at_ms)]
     if isinstance(command, TakeCase):
         assignee = command.actor
         if holder is not None and holder != assignee:
-            return No("held", f"{holder} works on the case: ask for its release, or have it assigned")
+            return Rejection("held", f"{holder} works on the case: ask for its release, or have it assigned")
     else:
         assignee = command.assignee
         if not 0 < len(assignee.strip()) <= MAX_NAME_CHARS:
-            return No("invalid", f"the assignee must have 1 to {MAX_NAME_CHARS} characters")
+            return Rejection("invalid", f"the assignee must have 1 to {MAX_NAME_CHARS} characters")
     if holder == assignee:
-        return No("nothing_to_do", f"{assignee} works on the case already")
+        return Rejection("nothing_to_do", f"{assignee} works on the case already")
     at_ms = command.requested_at_ms
     return [
-        CaseAssigned(**_next(case, command), assignee=assignee, previous_assignee=holder, assigned_at_ms=at_ms)
+        CaseAssigned(**_next_fields(case, command), assignee=assignee, previous_assignee=holder, assigned_at_ms=at_ms)
     ]  # fmt: skip
 
 
-def _note(case: Case, command: AddNote) -> Decision:
-    length = characters(command.text)
+def _note(case: Case, command: AddNote) -> EventsOrRejection:
+    length = count_characters(command.text)
     if length > MAX_NOTE_CHARS:
-        return No("invalid", f"a note has at most {MAX_NOTE_CHARS} characters, this one has {length}")
+        return Rejection("invalid", f"a note has at most {MAX_NOTE_CHARS} characters, this one has {length}")
     if not command.text.strip() and not command.attachments:
-        return No("invalid", "a note needs words or a file")
+        return Rejection("invalid", "a note needs words or a file")
     if len(command.attachments) > MAX_NOTE_ATTACHMENTS:
-        return No(
+        return Rejection(
             "invalid", f"a note has at most {MAX_NOTE_ATTACHMENTS} files, this one has {len(command.attachments)}"
         )
     for attachment in command.attachments:
-        wrong = _wrong_file(attachment)
+        wrong = _attachment_error(attachment)
         if wrong:
-            return No("invalid", wrong)
+            return Rejection("invalid", wrong)
     if case.work.notes >= MAX_NOTES:
-        return No("limit", f"the case has {MAX_NOTES} notes, which is all that it may have")
+        return Rejection("limit", f"the case has {MAX_NOTES} notes, which is all that it may have")
     if case.work.attachments + len(command.attachments) > MAX_ATTACHMENTS:
-        return No("limit", f"the case has {case.work.attachments} files, it may have {MAX_ATTACHMENTS}")
+        return Rejection("limit", f"the case has {case.work.attachments} files, it may have {MAX_ATTACHMENTS}")
     return [
         NoteAdded(
-            **_next(case, command),
+            **_next_fields(case, command),
             note_id=str(uuid5(NOTES, f"{command.account_id}\x1f{command.command_id}")),
             text=command.text,
             attachments=command.attachments,
@@ -232,9 +232,9 @@ def _note(case: Case, command: AddNote) -> Decision:
     ]
 
 
-def _wrong_file(attachment: Attachment) -> str:
+def _attachment_error(attachment: Attachment) -> str:
     name = attachment.file_name
-    if not 0 < characters(name.strip()) <= MAX_NAME_CHARS or any(sign in name for sign in "/\\\x00"):
+    if not 0 < count_characters(name.strip()) <= MAX_NAME_CHARS or any(sign in name for sign in "/\\\x00"):
         return f"a file's name has 1 to {MAX_NAME_CHARS} characters and names no folder"
     if not 0 <= attachment.size <= MAX_ATTACHMENT_BYTES:
         return f"{name}: a file has at most {MAX_ATTACHMENT_BYTES} bytes, this one has {attachment.size}"
@@ -245,28 +245,28 @@ def _wrong_file(attachment: Attachment) -> str:
     return ""
 
 
-def _snooze(case: Case, command: SnoozeCase | WakeCase) -> Decision:
+def _snooze(case: Case, command: SnoozeCase | WakeCase) -> EventsOrRejection:
     until_ms, at_ms = case.work.snoozed_until_ms, command.requested_at_ms
     if isinstance(command, WakeCase):
         if until_ms is None:
-            return No("nothing_to_do", "the case is not snoozed")
-        return [_woken(case, command)]
+            return Rejection("nothing_to_do", "the case is not snoozed")
+        return [_case_woken(case, command)]
     if case.work.request is not None:
-        return No("requested", _asked_for(case.work.request, "closing"))
+        return Rejection("requested", _pending_request_error(case.work.request, "closing"))
     if not at_ms < command.until_ms <= at_ms + MAX_SNOOZE_MS:
-        return No(
+        return Rejection(
             "invalid", f"a case is snoozed until a later time, at most {MAX_SNOOZE_MS // 86_400_000} days from now"
         )
     if command.until_ms == until_ms:
-        return No("nothing_to_do", "the case is snoozed until then already")
+        return Rejection("nothing_to_do", "the case is snoozed until then already")
     return [
         CaseSnoozed(
-            **_next(case, command), until_ms=command.until_ms, reason=command.reason, snoozed_at_ms=at_ms
+            **_next_fields(case, command), until_ms=command.until_ms, reason=command.reason, snoozed_at_ms=at_ms
         )
     ]  # fmt: skip
 
 
-def _woken(case: Case, command: WakeCase) -> CaseWoken:
+def _case_woken(case: Case, command: WakeCase) -> CaseWoken:
     return CaseWoken(
         account_id=command.account_id,
         case_id=case.case_id,
@@ -281,22 +281,22 @@ def _woken(case: Case, command: WakeCase) -> CaseWoken:
 # -- closing and reopening ------------------------------------------------------------------------------------
 
 
-def _asked_for(request: Request, what: str) -> str:
+def _pending_request_error(request: ApprovalRequest, what: str) -> str:
     return f"{request.actor} has asked for the {what}: approve, refuse or withdraw that first"
 
 
-def _close(case: Case, command: CloseCase) -> Decision:
+def _close(case: Case, command: CloseCase) -> EventsOrRejection:
     if case.work.request is not None:
-        return No("requested", _asked_for(case.work.request, "closing"))
+        return Rejection("requested", _pending_request_error(case.work.request, "closing"))
     if command.disposition not in DISPOSITIONS:
-        return No("invalid", f"the disposition must be one of {', '.join(DISPOSITIONS)}")
+        return Rejection("invalid", f"the disposition must be one of {', '.join(DISPOSITIONS)}")
     if command.typology is not None and not 0 < len(command.typology.strip()) <= MAX_NAME_CHARS:
-        return No("invalid", f"the typology must have 1 to {MAX_NAME_CHARS} characters, or be left out")
+        return Rejection("invalid", f"the typology must have 1 to {MAX_NAME_CHARS} characters, or be left out")
     value, currency = largest_value_major(case)
     if value >= FOUR_EYES_FROM_VALUE_MAJOR:
         return [
             ClosingRequested(
-                **_next(case, command),
+                **_next_fields(case, command),
                 disposition=command.disposition,
                 typology=command.typology,
                 reason=command.reason,
@@ -306,7 +306,7 @@ def _close(case: Case, command: CloseCase) -> Decision:
         ]
     return [
         CaseClosed(
-            **_next(case, command),
+            **_next_fields(case, command),
             disposition=command.disposition,
             typology=command.typology,
             reason=command.reason,
@@ -316,27 +316,29 @@ def _close(case: Case, command: CloseCase) -> Decision:
     ]
 
 
-def _closing(case: Case, command: ApproveClosing | RefuseClosing | WithdrawClosing) -> Decision:
+def _decide_closing(case: Case, command: ApproveClosing | RefuseClosing | WithdrawClosing) -> EventsOrRejection:
     request = case.work.request
     if request is None:
-        return No("no_request", "nobody has asked for the closing of the case")
+        return Rejection("no_request", "nobody has asked for the closing of the case")
     is_own, at_ms = command.actor == request.actor, command.requested_at_ms
     if isinstance(command, WithdrawClosing):
         if not is_own:
-            return No("second_person", f"only {request.actor}, who asked for the closing, can withdraw it: refuse it")
-        return [ClosingWithdrawn(**_next(case, command), reason=command.reason, withdrawn_at_ms=at_ms)]
+            return Rejection(
+                "second_person", f"only {request.actor}, who asked for the closing, can withdraw it: refuse it"
+            )
+        return [ClosingWithdrawn(**_next_fields(case, command), reason=command.reason, withdrawn_at_ms=at_ms)]
     if is_own:
-        return No("second_person", "you asked for the closing: a second person must approve or refuse it")
+        return Rejection("second_person", "you asked for the closing: a second person must approve or refuse it")
     if isinstance(command, RefuseClosing):
         return [
             ClosingRefused(
-                **_next(case, command), requested_by=request.actor, reason=command.reason, refused_at_ms=at_ms
+                **_next_fields(case, command), requested_by=request.actor, reason=command.reason, refused_at_ms=at_ms
             )
         ]  # fmt: skip
     assert request.disposition is not None
     return [
         CaseClosed(
-            **_next(case, command),
+            **_next_fields(case, command),
             disposition=request.disposition,
             typology=request.typology,
             reason=request.reason,
@@ -348,46 +350,50 @@ def _closing(case: Case, command: ApproveClosing | RefuseClosing | WithdrawClosi
     ]
 
 
-def _reopening(
+def _decide_reopening(
     state: AccountCases, case: Case, command: ReopenCase | ApproveReopening | RefuseReopening | WithdrawReopening
-) -> Decision:
+) -> EventsOrRejection:
     if case.work.merged_into is not None:
-        return No("not_closed", _why_not_open(case))
+        return Rejection("not_closed", _not_open_reason(case))
     if case.is_open:
-        return No("not_closed", "the case is open")
+        return Rejection("not_closed", "the case is open")
     request, is_reopening = case.work.request, isinstance(command, ReopenCase | ApproveReopening)
     if is_reopening and case.typology in state.cases:
         other = state.cases[case.typology].case_id
-        return No("in_the_way", f"case {other} of the same typology is open: work on that one, or close it first")
+        return Rejection(
+            "in_the_way", f"case {other} of the same typology is open: work on that one, or close it first"
+        )
     if isinstance(command, ReopenCase):
         if request is not None:
-            return No("requested", _asked_for(request, "reopening"))
+            return Rejection("requested", _pending_request_error(request, "reopening"))
         at_ms = command.requested_at_ms
-        return [ReopeningRequested(**_next(case, command), reason=command.reason, requested_at_ms=at_ms)]
+        return [ReopeningRequested(**_next_fields(case, command), reason=command.reason, requested_at_ms=at_ms)]
     if request is None:
-        return No("no_request", "nobody has asked for the reopening of the case")
-    return _answered_reopening(case, command, request)
+        return Rejection("no_request", "nobody has asked for the reopening of the case")
+    return _answer_reopening_request(case, command, request)
 
 
-def _answered_reopening(
-    case: Case, command: ApproveReopening | RefuseReopening | WithdrawReopening, request: Request
-) -> Decision:
+def _answer_reopening_request(
+    case: Case, command: ApproveReopening | RefuseReopening | WithdrawReopening, request: ApprovalRequest
+) -> EventsOrRejection:
     is_own, at_ms = command.actor == request.actor, command.requested_at_ms
     if isinstance(command, WithdrawReopening):
         if not is_own:
-            return No("second_person", f"only {request.actor}, who asked for the reopening, can withdraw it: refuse it")
-        return [ReopeningWithdrawn(**_next(case, command), reason=command.reason, withdrawn_at_ms=at_ms)]
+            return Rejection(
+                "second_person", f"only {request.actor}, who asked for the reopening, can withdraw it: refuse it"
+            )
+        return [ReopeningWithdrawn(**_next_fields(case, command), reason=command.reason, withdrawn_at_ms=at_ms)]
     if is_own:
-        return No("second_person", "you asked for the reopening: a second person must approve or refuse it")
+        return Rejection("second_person", "you asked for the reopening: a second person must approve or refuse it")
     if isinstance(command, RefuseReopening):
         return [
             ReopeningRefused(
-                **_next(case, command), requested_by=request.actor, reason=command.reason, refused_at_ms=at_ms
+                **_next_fields(case, command), requested_by=request.actor, reason=command.reason, refused_at_ms=at_ms
             )
         ]  # fmt: skip
     return [
         CaseReopened(
-            **_next(case, command),
+            **_next_fields(case, command),
             requested_by=request.actor,
             reason=request.reason,
             approval_reason=command.reason,
@@ -399,26 +405,28 @@ def _answered_reopening(
 # -- merging ----------------------------------------------------------------------------------------------------
 
 
-def _merge(state: AccountCases, case: Case, command: MergeCases) -> Decision:
+def _merge(state: AccountCases, case: Case, command: MergeCases) -> EventsOrRejection:
     if command.into_case_id == case.case_id:
-        return No("invalid", "a case cannot be merged into itself")
+        return Rejection("invalid", "a case cannot be merged into itself")
     if case.work.request is not None:
-        return No("requested", _asked_for(case.work.request, "closing"))
-    merged = _merged(state.account_id, case, command, command.into_account_id, command.into_case_id, command.reason)
+        return Rejection("requested", _pending_request_error(case.work.request, "closing"))
+    merged = _case_merged(
+        state.account_id, case, command, command.into_account_id, command.into_case_id, command.reason
+    )
     if command.into_account_id != state.account_id:
         return [merged]  # the other account decides whether it can take the case: see the process worker
     into = state.case(command.into_case_id)
-    unfit = _unfit(into, merged)
+    unfit = _merge_obstacle(into, merged)
     if into is None or unfit:
-        return No("in_the_way", unfit)
-    return [merged, *_taken(state.account_id, into, command, merged, command.command_id)]
+        return Rejection("in_the_way", unfit)
+    return [merged, *_absorbing_events(state.account_id, into, command, merged, command.command_id)]
 
 
-def _merged(
+def _case_merged(
     account_id: str, case: Case, command: MergeCases | UndoMerge, into_account: str, into_case: str, reason: str
 ) -> CaseMerged:
     return CaseMerged(
-        **_next(case, command),
+        **_next_fields(case, command),
         into_account_id=into_account,
         into_case_id=into_case,
         reason=reason,
@@ -430,20 +438,20 @@ def _merged(
     )
 
 
-def _unfit(into: Case | None, brought: CaseMerged | AbsorbCase) -> str:
+def _merge_obstacle(into: Case | None, brought: CaseMerged | AbsorbCase) -> str:
     """Why a case cannot take another one; nothing if it can."""
     if into is None:
         return "the account has no case of the id to merge into, or no longer remembers it"
     if not into.is_open:
-        return f"the case to merge into is not open: {_why_not_open(into)}"
+        return f"the case to merge into is not open: {_not_open_reason(into)}"
     if len(into.work.absorbed) >= MAX_ABSORBED:
         return f"the case to merge into has {MAX_ABSORBED} cases merged into it, which is all that it may have"
-    if flags_remembered(into) + len(brought.flags) > MAX_LINKED:
+    if count_remembered_flags(into) + len(brought.flags) > MAX_LINKED:
         return f"the two cases have more than {MAX_LINKED} flags together, which is all that one may have"
     return ""
 
 
-def _taken(
+def _absorbing_events(
     account_id: str,
     into: Case,
     command: MergeCases | AbsorbCase | UndoMerge,
@@ -453,7 +461,7 @@ def _taken(
     """What it means for the case that takes the other one."""
     from_account = brought.from_account_id if isinstance(brought, AbsorbCase) else brought.account_id
     absorbed = CaseAbsorbed(
-        **_next(into, command),
+        **_next_fields(into, command),
         merge_id=merge_id,
         from_account_id=from_account,
         from_case_id=brought.from_case_id if isinstance(brought, AbsorbCase) else brought.case_id,
@@ -462,35 +470,35 @@ def _taken(
         flags=brought.flags,
         absorbed_at_ms=command.requested_at_ms,
     )
-    into = after(into, absorbed)
+    into = case_after_event(into, absorbed)
     if into.escalated:
         return [absorbed]
-    trigger, detail = ("merge", "the merged case was escalated") if brought.is_escalated else weight(into)
+    trigger, detail = ("merge", "the merged case was escalated") if brought.is_escalated else escalation_trigger(into)
     if not trigger:
         return [absorbed]
     cause, at_ms = absorbed.from_case_id, command.requested_at_ms
-    return [absorbed, escalated(account_id, into, trigger, detail, cause, at_ms)]
+    return [absorbed, case_escalated(account_id, into, trigger, detail, cause, at_ms)]
 
 
-def _unmerge(state: AccountCases, case: Case, command: UnmergeCase) -> Decision:
+def _unmerge(state: AccountCases, case: Case, command: UnmergeCase) -> EventsOrRejection:
     merged = case.work.merged_into
     if merged is None:
-        return No("not_merged", "the case is not merged into another")
+        return Rejection("not_merged", "the case is not merged into another")
     if case.typology in state.cases:
         other = state.cases[case.typology].case_id
-        return No("in_the_way", f"case {other} of the same typology is open: close or merge it first")
-    unmerged = _unmerged(case, command, merged, command.reason)
+        return Rejection("in_the_way", f"case {other} of the same typology is open: close or merge it first")
+    unmerged = _case_unmerged(case, command, merged, command.reason)
     into = state.case(merged.case_id) if merged.account_id == state.account_id else None
     if into is None or case.case_id not in into.work.absorbed:
         return [unmerged]
     if not into.is_open:
-        return No("in_the_way", f"the case that it is merged into is not open: {_why_not_open(into)}")
-    return [unmerged, _parted(into, command, case.case_id)]
+        return Rejection("in_the_way", f"the case that it is merged into is not open: {_not_open_reason(into)}")
+    return [unmerged, _case_parted(into, command, case.case_id)]
 
 
-def _unmerged(case: Case, command: UnmergeCase | UndoMerge, merged: MergedInto, reason: str) -> CaseUnmerged:
+def _case_unmerged(case: Case, command: UnmergeCase | UndoMerge, merged: MergeTarget, reason: str) -> CaseUnmerged:
     return CaseUnmerged(
-        **_next(case, command),
+        **_next_fields(case, command),
         merge_id=merged.merge_id,
         into_account_id=merged.account_id,
         into_case_id=merged.case_id,
@@ -499,10 +507,10 @@ def _unmerged(case: Case, command: UnmergeCase | UndoMerge, merged: MergedInto, 
     )
 
 
-def _parted(into: Case, command: UnmergeCase | PartCase, from_case_id: str) -> CaseParted:
+def _case_parted(into: Case, command: UnmergeCase | PartCase, from_case_id: str) -> CaseParted:
     brought = into.work.absorbed[from_case_id]
     return CaseParted(
-        **_next(into, command),
+        **_next_fields(into, command),
         merge_id=brought.merge_id,
         from_account_id=brought.account_id,
         from_case_id=from_case_id,
@@ -517,35 +525,35 @@ def _parted(into: Case, command: UnmergeCase | PartCase, from_case_id: str) -> C
 # -- links --------------------------------------------------------------------------------------------------------
 
 
-def _link(state: AccountCases, case: Case, command: LinkCase | UnlinkCase) -> Decision:
+def _link(state: AccountCases, case: Case, command: LinkCase | UnlinkCase) -> EventsOrRejection:
     other_id = command.other_case_id
     if other_id == case.case_id:
-        return No("invalid", "a case is not linked to itself")
+        return Rejection("invalid", "a case is not linked to itself")
     other = state.case(other_id) if command.other_account_id == state.account_id else None
     if isinstance(command, UnlinkCase):
         if case.work.links.get(other_id) != command.other_account_id:
-            return No("nothing_to_do", "the two cases are not linked")
-        both = [_unlinked(case, command, command.other_account_id, other_id, is_back=False)]
+            return Rejection("nothing_to_do", "the two cases are not linked")
+        both = [_case_unlinked(case, command, command.other_account_id, other_id, is_back=False)]
         if other is not None and case.case_id in other.work.links:
-            both.append(_unlinked(other, command, state.account_id, case.case_id, is_back=True))
+            both.append(_case_unlinked(other, command, state.account_id, case.case_id, is_back=True))
         return [*both]
     if other_id in case.work.links:
-        return No("nothing_to_do", "the two cases are linked already")
+        return Rejection("nothing_to_do", "the two cases are linked already")
     if other is None and command.other_account_id == state.account_id:
-        return No("in_the_way", "the account has no case of the id to link to, or no longer remembers it")
+        return Rejection("in_the_way", "the account has no case of the id to link to, or no longer remembers it")
     if max(len(each.work.links) for each in (case, other or case)) >= MAX_LINKS:
-        return No("limit", f"one of the two cases has {MAX_LINKS} links, which is all that it may have")
-    linked = [_linked(case, command, command.other_account_id, other_id, is_back=False)]
+        return Rejection("limit", f"one of the two cases has {MAX_LINKS} links, which is all that it may have")
+    linked = [_case_linked(case, command, command.other_account_id, other_id, is_back=False)]
     if other is not None and case.case_id not in other.work.links:
-        linked.append(_linked(other, command, state.account_id, case.case_id, is_back=True))
+        linked.append(_case_linked(other, command, state.account_id, case.case_id, is_back=True))
     return [*linked]
 
 
-def _linked(
+def _case_linked(
     case: Case, command: LinkCase | LinkBack, account_id: str, case_id: str, *, is_back: bool
 ) -> CaseLinked:  # fmt: skip
     return CaseLinked(
-        **_next(case, command),
+        **_next_fields(case, command),
         other_account_id=account_id,
         other_case_id=case_id,
         reason=command.reason,
@@ -554,11 +562,11 @@ def _linked(
     )
 
 
-def _unlinked(
+def _case_unlinked(
     case: Case, command: UnlinkCase | UnlinkBack, account_id: str, case_id: str, *, is_back: bool
 ) -> CaseUnlinked:
     return CaseUnlinked(
-        **_next(case, command),
+        **_next_fields(case, command),
         other_account_id=account_id,
         other_case_id=case_id,
         reason=command.reason,
@@ -570,39 +578,39 @@ def _unlinked(
 # -- what another account began --------------------------------------------------------------------------------------
 
 
-def _carried_on(
+def _decide_chain_command(
     state: AccountCases, case: Case, command: AbsorbCase | PartCase | UndoMerge | LinkBack | UnlinkBack
-) -> Decision:
+) -> EventsOrRejection:
     match command:
         case AbsorbCase():
             return _absorb(state, case, command)
         case PartCase():
             brought = case.work.absorbed.get(command.from_case_id)
             if brought is None or brought.merge_id != command.merge_id:
-                return No("nothing_to_do", "the other case is not merged into this one")
-            return [_parted(case, command, command.from_case_id)]
+                return Rejection("nothing_to_do", "the other case is not merged into this one")
+            return [_case_parted(case, command, command.from_case_id)]
         case UndoMerge():
             return _undo(state, case, command)
         case LinkBack():
             if command.other_case_id in case.work.links:
-                return No("nothing_to_do", "the two cases are linked already")
+                return Rejection("nothing_to_do", "the two cases are linked already")
             if len(case.work.links) >= MAX_LINKS:
-                return No("limit", f"the case has {MAX_LINKS} links, which is all that it may have")
-            return [_linked(case, command, command.other_account_id, command.other_case_id, is_back=True)]
+                return Rejection("limit", f"the case has {MAX_LINKS} links, which is all that it may have")
+            return [_case_linked(case, command, command.other_account_id, command.other_case_id, is_back=True)]
         case UnlinkBack():
             if command.other_case_id not in case.work.links:
-                return No("nothing_to_do", "the two cases are not linked")
-            return [_unlinked(case, command, command.other_account_id, command.other_case_id, is_back=True)]
+                return Rejection("nothing_to_do", "the two cases are not linked")
+            return [_case_unlinked(case, command, command.other_account_id, command.other_case_id, is_back=True)]
         case _:
             assert_never(command)
 
 
 def _absorb(state: AccountCases, case: Case | None, command: AbsorbCase) -> list[CaseEvent]:
-    unfit = _unfit(case, command)
+    unfit = _merge_obstacle(case, command)
     if case is not None and not unfit and command.from_case_id in case.work.absorbed:
         unfit = "the other case is part of this one already"
     if case is not None and not unfit:
-        return _taken(state.account_id, case, command, command, command.merge_id)
+        return _absorbing_events(state.account_id, case, command, command, command.merge_id)
     return [
         AbsorptionRefused(
             account_id=command.account_id,
@@ -618,25 +626,25 @@ def _absorb(state: AccountCases, case: Case | None, command: AbsorbCase) -> list
     ]
 
 
-def _undo(state: AccountCases, case: Case, command: UndoMerge) -> Decision:
+def _undo(state: AccountCases, case: Case, command: UndoMerge) -> EventsOrRejection:
     """The merging did not come about. If a new case has taken this one's place meanwhile, it becomes part of that."""
     merged = case.work.merged_into
     if merged is None or merged.merge_id != command.merge_id:
-        return No("nothing_to_do", "the case is no longer merged into the other one")
+        return Rejection("nothing_to_do", "the case is no longer merged into the other one")
     instead = state.cases.get(case.typology)
     if instead is None:
-        return [_unmerged(case, command, merged, command.reason)]
-    again = _merged(state.account_id, case, command, state.account_id, instead.case_id, command.reason)
-    unfit = _unfit(instead, again)
+        return [_case_unmerged(case, command, merged, command.reason)]
+    again = _case_merged(state.account_id, case, command, state.account_id, instead.case_id, command.reason)
+    unfit = _merge_obstacle(instead, again)
     if unfit:
-        return No("in_the_way", f"{command.reason}; nor can case {instead.case_id} take it: {unfit}")
-    return [again, *_taken(state.account_id, instead, command, again, command.command_id)]
+        return Rejection("in_the_way", f"{command.reason}; nor can case {instead.case_id} take it: {unfit}")
+    return [again, *_absorbing_events(state.account_id, instead, command, again, command.command_id)]
 
 
 # -- parts ------------------------------------------------------------------------------------------------
 
 
-def _next(case: Case, command: Command) -> dict[str, Any]:
+def _next_fields(case: Case, command: Command) -> dict[str, Any]:
     """What the next event of a case says whatever it is: who asked for it, and where it stands."""
     return {
         "account_id": command.account_id,
@@ -647,7 +655,7 @@ def _next(case: Case, command: Command) -> dict[str, Any]:
     }
 
 
-def _rejected(case: Case | None, command: Command, why: No) -> CommandRejected:
+def _command_rejected(case: Case | None, command: Command, why: Rejection) -> CommandRejected:
     rejected = CommandRejected(
         account_id=command.account_id,
         case_id=command.case_id,
@@ -664,10 +672,10 @@ def _rejected(case: Case | None, command: Command, why: No) -> CommandRejected:
         or isinstance(command, AbsorbCase | PartCase | UndoMerge | LinkBack | UnlinkBack)
     ):
         return rejected
-    return replace(rejected, missed=_missed(case, command.seen_sequence))
+    return replace(rejected, missed=_missed_events(case, command.seen_sequence))
 
 
-def _missed(case: Case, seen: int) -> tuple[MissedEvent, ...]:
+def _missed_events(case: Case, seen: int) -> tuple[MissedEvent, ...]:
     first = case.sequence - len(case.recent) + 1
     return tuple(
         MissedEvent(sequence=first + number, kind=kind)

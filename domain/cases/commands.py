@@ -42,7 +42,7 @@ class Amount(Record, frozen=True, kw_only=True):
     amount_minor: int
 
 
-class Asked(Record, frozen=True, kw_only=True):
+class CaseCommand(Record, frozen=True, kw_only=True):
     """What every command says."""
 
     account_id: str
@@ -52,7 +52,7 @@ class Asked(Record, frozen=True, kw_only=True):
     requested_at_ms: int
 
 
-class Seen(Asked, frozen=True, kw_only=True):
+class VersionedCommand(CaseCommand, frozen=True, kw_only=True):
     """What every analyst's command says: also the version of the case on their screen."""
 
     seen_sequence: int
@@ -61,45 +61,45 @@ class Seen(Asked, frozen=True, kw_only=True):
 # -- an analyst's -----------------------------------------------------------------------------------
 
 
-class TakeCase(Seen, frozen=True, kw_only=True):
+class TakeCase(VersionedCommand, frozen=True, kw_only=True):
     """The actor will work on the case, which nobody holds."""
 
 
-class AssignCase(Seen, frozen=True, kw_only=True):
+class AssignCase(VersionedCommand, frozen=True, kw_only=True):
     """Somebody is to work on the case, whoever holds it now."""
 
     assignee: str
 
 
-class ReleaseCase(Seen, frozen=True, kw_only=True):
+class ReleaseCase(VersionedCommand, frozen=True, kw_only=True):
     """Nobody is to hold the case: undoes TakeCase and AssignCase."""
 
 
-class AddNote(Seen, frozen=True, kw_only=True):
+class AddNote(VersionedCommand, frozen=True, kw_only=True):
     """Words on a case, and files."""
 
     text: str
     attachments: tuple[Attachment, ...]
 
 
-class EscalateCase(Seen, frozen=True, kw_only=True):
+class EscalateCase(VersionedCommand, frozen=True, kw_only=True):
     """An analyst asks for more eyes on a case, with the version of the case on their screen."""
 
     reason: str
 
 
-class SnoozeCase(Seen, frozen=True, kw_only=True):
+class SnoozeCase(VersionedCommand, frozen=True, kw_only=True):
     """Nothing is to be done on the case until a time; a tick, a new flag or WakeCase ends that."""
 
     until_ms: int
     reason: str
 
 
-class WakeCase(Seen, frozen=True, kw_only=True):
+class WakeCase(VersionedCommand, frozen=True, kw_only=True):
     """Undoes SnoozeCase."""
 
 
-class CloseCase(Seen, frozen=True, kw_only=True):
+class CloseCase(VersionedCommand, frozen=True, kw_only=True):
     """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS.
 
     `typology` is what it turned out to be, where that is another than it was opened for.
@@ -110,49 +110,49 @@ class CloseCase(Seen, frozen=True, kw_only=True):
     typology: str | None = None
 
 
-class ApproveClosing(Seen, frozen=True, kw_only=True):
+class ApproveClosing(VersionedCommand, frozen=True, kw_only=True):
     """A second person agrees to the closing that was asked for."""
 
     reason: str
 
 
-class RefuseClosing(Seen, frozen=True, kw_only=True):
+class RefuseClosing(VersionedCommand, frozen=True, kw_only=True):
     """A second person does not agree to it."""
 
     reason: str
 
 
-class WithdrawClosing(Seen, frozen=True, kw_only=True):
+class WithdrawClosing(VersionedCommand, frozen=True, kw_only=True):
     """Who asked for the closing no longer does: undoes CloseCase while it waits for approval."""
 
     reason: str
 
 
-class ReopenCase(Seen, frozen=True, kw_only=True):
+class ReopenCase(VersionedCommand, frozen=True, kw_only=True):
     """A closed case is to be worked on again, if a second person agrees."""
 
     reason: str
 
 
-class ApproveReopening(Seen, frozen=True, kw_only=True):
+class ApproveReopening(VersionedCommand, frozen=True, kw_only=True):
     """A second person agrees to the reopening."""
 
     reason: str
 
 
-class RefuseReopening(Seen, frozen=True, kw_only=True):
+class RefuseReopening(VersionedCommand, frozen=True, kw_only=True):
     """A second person does not agree to it."""
 
     reason: str
 
 
-class WithdrawReopening(Seen, frozen=True, kw_only=True):
+class WithdrawReopening(VersionedCommand, frozen=True, kw_only=True):
     """Who asked for the reopening no longer does."""
 
     reason: str
 
 
-class MergeCases(Seen, frozen=True, kw_only=True):
+class MergeCases(VersionedCommand, frozen=True, kw_only=True):
     """This case becomes part of another one, of the same account or of another."""
 
     into_account_id: str
@@ -160,13 +160,13 @@ class MergeCases(Seen, frozen=True, kw_only=True):
     reason: str
 
 
-class UnmergeCase(Seen, frozen=True, kw_only=True):
+class UnmergeCase(VersionedCommand, frozen=True, kw_only=True):
     """Undoes MergeCases; addressed to the case that was merged away."""
 
     reason: str
 
 
-class LinkCase(Seen, frozen=True, kw_only=True):
+class LinkCase(VersionedCommand, frozen=True, kw_only=True):
     """This case has to do with another one, of the same account or of another; both will say so."""
 
     other_account_id: str
@@ -174,7 +174,7 @@ class LinkCase(Seen, frozen=True, kw_only=True):
     reason: str
 
 
-class UnlinkCase(Seen, frozen=True, kw_only=True):
+class UnlinkCase(VersionedCommand, frozen=True, kw_only=True):
     """Undoes LinkCase, on both cases."""
 
     other_account_id: str
@@ -185,7 +185,7 @@ class UnlinkCase(Seen, frozen=True, kw_only=True):
 # -- the process worker's -----------------------------------------------------------------------------
 
 
-class AbsorbCase(Asked, frozen=True, kw_only=True):
+class AbsorbCase(CaseCommand, frozen=True, kw_only=True):
     """A case of another account has been merged into this one; `merge_id` is the command that asked for it."""
 
     merge_id: str
@@ -197,7 +197,7 @@ class AbsorbCase(Asked, frozen=True, kw_only=True):
     flags: tuple[MergedFlag, ...]
 
 
-class PartCase(Asked, frozen=True, kw_only=True):
+class PartCase(CaseCommand, frozen=True, kw_only=True):
     """A case of another account is no longer merged into this one."""
 
     merge_id: str
@@ -205,14 +205,14 @@ class PartCase(Asked, frozen=True, kw_only=True):
     from_case_id: str
 
 
-class UndoMerge(Asked, frozen=True, kw_only=True):
+class UndoMerge(CaseCommand, frozen=True, kw_only=True):
     """The case that this one was to be merged into did not take it."""
 
     merge_id: str
     reason: str
 
 
-class LinkBack(Asked, frozen=True, kw_only=True):
+class LinkBack(CaseCommand, frozen=True, kw_only=True):
     """A case of another account has been linked to this one."""
 
     other_account_id: str
@@ -220,7 +220,7 @@ class LinkBack(Asked, frozen=True, kw_only=True):
     reason: str
 
 
-class UnlinkBack(Asked, frozen=True, kw_only=True):
+class UnlinkBack(CaseCommand, frozen=True, kw_only=True):
     """A case of another account is no longer linked to this one."""
 
     other_account_id: str

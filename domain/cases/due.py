@@ -8,7 +8,7 @@ SPARE: Final = 1_000
 """Outdated entries beyond as many as there are good ones: then they are swept out."""
 
 
-class Due:
+class DeadlineQueue:
     """Accounts by the time from which on a tick leads to something in them.
 
     A heap, in which the entries of accounts that have been put anew stay behind; they are passed over.

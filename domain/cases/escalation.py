@@ -23,13 +23,13 @@ def escalation_cause(record: Flag, account_id: str, case: Case) -> list[CaseEsca
     if record.score >= ESCALATE_AT_SCORE:
         trigger, detail = "score", f"score {record.score}, from {ESCALATE_AT_SCORE}"
     else:
-        trigger, detail = weight(case)
+        trigger, detail = escalation_trigger(case)
     if not trigger:
         return []
-    return [escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
+    return [case_escalated(account_id, case, trigger, detail, record.flag_id, record.event_time)]
 
 
-def weight(case: Case) -> tuple[str, str]:
+def escalation_trigger(case: Case) -> tuple[str, str]:
     """What of a case's flags needs more eyes, if any of it does: the trigger, and the detail."""
     if case.flags >= ESCALATE_AT_FLAGS:
         return "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
@@ -49,7 +49,7 @@ def largest_value_major(case: Case) -> tuple[int, str]:
     return value, currency
 
 
-def escalated(
+def case_escalated(
     account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
 ) -> CaseEscalated:
     """More eyes are needed."""

@@ -51,7 +51,7 @@ class MissedEvent(Record, frozen=True, kw_only=True):
     kind: str
 
 
-class OfCase(Record, frozen=True):
+class NumberedEvent(Record, frozen=True):
     """What every numbered event says."""
 
     account_id: str
@@ -59,7 +59,7 @@ class OfCase(Record, frozen=True):
     sequence: int
 
 
-class Answered(OfCase, frozen=True, kw_only=True):
+class CommandEvent(NumberedEvent, frozen=True, kw_only=True):
     """What every event says that an analyst's command led to."""
 
     actor: str
@@ -69,7 +69,7 @@ class Answered(OfCase, frozen=True, kw_only=True):
 # -- from flags and the clock -------------------------------------------------------------------------
 
 
-class CaseOpened(OfCase, frozen=True, kw_only=True):
+class CaseOpened(NumberedEvent, frozen=True, kw_only=True):
     """The first flag of a typology on an account without an open case of it.
 
     `previous_case_id` is the last case of the typology, now closed.
@@ -98,7 +98,7 @@ class CaseOpened(OfCase, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
 
 
-class RiskLinked(OfCase, frozen=True):
+class RiskLinked(NumberedEvent, frozen=True):
     """A further flag on the open case. There are more of these than of all others: see `Record` on how to make one."""
 
     flag_id: str
@@ -121,7 +121,7 @@ class RiskLinked(OfCase, frozen=True):
     reasons: tuple[Reason, ...] = ()
 
 
-class RiskRevised(OfCase, frozen=True, kw_only=True):
+class RiskRevised(NumberedEvent, frozen=True, kw_only=True):
     """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
 
     The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
@@ -139,7 +139,7 @@ class RiskRevised(OfCase, frozen=True, kw_only=True):
     flags_change: int | None = None
 
 
-class CaseEscalated(OfCase, frozen=True, kw_only=True):
+class CaseEscalated(NumberedEvent, frozen=True, kw_only=True):
     """More eyes are needed: `trigger` is score, flags, value, sla, merge or analyst."""
 
     trigger: str
@@ -149,7 +149,7 @@ class CaseEscalated(OfCase, frozen=True, kw_only=True):
     escalated_at_ms: int
 
 
-class CaseWoken(OfCase, frozen=True, kw_only=True):
+class CaseWoken(NumberedEvent, frozen=True, kw_only=True):
     """The case is no longer snoozed: `trigger` is clock, flag or analyst."""
 
     trigger: str
@@ -161,7 +161,7 @@ class CaseWoken(OfCase, frozen=True, kw_only=True):
 # -- from analysts ------------------------------------------------------------------------------------
 
 
-class CaseAssigned(Answered, frozen=True, kw_only=True):
+class CaseAssigned(CommandEvent, frozen=True, kw_only=True):
     """Somebody works on the case now."""
 
     assignee: str
@@ -169,14 +169,14 @@ class CaseAssigned(Answered, frozen=True, kw_only=True):
     assigned_at_ms: int
 
 
-class CaseReleased(Answered, frozen=True, kw_only=True):
+class CaseReleased(CommandEvent, frozen=True, kw_only=True):
     """Nobody works on the case now."""
 
     previous_assignee: str
     released_at_ms: int
 
 
-class NoteAdded(Answered, frozen=True, kw_only=True):
+class NoteAdded(CommandEvent, frozen=True, kw_only=True):
     """Words and files."""
 
     note_id: str
@@ -185,7 +185,7 @@ class NoteAdded(Answered, frozen=True, kw_only=True):
     added_at_ms: int
 
 
-class CaseSnoozed(Answered, frozen=True, kw_only=True):
+class CaseSnoozed(CommandEvent, frozen=True, kw_only=True):
     """Nothing is to be done until then."""
 
     until_ms: int
@@ -193,7 +193,7 @@ class CaseSnoozed(Answered, frozen=True, kw_only=True):
     snoozed_at_ms: int
 
 
-class ClosingRequested(Answered, frozen=True, kw_only=True):
+class ClosingRequested(CommandEvent, frozen=True, kw_only=True):
     """The case is decided if a second person agrees; `detail` says why one is needed."""
 
     disposition: str
@@ -203,7 +203,7 @@ class ClosingRequested(Answered, frozen=True, kw_only=True):
     requested_at_ms: int
 
 
-class ClosingRefused(Answered, frozen=True, kw_only=True):
+class ClosingRefused(CommandEvent, frozen=True, kw_only=True):
     """The second person did not agree."""
 
     requested_by: str
@@ -211,14 +211,14 @@ class ClosingRefused(Answered, frozen=True, kw_only=True):
     refused_at_ms: int
 
 
-class ClosingWithdrawn(Answered, frozen=True, kw_only=True):
+class ClosingWithdrawn(CommandEvent, frozen=True, kw_only=True):
     """Who had asked no longer does."""
 
     reason: str
     withdrawn_at_ms: int
 
 
-class CaseClosed(Answered, frozen=True, kw_only=True):
+class CaseClosed(CommandEvent, frozen=True, kw_only=True):
     """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label.
 
     Where a second person had to agree, that is the actor, and `requested_by` gave the disposition and the reason.
@@ -233,14 +233,14 @@ class CaseClosed(Answered, frozen=True, kw_only=True):
     approval_reason: str | None = None
 
 
-class ReopeningRequested(Answered, frozen=True, kw_only=True):
+class ReopeningRequested(CommandEvent, frozen=True, kw_only=True):
     """The case is worked on again if a second person agrees."""
 
     reason: str
     requested_at_ms: int
 
 
-class ReopeningRefused(Answered, frozen=True, kw_only=True):
+class ReopeningRefused(CommandEvent, frozen=True, kw_only=True):
     """The second person did not agree."""
 
     requested_by: str
@@ -248,14 +248,14 @@ class ReopeningRefused(Answered, frozen=True, kw_only=True):
     refused_at_ms: int
 
 
-class ReopeningWithdrawn(Answered, frozen=True, kw_only=True):
+class ReopeningWithdrawn(CommandEvent, frozen=True, kw_only=True):
     """Who had asked no longer does."""
 
     reason: str
     withdrawn_at_ms: int
 
 
-class CaseReopened(Answered, frozen=True, kw_only=True):
+class CaseReopened(CommandEvent, frozen=True, kw_only=True):
     """The case is open again, with nobody on it; the labels that its closing put stay."""
 
     requested_by: str
@@ -264,7 +264,7 @@ class CaseReopened(Answered, frozen=True, kw_only=True):
     reopened_at_ms: int
 
 
-class CaseMerged(Answered, frozen=True, kw_only=True):
+class CaseMerged(CommandEvent, frozen=True, kw_only=True):
     """This case is now part of another one, to which it hands over all of this; `standing` counts flags that stand."""
 
     into_account_id: str
@@ -277,7 +277,7 @@ class CaseMerged(Answered, frozen=True, kw_only=True):
     merged_at_ms: int
 
 
-class CaseAbsorbed(Answered, frozen=True, kw_only=True):
+class CaseAbsorbed(CommandEvent, frozen=True, kw_only=True):
     """Another case is now part of this one."""
 
     merge_id: str
@@ -289,7 +289,7 @@ class CaseAbsorbed(Answered, frozen=True, kw_only=True):
     absorbed_at_ms: int
 
 
-class CaseUnmerged(Answered, frozen=True, kw_only=True):
+class CaseUnmerged(CommandEvent, frozen=True, kw_only=True):
     """This case stands for itself again."""
 
     merge_id: str
@@ -299,7 +299,7 @@ class CaseUnmerged(Answered, frozen=True, kw_only=True):
     unmerged_at_ms: int
 
 
-class CaseParted(Answered, frozen=True, kw_only=True):
+class CaseParted(CommandEvent, frozen=True, kw_only=True):
     """Another case is no longer part of this one; it takes along what it had brought."""
 
     merge_id: str
@@ -312,7 +312,7 @@ class CaseParted(Answered, frozen=True, kw_only=True):
     parted_at_ms: int
 
 
-class CaseLinked(Answered, frozen=True, kw_only=True):
+class CaseLinked(CommandEvent, frozen=True, kw_only=True):
     """This case has to do with another one; `is_back` if that one was linked to this one."""
 
     other_account_id: str
@@ -322,7 +322,7 @@ class CaseLinked(Answered, frozen=True, kw_only=True):
     linked_at_ms: int
 
 
-class CaseUnlinked(Answered, frozen=True, kw_only=True):
+class CaseUnlinked(CommandEvent, frozen=True, kw_only=True):
     """And no longer."""
 
     other_account_id: str
@@ -399,7 +399,7 @@ def command_answered(event: CaseEvent) -> str | None:
 
     A command that concerns two cases of an account leads to an event of each: the answer is that of its own case.
     """
-    if isinstance(event, Answered | CommandRejected | AbsorptionRefused):
+    if isinstance(event, CommandEvent | CommandRejected | AbsorptionRefused):
         return event.command_id
     return event.cause_id if isinstance(event, CaseEscalated | CaseWoken) and event.actor is not None else None
 

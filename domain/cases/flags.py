@@ -1,8 +1,8 @@
 """What flags and ticks of the clock lead to in the cases of an account."""
 
-from domain.cases.escalation import escalated, escalation_cause
+from domain.cases.escalation import case_escalated, escalation_cause
 from domain.cases.events import CaseEvent, CaseOpened, CaseWoken, ClockTicked, RiskLinked, RiskRevised, case_id
-from domain.cases.state import SLA_MS, AccountCases, Case, after, flags_change, opened
+from domain.cases.state import SLA_MS, AccountCases, Case, case_after_event, open_case, standing_flags_change
 from domain.engines import Engine
 from domain.risk.events import EntityFlagged, Flag, RiskRestated
 
@@ -16,25 +16,27 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
     events: list[CaseEvent] = []
     if isinstance(record, RiskRestated):
         holders = [case for case in (*state.cases.values(), *state.closed) if case.knows(record.flag_id)]
-        revised = [(case, _revised(case, record, engine)) for case in holders]
+        revised = [(case, _risk_revised(case, record, engine)) for case in holders]
         events += [event for _, event in revised]
         if holders and (record.rules_before or any(case.is_open for case in holders)):
             if engine.weighs_restatements:
-                events += _weighed(state.account_id, revised, record)
+                events += _reconsider_restated(state.account_id, revised, record)
             return events
     if not record.reasons:
         return events
     case = state.open_for(record.typology)
     if case is None:
         first = _open(state, record)
-        return [*events, first, *escalation_cause(record, state.account_id, opened(None, first))]
+        return [*events, first, *escalation_cause(record, state.account_id, open_case(None, first))]
     link = _link(state.account_id, case, record)
     if case.escalated and case.work.snoozed_until_ms is None:
         return [*events, link]
-    return [*events, link, *_roused(state.account_id, after(case, link), record)]
+    return [*events, link, *_wake_and_escalate(state.account_id, case_after_event(case, link), record)]
 
 
-def _weighed(account_id: str, revised: list[tuple[Case, RiskRevised]], record: RiskRestated) -> list[CaseEvent]:
+def _reconsider_restated(
+    account_id: str, revised: list[tuple[Case, RiskRevised]], record: RiskRestated
+) -> list[CaseEvent]:
     """What a restatement leads to beside being told: nothing unless the flag weighs more than before."""
     before = record.score_before if record.rules_before else 0
     if not record.reasons or record.score <= before:
@@ -42,15 +44,15 @@ def _weighed(account_id: str, revised: list[tuple[Case, RiskRevised]], record: R
     events: list[CaseEvent] = []
     for case, event in revised:
         if case.is_open:
-            events += _roused(account_id, after(case, event), record)
+            events += _wake_and_escalate(account_id, case_after_event(case, event), record)
     return events
 
 
-def _roused(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
+def _wake_and_escalate(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
     """What it means for a case that a flag has come, or weighs more: it sleeps no longer, and may need more eyes."""
-    woken = _woken(account_id, case, record)
+    woken = _wake_on_flag(account_id, case, record)
     for event in woken:
-        case = after(case, event)
+        case = case_after_event(case, event)
     return [*woken, *escalation_cause(record, account_id, case)]
 
 
@@ -64,10 +66,10 @@ def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
                 continue
             woken = _wake(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
             events.append(woken)
-            case = after(case, woken)
+            case = case_after_event(case, woken)
         if not case.escalated and tick.now_ms >= _deadline_ms(case):
             detail = f"open for {SLA_MS // 3_600_000} h"
-            events.append(escalated(state.account_id, case, "sla", detail, tick.tick_id, tick.now_ms))
+            events.append(case_escalated(state.account_id, case, "sla", detail, tick.tick_id, tick.now_ms))
     return events
 
 
@@ -89,7 +91,7 @@ def _deadline_ms(case: Case) -> int:
     return (case.work.sla_from_ms or case.opened_at_ms) + SLA_MS
 
 
-def _revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevised:
+def _risk_revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevised:
     return RiskRevised(
         account_id=record.account_id,
         case_id=case.case_id,
@@ -101,7 +103,9 @@ def _revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevised:
         rules=_rules(record),
         cause_transaction_id=record.cause_transaction_id,
         event_time=record.event_time,
-        flags_change=flags_change(case, record.flag_id, bool(record.reasons)) if engine.counts_for_the_case else None,
+        flags_change=standing_flags_change(case, record.flag_id, bool(record.reasons))
+        if engine.counts_for_the_case
+        else None,
     )
 
 
@@ -168,7 +172,7 @@ def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
     )
 
 
-def _woken(account_id: str, case: Case, record: Flag) -> list[CaseWoken]:
+def _wake_on_flag(account_id: str, case: Case, record: Flag) -> list[CaseWoken]:
     """A new flag ends the snoozing: at its payment's time, or when the snoozing began if that payment came late."""
     if case.work.snoozed_until_ms is None:
         return []

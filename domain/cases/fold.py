@@ -6,18 +6,18 @@ from typing import Any, Final, TypeAlias, get_args
 
 from domain.cases.answers import on_command
 from domain.cases.commands import Command
-from domain.cases.due import Due
+from domain.cases.due import DeadlineQueue
 from domain.cases.events import CaseEvent, ClockTicked, RiskLinked
 from domain.cases.flags import due_ms, on_flag, on_tick
 from domain.cases.state import (
     UNTOUCHED,
-    Absorbed,
+    AbsorbedCase,
     AccountCases,
+    ApprovalRequest,
     Case,
+    CaseWork,
     LinkedFlag,
-    MergedInto,
-    Request,
-    Work,
+    MergeTarget,
     evolve,
 )
 from domain.engines import ENGINE_KEY, FIRST, ActiveEngine, Engine
@@ -68,7 +68,7 @@ class CaseFold:
             packed = load(key)
             if packed is not None and key not in (self._CLOCK, ENGINE_KEY):
                 self._accounts[key] = _unpack(packed)
-        self._due = Due({key: due_ms(state) for key, state in self._accounts.items()})
+        self._due = DeadlineQueue({key: due_ms(state) for key, state in self._accounts.items()})
         self._now_ms = int(load(self._CLOCK) or -1)
         self._clock_dirty = False
         self._engine = ActiveEngine(load)
@@ -150,7 +150,7 @@ def pack(state: AccountCases) -> bytes:
 
 
 def _fields(part: Any) -> dict[str, Any]:
-    if isinstance(part, Work) and part == UNTOUCHED:
+    if isinstance(part, CaseWork) and part == UNTOUCHED:
         return {}
     names = part.__struct_fields__ if isinstance(part, Record) else part.__slots__
     return {name: getattr(part, name) for name in names}
@@ -165,21 +165,21 @@ def _unpack(packed: bytes) -> AccountCases:
 
 def _unpack_case(data: dict[str, Any]) -> Case:
     work = data.pop("work", None)
-    return Case(**_with_linked(data), work=_unpack_work(work) if work else UNTOUCHED)
+    return Case(**_join_linked_flags(data), work=_unpack_work(work) if work else UNTOUCHED)
 
 
-def _unpack_work(data: dict[str, Any]) -> Work:
+def _unpack_work(data: dict[str, Any]) -> CaseWork:
     request, merged = data.pop("request"), data.pop("merged_into")
-    absorbed = {key: Absorbed(**_with_linked(each)) for key, each in data.pop("absorbed").items()}
-    return Work(
+    absorbed = {key: AbsorbedCase(**_join_linked_flags(each)) for key, each in data.pop("absorbed").items()}
+    return CaseWork(
         **data,
-        request=Request(**request) if request else None,
-        merged_into=MergedInto(**merged) if merged else None,
+        request=ApprovalRequest(**request) if request else None,
+        merged_into=MergeTarget(**merged) if merged else None,
         absorbed=absorbed,
     )
 
 
-def _with_linked(data: dict[str, Any]) -> dict[str, Any]:
+def _join_linked_flags(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of what has flags; an earlier entry kept their scores and payments apart."""
     payments = data.pop("payments", {})
     return {**data, "linked": {key: _unpack_flag(each, payments.get(key)) for key, each in data["linked"].items()}}

@@ -68,7 +68,7 @@ class BrokenLog(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ApprovalRequest:
     """What a second person is to agree to: a closing, or a reopening, which has no disposition."""
 
     actor: str
@@ -78,7 +78,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MergedInto:
+class MergeTarget:
     """The case that this one is now part of."""
 
     account_id: str
@@ -105,7 +105,7 @@ class LinkedFlag(Record, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Absorbed:
+class AbsorbedCase:
     """What another case brought along: kept apart, so that it can leave with it."""
 
     account_id: str
@@ -116,16 +116,16 @@ class Absorbed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class CaseWork:
     """What people did with a case: apart from its flags, which come far more often."""
 
     is_touched: bool = False
     assignee: str | None = None
     snoozed_at_ms: int | None = None
     snoozed_until_ms: int | None = None
-    request: Request | None = None
-    merged_into: MergedInto | None = None
-    absorbed: dict[str, Absorbed] = field(default_factory=dict)
+    request: ApprovalRequest | None = None
+    merged_into: MergeTarget | None = None
+    absorbed: dict[str, AbsorbedCase] = field(default_factory=dict)
     """By case id."""
     links: dict[str, str] = field(default_factory=dict)
     """Accounts of the other cases, by case id."""
@@ -135,7 +135,7 @@ class Work:
     """From when the deadline counts, where not from the opening."""
 
 
-UNTOUCHED: Final = Work()
+UNTOUCHED: Final = CaseWork()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,7 +159,7 @@ class Case:
     """What the case turned out to be; None while it is open."""
     recent: list[str] = field(default_factory=list)
     """Kinds of the last events."""
-    work: Work = UNTOUCHED
+    work: CaseWork = UNTOUCHED
 
     @property
     def is_open(self) -> bool:
@@ -168,7 +168,7 @@ class Case:
 
     def knows(self, flag_id: str) -> bool:
         """Whether the flag is linked to this case, or to one that is part of it."""
-        return any(flag_id in linked for linked in _held(self))
+        return any(flag_id in linked for linked in _flag_maps(self))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,7 +222,7 @@ def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
     In place, for the fold that owns the state: a case may have a thousand flags, and nearly every event adds one.
     """
     if type(event) is RiskLinked:  # as nearly all are
-        _follow(_known(state, event), event)
+        _apply_next_event(_known_case(state, event), event)
         return state
     answers = command_answered(event)
     if answers is not None and answers not in state.answered:
@@ -231,43 +231,43 @@ def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
     if isinstance(event, CommandRejected | AbsorptionRefused):
         return state
     if isinstance(event, CaseOpened):
-        state.cases[event.typology] = opened(state.cases.get(event.typology), event)
+        state.cases[event.typology] = open_case(state.cases.get(event.typology), event)
         return state
-    case = _known(state, event)
+    case = _known_case(state, event)
     was_open = case.is_open
-    _follow(case, event)
+    _apply_next_event(case, event)
     if was_open and not case.is_open:
-        _put_away(state, case)
+        _remember_closed_case(state, case)
     elif case.is_open and not was_open:
-        _open_again(state, case)
+        _reopen_case(state, case)
     return state
 
 
-def _known(state: AccountCases, event: LaterEvent) -> Case:
+def _known_case(state: AccountCases, event: LaterEvent) -> Case:
     case = state.case(event.case_id)
     if case is None:
         raise BrokenLog(f"account {state.account_id} has no case {event.case_id}")
     return case
 
 
-def _put_away(state: AccountCases, case: Case) -> None:
+def _remember_closed_case(state: AccountCases, case: Case) -> None:
     """A case leaves the open ones for the closed ones, of which only so many are remembered."""
     del state.cases[case.typology]
     state.closed.append(case)
     del state.closed[:-MAX_CLOSED]
-    while sum(map(flags_remembered, state.closed)) > MAX_LINKED and len(state.closed) > 1:
+    while sum(map(count_remembered_flags, state.closed)) > MAX_LINKED and len(state.closed) > 1:
         del state.closed[0]
     state.previous[case.typology] = case.case_id
 
 
-def _open_again(state: AccountCases, case: Case) -> None:
+def _reopen_case(state: AccountCases, case: Case) -> None:
     if case.typology in state.cases:
         raise BrokenLog(f"case {case.case_id} opens again while {state.cases[case.typology].case_id} is open")
     state.closed = [other for other in state.closed if other.case_id != case.case_id]
     state.cases[case.typology] = case
 
 
-def opened(before: Case | None, event: CaseOpened) -> Case:
+def open_case(before: Case | None, event: CaseOpened) -> Case:
     """The case that an event opens."""
     if before is not None:
         raise BrokenLog(f"case {event.case_id} opens while {before.case_id} is open")
@@ -279,19 +279,19 @@ def opened(before: Case | None, event: CaseOpened) -> Case:
         escalated=False,
         flags=1,
         value_minor={event.currency: event.amount_minor},
-        linked={event.flag_id: _linked(event)},
+        linked={event.flag_id: _new_linked_flag(event)},
         recent=["CaseOpened"],
     )
 
 
-def after(case: Case, event: LaterEvent) -> Case:
+def case_after_event(case: Case, event: LaterEvent) -> Case:
     """What a case would be after one of its events; the case itself stays as it is."""
     case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])
-    _follow(case, event)
+    _apply_next_event(case, event)
     return case
 
 
-def _follow(case: Case, event: LaterEvent) -> None:
+def _apply_next_event(case: Case, event: LaterEvent) -> None:
     """Change a case by one of its events. Raises BrokenLog for any but the next."""
     if event.sequence != case.sequence + 1:
         raise BrokenLog(f"{type(event).__name__} {event.sequence} cannot follow {case}")
@@ -326,10 +326,10 @@ def _change(case: Case, event: RiskRevised | DeedEvent) -> None:
         case CaseParted():
             _part(case, event)
         case _:
-            case.work = _worked(case.work, event)
+            case.work = _apply_to_work(case.work, event)
 
 
-def _worked(work: Work, event: WorkEvent) -> Work:
+def _apply_to_work(work: CaseWork, event: WorkEvent) -> CaseWork:
     match event:
         case CaseWoken():
             return replace(work, snoozed_at_ms=None, snoozed_until_ms=None)
@@ -344,16 +344,16 @@ def _worked(work: Work, event: WorkEvent) -> Work:
             until, at = event.until_ms, event.snoozed_at_ms
             return replace(work, is_touched=True, snoozed_at_ms=at, snoozed_until_ms=until)
         case ClosingRequested():
-            request = Request(
+            request = ApprovalRequest(
                 actor=event.actor, reason=event.reason, disposition=event.disposition, typology=event.typology
             )
             return replace(work, is_touched=True, request=request, snoozed_at_ms=None, snoozed_until_ms=None)
         case ReopeningRequested():
-            return replace(work, request=Request(actor=event.actor, reason=event.reason))
+            return replace(work, request=ApprovalRequest(actor=event.actor, reason=event.reason))
         case ClosingRefused() | ClosingWithdrawn() | ReopeningRefused() | ReopeningWithdrawn():
             return replace(work, request=None)
         case CaseMerged():
-            into = MergedInto(account_id=event.into_account_id, case_id=event.into_case_id, merge_id=event.command_id)
+            into = MergeTarget(account_id=event.into_account_id, case_id=event.into_case_id, merge_id=event.command_id)
             return replace(work, is_touched=True, merged_into=into, snoozed_at_ms=None, snoozed_until_ms=None)
         case CaseUnmerged():
             return replace(work, merged_into=None)
@@ -369,7 +369,7 @@ def _link(case: Case, event: RiskLinked) -> None:
     linked, value, currency = case.linked, case.value_minor, event.currency
     case.flags += 1
     value[currency] = value.get(currency, 0) + event.amount_minor
-    linked[event.flag_id] = _linked(event)
+    linked[event.flag_id] = _new_linked_flag(event)
     if len(linked) > MAX_LINKED:
         del linked[next(iter(linked))]
 
@@ -390,9 +390,9 @@ def _revise(case: Case, event: RiskRevised) -> None:
     case.work = replace(case.work, absorbed=absorbed)
 
 
-def flags_change(case: Case, flag_id: str, stands: bool) -> int:
+def standing_flags_change(case: Case, flag_id: str, stands: bool) -> int:
     """By how many more flags a case stands once a flag that it knows stands, or no longer does."""
-    return sum(_more(linked, flag_id, stands) for linked in _held(case) if flag_id in linked)
+    return sum(_more(linked, flag_id, stands) for linked in _flag_maps(case) if flag_id in linked)
 
 
 def _more(linked: Mapping[str, LinkedFlag], flag_id: str, stands: bool) -> int:
@@ -400,15 +400,15 @@ def _more(linked: Mapping[str, LinkedFlag], flag_id: str, stands: bool) -> int:
 
 
 def _absorb(case: Case, event: CaseAbsorbed) -> None:
-    brought = Absorbed(
+    brought = AbsorbedCase(
         account_id=event.from_account_id,
         merge_id=event.merge_id,
         standing=event.standing,
         value_minor={amount.currency: amount.amount_minor for amount in event.amounts},
-        linked={flag.flag_id: _handed_over(flag) for flag in event.flags},
+        linked={flag.flag_id: _linked_flag_of_merged(flag) for flag in event.flags},
     )
     case.flags += event.standing
-    case.value_minor = summed(case.value_minor, brought.value_minor, 1)
+    case.value_minor = add_amounts(case.value_minor, brought.value_minor, 1)
     case.work = replace(case.work, absorbed={**case.work.absorbed, event.from_case_id: brought})
 
 
@@ -416,14 +416,14 @@ def _part(case: Case, event: CaseParted) -> None:
     left = {key: each for key, each in case.work.absorbed.items() if key != event.from_case_id}
     amounts = {amount.currency: amount.amount_minor for amount in event.amounts}
     case.flags -= event.standing
-    case.value_minor = summed(case.value_minor, amounts, -1)
+    case.value_minor = add_amounts(case.value_minor, amounts, -1)
     case.work = replace(case.work, absorbed=left)
 
 
 # -- parts -----------------------------------------------------------------------------------------------
 
 
-def summed(value_minor: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
+def add_amounts(value_minor: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
     """Amounts by currency with others added, or taken away; a currency of which nothing is left is left out."""
     currencies = {**value_minor, **other}
     total = {currency: value_minor.get(currency, 0) + sign * other.get(currency, 0) for currency in currencies}
@@ -435,9 +435,9 @@ def amounts_of(value_minor: Mapping[str, int]) -> tuple[Amount, ...]:
     return tuple(Amount(currency=currency, amount_minor=amount) for currency, amount in sorted(value_minor.items()))
 
 
-def flags_remembered(case: Case) -> int:
+def count_remembered_flags(case: Case) -> int:
     """How many flags of a case are remembered, with those of the cases that are part of it."""
-    return sum(map(len, _held(case)))
+    return sum(map(len, _flag_maps(case)))
 
 
 def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
@@ -455,7 +455,7 @@ def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
             device_id=payment.device_id,
             card_id=payment.card_id,
         )
-        for linked in _held(case)
+        for linked in _flag_maps(case)
         for flag_id, flag in linked.items()
         if (payment := _payment(flag)) is not None
     )
@@ -465,20 +465,20 @@ def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
     """The payments of a case whose flags stand, with those of the cases that are part of it."""
     return tuple(
         payment
-        for linked in _held(case)
+        for linked in _flag_maps(case)
         for flag in linked.values()
         if flag.score > 0 and (payment := _payment(flag)) is not None
     )
 
 
-def _held(case: Case) -> Iterator[Mapping[str, LinkedFlag]]:
+def _flag_maps(case: Case) -> Iterator[Mapping[str, LinkedFlag]]:
     """The flags that a case holds: its own, then those that came with each of the cases that are part of it."""
     yield case.linked
     for each in case.work.absorbed.values():
         yield each.linked
 
 
-def _linked(event: CaseOpened | RiskLinked) -> LinkedFlag:
+def _new_linked_flag(event: CaseOpened | RiskLinked) -> LinkedFlag:
     return LinkedFlag(
         event.score,
         event.transaction_id,
@@ -491,7 +491,7 @@ def _linked(event: CaseOpened | RiskLinked) -> LinkedFlag:
     )
 
 
-def _handed_over(flag: MergedFlag) -> LinkedFlag:
+def _linked_flag_of_merged(flag: MergedFlag) -> LinkedFlag:
     return LinkedFlag(
         score=flag.score,
         transaction_id=flag.transaction_id,

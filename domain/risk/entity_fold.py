@@ -15,7 +15,7 @@ from domain.engines import ActiveEngine
 from domain.payment import Payment, Refusal
 from domain.reason import Reason
 from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated, entity_flag_id
-from domain.risk.families import Ready, either, ready
+from domain.risk.families import CompiledRule, combine_permille, ready
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import History
 from domain.risk.packs import ENTITY_KEYS, BadRulePack, Rule, Velocity, is_by_entity, parse_pack
@@ -105,7 +105,7 @@ class EntityPack(NamedTuple):
 
     canonical: str
     flag_at: int
-    rules: dict[str, tuple[Ready, ...]]
+    rules: dict[str, tuple[CompiledRule, ...]]
     window_ms: int
 
 
@@ -194,7 +194,7 @@ class EntityFold(HistoriesFold):
             for each in rules
             if each.check(history, index, payment) and (reason := each.reason(history, index)) is not None
         ]
-        score = reduce(either, (reason.points for _, reason in fired), 0)
+        score = reduce(combine_permille, (reason.points for _, reason in fired), 0)
         if not fired or score < pack.flag_at:
             return []
         strongest = max(fired, key=lambda pair: pair[1].points)[0]  # of equals, the first in the pack

@@ -66,7 +66,7 @@ class BadExpression(ValueError):
         self.column = column
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What an expression gives."""
 
     INTEGER = "an integer"
@@ -75,34 +75,34 @@ class Kind(StrEnum):
 
 
 TO_BE: Final = {
-    Kind.INTEGER: "give an integer, as if(condition, 1, 0) does",
-    Kind.TRUTH: "compare it, as in count(account, 50) > 3",
-    Kind.TEXT: "give a text, in quotes or by the name of a feature",
+    ValueKind.INTEGER: "give an integer, as if(condition, 1, 0) does",
+    ValueKind.TRUTH: "compare it, as in count(account, 50) > 3",
+    ValueKind.TEXT: "give a text, in quotes or by the name of a feature",
 }
 """The cures for an expression that gives something else."""
 Evaluate: TypeAlias = Callable[[History, int], Any]
 """The value for the payment at an index of its account's history."""
 
 
-class Needs(NamedTuple):
+class HistoryNeeds(NamedTuple):
     """How far back an expression looks, in time and in payments; and which labels it asks for, as (key, window)."""
 
     window_ms: int = 0
     rows: int = 0
     confirmed: tuple[tuple[str, int], ...] = ()
 
-    def __or__(self, other: "Needs") -> "Needs":
-        return Needs(
+    def __or__(self, other: "HistoryNeeds") -> "HistoryNeeds":
+        return HistoryNeeds(
             max(self.window_ms, other.window_ms),
             max(self.rows, other.rows),
             tuple(dict.fromkeys(self.confirmed + other.confirmed)),
         )
 
 
-NO_NEEDS: Final = Needs()
+NO_NEEDS: Final = HistoryNeeds()
 
 
-class Comparison(NamedTuple):
+class IntegerComparison(NamedTuple):
     """Two integers compared somewhere in an expression: what `explain` measures distances by."""
 
     left: str
@@ -116,19 +116,19 @@ Trace: TypeAlias = Callable[[History, int], Iterable[int]]
 """The indexes of the payments that a windowed feature counts."""
 
 
-class Compiled(NamedTuple):
+class CompiledExpression(NamedTuple):
     """An expression that is sound. `constant` is its value where that depends on nothing."""
 
-    kind: Kind
+    kind: ValueKind
     evaluate: Evaluate
-    needs: Needs = NO_NEEDS
+    needs: HistoryNeeds = NO_NEEDS
     constant: int | str | bool | None = None
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[IntegerComparison, ...] = ()
     traces: tuple[Trace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class SyntaxNode:
     """A part of the tree; `start` and `end` are where it stands in the source."""
 
     start: int
@@ -141,56 +141,56 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Literal(Node):
+class LiteralNode(SyntaxNode):
     """An integer, a truth value or a text, as written."""
 
     value: int | bool | str
 
 
 @dataclass(frozen=True, slots=True)
-class Name(Node):
+class NameNode(SyntaxNode):
     """A named feature."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Node):
+class CallNode(SyntaxNode):
     """A function and its arguments."""
 
     name: str
-    arguments: tuple[Node, ...]
+    arguments: tuple[SyntaxNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Operation(Node):
+class OperationNode(SyntaxNode):
     """Operands joined by one sign, or one operand behind it."""
 
     sign: str
-    operands: tuple[Node, ...]
+    operands: tuple[SyntaxNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Membership(Node):
+class MembershipNode(SyntaxNode):
     """Whether a text is in a list of the pack."""
 
-    item: Node
+    item: SyntaxNode
     list_name: str
     negated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class ExpressionScope:
     """What an expression may name. A windowed function checks and compiles its own arguments."""
 
-    features: Mapping[str, Compiled]
-    functions: Mapping[str, Callable[[Call], Compiled]]
+    features: Mapping[str, CompiledExpression]
+    functions: Mapping[str, Callable[[CallNode], CompiledExpression]]
     lists: Mapping[str, Set[str]] = field(default_factory=dict)
 
 
-def compiled(source: str, scope: Scope) -> Compiled:
+def compile_expression(source: str, scope: ExpressionScope) -> CompiledExpression:
     """The closures for an expression. Raises BadExpression."""
-    return _Compiler(source, scope).compile(_parsed(source))
+    return _Compiler(source, scope).compile(_parse(source))
 
 
 # -- text to tree -------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def _tokens(source: str) -> Iterator[_Token]:
     yield _Token("end", "the end", len(source))
 
 
-def _parsed(source: str) -> Node:
+def _parse(source: str) -> SyntaxNode:
     if len(source) > MAX_LENGTH:
         raise BadExpression(MAX_LENGTH, f"{len(source)} characters, {MAX_LENGTH} are allowed", _SPLIT)
     return _Parser(source).parse()
@@ -231,7 +231,7 @@ class _Parser:
         self._position = 0
         self._depth = 0
 
-    def parse(self) -> Node:
+    def parse(self) -> SyntaxNode:
         node = self._either()
         if self._next.kind != "end":
             raise self._unexpected("an operator or the end")
@@ -267,35 +267,35 @@ class _Parser:
         if self._depth > MAX_DEPTH:
             raise BadExpression(self._next.start + 1, f"nested deeper than {MAX_DEPTH}", _SPLIT)
 
-    def _joined(self, sign: str, operand: Callable[[], Node]) -> Node:
+    def _joined(self, sign: str, operand: Callable[[], SyntaxNode]) -> SyntaxNode:
         operands = [operand()]
         while self._take(sign):
             operands.append(operand())
         if len(operands) == 1:
             return operands[0]
-        return Operation(operands[0].start, self._end, sign, tuple(operands))
+        return OperationNode(operands[0].start, self._end, sign, tuple(operands))
 
-    def _either(self) -> Node:
+    def _either(self) -> SyntaxNode:
         self._descend()
         node = self._joined("or", lambda: self._joined("and", self._negation))
         self._depth -= 1
         return node
 
-    def _negation(self) -> Node:
+    def _negation(self) -> SyntaxNode:
         start = self._next.start
         if not self._take("not"):
             return self._comparison()
         self._descend()
         operand = self._negation()
         self._depth -= 1
-        return Operation(start, self._end, "not", (operand,))
+        return OperationNode(start, self._end, "not", (operand,))
 
-    def _comparison(self) -> Node:
+    def _comparison(self) -> SyntaxNode:
         left = self._sum()
         sign = self._take(*COMPARISONS)
         if sign:
             right = self._sum()
-            left = Operation(left.start, self._end, sign, (left, right))
+            left = OperationNode(left.start, self._end, sign, (left, right))
             if self._next.text in COMPARISONS:
                 raise BadExpression(self._next.start + 1, "comparisons do not chain", "write a < b and b < c")
             return left
@@ -306,54 +306,54 @@ class _Parser:
                 raise self._unexpected("the name of a list of the pack")
             list_name = self._next.text
             self._position += 1
-            return Membership(left.start, self._end, left, list_name, negated)
+            return MembershipNode(left.start, self._end, left, list_name, negated)
         return left
 
-    def _sum(self) -> Node:
+    def _sum(self) -> SyntaxNode:
         return self._chain(("+", "-"), self._term)
 
-    def _term(self) -> Node:
+    def _term(self) -> SyntaxNode:
         return self._chain(("*", "//", "%"), self._unary)
 
-    def _chain(self, signs: tuple[str, ...], operand: Callable[[], Node]) -> Node:
+    def _chain(self, signs: tuple[str, ...], operand: Callable[[], SyntaxNode]) -> SyntaxNode:
         node = operand()
         while sign := self._take(*signs):
             right = operand()
-            node = Operation(node.start, self._end, sign, (node, right))
+            node = OperationNode(node.start, self._end, sign, (node, right))
         return node
 
-    def _unary(self) -> Node:
+    def _unary(self) -> SyntaxNode:
         start = self._next.start
         if not self._take("-"):
             return self._atom()
         self._descend()
         operand = self._unary()
         self._depth -= 1
-        return Operation(start, self._end, "negative", (operand,))
+        return OperationNode(start, self._end, "negative", (operand,))
 
-    def _atom(self) -> Node:
+    def _atom(self) -> SyntaxNode:
         token = self._next
         if self._take("("):
             node = self._either()
             self._expect(")")
             return node
         if self._take("true", "false"):
-            return Literal(token.start, self._end, token.text == "true")
+            return LiteralNode(token.start, self._end, token.text == "true")
         if token.kind not in ("integer", "text", "name"):
             raise self._unexpected("a value")
         self._position += 1
         if token.kind == "integer":
-            return Literal(token.start, self._end, _integer(token))
+            return LiteralNode(token.start, self._end, _integer(token))
         if token.kind == "text":
-            return Literal(token.start, self._end, token.text[1:-1])
+            return LiteralNode(token.start, self._end, token.text[1:-1])
         if not self._take("("):
-            return Name(token.start, self._end, token.text)
-        arguments: list[Node] = []
+            return NameNode(token.start, self._end, token.text)
+        arguments: list[SyntaxNode] = []
         while not self._take(")"):
             if arguments:
                 self._expect(",")
             arguments.append(self._either())
-        return Call(token.start, self._end, token.text, tuple(arguments))
+        return CallNode(token.start, self._end, token.text, tuple(arguments))
 
 
 def _integer(token: _Token) -> int:
@@ -371,7 +371,7 @@ COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 """What a sign between two values asks."""
 
 
-def _divided(a: int, b: int) -> int:
+def _divide(a: int, b: int) -> int:
     return a // b if b else 0
 
 
@@ -380,20 +380,20 @@ def _remainder(a: int, b: int) -> int:
 
 
 _ARITHMETIC: Final[dict[str, Callable[[int, int], int]]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": _divided, "%": _remainder,
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": _divide, "%": _remainder,
 }  # fmt: skip
 
 
 class _Compiler:
     """Checks kinds from the leaves up, and makes the closures on the way."""
 
-    def __init__(self, source: str, scope: Scope) -> None:
+    def __init__(self, source: str, scope: ExpressionScope) -> None:
         self._source = source
         self._scope = scope
         self._nodes = 0
         self._depth = 0
 
-    def compile(self, node: Node) -> Compiled:
+    def compile(self, node: SyntaxNode) -> CompiledExpression:
         self._nodes += 1
         self._depth += 1
         if self._nodes > MAX_NODES:
@@ -404,47 +404,47 @@ class _Compiler:
         self._depth -= 1
         return made
 
-    def _compiled(self, node: Node) -> Compiled:
+    def _compiled(self, node: SyntaxNode) -> CompiledExpression:
         match node:
-            case Literal(value=value):
+            case LiteralNode(value=value):
                 return constant(value)
-            case Name(name=name):
+            case NameNode(name=name):
                 return self._feature(node, name)
-            case Call():
+            case CallNode():
                 return self._call(node)
-            case Membership():
+            case MembershipNode():
                 return self._membership(node)
-            case Operation(sign="and" | "or"):
+            case OperationNode(sign="and" | "or"):
                 return self._logic(node)
-            case Operation(sign="not", operands=(operand,)):
-                return _applied(operator.not_, self._of(operand, Kind.TRUTH))
-            case Operation(sign="negative", operands=(operand,)):
-                return _applied(operator.neg, self._of(operand, Kind.INTEGER))
-            case Operation(sign=sign, operands=(left, right)) if sign in COMPARISONS:
+            case OperationNode(sign="not", operands=(operand,)):
+                return _applied(operator.not_, self._of(operand, ValueKind.TRUTH))
+            case OperationNode(sign="negative", operands=(operand,)):
+                return _applied(operator.neg, self._of(operand, ValueKind.INTEGER))
+            case OperationNode(sign=sign, operands=(left, right)) if sign in COMPARISONS:
                 return self._comparison(sign, left, right)
-            case Operation(sign=sign, operands=(left, right)):
-                a, b = self._of(left, Kind.INTEGER), self._of(right, Kind.INTEGER)
-                return _joined(_ARITHMETIC[sign], a, b, Kind.INTEGER)
+            case OperationNode(sign=sign, operands=(left, right)):
+                a, b = self._of(left, ValueKind.INTEGER), self._of(right, ValueKind.INTEGER)
+                return _joined(_ARITHMETIC[sign], a, b, ValueKind.INTEGER)
         raise AssertionError(node)  # the parser makes no other node
 
-    def _of(self, node: Node, kind: Kind) -> Compiled:
+    def _of(self, node: SyntaxNode, kind: ValueKind) -> CompiledExpression:
         made = self.compile(node)
         if made.kind is not kind:
             raise BadExpression(node.column, f"{self._text(node)} is {made.kind}, not {kind}", TO_BE[kind])
         return made
 
-    def _text(self, node: Node) -> str:
+    def _text(self, node: SyntaxNode) -> str:
         return self._source[node.start : node.end]
 
-    def _feature(self, node: Node, name: str) -> Compiled:
+    def _feature(self, node: SyntaxNode, name: str) -> CompiledExpression:
         feature = self._scope.features.get(name)
         if feature is not None:
             return feature
         if name in self._scope.functions:
             raise BadExpression(node.column, f"{name} is a function", f"write {name}(...)")
-        raise BadExpression(node.column, f"unknown feature {name}", meant(name, self._scope.features))
+        raise BadExpression(node.column, f"unknown feature {name}", suggest_name(name, self._scope.features))
 
-    def _call(self, node: Call) -> Compiled:
+    def _call(self, node: CallNode) -> CompiledExpression:
         windowed = self._scope.functions.get(node.name)
         if windowed is not None:
             return windowed(node)
@@ -454,76 +454,78 @@ class _Compiler:
             return self._extreme(node)
         if node.name == "abs":
             (argument,) = _arguments(node, 1)
-            return _applied(abs, self._of(argument, Kind.INTEGER))
+            return _applied(abs, self._of(argument, ValueKind.INTEGER))
         names = ["if", "min", "max", "abs", *self._scope.functions]
-        raise BadExpression(node.column, f"unknown function {node.name}", meant(node.name, names))
+        raise BadExpression(node.column, f"unknown function {node.name}", suggest_name(node.name, names))
 
-    def _if(self, node: Call) -> Compiled:
+    def _if(self, node: CallNode) -> CompiledExpression:
         condition, then, otherwise = _arguments(node, 3)
-        c, a, b = self._of(condition, Kind.TRUTH), self.compile(then), self.compile(otherwise)
+        c, a, b = self._of(condition, ValueKind.TRUTH), self.compile(then), self.compile(otherwise)
         if a.kind is not b.kind:
             raise BadExpression(otherwise.column, f"if gives {a.kind} or {b.kind}", "make both results alike")
         decide, yes, no = c.evaluate, a.evaluate, b.evaluate
-        return _made_of(
+        return _compose(
             a.kind,
             lambda history, index: yes(history, index) if decide(history, index) else no(history, index),
             c, a, b,
         )  # fmt: skip
 
-    def _extreme(self, node: Call) -> Compiled:
+    def _extreme(self, node: CallNode) -> CompiledExpression:
         if len(node.arguments) < 2:
             raise BadExpression(node.column, f"too few arguments for {node.name}", "give two or more")
         choose: Callable[[int, int], int] = min if node.name == "min" else max
-        made = self._of(node.arguments[0], Kind.INTEGER)
+        made = self._of(node.arguments[0], ValueKind.INTEGER)
         for argument in node.arguments[1:]:
-            made = _joined(choose, made, self._of(argument, Kind.INTEGER), Kind.INTEGER)
+            made = _joined(choose, made, self._of(argument, ValueKind.INTEGER), ValueKind.INTEGER)
         return made
 
-    def _membership(self, node: Membership) -> Compiled:
-        item = self._of(node.item, Kind.TEXT)
+    def _membership(self, node: MembershipNode) -> CompiledExpression:
+        item = self._of(node.item, ValueKind.TEXT)
         members = self._scope.lists.get(node.list_name)
         if members is None:
             raise BadExpression(
                 node.end - len(node.list_name) + 1,
                 f"the pack has no list {node.list_name}",
-                meant(node.list_name, self._scope.lists),
+                suggest_name(node.list_name, self._scope.lists),
             )
         read, wanted = item.evaluate, not node.negated
-        return _made_of(Kind.TRUTH, lambda history, index: (read(history, index) in members) is wanted, item)
+        return _compose(ValueKind.TRUTH, lambda history, index: (read(history, index) in members) is wanted, item)
 
-    def _logic(self, node: Operation) -> Compiled:
-        made = [self._of(operand, Kind.TRUTH) for operand in node.operands]
+    def _logic(self, node: OperationNode) -> CompiledExpression:
+        made = [self._of(operand, ValueKind.TRUTH) for operand in node.operands]
         result = made[-1]
         for before in reversed(made[:-1]):
             result = _both(before, result) if node.sign == "and" else _either(before, result)
         return result
 
-    def _comparison(self, sign: str, left: Node, right: Node) -> Compiled:
+    def _comparison(self, sign: str, left: SyntaxNode, right: SyntaxNode) -> CompiledExpression:
         a, b = self.compile(left), self.compile(right)
         if a.kind is not b.kind:
             raise BadExpression(right.column, f"{a.kind} cannot be compared with {b.kind}", TO_BE[a.kind])
-        if a.kind is not Kind.INTEGER and sign not in ("==", "!="):
+        if a.kind is not ValueKind.INTEGER and sign not in ("==", "!="):
             raise BadExpression(left.column, "only integers are in order", f"compare {a.kind} by == or !=")
-        made = _joined(COMPARISONS[sign], a, b, Kind.TRUTH)
-        if a.kind is not Kind.INTEGER:
+        made = _joined(COMPARISONS[sign], a, b, ValueKind.TRUTH)
+        if a.kind is not ValueKind.INTEGER:
             return made
-        own = Comparison(self._text(left), sign, self._text(right), a.evaluate, b.evaluate)
+        own = IntegerComparison(self._text(left), sign, self._text(right), a.evaluate, b.evaluate)
         return made._replace(comparisons=(*made.comparisons, own))
 
 
-def constant(value: int | bool | str) -> Compiled:
+def constant(value: int | bool | str) -> CompiledExpression:
     """The expression that always gives this."""
-    kind = Kind.TEXT if isinstance(value, str) else Kind.TRUTH if isinstance(value, bool) else Kind.INTEGER
-    return Compiled(kind, lambda _history, _index: value, constant=value)
+    kind = (
+        ValueKind.TEXT if isinstance(value, str) else ValueKind.TRUTH if isinstance(value, bool) else ValueKind.INTEGER
+    )
+    return CompiledExpression(kind, lambda _history, _index: value, constant=value)
 
 
-def _arguments(node: Call, count: int) -> tuple[Node, ...]:
+def _arguments(node: CallNode, count: int) -> tuple[SyntaxNode, ...]:
     if len(node.arguments) != count:
         raise BadExpression(node.column, f"{len(node.arguments)} arguments for {node.name}", f"give {count}")
     return node.arguments
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, known: Iterable[str]) -> str:
     """The cure for a name that is unknown: the one that is nearest to it, or all that there are."""
     close = get_close_matches(name, known := list(known), n=1)
     if close:
@@ -531,12 +533,12 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"write one of {', '.join(known)}" if known else "there is none to be named"
 
 
-def _made_of(kind: Kind, evaluate: Evaluate, *parts: Compiled) -> Compiled:
+def _compose(kind: ValueKind, evaluate: Evaluate, *parts: CompiledExpression) -> CompiledExpression:
     """An expression that needs, compares and counts what its parts do."""
     needs = NO_NEEDS
     for part in parts:
         needs |= part.needs
-    return Compiled(
+    return CompiledExpression(
         kind,
         evaluate,
         needs,
@@ -545,27 +547,29 @@ def _made_of(kind: Kind, evaluate: Evaluate, *parts: Compiled) -> Compiled:
     )
 
 
-def _joined(function: Callable[[Any, Any], Any], a: Compiled, b: Compiled, kind: Kind) -> Compiled:
+def _joined(
+    function: Callable[[Any, Any], Any], a: CompiledExpression, b: CompiledExpression, kind: ValueKind
+) -> CompiledExpression:
     left, right, second = a.evaluate, b.evaluate, b.constant
     if a.constant is not None and second is not None:
         return constant(function(a.constant, second))
     if second is not None:  # most comparisons are with a constant: one call less
-        return _made_of(kind, lambda history, index: function(left(history, index), second), a, b)
-    return _made_of(kind, lambda history, index: function(left(history, index), right(history, index)), a, b)
+        return _compose(kind, lambda history, index: function(left(history, index), second), a, b)
+    return _compose(kind, lambda history, index: function(left(history, index), right(history, index)), a, b)
 
 
-def _applied(function: Callable[[Any], Any], a: Compiled) -> Compiled:
+def _applied(function: Callable[[Any], Any], a: CompiledExpression) -> CompiledExpression:
     if a.constant is not None:
         return constant(function(a.constant))
     read = a.evaluate
     return a._replace(evaluate=lambda history, index: function(read(history, index)))
 
 
-def _both(a: Compiled, b: Compiled) -> Compiled:
+def _both(a: CompiledExpression, b: CompiledExpression) -> CompiledExpression:
     left, right = a.evaluate, b.evaluate
-    return _made_of(Kind.TRUTH, lambda history, index: left(history, index) and right(history, index), a, b)
+    return _compose(ValueKind.TRUTH, lambda history, index: left(history, index) and right(history, index), a, b)
 
 
-def _either(a: Compiled, b: Compiled) -> Compiled:
+def _either(a: CompiledExpression, b: CompiledExpression) -> CompiledExpression:
     left, right = a.evaluate, b.evaluate
-    return _made_of(Kind.TRUTH, lambda history, index: left(history, index) or right(history, index), a, b)
+    return _compose(ValueKind.TRUTH, lambda history, index: left(history, index) or right(history, index), a, b)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 from domain.geo import METRES_PER_MICRODEGREE
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
 from domain.reason import Reason
-from domain.risk.expression import NO_NEEDS, Compiled, Needs
+from domain.risk.expression import NO_NEEDS, CompiledExpression, HistoryNeeds
 from domain.risk.features import (
     DAY_MS,
     KEYS,
@@ -40,7 +40,7 @@ from domain.risk.packs import (
     Rule,
     UnusualHour,
     Velocity,
-    expression,
+    compile_parameter,
 )
 
 FEW: Final = 4
@@ -52,7 +52,7 @@ LARGEST: Final = 2**63 - 1
 Lists: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """What a rule finds at a payment; `lacking` says what is in the way if that does not hold.
 
     `value` is None where there is nothing to measure. What holds has a value of at least `threshold`.
@@ -66,12 +66,12 @@ class Measured(NamedTuple):
     lacking: str = ""
 
 
-Measure: TypeAlias = Callable[[History, int], Measured]
+Measure: TypeAlias = Callable[[History, int], Measurement]
 Check: TypeAlias = Callable[[History, int, Payment], bool]
 """Asked with the payment at the index; False only where the measure does not hold."""
 
 
-class Gate(NamedTuple):
+class RuleGate(NamedTuple):
     """Where a rule can hold at all: from how many earlier payments on, and in which channels, None for any.
 
     Known of a payment before any rule is asked, so that most rules need not be.
@@ -81,17 +81,17 @@ class Gate(NamedTuple):
     channels: frozenset[str] | None = None
 
 
-class Ready(NamedTuple):
+class CompiledRule(NamedTuple):
     """A rule made ready."""
 
     rule: Rule
-    gate: Gate
+    gate: RuleGate
     check: Check
     measure: Measure
-    points: Compiled | None
-    when: Compiled | None
-    value: Compiled | None
-    needs: Needs
+    points: CompiledExpression | None
+    when: CompiledExpression | None
+    value: CompiledExpression | None
+    needs: HistoryNeeds
 
     def reason(self, history: History, index: int) -> Reason | None:
         """Why the rule fires for the payment at an index, or None."""
@@ -117,7 +117,7 @@ class Ready(NamedTuple):
         """Whether the rule's guard lets this payment through."""
         return self.when is None or bool(self.when.evaluate(history, index))
 
-    def points_for(self, found: Measured, history: History, index: int) -> int:
+    def points_for(self, found: Measurement, history: History, index: int) -> int:
         """The points of what holds: those of the expression, or the rule's, in proportion where its family says so."""
         if self.points is not None:
             points: int = self.points.evaluate(history, index)
@@ -129,54 +129,56 @@ class Ready(NamedTuple):
         return min(1000, self.rule.points * found.value // found.threshold)
 
 
-def either(score: int, points: int) -> int:
+def combine_permille(score: int, points: int) -> int:
     """Two thousandths joined as if they were independent probabilities: 1 - (1 - a)(1 - b), in integers."""
     return score + points - score * points // 1000
 
 
-def ready(rule: Rule, lists: Lists) -> Ready:
+def ready(rule: Rule, lists: Lists) -> CompiledRule:
     """A rule's functions. Raises BadExpression; a pack that was parsed has none such."""
-    when = expression(rule, "when", lists) if rule.when else None
-    points = expression(rule, "points", lists) if isinstance(rule.points, str) else None
-    value = expression(rule, "value", lists) if isinstance(rule, Expression) else None
+    when = compile_parameter(rule, "when", lists) if rule.when else None
+    points = compile_parameter(rule, "points", lists) if isinstance(rule.points, str) else None
+    value = compile_parameter(rule, "value", lists) if isinstance(rule, Expression) else None
     needs = _needs(rule)
     for part in (when, points, value):
         needs |= part.needs if part else NO_NEEDS
     check, measure = _functions(rule, lists, value, when)
-    return Ready(rule, _gate(rule), check, measure, points, when, value, needs)
+    return CompiledRule(rule, _gate(rule), check, measure, points, when, value, needs)
 
 
-def _needs(rule: Rule) -> Needs:
+def _needs(rule: Rule) -> HistoryNeeds:
     match rule:
         case Velocity() | CardTesting():
-            return Needs(window_ms=rule.window_ms)
+            return HistoryNeeds(window_ms=rule.window_ms)
         case ImpossibleTravel():
-            return Needs(window_ms=rule.within_ms)
+            return HistoryNeeds(window_ms=rule.within_ms)
         case NewDevice() | NewCountry() | AccountEmptying():
-            return Needs(window_ms=rule.lookback_ms)
+            return HistoryNeeds(window_ms=rule.lookback_ms)
         case AmountSpike() | UnusualHour():
-            return Needs(rows=rule.history)
+            return HistoryNeeds(rows=rule.history)
         case EntityRisk():
-            return Needs(confirmed=((rule.by, rule.window_ms),))
+            return HistoryNeeds(confirmed=((rule.by, rule.window_ms),))
         case FarFromHome() | Blocklist() | Allowlist() | Expression():
             return NO_NEEDS
 
 
-def _gate(rule: Rule) -> Gate:
+def _gate(rule: Rule) -> RuleGate:
     match rule:
         case Velocity(measure="count") | CardTesting():
-            return Gate(rule.at_least - 1)
+            return RuleGate(rule.at_least - 1)
         case AmountSpike() | NewDevice() | NewCountry() | AccountEmptying() | UnusualHour():
-            return Gate(rule.minimum_history)
+            return RuleGate(rule.minimum_history)
         case ImpossibleTravel():
-            return Gate(1, CARD_PRESENT_CHANNELS)
+            return RuleGate(1, CARD_PRESENT_CHANNELS)
         case FarFromHome() if rule.channels:
-            return Gate(0, frozenset(rule.channels))
+            return RuleGate(0, frozenset(rule.channels))
         case _:
-            return Gate()
+            return RuleGate()
 
 
-def _functions(rule: Rule, lists: Lists, value: Compiled | None, when: Compiled | None) -> tuple[Check, Measure]:
+def _functions(
+    rule: Rule, lists: Lists, value: CompiledExpression | None, when: CompiledExpression | None
+) -> tuple[Check, Measure]:
     match rule:
         case Velocity():
             return _velocity_check(rule), partial(_velocity, rule)
@@ -193,7 +195,7 @@ def _functions(rule: Rule, lists: Lists, value: Compiled | None, when: Compiled 
         case NewCountry():
             return _novelty_check("country", rule), partial(_novelty, rule, "country")
         case EntityRisk():
-            return _always, partial(_entity_risk, rule)
+            return _always_holds, partial(_entity_risk, rule)
         case AccountEmptying():
             return _emptying_check(rule), partial(_emptying, rule)
         case UnusualHour():
@@ -211,8 +213,8 @@ def _ids(history: History, found: Sequence[int]) -> tuple[str, ...]:
     return tuple(history.payments[position].transaction_id for position in found[-MAX_CONTRIBUTING:])
 
 
-def _lacks(measure: str, threshold: int, what: str) -> Measured:
-    return Measured(measure, None, threshold, holds=False, lacking=f"the payment has no {what}")
+def _lacking_measurement(measure: str, threshold: int, what: str) -> Measurement:
+    return Measurement(measure, None, threshold, holds=False, lacking=f"the payment has no {what}")
 
 
 # -- velocity -------------------------------------------------------------------------------------------
@@ -238,15 +240,15 @@ def _velocity_check(rule: Velocity) -> Check:
     return is_much
 
 
-def _velocity(rule: Velocity, history: History, index: int) -> Measured:
+def _velocity(rule: Velocity, history: History, index: int) -> Measurement:
     key, is_sum = rule.by.removeprefix("account_"), rule.measure == "sum"
     measure = "minor units" if is_sum else "payments"
     if KEYS[key](history.payments[index]) is None:
-        return _lacks(measure, rule.at_least, f"{key}_id")
+        return _lacking_measurement(measure, rule.at_least, f"{key}_id")
     first = bisect_left(history.times, history.times[index] - rule.window_ms, 0, index + 1)
     found = positions(key, history, index, first, index + 1, one_currency=is_sum)
     value = sum(history.payments[position].amount_minor for position in found) if is_sum else len(found)
-    return Measured(measure, value, rule.at_least, value >= rule.at_least, _ids(history, found))
+    return Measurement(measure, value, rule.at_least, value >= rule.at_least, _ids(history, found))
 
 
 # -- amount spike ---------------------------------------------------------------------------------------
@@ -275,13 +277,13 @@ def _spike_check(rule: AmountSpike) -> Check:
     return is_spike
 
 
-def _spike(rule: AmountSpike, history: History, index: int) -> Measured:
+def _spike(rule: AmountSpike, history: History, index: int) -> Measurement:
     first = max(0, index - rule.history)
     amount = history.payments[index].amount_minor
     n, total, squares = moments("account", history, index, first, index)
     if n < rule.minimum_history:
         lacking = f"{n} earlier payments in {history.payments[index].currency}, {rule.minimum_history} are needed"
-        return Measured("minor units", amount, rule.minimum_minor, holds=False, lacking=lacking)
+        return Measurement("minor units", amount, rule.minimum_minor, holds=False, lacking=lacking)
     spread = rule.sigmas**2 * (n * squares - total * total)
     threshold = max(
         rule.minimum_minor,
@@ -289,7 +291,7 @@ def _spike(rule: AmountSpike, history: History, index: int) -> Measured:
         (total + isqrt(spread)) // n + 1,  # the least amount of which the excess squared is above the spread
     )
     found = positions("account", history, index, first, index, one_currency=True)
-    return Measured("minor units", amount, threshold, amount >= threshold, _ids(history, found))
+    return Measurement("minor units", amount, threshold, amount >= threshold, _ids(history, found))
 
 
 # -- places ---------------------------------------------------------------------------------------------
@@ -318,13 +320,13 @@ def _travel_check(rule: ImpossibleTravel) -> Check:
     return is_apart
 
 
-def _travel(rule: ImpossibleTravel, history: History, index: int) -> Measured:
+def _travel(rule: ImpossibleTravel, history: History, index: int) -> Measurement:
     here = history.payments[index]
     if not is_placed(here):
-        return _lacks("km/h", rule.speed_kmh, "card that was present at known coordinates")
+        return _lacking_measurement("km/h", rule.speed_kmh, "card that was present at known coordinates")
     before = previous_present(history, index, rule.within_ms)
     if before is None:
-        return Measured("km/h", None, rule.speed_kmh, holds=False, lacking="no earlier payment of the card to go by")
+        return Measurement("km/h", None, rule.speed_kmh, holds=False, lacking="no earlier payment of the card to go by")
     metres, speed = journey(before, here)
     elapsed_ms = here.event_time_ms - before.event_time_ms
     is_fast = metres * 3600 > rule.speed_kmh * elapsed_ms
@@ -334,7 +336,7 @@ def _travel(rule: ImpossibleTravel, history: History, index: int) -> Measured:
     elif not is_fast and speed == rule.speed_kmh:
         lacking = "not faster than that"
     holds = is_fast and metres >= rule.minimum_m
-    return Measured("km/h", speed, rule.speed_kmh, holds, (before.transaction_id,), lacking)
+    return Measurement("km/h", speed, rule.speed_kmh, holds, (before.transaction_id,), lacking)
 
 
 def _far_check(rule: FarFromHome) -> Check:
@@ -350,16 +352,16 @@ def _far_check(rule: FarFromHome) -> Check:
     return is_far
 
 
-def _far(rule: FarFromHome, history: History, index: int) -> Measured:
+def _far(rule: FarFromHome, history: History, index: int) -> Measurement:
     payment = history.payments[index]
     metres = home_distance_m(payment)
     if metres < 0:
-        return _lacks("m", rule.minimum_m, "coordinates of its own and of home")
+        return _lacking_measurement("m", rule.minimum_m, "coordinates of its own and of home")
     lacking = ""
     if rule.channels and payment.channel not in rule.channels:
         lacking = f"channel {payment.channel} is none of {', '.join(rule.channels)}"
     holds = metres >= rule.minimum_m and not lacking
-    return Measured("m", metres, rule.minimum_m, holds, (payment.transaction_id,), lacking)
+    return Measurement("m", metres, rule.minimum_m, holds, (payment.transaction_id,), lacking)
 
 
 # -- card testing ---------------------------------------------------------------------------------------
@@ -377,10 +379,10 @@ def _testing_check(rule: CardTesting) -> Check:
     return is_busy
 
 
-def _testing(rule: CardTesting, history: History, index: int) -> Measured:
+def _testing(rule: CardTesting, history: History, index: int) -> Measurement:
     key, payments = rule.by.removeprefix("account_"), history.payments
     if KEYS[key](payments[index]) is None:
-        return _lacks("small payments", rule.at_least, f"{key}_id")
+        return _lacking_measurement("small payments", rule.at_least, f"{key}_id")
     first = bisect_left(history.times, history.times[index] - rule.window_ms, 0, index + 1)
     found = [
         position
@@ -391,7 +393,7 @@ def _testing(rule: CardTesting, history: History, index: int) -> Measured:
     if payments[index].amount_minor > rule.at_most_minor:
         lacking = f"{payments[index].amount_minor} minor units are above {rule.at_most_minor}"
     holds = len(found) >= rule.at_least and not lacking
-    return Measured("small payments", len(found), rule.at_least, holds, _ids(history, found), lacking)
+    return Measurement("small payments", len(found), rule.at_least, holds, _ids(history, found), lacking)
 
 
 # -- new device, new country ----------------------------------------------------------------------------
@@ -415,12 +417,12 @@ def _novelty_check(key: str, rule: NewDevice | NewCountry) -> Check:
     return is_other
 
 
-def _novelty(rule: NewDevice | NewCountry, key: str, history: History, index: int) -> Measured:
+def _novelty(rule: NewDevice | NewCountry, key: str, history: History, index: int) -> Measurement:
     """The value is the number of earlier payments that came from elsewhere, 0 once one came from here."""
     read, payments, measure = KEYS[key], history.payments, f"payments elsewhere before a new {key}"
     here = read(payments[index])
     if here is None:
-        return _lacks(measure, rule.minimum_history, key)
+        return _lacking_measurement(measure, rule.minimum_history, key)
     oldest_ms = history.times[index] - rule.lookback_ms
     others: list[int] = []
     for position in range(index - 1, -1, -1):
@@ -429,32 +431,32 @@ def _novelty(rule: NewDevice | NewCountry, key: str, history: History, index: in
         there = read(payments[position])
         if there == here:
             seen = payments[position].transaction_id
-            return Measured(measure, 0, rule.minimum_history, holds=False, lacking=f"seen before, in {seen}")
+            return Measurement(measure, 0, rule.minimum_history, holds=False, lacking=f"seen before, in {seen}")
         if there is not None:
             others.append(position)
     holds = len(others) >= rule.minimum_history
-    return Measured(measure, len(others), rule.minimum_history, holds, _ids(history, others[::-1]))
+    return Measurement(measure, len(others), rule.minimum_history, holds, _ids(history, others[::-1]))
 
 
 # -- confirmed frauds -----------------------------------------------------------------------------------
 
 
-def _always(_history: History, _index: int, _payment: Payment) -> bool:
+def _always_holds(_history: History, _index: int, _payment: Payment) -> bool:
     return True  # the fold asks these rules only about payments that labels said something of
 
 
-def _entity_risk(rule: EntityRisk, history: History, index: int) -> Measured:
+def _entity_risk(rule: EntityRisk, history: History, index: int) -> Measurement:
     measure = f"confirmed frauds of the {rule.by}"
     if KEYS[rule.by](history.payments[index]) is None:
-        return _lacks(measure, rule.at_least, f"{rule.by}_id")
+        return _lacking_measurement(measure, rule.at_least, f"{rule.by}_id")
     fact = history.fact(index, (rule.by, rule.window_ms))
     if fact is None:
-        return Measured(measure, 0, rule.at_least, holds=False)
+        return Measurement(measure, 0, rule.at_least, holds=False)
     lacking = ""
     if fact.accounts < rule.minimum_accounts:
         lacking = f"of {fact.accounts} accounts, {rule.minimum_accounts} are needed"
     holds = fact.number >= rule.at_least and not lacking
-    return Measured(measure, fact.number, rule.at_least, holds, fact.transactions, lacking)
+    return Measurement(measure, fact.number, rule.at_least, holds, fact.transactions, lacking)
 
 
 # -- account emptying -----------------------------------------------------------------------------------
@@ -486,7 +488,7 @@ def _emptying_check(rule: AccountEmptying) -> Check:
     return is_much
 
 
-def _emptying(rule: AccountEmptying, history: History, index: int) -> Measured:
+def _emptying(rule: AccountEmptying, history: History, index: int) -> Measurement:
     times = history.times
     now_ms = times[index]
     first = bisect_left(times, now_ms - rule.window_ms, 0, index + 1)
@@ -496,15 +498,15 @@ def _emptying(rule: AccountEmptying, history: History, index: int) -> Measured:
     value = moments("account", history, index, first, index + 1)[1]
     if len(usual) < rule.minimum_history:
         lacking = f"{len(usual)} payments before, {rule.minimum_history} are needed"
-        return Measured("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
+        return Measurement("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
     span_ms = now_ms - rule.window_ms - times[usual[0]]
     if span_ms < rule.minimum_span_ms:
         lacking = f"{span_ms // 60_000} minutes of payments before, {rule.minimum_span_ms // 60_000} are needed"
-        return Measured("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
+        return Measurement("minor units", value, rule.minimum_minor, holds=False, lacking=lacking)
     before = moments("account", history, index, oldest, first)[1]
     span_ms = max(rule.window_ms, span_ms)
     threshold = max(rule.minimum_minor, -(-rule.ratio_percent * before * rule.window_ms // (100 * span_ms)))
-    return Measured("minor units", value, threshold, value >= threshold, _ids(history, found))
+    return Measurement("minor units", value, threshold, value >= threshold, _ids(history, found))
 
 
 # -- unusual hour ---------------------------------------------------------------------------------------
@@ -530,19 +532,19 @@ def _hour_check(rule: UnusualHour) -> Check:
     return is_unusual
 
 
-def _hour(rule: UnusualHour, history: History, index: int) -> Measured:
+def _hour(rule: UnusualHour, history: History, index: int) -> Measurement:
     measure = "permille at other times of day"
     n = min(index, rule.history)
     if n < rule.minimum_history:
         lacking = f"{n} earlier payments, {rule.minimum_history} are needed"
-        return Measured(measure, None, rule.at_least_permille, holds=False, lacking=lacking)
+        return Measurement(measure, None, rule.at_least_permille, holds=False, lacking=lacking)
     others = [
         position
         for position in range(index - n, index)
         if rule.radius_ms < (history.times[index] - history.times[position]) % DAY_MS < DAY_MS - rule.radius_ms
     ]
     value = 1000 * len(others) // n
-    return Measured(
+    return Measurement(
         measure, value, rule.at_least_permille, value >= rule.at_least_permille, _ids(history, range(index - n, index))
     )
 
@@ -550,13 +552,13 @@ def _hour(rule: UnusualHour, history: History, index: int) -> Measured:
 # -- lists and expressions ------------------------------------------------------------------------------
 
 
-def _listed(rule: Blocklist | Allowlist, members: frozenset[str], history: History, index: int) -> Measured:
+def _listed(rule: Blocklist | Allowlist, members: frozenset[str], history: History, index: int) -> Measurement:
     payment = history.payments[index]
     is_in = KEYS[rule.field](payment) in members
-    return Measured(f"in list {rule.list}", int(is_in), 1, is_in, (payment.transaction_id,))
+    return Measurement(f"in list {rule.list}", int(is_in), 1, is_in, (payment.transaction_id,))
 
 
-def _value_check(rule: Expression, value: Compiled, when: Compiled | None) -> Check:
+def _value_check(rule: Expression, value: CompiledExpression, when: CompiledExpression | None) -> Check:
     evaluate, at_least = value.evaluate, rule.at_least
     if when is None:
         return lambda history, index, _payment: evaluate(history, index) >= at_least
@@ -564,7 +566,7 @@ def _value_check(rule: Expression, value: Compiled, when: Compiled | None) -> Ch
     return lambda history, index, _payment: guard(history, index) and evaluate(history, index) >= at_least
 
 
-def _value(rule: Expression, value: Compiled, history: History, index: int) -> Measured:
+def _value(rule: Expression, value: CompiledExpression, history: History, index: int) -> Measurement:
     found = max(-LARGEST, min(LARGEST, int(value.evaluate(history, index))))
     counted = {index, *(position for trace in value.traces for position in trace(history, index))}
     labels = [
@@ -574,4 +576,4 @@ def _value(rule: Expression, value: Compiled, history: History, index: int) -> M
         for transaction_id in fact.transactions
     ]
     contributing = (*dict.fromkeys(labels), *_ids(history, sorted(counted)))
-    return Measured("value", found, rule.at_least, found >= rule.at_least, contributing[-MAX_CONTRIBUTING:])
+    return Measurement("value", found, rule.at_least, found >= rule.at_least, contributing[-MAX_CONTRIBUTING:])

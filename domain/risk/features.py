@@ -17,16 +17,16 @@ from domain.geo import distance_m
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
 from domain.risk.expression import (
     BadExpression,
-    Call,
-    Compiled,
+    CallNode,
+    CompiledExpression,
     Evaluate,
-    Kind,
-    Literal,
-    Name,
-    Needs,
-    Node,
-    Scope,
+    ExpressionScope,
+    HistoryNeeds,
+    LiteralNode,
+    NameNode,
+    SyntaxNode,
     Trace,
+    ValueKind,
 )
 from domain.risk.history import MAX_ROWS, MAX_WINDOW_MS, ONLY_HERE, History, Spec
 
@@ -135,17 +135,17 @@ def _speed_kmh(history: History, index: int) -> int:
     return ABSENT if before is None else journey(before, here)[1]
 
 
-_BEFORE: Final = Needs(rows=1)
-FEATURES: Final[dict[str, Compiled]] = {
-    "amount_minor": Compiled(Kind.INTEGER, lambda history, index: history.payments[index].amount_minor),
-    "hour": Compiled(Kind.INTEGER, _hour),
-    "weekday": Compiled(Kind.INTEGER, _weekday),
-    "card_present": Compiled(Kind.TRUTH, _is_card_present),
-    "distance_from_home_m": Compiled(Kind.INTEGER, _home_distance),
-    **{name: Compiled(Kind.TEXT, _text(Payment._fields.index(field))) for name, field in _TEXTS.items()},
-    "previous_amount_minor": Compiled(Kind.INTEGER, _previous_amount, _BEFORE),
-    "since_previous_ms": Compiled(Kind.INTEGER, _since_previous_ms, _BEFORE),
-    "speed_kmh": Compiled(Kind.INTEGER, _speed_kmh, Needs(window_ms=TRAVEL_WINDOW_MS)),
+_BEFORE: Final = HistoryNeeds(rows=1)
+FEATURES: Final[dict[str, CompiledExpression]] = {
+    "amount_minor": CompiledExpression(ValueKind.INTEGER, lambda history, index: history.payments[index].amount_minor),
+    "hour": CompiledExpression(ValueKind.INTEGER, _hour),
+    "weekday": CompiledExpression(ValueKind.INTEGER, _weekday),
+    "card_present": CompiledExpression(ValueKind.TRUTH, _is_card_present),
+    "distance_from_home_m": CompiledExpression(ValueKind.INTEGER, _home_distance),
+    **{name: CompiledExpression(ValueKind.TEXT, _text(Payment._fields.index(field))) for name, field in _TEXTS.items()},
+    "previous_amount_minor": CompiledExpression(ValueKind.INTEGER, _previous_amount, _BEFORE),
+    "since_previous_ms": CompiledExpression(ValueKind.INTEGER, _since_previous_ms, _BEFORE),
+    "speed_kmh": CompiledExpression(ValueKind.INTEGER, _speed_kmh, HistoryNeeds(window_ms=TRAVEL_WINDOW_MS)),
 }
 """Features by name, each with what it needs."""
 
@@ -153,7 +153,7 @@ FEATURES: Final[dict[str, Compiled]] = {
 # -- of windows -----------------------------------------------------------------------------------------
 
 
-class Window(NamedTuple):
+class PaymentWindow(NamedTuple):
     """A stretch of the account's payments that ends at the payment decided on.
 
     With `ms`, those of that time, closed at both ends, the payment itself included; otherwise `rows` payments
@@ -170,9 +170,9 @@ class Window(NamedTuple):
         return max(0, index - self.rows), index
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> HistoryNeeds:
         """How far back that is."""
-        return Needs(window_ms=self.ms, rows=self.rows)
+        return HistoryNeeds(window_ms=self.ms, rows=self.rows)
 
 
 def positions(key: str, history: History, index: int, first: int, end: int, *, one_currency: bool) -> range | list[int]:
@@ -205,7 +205,7 @@ def moments(key: str, history: History, index: int, first: int, end: int) -> tup
     return len(amounts), sum(amounts), sum(amount * amount for amount in amounts)
 
 
-def _count(key: str, window: Window) -> Evaluate:
+def _count(key: str, window: PaymentWindow) -> Evaluate:
     span = window.span
     if key != "account":
         return lambda history, index: len(positions(key, history, index, *span(history, index), one_currency=False))
@@ -215,11 +215,11 @@ def _count(key: str, window: Window) -> Evaluate:
     return lambda history, index: index + 1 - bisect_left(history.times, history.times[index] - ms, 0, index + 1)
 
 
-def _sum(key: str, window: Window) -> Evaluate:
+def _sum(key: str, window: PaymentWindow) -> Evaluate:
     return lambda history, index: moments(key, history, index, *window.span(history, index))[1]
 
 
-def _mean(key: str, window: Window) -> Evaluate:
+def _mean(key: str, window: PaymentWindow) -> Evaluate:
     def mean(history: History, index: int) -> int:
         count, total, _ = moments(key, history, index, *window.span(history, index))
         return total // count if count else ABSENT
@@ -227,7 +227,7 @@ def _mean(key: str, window: Window) -> Evaluate:
     return mean
 
 
-def _deviation(key: str, window: Window) -> Evaluate:
+def _deviation(key: str, window: PaymentWindow) -> Evaluate:
     def deviation(history: History, index: int) -> int:
         count, total, squares = moments(key, history, index, *window.span(history, index))
         return isqrt(count * squares - total * total) // count if count else ABSENT
@@ -235,7 +235,7 @@ def _deviation(key: str, window: Window) -> Evaluate:
     return deviation
 
 
-def _highest(key: str, window: Window) -> Evaluate:
+def _highest(key: str, window: PaymentWindow) -> Evaluate:
     def highest(history: History, index: int) -> int:
         here = positions(key, history, index, *window.span(history, index), one_currency=True)
         return max((history.payments[position].amount_minor for position in here), default=ABSENT)
@@ -243,7 +243,7 @@ def _highest(key: str, window: Window) -> Evaluate:
     return highest
 
 
-def _distinct(what: str, key: str, window: Window) -> Evaluate:
+def _distinct(what: str, key: str, window: PaymentWindow) -> Evaluate:
     read = KEYS[what]
 
     def distinct(history: History, index: int) -> int:
@@ -277,14 +277,14 @@ def _since_confirmed_s(spec: Spec) -> Evaluate:
     return since_confirmed_s
 
 
-def _key_in(node: Node, known: Mapping[str, Any] | tuple[str, ...], function: str) -> str:
-    if isinstance(node, Name) and node.name in known:
+def _key_in(node: SyntaxNode, known: Mapping[str, Any] | tuple[str, ...], function: str) -> str:
+    if isinstance(node, NameNode) and node.name in known:
         return node.name
     raise BadExpression(node.column, f"{function} does not know this key", f"write one of {', '.join(known)}")
 
 
-def _window_in(node: Node, function: str, *, only_time: bool = False) -> Window:
-    value = node.value if isinstance(node, Literal) else None
+def _window_in(node: SyntaxNode, function: str, *, only_time: bool = False) -> PaymentWindow:
+    value = node.value if isinstance(node, LiteralNode) else None
     if isinstance(value, str):
         try:
             ms = duration_ms(value)
@@ -294,62 +294,66 @@ def _window_in(node: Node, function: str, *, only_time: bool = False) -> Window:
             raise BadExpression(
                 node.column, f"{value} is too long or too short", f"from 1ms to {MAX_WINDOW_MS // DAY_MS}d"
             )
-        return Window(ms, 0)
+        return PaymentWindow(ms, 0)
     if only_time:
         raise BadExpression(node.column, f"{function} needs a time", 'write one as in "28d"')
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadExpression(node.column, f"{function} needs a window", 'write a time as in "24h", or payments as in 50')
     if not 1 <= value <= MAX_ROWS:
         raise BadExpression(node.column, f"{value} payments are too many or too few", f"from 1 to {MAX_ROWS}")
-    return Window(0, value)
+    return PaymentWindow(0, value)
 
 
-def _check_count(node: Call, count: int, example: str) -> None:
+def _check_count(node: CallNode, count: int, example: str) -> None:
     if len(node.arguments) != count:
         raise BadExpression(
             node.column, f"{len(node.arguments)} arguments for {node.name}", f"write it as in {example}"
         )
 
 
-def _windowed(function: Callable[[str, Window], Evaluate], node: Call) -> Compiled:
+def _compile_windowed(function: Callable[[str, PaymentWindow], Evaluate], node: CallNode) -> CompiledExpression:
     _check_count(node, 2, f'{node.name}(account, "24h")')
     key, window = _key_in(node.arguments[0], KEYS, node.name), _window_in(node.arguments[1], node.name)
-    return Compiled(Kind.INTEGER, function(key, window), window.needs, traces=(_trace(key, window),))
+    return CompiledExpression(ValueKind.INTEGER, function(key, window), window.needs, traces=(_trace(key, window),))
 
 
-def _trace(key: str, window: Window) -> Trace:
+def _trace(key: str, window: PaymentWindow) -> Trace:
     return lambda history, index: positions(key, history, index, *window.span(history, index), one_currency=False)
 
 
-def _distinct_call(node: Call) -> Compiled:
+def _distinct_call(node: CallNode) -> CompiledExpression:
     _check_count(node, 3, 'distinct(merchant, card, "1h")')
     what, key = (_key_in(argument, KEYS, node.name) for argument in node.arguments[:2])
     window = _window_in(node.arguments[2], node.name)
-    return Compiled(Kind.INTEGER, _distinct(what, key, window), window.needs, traces=(_trace(key, window),))
+    return CompiledExpression(
+        ValueKind.INTEGER, _distinct(what, key, window), window.needs, traces=(_trace(key, window),)
+    )
 
 
-def _labelled(function: Callable[[Spec], Evaluate], node: Call, suffix: str = "") -> Compiled:
+def _compile_label_function(
+    function: Callable[[Spec], Evaluate], node: CallNode, suffix: str = ""
+) -> CompiledExpression:
     _check_count(node, 2, f'{node.name}(terminal, "28d")')
     key = _key_in(node.arguments[0], LABEL_KEYS, node.name)
     spec = key + suffix, _window_in(node.arguments[1], node.name, only_time=True).ms
-    return Compiled(Kind.INTEGER, function(spec), Needs(confirmed=(spec,)))
+    return CompiledExpression(ValueKind.INTEGER, function(spec), HistoryNeeds(confirmed=(spec,)))
 
 
-FUNCTIONS: Final[dict[str, Callable[[Call], Compiled]]] = {
-    "count": partial(_windowed, _count),
-    "sum": partial(_windowed, _sum),
-    "mean": partial(_windowed, _mean),
-    "deviation": partial(_windowed, _deviation),
-    "highest": partial(_windowed, _highest),
+FUNCTIONS: Final[dict[str, Callable[[CallNode], CompiledExpression]]] = {
+    "count": partial(_compile_windowed, _count),
+    "sum": partial(_compile_windowed, _sum),
+    "mean": partial(_compile_windowed, _mean),
+    "deviation": partial(_compile_windowed, _deviation),
+    "highest": partial(_compile_windowed, _highest),
     "distinct": _distinct_call,
-    "confirmed": partial(_labelled, _confirmed),
-    "confirmed_accounts": partial(_labelled, _confirmed_accounts),
-    "confirmed_only_here": partial(_labelled, _confirmed, suffix=ONLY_HERE),
-    "since_confirmed_s": partial(_labelled, _since_confirmed_s),
+    "confirmed": partial(_compile_label_function, _confirmed),
+    "confirmed_accounts": partial(_compile_label_function, _confirmed_accounts),
+    "confirmed_only_here": partial(_compile_label_function, _confirmed, suffix=ONLY_HERE),
+    "since_confirmed_s": partial(_compile_label_function, _since_confirmed_s),
 }
 """Windowed features by name; each checks its own arguments."""
 
 
-def scope(lists: Mapping[str, Set[str]]) -> Scope:
+def scope(lists: Mapping[str, Set[str]]) -> ExpressionScope:
     """All that an expression of a pack with these lists may name."""
-    return Scope(features=FEATURES, functions=FUNCTIONS, lists=lists)
+    return ExpressionScope(features=FEATURES, functions=FUNCTIONS, lists=lists)

@@ -22,10 +22,10 @@ from domain.risk.events import (
     ShadowScore,
     flag_id,
 )
-from domain.risk.families import Check, Measured, Ready, either, ready
+from domain.risk.families import Check, CompiledRule, Measurement, combine_permille, ready
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
-from domain.risk.labels import Label, Labels, by_key
+from domain.risk.labels import FraudLabel, LabelIndex, by_key
 from domain.risk.packs import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
 from domain.state_pickles import read_pickle
 
@@ -42,13 +42,13 @@ PACKS_KEY: Final = "\x1fpacks"
 """The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
 
 
-class Conflict(NamedTuple):
+class ContentConflict(NamedTuple):
     """Other content under a transaction id that the account has used: decided like any payment, and reported."""
 
     detail: str
 
 
-Lane: TypeAlias = tuple[tuple[tuple[Check, Ready], ...], ...]
+Lane: TypeAlias = tuple[tuple[tuple[Check, CompiledRule], ...], ...]
 
 
 class ActivePack(NamedTuple):
@@ -62,10 +62,10 @@ class ActivePack(NamedTuple):
 
     pack_id: str
     pack: RulePack
-    rules: tuple[Ready, ...]
+    rules: tuple[CompiledRule, ...]
     lanes: dict[str, Lane]
-    by_labels: tuple[Ready, ...]
-    allowing: tuple[Ready, ...]
+    by_labels: tuple[CompiledRule, ...]
+    allowing: tuple[CompiledRule, ...]
     window_ms: int
     rows: int
     confirmed: tuple[Spec, ...]
@@ -76,11 +76,11 @@ class ActivePack(NamedTuple):
         return next(number for number, rule in enumerate(self.pack.rules) if rule.name == reason.rule)
 
 
-class Finding(NamedTuple):
+class RuleFinding(NamedTuple):
     """What one rule of a pack makes of a payment: for `fraudcase explain`."""
 
-    ready: Ready
-    measured: Measured
+    ready: CompiledRule
+    measured: Measurement
     is_open: bool
     points: int
 
@@ -104,7 +104,7 @@ class RiskFold(HistoriesFold):
         self._partition = partition
         self._histories = Histories(load, hot_accounts, parse)
         self._loaded = self._histories.loaded
-        self._labels = Labels(load)
+        self._labels = LabelIndex(load)
         packs = load(PACKS_KEY)
         canonical, number, shadows = read_pickle(packs) if packs else ([], -1, [])
         self._packs = [activate(text) for text in canonical]
@@ -123,7 +123,7 @@ class RiskFold(HistoriesFold):
 
     def read(
         self, name: str, data: Any, offset: int, received_ms: int | None, raw: bytes | None = None
-    ) -> list[RiskOutput | Conflict] | Refusal:
+    ) -> list[RiskOutput | ContentConflict] | Refusal:
         """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by.
 
         `data` are the fields by name, or of a Transaction the tuple of `payment.FIELDS`. `received_ms` is the record's
@@ -145,7 +145,7 @@ class RiskFold(HistoriesFold):
             return Refusal(str(data["reason"]), f"{data['source']}: {data['detail']}")
         return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
 
-    def _activated(self, data: Mapping[str, Any]) -> list[RiskOutput | Conflict] | Refusal:
+    def _activated(self, data: Mapping[str, Any]) -> list[RiskOutput | ContentConflict] | Refusal:
         try:
             self.activate(RulesActivated(**data))
         except (BadRulePack, TypeError) as error:
@@ -165,7 +165,7 @@ class RiskFold(HistoriesFold):
             if len(shadows) >= MAX_SHADOWS:
                 raise BadRulePack(f"{MAX_SHADOWS} packs look on already: retire one first")
             if number < 0 or self._packs[number].pack_id != record.pack_id:
-                shadows.append(_activated_by(record))
+                shadows.append(_pack_from_record(record))
         elif record.mode != "retired-shadow":
             raise BadRulePack(f"mode {record.mode!r} is none of active, shadow, retired-shadow")
         self._shadows = shadows
@@ -178,10 +178,12 @@ class RiskFold(HistoriesFold):
                 return number
         if len(self._packs) >= MAX_PACKS:
             raise BadRulePack(f"{MAX_PACKS} packs have been active in this partition: no more fit")
-        self._packs.append(_activated_by(record))
+        self._packs.append(_pack_from_record(record))
         return len(self._packs) - 1
 
-    def _confirmed(self, data: Mapping[str, Any], received_ms: int | None) -> list[RiskOutput | Conflict] | Refusal:
+    def _confirmed(
+        self, data: Mapping[str, Any], received_ms: int | None
+    ) -> list[RiskOutput | ContentConflict] | Refusal:
         try:
             record = FraudConfirmed(**data)
         except TypeError as error:
@@ -194,7 +196,7 @@ class RiskFold(HistoriesFold):
     def confirm(self, record: FraudConfirmed) -> None:
         """Hold what this fraud touched riskier from here on; the same label again adds nothing."""
         self._labels.add(
-            Label(
+            FraudLabel(
                 record.label_id,
                 record.transaction_id,
                 record.event_time,
@@ -206,7 +208,9 @@ class RiskFold(HistoriesFold):
             )
         )
 
-    def step(self, payment: Payment, offset: int, raw: bytes | None = None) -> list[RiskOutput | Conflict] | Refusal:
+    def step(
+        self, payment: Payment, offset: int, raw: bytes | None = None
+    ) -> list[RiskOutput | ContentConflict] | Refusal:
         """Decide on a payment: its score, a flag where that is high enough, and what it changes about later ones."""
         number = self._number
         if number < 0:
@@ -216,7 +220,7 @@ class RiskFold(HistoriesFold):
         known = payment.transaction_id in history.ids
         if payment.event_time_ms <= history.latest_ms:  # otherwise it is neither late nor a duplicate
             if history.is_beyond_horizon(payment):
-                return _beyond_horizon(history, payment)
+                return _horizon_refusal(history, payment)
             if history.is_beyond_bound(payment):
                 return Refusal("beyond_bound", "older than all payments that are kept of this account")
             if known and history.holds(payment):
@@ -247,12 +251,12 @@ class RiskFold(HistoriesFold):
             offset,
             self._shadow_scores(history, index) if self._shadows else NO_SHADOW,
         )
-        outputs: list[RiskOutput | Conflict] = [_new_tuple(RiskScored, scored)]
+        outputs: list[RiskOutput | ContentConflict] = [_new_tuple(RiskScored, scored)]
         if known:
-            outputs.append(Conflict(f"transaction id {payment.transaction_id!r} came before with other content"))
+            outputs.append(ContentConflict(f"transaction id {payment.transaction_id!r} came before with other content"))
         if reasons:
             history.standing[payment.order] = decision
-            outputs.append(_flagged(history, payment, decision, active))
+            outputs.append(_risk_flagged(history, payment, decision, active))
         if active.entity_keys:
             outputs += entity_payments(
                 payment,
@@ -276,7 +280,7 @@ class RiskFold(HistoriesFold):
         index = history.index_of(payment)
         return NOTHING if index is None else decide(history, index, self._packs[history.packs[index]])
 
-    def findings(self, payment: Payment) -> list[Finding]:
+    def findings(self, payment: Payment) -> list[RuleFinding]:
         """What each rule of the pack that decided a payment makes of it now; none if it is not there any more."""
         history = self._loaded.get(payment.account_id) or self._histories.read(payment.account_id)
         index = history.index_of(payment)
@@ -316,29 +320,29 @@ class RiskFold(HistoriesFold):
             self._packs_changed = False
         return writes
 
-    def _restate(self, history: History, index: int) -> list[RiskOutput | Conflict]:
+    def _restate(self, history: History, index: int) -> list[RiskOutput | ContentConflict]:
         """The decisions after a late payment that it changes, each by the pack that it was made with."""
         cause = history.payments[index]
         packs = {number: self._packs[number] for number in set(history.packs[index + 1 :])}
         rows = max(pack.rows for pack in packs.values())
         window_ms = max(pack.window_ms for pack in packs.values())
         reach = max(index + rows, bisect_right(history.times, cause.event_time_ms + window_ms) - 1)
-        restated: list[RiskOutput | Conflict] = []
+        restated: list[RiskOutput | ContentConflict] = []
         for later in range(index + 1, min(reach, len(history.payments) - 1) + 1):
             payment, pack = history.payments[later], packs[history.packs[later]]
             before = history.standing.get(payment.order, NOTHING)
             after = decide(history, later, pack)
             if after != before and (after.reasons or before.reasons):
-                restated.append(_restated(history, payment, before, after, pack, cause))
+                restated.append(_risk_restated(history, payment, before, after, pack, cause))
         return restated
 
 
-def _beyond_horizon(history: History, payment: Payment) -> Refusal:
+def _horizon_refusal(history: History, payment: Payment) -> Refusal:
     late_days = (history.latest_ms - payment.event_time_ms) // 86_400_000
     return Refusal("beyond_horizon", f"{late_days} days late, {HORIZON_MS // 86_400_000} are allowed")
 
 
-def _activated_by(record: RulesActivated) -> ActivePack:
+def _pack_from_record(record: RulesActivated) -> ActivePack:
     made = activate(record.pack)
     if made.pack_id != record.pack_id:
         raise BadRulePack(f"the pack's address is {made.pack_id}, the record says {record.pack_id[:64]!r}")
@@ -364,7 +368,7 @@ def activate(canonical: str) -> ActivePack:
     )
 
 
-def _lanes(rules: tuple[Ready, ...]) -> dict[str, Lane]:
+def _lanes(rules: tuple[CompiledRule, ...]) -> dict[str, Lane]:
     channels = {channel for each in rules for channel in each.gate.channels or ()}
     longest = min(MAX_LANE, max((each.gate.least_index for each in rules), default=0))
     return {
@@ -386,7 +390,7 @@ def decide(history: History, index: int, active: ActivePack) -> Decision:
     payment = history.payments[index]
     lanes = active.lanes
     lane = lanes.get(payment.channel) or lanes[ELSEWHERE]
-    found: list[Ready] = []
+    found: list[CompiledRule] = []
     for check, each in lane[index] if index < len(lane) else lane[-1]:
         if check(history, index, payment):
             found.append(each)
@@ -401,7 +405,7 @@ def decide(history: History, index: int, active: ActivePack) -> Decision:
         reasons.sort(key=active.place)
     if active.allowing and _is_allowed(history, index, active):
         return NOTHING
-    score = reduce(either, (reason.points for reason in reasons), 0)
+    score = reduce(combine_permille, (reason.points for reason in reasons), 0)
     return Decision(score, tuple(reasons) if score >= active.pack.flag_at else ())
 
 
@@ -411,7 +415,7 @@ def _is_allowed(history: History, index: int, active: ActivePack) -> bool:
     return any(each.check(history, index, payment) and each.is_open(history, index) for each in active.allowing)
 
 
-def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
+def findings(history: History, index: int, active: ActivePack) -> list[RuleFinding]:
     """What each rule makes of the payment at an index, in the pack's order, whether it fires or not."""
     made = []
     for each in sorted(
@@ -420,7 +424,7 @@ def findings(history: History, index: int, active: ActivePack) -> list[Finding]:
         measured = each.measure(history, index)
         is_open = each.is_open(history, index)
         fires = measured.holds and is_open
-        made.append(Finding(each, measured, is_open, each.points_for(measured, history, index) if fires else 0))
+        made.append(RuleFinding(each, measured, is_open, each.points_for(measured, history, index) if fires else 0))
     return made
 
 
@@ -430,7 +434,7 @@ def _typology(decision: Decision, active: ActivePack) -> str:
     return next(rule.typology for rule in active.pack.rules if rule.name == strongest.rule)
 
 
-def _flagged(history: History, payment: Payment, decision: Decision, active: ActivePack) -> RiskFlagged:
+def _risk_flagged(history: History, payment: Payment, decision: Decision, active: ActivePack) -> RiskFlagged:
     history.sequence += 1
     return RiskFlagged(
         account_id=payment.account_id,
@@ -457,7 +461,7 @@ def _flagged(history: History, payment: Payment, decision: Decision, active: Act
     )
 
 
-def _restated(
+def _risk_restated(
     history: History, payment: Payment, before: Decision, after: Decision, active: ActivePack, cause: Payment
 ) -> RiskRestated:
     if after.reasons:

@@ -47,7 +47,7 @@ class Decision(NamedTuple):
         return tuple(reason.rule for reason in self.reasons)
 
 
-class Confirmed(NamedTuple):
+class ConfirmedFrauds(NamedTuple):
     """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some.
 
     `accounts` is how many accounts they were of, as far as that is counted; a fact from an older state does not say.
@@ -67,7 +67,7 @@ Spec = tuple[str, int]
 A key that ends in ONLY_HERE asks for those alone whose account was robbed nowhere else in that window.
 """
 ONLY_HERE: Final = " only here"
-Facts = dict[Spec, Confirmed]
+Facts = dict[Spec, ConfirmedFrauds]
 """What the labels said when a payment arrived, where they said anything: frozen, so that no restatement asks again."""
 Entry = tuple[int, int, Facts | None, bytes | tuple[Any, ...]]
 """A payment as it is packed: its event time, the number of the pack that decided it, its facts, and the payment: as the
@@ -151,7 +151,7 @@ class History:
             return index
         return None
 
-    def fact(self, index: int, spec: Spec) -> Confirmed | None:
+    def fact(self, index: int, spec: Spec) -> ConfirmedFrauds | None:
         """What the labels said of the payment at an index when it arrived."""
         if not self.facts:
             return None
@@ -305,8 +305,8 @@ class History:
 _CLASSES: Final = {
     ("domain.history", "Decision"): Decision,
     ("domain.risk.history", "Decision"): Decision,
-    ("domain.history", "Confirmed"): Confirmed,
-    ("domain.risk.history", "Confirmed"): Confirmed,
+    ("domain.history", "Confirmed"): ConfirmedFrauds,
+    ("domain.risk.history", "ConfirmedFrauds"): ConfirmedFrauds,
     ("domain.reason", "Reason"): Reason,
     ("msgspec._utils", "rebuild"): rebuild,
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from domain.payment import Payment
-from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, Confirmed, Facts, Spec
+from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, ConfirmedFrauds, Facts, Spec
 from domain.state_pickles import read_pickle
 
 MAX_LABELS: Final = 50_000
@@ -30,7 +30,7 @@ MAX_LOOKED_INTO: Final = 100
 """Labels of which it is asked whether their account was robbed elsewhere: the newest of a window."""
 
 
-class Label(NamedTuple):
+class FraudLabel(NamedTuple):
     """A payment that is known to have been a fraud, and what it may cast a shadow on."""
 
     label_id: str
@@ -43,12 +43,12 @@ class Label(NamedTuple):
     account: str
 
 
-Entry: TypeAlias = tuple[int, str, str, Label]
+Entry: TypeAlias = tuple[int, str, str, FraudLabel]
 """A label in an index: the time of its payment, its transaction, its id, and itself."""
 SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
 
 
-_KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], str | None]]]] = {
+_KEYS: Final[dict[str, tuple[Callable[[FraudLabel], str | None], Callable[[Payment], str | None]]]] = {
     "merchant": (lambda label: label.merchant, lambda payment: payment.merchant_id),
     "terminal": (lambda label: label.terminal, lambda payment: payment.terminal_id),
     "device": (lambda label: label.device, lambda payment: payment.device_id),
@@ -57,16 +57,16 @@ _KEYS: Final[dict[str, tuple[Callable[[Label], str | None], Callable[[Payment], 
 }
 
 
-_CLASSES: Final = {("domain.labels", "Label"): Label, ("domain.risk.labels", "Label"): Label}
+_CLASSES: Final = {("domain.labels", "Label"): FraudLabel, ("domain.risk.labels", "FraudLabel"): FraudLabel}
 """The class in the state of labels, by every name that it has had."""
 
 
-class Labels:
+class LabelIndex:
     """The labels of one partition, by what they name, each list in event-time order."""
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self._by_key: dict[str, dict[str, list[Entry]]] = {key: {} for key in _KEYS}
-        self._pages: dict[int, list[Label]] = {}
+        self._pages: dict[int, list[FraudLabel]] = {}
         self.known: set[str] = set()
         """The ids of the labels that are kept; nothing walks through it, so its order decides nothing."""
         self._newest_ms = -1
@@ -81,7 +81,7 @@ class Labels:
                 self._index(label)
         self._newest_ms = newest_ms
 
-    def add(self, label: Label) -> bool:
+    def add(self, label: FraudLabel) -> bool:
         """Know this label from here on; False if it was known."""
         if label.label_id in self.known:
             return False
@@ -130,7 +130,7 @@ class Labels:
                 )
             _count([entry for entry in looked_into if not elsewhere[entry[3].account]], now_ms, (spec,), found)
 
-    def _index(self, label: Label) -> None:
+    def _index(self, label: FraudLabel) -> None:
         self.known.add(label.label_id)
         self._newest_ms = max(self._newest_ms, label.event_time_ms)
         entry = label.event_time_ms, label.transaction_id, label.label_id, label
@@ -150,7 +150,7 @@ class Labels:
                 self._unindex(label)
             self._dirty[number] = False
 
-    def _unindex(self, label: Label) -> None:
+    def _unindex(self, label: FraudLabel) -> None:
         self.known.discard(label.label_id)
         entry = label.event_time_ms, label.transaction_id, label.label_id, label
         for key, (read, _) in _KEYS.items():
@@ -188,7 +188,7 @@ def _count(labels: list[Entry], now_ms: int, specs: tuple[Spec, ...], found: Fac
         first = bisect_left(labels, now_ms - spec[1], 0, until, key=_time)
         if first < until:
             named = tuple(entry[1] for entry in labels[max(first, until - MAX_NAMED) : until])
-            found[spec] = Confirmed(until - first, labels[until - 1][0], named, _accounts(labels, first, until))
+            found[spec] = ConfirmedFrauds(until - first, labels[until - 1][0], named, _accounts(labels, first, until))
 
 
 def _accounts(labels: list[Entry], first: int, until: int) -> int:

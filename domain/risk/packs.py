@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 from domain.payment import MAX_AMOUNT_MINOR, MAX_TEXT
-from domain.risk.expression import TO_BE, BadExpression, Compiled, Kind, compiled, meant
+from domain.risk.expression import TO_BE, BadExpression, CompiledExpression, ValueKind, compile_expression, suggest_name
 from domain.risk.features import scope
 from domain.risk.history import MAX_ROWS, MAX_WINDOW_MS
 
@@ -33,7 +33,7 @@ class BadRulePack(ValueError):
         self.where = where
 
 
-class Within(NamedTuple):
+class NumberRange(NamedTuple):
     """The least and the most that a number may be."""
 
     least: int
@@ -41,10 +41,10 @@ class Within(NamedTuple):
 
 
 Points: TypeAlias = int | str
-Window: TypeAlias = Annotated[int, Within(1, MAX_WINDOW_MS)]
-Rows: TypeAlias = Annotated[int, Within(1, MAX_ROWS)]
-Minor: TypeAlias = Annotated[int, Within(0, MAX_AMOUNT_MINOR)]
-Metres: TypeAlias = Annotated[int, Within(1, 20_100_000)]  # half the earth's circumference
+Window: TypeAlias = Annotated[int, NumberRange(1, MAX_WINDOW_MS)]
+Rows: TypeAlias = Annotated[int, NumberRange(1, MAX_ROWS)]
+Minor: TypeAlias = Annotated[int, NumberRange(0, MAX_AMOUNT_MINOR)]
+Metres: TypeAlias = Annotated[int, NumberRange(1, 20_100_000)]  # half the earth's circumference
 Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
 AccountKey: TypeAlias = Literal["account", "card", "account_device", "account_merchant", "account_terminal"]
 EntityKey: TypeAlias = Literal["device", "merchant", "terminal"]
@@ -57,7 +57,7 @@ SEVERITIES: Final[tuple[str, ...]] = get_args(Severity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Common:
+class RuleParameters:
     """What every rule has. `points` is how many thousandths it adds to the score; as text, an integer expression.
 
     A number of points is what the rule gives at its threshold; families that measure how much more there is
@@ -75,7 +75,7 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Velocity(Common):
+class Velocity(RuleParameters):
     """At least `at_least` payments, or minor units, of one key within `window_ms`, this payment included.
 
     The window is closed at both ends; minor units are of the payment's currency. By account, card, or device,
@@ -87,11 +87,11 @@ class Velocity(Common):
     by: AccountKey | EntityKey = "account"
     measure: Literal["count", "sum"] = "count"
     window_ms: Window
-    at_least: Annotated[int, Within(1, MAX_AMOUNT_MINOR)]
+    at_least: Annotated[int, NumberRange(1, MAX_AMOUNT_MINOR)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AmountSpike(Common):
+class AmountSpike(RuleParameters):
     """An amount more than `sigmas` standard deviations above the mean of the account's previous `history` payments.
 
     In integers, with n, s, q the number, sum and sum of squares of those in the payment's currency and x the amount:
@@ -102,13 +102,13 @@ class AmountSpike(Common):
     scales: ClassVar[bool] = True
     history: Rows
     minimum_history: Rows
-    sigmas: Annotated[int, Within(0, 1_000)]
+    sigmas: Annotated[int, NumberRange(0, 1_000)]
     minimum_minor: Minor
-    ratio_percent: Annotated[int, Within(0, 1_000_000)]
+    ratio_percent: Annotated[int, NumberRange(0, 1_000_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImpossibleTravel(Common):
+class ImpossibleTravel(RuleParameters):
     """Two card-present payments of one card, the second farther off than any traveller comes in the time between.
 
     Compared with the card's previous card-present payment, if that is at most `within_ms` old: at least
@@ -116,13 +116,13 @@ class ImpossibleTravel(Common):
     """
 
     scales: ClassVar[bool] = True
-    minimum_m: Annotated[int, Within(0, 20_100_000)]
-    speed_kmh: Annotated[int, Within(1, 1_000_000)]
+    minimum_m: Annotated[int, NumberRange(0, 20_100_000)]
+    speed_kmh: Annotated[int, NumberRange(1, 1_000_000)]
     within_ms: Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FarFromHome(Common):
+class FarFromHome(RuleParameters):
     """A payment at least `minimum_m` metres from the billing address, in one of `channels`; in any if none is named."""
 
     minimum_m: Metres
@@ -130,7 +130,7 @@ class FarFromHome(Common):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardTesting(Common):
+class CardTesting(RuleParameters):
     """At least `at_least` payments of at most `at_most_minor` each, of one key within `window_ms`, this one included.
 
     They are in the currency of this one."""
@@ -138,12 +138,12 @@ class CardTesting(Common):
     scales: ClassVar[bool] = True
     by: AccountKey = "card"
     window_ms: Window
-    at_least: Annotated[int, Within(2, MAX_ROWS)]
-    at_most_minor: Annotated[int, Within(1, MAX_AMOUNT_MINOR)]
+    at_least: Annotated[int, NumberRange(2, MAX_ROWS)]
+    at_most_minor: Annotated[int, NumberRange(1, MAX_AMOUNT_MINOR)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewDevice(Common):
+class NewDevice(RuleParameters):
     """A device that none of the account's payments of the last `lookback_ms` came from, at least `minimum_history` of
     which came from another one."""
 
@@ -152,7 +152,7 @@ class NewDevice(Common):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewCountry(Common):
+class NewCountry(RuleParameters):
     """A country that none of the account's payments of the last `lookback_ms` was made in, at least `minimum_history`
     of which were made in another one."""
 
@@ -161,7 +161,7 @@ class NewCountry(Common):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntityRisk(Common):
+class EntityRisk(RuleParameters):
     """At least `at_least` confirmed frauds within `window_ms` that share a merchant, terminal, device, card or account
     with the payment, as far as they were known when it arrived.
 
@@ -172,12 +172,12 @@ class EntityRisk(Common):
     scales: ClassVar[bool] = True
     by: LabelKey
     window_ms: Window
-    at_least: Annotated[int, Within(1, MAX_ROWS)]
-    minimum_accounts: Annotated[int, Within(1, 20)] = 1
+    at_least: Annotated[int, NumberRange(1, MAX_ROWS)]
+    minimum_accounts: Annotated[int, NumberRange(1, 20)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccountEmptying(Common):
+class AccountEmptying(RuleParameters):
     """More leaves the account within `window_ms` than `ratio_percent` of what usually does in such a time.
 
     With S the sum of the window [t - w, t], and B, n the sum and number of the payments in [t - lookback, t - w), the
@@ -190,13 +190,13 @@ class AccountEmptying(Common):
     window_ms: Window
     lookback_ms: Window
     minimum_history: Rows
-    minimum_minor: Annotated[int, Within(1, MAX_AMOUNT_MINOR)]
-    ratio_percent: Annotated[int, Within(1, 1_000_000)]
-    minimum_span_ms: Annotated[int, Within(0, MAX_WINDOW_MS)] = 0
+    minimum_minor: Annotated[int, NumberRange(1, MAX_AMOUNT_MINOR)]
+    ratio_percent: Annotated[int, NumberRange(1, 1_000_000)]
+    minimum_span_ms: Annotated[int, NumberRange(0, MAX_WINDOW_MS)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnusualHour(Common):
+class UnusualHour(RuleParameters):
     """At least `at_least_permille` of the account's previous `history` payments were made at another time of day.
 
     Another time is more than `radius_ms` away on the clock face; the account's own habit decides, so that its time
@@ -205,12 +205,12 @@ class UnusualHour(Common):
 
     history: Rows
     minimum_history: Rows
-    radius_ms: Annotated[int, Within(1, 43_199_999)]
-    at_least_permille: Annotated[int, Within(1, 1_000)]
+    radius_ms: Annotated[int, NumberRange(1, 43_199_999)]
+    at_least_permille: Annotated[int, NumberRange(1, 1_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blocklist(Common):
+class Blocklist(RuleParameters):
     """The payment's `field` is in the list called `list` of the pack."""
 
     field: ListKey
@@ -218,20 +218,20 @@ class Blocklist(Common):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowlist(Common):
+class Allowlist(RuleParameters):
     """The payment's `field` is in the list called `list` of the pack: whatever else fires, it is not flagged."""
 
     field: ListKey
     list: str
-    points: Annotated[int, Within(0, 0)] = 0
+    points: Annotated[int, NumberRange(0, 0)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expression(Common):
+class Expression(RuleParameters):
     """A value of at least `at_least`; a truth value counts as 1 if it holds, and as 0 if not."""
 
     value: str
-    at_least: Annotated[int, Within(1, MAX_AMOUNT_MINOR)] = 1
+    at_least: Annotated[int, NumberRange(1, MAX_AMOUNT_MINOR)] = 1
 
 
 Rule: TypeAlias = (
@@ -329,8 +329,8 @@ def _pack(document: dict[str, Any]) -> RulePack:
     name, version, flag_at = document["name"], document["version"], document.get("flag_at", 1)
     if not isinstance(name, str) or not name or len(name) > MAX_TEXT:
         raise BadRulePack(f"name must be a text of 1 to {MAX_TEXT} characters", ("name",))
-    _check_number(version, Within(0, 10**9), "version", ("version",))
-    _check_number(flag_at, Within(1, 1_000), "flag_at", ("flag_at",))
+    _check_number(version, NumberRange(0, 10**9), "version", ("version",))
+    _check_number(flag_at, NumberRange(1, 1_000), "flag_at", ("flag_at",))
     lists = _lists(document.get("lists", {}))
     if len(document["rules"]) > MAX_RULES:
         raise BadRulePack(f"{len(document['rules'])} rules, {MAX_RULES} are allowed. Cure: remove some", ("rules",))
@@ -365,14 +365,14 @@ def _rule(document: dict[str, Any], lists: Mapping[str, tuple[str, ...]], number
     kind = FAMILIES.get(family) if isinstance(family, str) else None
     if kind is None:
         raise BadRulePack(
-            f"rule family {family!r} is unknown. Cure: {meant(str(family), FAMILIES)}", (*where, "family")
+            f"rule family {family!r} is unknown. Cure: {suggest_name(str(family), FAMILIES)}", (*where, "family")
         )
     title = f"rule {document.get('name')!r}"
     hints = parameters(kind)
     unknown = document.keys() - hints.keys()
     if unknown:
         raise BadRulePack(
-            f"{title}: family {family} has no {min(unknown)}. Cure: {meant(min(unknown), hints)}",
+            f"{title}: family {family} has no {min(unknown)}. Cure: {suggest_name(min(unknown), hints)}",
             (*where, min(unknown)),
         )
     for key, value in document.items():
@@ -396,7 +396,7 @@ def parameters(kind: type[Rule]) -> dict[str, Any]:
 def _check(title: str, key: str, value: Any, hint: Any, where: tuple[str | int, ...]) -> None:
     if key == "points" and hint == Points:
         if not isinstance(value, str):
-            _check_number(value, Within(1, 1_000), f"{title}: points", where)
+            _check_number(value, NumberRange(1, 1_000), f"{title}: points", where)
     elif hint is str:
         is_free = key in ("when", "reason_code", "value")  # the language bounds expressions itself
         if not isinstance(value, str) or (not is_free and not 1 <= len(value) <= MAX_TEXT):
@@ -415,7 +415,7 @@ def choices(hint: Any) -> tuple[str, ...]:
     return tuple(each for part in get_args(hint) for each in (choices(part) if get_args(part) else (part,)))
 
 
-def _check_number(value: Any, within: Within, what: str, where: tuple[str | int, ...]) -> None:
+def _check_number(value: Any, within: NumberRange, what: str, where: tuple[str | int, ...]) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadRulePack(f"{what} must be a whole number, not {value!r}", where)
     if not within.least <= value <= within.most:
@@ -432,10 +432,10 @@ def _check_together(rule: Rule, lists: Mapping[str, tuple[str, ...]], where: tup
             least_most = "window_ms", rule.window_ms, "lookback_ms", rule.lookback_ms
         case Velocity(measure="count"):
             title = f"rule {rule.name!r}: at_least"
-            _check_number(rule.at_least, Within(1, MAX_ROWS), title, (*where, "at_least"))
+            _check_number(rule.at_least, NumberRange(1, MAX_ROWS), title, (*where, "at_least"))
         case Blocklist() | Allowlist() if rule.list not in lists:
             raise BadRulePack(
-                f"rule {rule.name!r}: the pack has no list {rule.list!r}. Cure: {meant(rule.list, lists)}",
+                f"rule {rule.name!r}: the pack has no list {rule.list!r}. Cure: {suggest_name(rule.list, lists)}",
                 (*where, "list"),
             )
     if least_most and least_most[1] > least_most[3]:
@@ -451,10 +451,14 @@ def _check_together(rule: Rule, lists: Mapping[str, tuple[str, ...]], where: tup
 
 def _check_expression(rule: Rule, key: str, lists: Mapping[str, tuple[str, ...]], where: tuple[str | int, ...]) -> None:
     try:
-        made = expression(rule, key, lists)
+        made = compile_parameter(rule, key, lists)
     except BadExpression as error:
         raise BadRulePack(f"rule {rule.name!r}: {key}: {error}", (*where, key)) from error
-    wanted = {"when": (Kind.TRUTH,), "points": (Kind.INTEGER,), "value": (Kind.INTEGER, Kind.TRUTH)}[key]
+    wanted = {
+        "when": (ValueKind.TRUTH,),
+        "points": (ValueKind.INTEGER,),
+        "value": (ValueKind.INTEGER, ValueKind.TRUTH),
+    }[key]
     if made.kind not in wanted:
         raise BadRulePack(
             f"rule {rule.name!r}: {key} must be {' or '.join(wanted)}, this is {made.kind}. Cure: {TO_BE[wanted[0]]}",
@@ -468,9 +472,9 @@ def _check_expression(rule: Rule, key: str, lists: Mapping[str, tuple[str, ...]]
         )
 
 
-def expression(rule: Rule, key: str, lists: Mapping[str, tuple[str, ...]]) -> Compiled:
+def compile_parameter(rule: Rule, key: str, lists: Mapping[str, tuple[str, ...]]) -> CompiledExpression:
     """The expression in a rule's parameter, made ready. Raises BadExpression."""
-    return compiled(getattr(rule, key), scope({name: frozenset(ids) for name, ids in lists.items()}))
+    return compile_expression(getattr(rule, key), scope({name: frozenset(ids) for name, ids in lists.items()}))
 
 
 THREE: Final = RulePack(

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from projections.archive.bucket import Bucket
 from projections.archive.segments import (
-    Altered,
+    Alteration,
     next_offset,
     partition_folder,
     read_segment,
@@ -25,7 +25,7 @@ class ArchivedLog:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._schema_sha256: dict[int, str] = {}
-        self.altered: list[Altered] = []
+        self.altered: list[Alteration] = []
 
     def partitions(self, topic: str) -> list[int]:
         """The partitions of which anything is archived."""
@@ -47,14 +47,14 @@ class ArchivedLog:
                 rows = read_segment(body).to_pylist()
             except (pa.ArrowException, OSError, ValueError) as error:
                 detail = f"segment {segment.key} cannot be read: {error}"
-                self.altered.append(Altered(topic, partition, None, detail))
+                self.altered.append(Alteration(topic, partition, None, detail))
                 continue
             for row in rows:
                 record = self._record(row)
                 where = (record.topic, record.partition, row["offset"])
                 if record_sha256(record) != row["sha256"] or where[:2] != (topic, partition):
                     detail = f"the record at {topic} partition {partition} offset {row['offset']} was altered"
-                    self.altered.append(Altered(topic, partition, row["offset"], detail))
+                    self.altered.append(Alteration(topic, partition, row["offset"], detail))
                 if record.offset < until:
                     yield record
 
@@ -70,5 +70,5 @@ class ArchivedLog:
         if text is None:
             return None
         if hashlib.sha256(text).hexdigest() != sha256:
-            self.altered.append(Altered("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
+            self.altered.append(Alteration("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
         return text.decode()

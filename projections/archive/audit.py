@@ -12,7 +12,7 @@ from projections.archive.case_counts import CaseCounts
 from projections.archive.heads import BadHead, Head, TreeHead, head_key, head_numbers, read_head
 from projections.archive.merkle import Frontier
 from projections.archive.segments import (
-    ArchivedSchemas,
+    SchemaArchive,
     Segment,
     partition_folder,
     read_segment,
@@ -27,7 +27,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(slots=True)
-class Audit:
+class AuditResult:
     """What came out. Problems name the place; what no head covers yet is only counted."""
 
     problems: list[str] = field(default_factory=list)
@@ -37,9 +37,11 @@ class Audit:
     last: Head | None = None
 
 
-def audit(bucket: Bucket, public_key: bytes, seen: bytes | None = None, progress: Progress = lambda _: None) -> Audit:
+def audit(
+    bucket: Bucket, public_key: bytes, seen: bytes | None = None, progress: Progress = lambda _: None
+) -> AuditResult:
     """Check the whole archive against its heads, and these against the last one that somebody has seen."""
-    found = Audit()
+    found = AuditResult()
     signed: dict[tuple[str, int], dict[int, TreeHead]] = defaultdict(dict)
     for head in _heads(bucket, public_key, found):
         for place, tree in head.trees.items():
@@ -53,7 +55,7 @@ def audit(bucket: Bucket, public_key: bytes, seen: bytes | None = None, progress
     return found
 
 
-def _heads(bucket: Bucket, public_key: bytes, found: Audit) -> Iterator[Head]:
+def _heads(bucket: Bucket, public_key: bytes, found: AuditResult) -> Iterator[Head]:
     numbers = head_numbers(bucket)
     if numbers != list(range(1, len(numbers) + 1)):
         missing = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))[:5]
@@ -71,7 +73,7 @@ def _heads(bucket: Bucket, public_key: bytes, found: Audit) -> Iterator[Head]:
         yield head
 
 
-def _check_order(number: int, head: Head, found: Audit) -> None:
+def _check_order(number: int, head: Head, found: AuditResult) -> None:
     before = found.last
     if head.number != number:
         found.problems.append(f"head {number} is really head {head.number}")
@@ -86,7 +88,7 @@ def _check_order(number: int, head: Head, found: Audit) -> None:
             found.problems.append(f"head {number} has fewer records of {_name(place)} than head {before.number}")
 
 
-def _check_seen(bucket: Bucket, public_key: bytes, seen: bytes, found: Audit) -> None:
+def _check_seen(bucket: Bucket, public_key: bytes, seen: bytes, found: AuditResult) -> None:
     try:
         head = read_head(seen, public_key)
     except BadHead as error:
@@ -107,11 +109,11 @@ def _places(bucket: Bucket) -> Iterator[tuple[str, int]]:
 
 
 def _check_partition(
-    bucket: Bucket, place: tuple[str, int], signed: dict[int, TreeHead], found: Audit, progress: Progress
+    bucket: Bucket, place: tuple[str, int], signed: dict[int, TreeHead], found: AuditResult, progress: Progress
 ) -> None:
     """Read a partition from its start, and stop at every size that a head has signed."""
     tree, cases = Frontier(), CaseCounts() if place[0].endswith("cases.events") else None
-    schemas, is_right, covered = ArchivedSchemas(bucket), True, -1
+    schemas, is_right, covered = SchemaArchive(bucket), True, -1
     for segment in segments(bucket, partition_folder(*place)):
         if segment.first_offset <= covered:
             found.problems.append(f"{segment.key} begins before the segment before it ends")
@@ -138,7 +140,7 @@ def _check_partition(
     found.uncovered += max(0, tree.size - last)
 
 
-def _rows(bucket: Bucket, segment: Segment, found: Audit) -> list[dict[str, Any]]:
+def _rows(bucket: Bucket, segment: Segment, found: AuditResult) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = read_segment(bucket.get(segment.key)).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -147,7 +149,7 @@ def _rows(bucket: Bucket, segment: Segment, found: Audit) -> list[dict[str, Any]
     return rows
 
 
-def _noted(bucket: Bucket, segment: Segment, tree: Frontier, found: Audit) -> int:
+def _noted(bucket: Bucket, segment: Segment, tree: Frontier, found: AuditResult) -> int:
     """The last offset that is noted beside a segment, if that and the tree are what they should be."""
     try:
         mark = segment_mark(bucket, segment)
@@ -160,7 +162,7 @@ def _noted(bucket: Bucket, segment: Segment, tree: Frontier, found: Audit) -> in
     return last_offset
 
 
-def _is_right(signed: TreeHead, tree: Frontier, cases: CaseCounts | None, found: Audit) -> bool:
+def _is_right(signed: TreeHead, tree: Frontier, cases: CaseCounts | None, found: AuditResult) -> bool:
     place = _name((signed.topic, signed.partition))
     if signed.root != tree.root().hex():
         found.problems.append(f"{place}: the first {tree.size} records are not those that were signed")

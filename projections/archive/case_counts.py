@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from hashlib import sha256
 
-from projections.archive.merkle import Tree, leaf_hash
+from projections.archive.merkle import MerkleTree, leaf_hash
 
 BUCKETS = 1024
 _EMPTY_LEAF = leaf_hash(b"[]")
@@ -30,7 +30,7 @@ class CaseCounts:
 
     def __init__(self) -> None:
         self._cases: list[dict[str, list[int]]] = [{} for _ in range(BUCKETS)]
-        self._tree = Tree([_EMPTY_LEAF] * BUCKETS)
+        self._tree = MerkleTree([_EMPTY_LEAF] * BUCKETS)
         self._changed: set[int] = set()
 
     def extend(self, identities: Iterable[str]) -> None:

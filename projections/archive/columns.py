@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from projections.archive.analytics import FOLDER
 from projections.archive.bucket import Bucket
-from projections.archive.segments import Altered, Segment, next_offset, partition_folder, segments
-from projections.logs.log import Batch
+from projections.archive.segments import Alteration, Segment, next_offset, partition_folder, segments
+from projections.logs.log import ColumnBatch
 
 _NEEDED = [
     "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers", "schema_id", "schema_sha256",
@@ -41,7 +41,7 @@ class ArchiveColumns:
         self._schema_sha256: dict[int, str] = {}
         self._unknown: set[int] = set()
         self._not_searched: Iterator[tuple[Segment, str, int]] | None = None
-        self.altered: list[Altered] = []
+        self.altered: list[Alteration] = []
 
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last archived record, by partition."""
@@ -77,7 +77,7 @@ class ArchiveColumns:
                     return int(offset)
         return None
 
-    def batches(self, topic: str, partition: int, until: int) -> Iterator[Batch]:
+    def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
         """The records of a partition from its start up to an offset; what is not as written goes to `altered`."""
         for segment in segments(self._bucket, partition_folder(topic, partition)):
             if segment.first_offset >= until:
@@ -89,9 +89,9 @@ class ArchiveColumns:
             offsets, values = table["offset"].to_pylist(), self._values(table)
             self._check(table, topic, partition, values)
             kept = sum(offset < until for offset in offsets)
-            yield Batch(offsets[:kept], table["timestamp_ms"].to_pylist()[:kept], values[:kept])
+            yield ColumnBatch(offsets[:kept], table["timestamp_ms"].to_pylist()[:kept], values[:kept])
 
-    def of_key(self, topic: str, partition: int, key: bytes, until_ms: int) -> Iterator[Batch]:
+    def of_key(self, topic: str, partition: int, key: bytes, until_ms: int) -> Iterator[ColumnBatch]:
         """The records of a key in a partition up to a time, a segment at a time, the newest first; often none in it.
 
         Records that are not as written are left out, and go to `altered`.
@@ -113,7 +113,9 @@ class ArchiveColumns:
             bad = {each.offset for each in self.altered[before:]}
             rows = zip(table["offset"].to_pylist(), table["timestamp_ms"].to_pylist(), values, strict=True)
             good = [row for row in rows if row[0] not in bad]
-            yield Batch(*(list(column) for column in zip(*good, strict=True))) if good else Batch([], [], [])
+            yield (
+                ColumnBatch(*(list(column) for column in zip(*good, strict=True))) if good else ColumnBatch([], [], [])
+            )
 
     def _begins_ms(self, segment: Segment, topic: str, partition: int) -> int:
         """The time of the first record of a segment; of one that cannot be read, that is before all."""
@@ -126,7 +128,7 @@ class ArchiveColumns:
             return pq.read_table(body, columns=list(columns)).combine_chunks().unify_dictionaries()
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             detail = f"segment {segment.key} cannot be read: {error}"
-            self.altered.append(Altered(topic, partition, None, detail))
+            self.altered.append(Alteration(topic, partition, None, detail))
             return None
 
     def _learn_schemas(self, table: pa.Table) -> None:
@@ -154,7 +156,7 @@ class ArchiveColumns:
             made = _sha256(found_topic, number, offset, at_ms, key, value, headers)
             if made != stored or found_topic != topic or number != partition:
                 detail = f"the record at {found_topic} partition {number} offset {offset} was altered"
-                self.altered.append(Altered(topic, partition, offset, detail))
+                self.altered.append(Alteration(topic, partition, offset, detail))
 
     def schema_text(self, schema_id: int) -> str | None:
         """The writer's schema of an id, from beside the segments; None if the registry knew none when it was read."""
@@ -163,7 +165,7 @@ class ArchiveColumns:
         if text is None:
             return None
         if hashlib.sha256(text).hexdigest() != sha256:
-            self.altered.append(Altered("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
+            self.altered.append(Alteration("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
         return text.decode()
 
     def find_schema(self, topics: Sequence[str], schema_id: int) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from domain.digest import canonical_json
 from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
-from projections.archive.segments import Mark, partition_folder, read_segment, segment_mark, segments
+from projections.archive.segments import ArchivePosition, partition_folder, read_segment, segment_mark, segments
 from projections.archive.signing import Signer, fingerprint, is_signed
 
 FORMAT = "fraudcase head v1"
@@ -25,16 +25,16 @@ class BadHead(ValueError):
     """Bytes that are no head of ours; the message says why."""
 
 
-class Contradiction(Exception):
+class ArchiveContradiction(Exception):
     """The archive is not what the last head says: no further head may be signed over it."""
 
 
-class Archived(Protocol):
+class ArchivedPartition(Protocol):
     """A partition, as far as it is stored."""
 
     topic: str
     partition: int
-    mark: Mark
+    mark: ArchivePosition
     cases: CaseCounts | None
 
 
@@ -136,14 +136,16 @@ class HeadWriter:
     was made, and from there to the end. `seen` is the last head that was written here, if anybody kept it.
     """
 
-    def __init__(self, bucket: Bucket, signer: Signer, writers: Iterable[Archived], seen: bytes | None = None) -> None:
+    def __init__(
+        self, bucket: Bucket, signer: Signer, writers: Iterable[ArchivedPartition], seen: bytes | None = None
+    ) -> None:
         self._bucket, self._signer, self._writers = bucket, signer, list(writers)
         self.last: Head | None = None
         self._recall()
         if seen is not None:
             number = read_head(seen, signer.public_key).number
             if bucket.get(head_key(number)) != seen:
-                raise Contradiction(
+                raise ArchiveContradiction(
                     f"head {number}, the last one signed here, is not in the bucket: it was rolled back"
                 )
 
@@ -155,13 +157,13 @@ class HeadWriter:
     def _recall(self) -> None:
         numbers = head_numbers(self._bucket)
         if numbers != list(range(1, len(numbers) + 1)):
-            raise Contradiction(f"heads are missing: there are {len(numbers)}, the last is number {numbers[-1]}")
+            raise ArchiveContradiction(f"heads are missing: there are {len(numbers)}, the last is number {numbers[-1]}")
         if not numbers:
             return
         try:
             self.last = stored_head(self._bucket, numbers[-1], self._signer.public_key)
         except BadHead as error:
-            raise Contradiction(f"head {numbers[-1]}: {error}") from error
+            raise ArchiveContradiction(f"head {numbers[-1]}: {error}") from error
         assert self.last is not None
         for tree in self.last.trees.values():
             check_tree(self._bucket, tree)
@@ -175,7 +177,7 @@ class HeadWriter:
                 if place not in trees or trees[place].size < tree.size:
                     trees[place] = tree  # another worker's: its writer here has yet to notice
                 elif trees[place].size == tree.size and trees[place] != tree:
-                    raise Contradiction(
+                    raise ArchiveContradiction(
                         f"{place[0]} partition {place[1]}: another tree of the same {tree.size} records"
                     )
             if trees == before:
@@ -197,7 +199,7 @@ class HeadWriter:
                 yield tree_head(writer)
 
 
-def tree_head(writer: Archived) -> TreeHead:
+def tree_head(writer: ArchivedPartition) -> TreeHead:
     """What a head says of a partition."""
     return TreeHead(
         topic=writer.topic,
@@ -222,11 +224,11 @@ def check_tree(bucket: Bucket, tree: TreeHead) -> None:
     else:
         mark = None
     if mark is None or (mark.tree.size, mark.tree.root().hex()) != (tree.size, tree.root):
-        raise Contradiction(
+        raise ArchiveContradiction(
             f"{tree.topic} partition {tree.partition}: it never was at the {tree.size} records that were signed"
         )
     grown = mark.tree.copy()
     for segment, mark in reversed(later):
         grown.extend(read_segment(bucket.get(segment.key))["leaf"].to_pylist())
         if (grown.size, grown.peaks) != (mark.tree.size, mark.tree.peaks):
-            raise Contradiction(f"{segment.key} does not lead to the tree that is noted beside it")
+            raise ArchiveContradiction(f"{segment.key} does not lead to the tree that is noted beside it")

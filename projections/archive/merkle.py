@@ -57,7 +57,7 @@ class Frontier:
         return root
 
 
-class Tree:
+class MerkleTree:
     """A tree with all of its leaves, to prove what is in it. `levels[0]` are the leaves, the last level is the root."""
 
     def __init__(self, leaves: Sequence[bytes]) -> None:

@@ -19,7 +19,7 @@ from projections.archive.merkle import leaf_hash
 from projections.logs.log import LogRecord
 from schemas.catalog import parse
 from schemas.codec import MAX_BODY
-from schemas.compiled import Splitter, Unsupported, compile_splitter
+from schemas.compiled import Splitter, UnsupportedSchema, compile_splitter
 
 NONE, WHOLE, FIELDS, DIGEST = "none", "whole", "fields", "digest"
 """How a value is cut: it is missing, one part, its fields, or its SHA-256."""
@@ -29,7 +29,7 @@ PART_SALT_BYTES = 16
 _HEADER = 5
 
 
-class Shape(NamedTuple):
+class RecordShape(NamedTuple):
     """What a writer's schema says of a value: the record's name, its fields, and how to cut it."""
 
     name: str
@@ -38,7 +38,7 @@ class Shape(NamedTuple):
     sha256: str
 
 
-class Cut(NamedTuple):
+class RecordParts(NamedTuple):
     """A value in parts, and the values of the fields that were wanted."""
 
     form: str
@@ -51,31 +51,31 @@ WANTED = ("case_id", "sequence", "command_id")
 
 
 @lru_cache(maxsize=4096)
-def shape_of(schema_text: str) -> Shape | None:
+def shape_of(schema_text: str) -> RecordShape | None:
     """The shape of records of a schema, None for what is no record that we can cut."""
     try:
         name, schema = parse(schema_text)
         split = compile_splitter(schema, WANTED)
-    except (SchemaParseException, Unsupported, ValueError, TypeError, KeyError):
+    except (SchemaParseException, UnsupportedSchema, ValueError, TypeError, KeyError):
         return None
     fields = tuple(field["name"] for field in schema["fields"])
-    return Shape(name, fields, split, sha256(schema_text.encode()).hexdigest())
+    return RecordShape(name, fields, split, sha256(schema_text.encode()).hexdigest())
 
 
-def cut(value: bytes | None, shape: Shape | None) -> Cut:
+def cut(value: bytes | None, shape: RecordShape | None) -> RecordParts:
     """A value in parts: its fields, if it has the shape."""
     if value is None:
-        return Cut(NONE, ())
+        return RecordParts(NONE, ())
     if len(value) > MAX_BODY:
-        return Cut(DIGEST, (sha256(value).digest(),))
+        return RecordParts(DIGEST, (sha256(value).digest(),))
     if shape is not None:
         try:
             parts, wanted, end = shape.split(value, _HEADER)
         except Exception:  # whatever the reader met on its way: all of it means bytes that do not fit
-            return Cut(WHOLE, (value,))
+            return RecordParts(WHOLE, (value,))
         if end == len(value):
-            return Cut(FIELDS, parts, wanted)
-    return Cut(WHOLE, (value,))
+            return RecordParts(FIELDS, parts, wanted)
+    return RecordParts(WHOLE, (value,))
 
 
 def record_salt(salt_key: bytes, record: LogRecord) -> bytes:
@@ -106,7 +106,9 @@ def part_hash(salt: bytes, part: bytes) -> bytes:
     return sha256(b"\x02" + salt + part).digest()
 
 
-def leaf_of(record: LogRecord, schema_id: int | None, schema_sha256: str | None, parted: Cut, salt: bytes) -> bytes:
+def leaf_of(
+    record: LogRecord, schema_id: int | None, schema_sha256: str | None, parted: RecordParts, salt: bytes
+) -> bytes:
     """The hash of a record's leaf in the tree of its partition."""
     contents = (key_part(record.key), headers_part(record.headers), *parted.parts)
     hashes = [part_hash(each, part) for each, part in zip(part_salts(salt, len(contents)), contents, strict=True)]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from projections.archive.bucket import Bucket
 from projections.archive.merkle import Frontier
-from projections.archive.record_leaf import DIGEST, UNSALTED, Cut, cut, leaf_of, shape_of
+from projections.archive.record_leaf import DIGEST, UNSALTED, RecordParts, cut, leaf_of, shape_of
 from projections.logs.log import LogRecord
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ _PLAIN = {"key", "value", "sha256", "salt", "leaf"}
 _LAST, _COUNT, _TREE = "last-offset", "records", "tree"
 
 
-class Described(NamedTuple):
+class RecordDescription(NamedTuple):
     """What the archive notes beside a record, so that it can be read without a registry, and proved."""
 
-    cut: Cut
+    cut: RecordParts
     salt: bytes | None
     record_type: str | None = None
     schema_id: int | None = None
@@ -58,7 +58,7 @@ class Described(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ArchivePosition:
     """How far the archive of a partition is: its tree, the last offset that it covers, the largest timestamp in it."""
 
     tree: Frontier
@@ -74,7 +74,7 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Altered:
+class Alteration:
     """Something in the archive is not what was written; `offset` is None where a whole segment cannot be read."""
 
     topic: str
@@ -103,15 +103,15 @@ def next_offset(bucket: Bucket, folder: str) -> int:
     return int(bucket.metadata(found[-1].key)[_LAST]) + 1 if found else 0
 
 
-def mark_of(bucket: Bucket, folder: str) -> Mark:
+def mark_of(bucket: Bucket, folder: str) -> ArchivePosition:
     """How far the archive of a folder is, as noted beside its last segment; segments of old are read through."""
     found = segments(bucket, folder)
     if not found:
-        return Mark(Frontier())
+        return ArchivePosition(Frontier())
     return segment_mark(bucket, found[-1]) or _mark_by_reading(bucket, found)
 
 
-def segment_mark(bucket: Bucket, segment: Segment) -> Mark | None:
+def segment_mark(bucket: Bucket, segment: Segment) -> ArchivePosition | None:
     """How far the archive is with a segment; None if it is one of old, without a tree."""
     metadata = bucket.metadata(segment.key)
     if _TREE not in metadata:
@@ -119,20 +119,20 @@ def segment_mark(bucket: Bucket, segment: Segment) -> Mark | None:
     size, time_ms, peaks = metadata[_TREE].split(" ")
     raw = base64.b64decode(peaks)
     tree = Frontier(int(size), (raw[n : n + 32] for n in range(0, len(raw), 32)))
-    return Mark(tree, int(metadata[_LAST]), int(time_ms))
+    return ArchivePosition(tree, int(metadata[_LAST]), int(time_ms))
 
 
-def _mark_by_reading(bucket: Bucket, found: Sequence[Segment]) -> Mark:
+def _mark_by_reading(bucket: Bucket, found: Sequence[Segment]) -> ArchivePosition:
     tree, time_ms = Frontier(), 0
-    schemas = ArchivedSchemas(bucket)
+    schemas = SchemaArchive(bucket)
     for segment in found:
         for row in read_segment(bucket.get(segment.key)).to_pylist():
             tree.add(row_leaf(row_record(bucket, row), row, schemas))
             time_ms = max(time_ms, row["timestamp_ms"])
-    return Mark(tree, int(bucket.metadata(found[-1].key)[_LAST]), time_ms)
+    return ArchivePosition(tree, int(bucket.metadata(found[-1].key)[_LAST]), time_ms)
 
 
-def _tree_text(mark: Mark) -> str:
+def _tree_text(mark: ArchivePosition) -> str:
     return f"{mark.tree.size} {mark.time_ms} {base64.b64encode(b''.join(mark.tree.peaks)).decode()}"
 
 
@@ -158,8 +158,12 @@ def oversize_key(value: bytes) -> str:
 
 
 def write_segment(
-    bucket: Bucket, records: Sequence[LogRecord], described: Sequence[Described], before: Mark, last_offset: int
-) -> Mark | None:
+    bucket: Bucket,
+    records: Sequence[LogRecord],
+    described: Sequence[RecordDescription],
+    before: ArchivePosition,
+    last_offset: int,
+) -> ArchivePosition | None:
     """Store records of one partition as a segment that reaches to an offset; None if that place is taken."""
     leaves = [
         leaf_of(
@@ -168,7 +172,7 @@ def write_segment(
         for record, notes in zip(records, described, strict=True)
     ]
     time_ms = max(before.time_ms, *(record.timestamp_ms for record in records))
-    after = Mark(before.tree.copy().extend(leaves), last_offset, time_ms)
+    after = ArchivePosition(before.tree.copy().extend(leaves), last_offset, time_ms)
     first = records[0]
     metadata = {_LAST: str(last_offset), _COUNT: str(len(records)), _TREE: _tree_text(after)}
     key = f"{partition_folder(first.topic, first.partition)}{first.offset:020d}.parquet"
@@ -187,7 +191,7 @@ def stored_identities(bucket: Bucket, segment: Segment) -> list[tuple[str, bytes
 
 
 def _table(
-    bucket: Bucket, records: Sequence[LogRecord], described: Sequence[Described], leaves: Sequence[bytes]
+    bucket: Bucket, records: Sequence[LogRecord], described: Sequence[RecordDescription], leaves: Sequence[bytes]
 ) -> pa.Table:
     """Column by column: rows as dicts cost three times as much."""
     count, first = len(records), records[0]
@@ -248,7 +252,7 @@ def row_record(bucket: Bucket, row: Mapping[str, Any]) -> LogRecord:
     return LogRecord(row["topic"], row["partition"], row["offset"], row["timestamp_ms"], row["key"], value, headers)
 
 
-class ArchivedSchemas:
+class SchemaArchive:
     """The writers' schemas beside the segments, by their SHA-256."""
 
     def __init__(self, bucket: Bucket) -> None:
@@ -263,13 +267,13 @@ class ArchivedSchemas:
             self._texts[sha256] = body.decode() if body is not None and is_it else None
         return None if sha256 is None else self._texts[sha256]
 
-    def cut(self, value: bytes | None, sha256: str | None) -> Cut:
+    def cut(self, value: bytes | None, sha256: str | None) -> RecordParts:
         """A value in parts, by its writer's schema."""
         text = self.text(sha256)
         return cut(value, None if text is None else shape_of(text))
 
 
-def row_leaf(record: LogRecord, row: Mapping[str, Any], schemas: ArchivedSchemas) -> bytes:
+def row_leaf(record: LogRecord, row: Mapping[str, Any], schemas: SchemaArchive) -> bytes:
     """The hash of a record's leaf, made again from what the archive has of it."""
     parted = schemas.cut(record.value, row["schema_sha256"])
     return leaf_of(record, row["schema_id"], row["schema_sha256"], parted, row["salt"] or UNSALTED)

@@ -12,10 +12,10 @@ from prometheus_client import Gauge
 from projections.archive.analytics import AnalyticsWriter
 from projections.archive.bucket import Bucket, Retention
 from projections.archive.case_counts import CaseCounts
-from projections.archive.heads import BadHead, Contradiction, HeadWriter
-from projections.archive.record_leaf import FIELDS, Cut, Shape, cut, record_salt, shape_of
+from projections.archive.heads import ArchiveContradiction, BadHead, HeadWriter
+from projections.archive.record_leaf import FIELDS, RecordParts, RecordShape, cut, record_salt, shape_of
 from projections.archive.segments import (
-    Described,
+    RecordDescription,
     mark_of,
     partition_folder,
     segments,
@@ -25,9 +25,9 @@ from projections.archive.segments import (
 from projections.archive.signing import Signer, load
 from projections.archive.stores import StoreOptions, s3_client
 from projections.logs.log import KafkaLog, LogRecord
-from projections.logs.worker import EVENTS, WRITTEN, Stop, complain, parser, serve_metrics
+from projections.logs.worker import EVENTS, WRITTEN, StopSignal, complain, parser, serve_metrics
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
 
 NAME = "archive"
@@ -43,7 +43,7 @@ KEY_VARIABLE = "FRAUDCASE_AUDIT_KEY"
 UNSIGNED = Gauge("fraudcase_audit_unsigned", "1 where the archive contradicts its last head, so that none is signed")
 
 
-class Sink(Protocol):
+class RecordSink(Protocol):
     """What becomes of one partition's records."""
 
     @property
@@ -54,7 +54,7 @@ class Sink(Protocol):
         """Store the records; again after a failure, to the same effect."""
 
 
-class Describer:
+class RecordDescriber:
     """Reads of each record what the archive notes beside it, and keeps the writers' schemas there.
 
     With a key for salts, parts of the records can be withheld from a proof.
@@ -62,24 +62,24 @@ class Describer:
 
     def __init__(self, bucket: Bucket, schema_text: Callable[[int], str | None], salt_key: bytes | None = None) -> None:
         self._bucket, self._schema_text, self._salt_key = bucket, schema_text, salt_key
-        self._known: dict[int, tuple[str, str | None, Shape | None]] = {}
+        self._known: dict[int, tuple[str, str | None, RecordShape | None]] = {}
 
-    def describe(self, record: LogRecord) -> Described:
+    def describe(self, record: LogRecord) -> RecordDescription:
         """Its type, its schema, its parts, and for a case event its place on the case's timeline."""
         value = record.value
         salt = None if self._salt_key is None else record_salt(self._salt_key, record)
         if value is None or len(value) < 5 or value[0] != 0:
-            return Described(cut(value, None), salt)
+            return RecordDescription(cut(value, None), salt)
         schema_id = int.from_bytes(value[1:5], "big", signed=True)
         known = self._known.get(schema_id) or self._schema(schema_id)
         if known is None:
-            return Described(cut(value, None), salt, schema_id=schema_id)
+            return RecordDescription(cut(value, None), salt, schema_id=schema_id)
         sha256, name, shape = known
         parted = cut(value, shape)
         identity = _identity(parted) if record.topic.endswith("cases.events") else None
-        return Described(parted, salt, name, schema_id, sha256, identity)
+        return RecordDescription(parted, salt, name, schema_id, sha256, identity)
 
-    def _schema(self, schema_id: int) -> tuple[str, str | None, Shape | None] | None:
+    def _schema(self, schema_id: int) -> tuple[str, str | None, RecordShape | None] | None:
         text = self._schema_text(schema_id) if schema_id >= 0 else None
         if text is None:
             return None
@@ -89,7 +89,7 @@ class Describer:
         return self._known[schema_id]
 
 
-def _identity(parted: Cut) -> str | None:
+def _identity(parted: RecordParts) -> str | None:
     if parted.form != FIELDS:
         return None
     case_id, sequence, command_id = parted.wanted
@@ -101,7 +101,7 @@ def _identity(parted: Cut) -> str | None:
 class ArchiveWriter:
     """One partition of a log."""
 
-    def __init__(self, bucket: Bucket, topic: str, partition: int, describer: Describer) -> None:
+    def __init__(self, bucket: Bucket, topic: str, partition: int, describer: RecordDescriber) -> None:
         self._bucket, self._describer = bucket, describer
         self.topic, self.partition = topic, partition
         self._folder = partition_folder(topic, partition)
@@ -153,10 +153,10 @@ class ArchiveWriter:
             self.cases.extend(each.identity for each in notes if each.identity is not None)
 
 
-class Buffer:
+class SegmentBuffer:
     """Records of one partition on their way into a segment."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: RecordSink) -> None:
         self.sink = sink
         self.records: list[LogRecord] = []
         self._bytes = 0
@@ -188,21 +188,21 @@ class Buffer:
 
 def buffers_of(
     bucket: Bucket, topics: Topics, log: KafkaLog, lookup: Callable[[int], str | None], salt_key: bytes | None
-) -> dict[tuple[str, int], Buffer]:
+) -> dict[tuple[str, int], SegmentBuffer]:
     """A buffer with its sink for every partition of every log."""
-    describer, decoder = Describer(bucket, lookup, salt_key), Decoder(lookup)
+    describer, decoder = RecordDescriber(bucket, lookup, salt_key), Decoder(lookup)
     archived = (*topics.archived_logs, topics.quarantine)
-    buffers: dict[tuple[str, int], Buffer] = {
-        (topic, number): Buffer(ArchiveWriter(bucket, topic, number, describer))
+    buffers: dict[tuple[str, int], SegmentBuffer] = {
+        (topic, number): SegmentBuffer(ArchiveWriter(bucket, topic, number, describer))
         for topic in archived
         for number in log.ends(topic)
     }
     for number in log.ends(topics.risk_scored):
-        buffers[topics.risk_scored, number] = Buffer(AnalyticsWriter(bucket, number, decoder))
+        buffers[topics.risk_scored, number] = SegmentBuffer(AnalyticsWriter(bucket, number, decoder))
     return buffers
 
 
-class Signing:
+class HeadSchedule:
     """A head over everything that is stored, every HEAD_POLLS polls; none any more where the archive contradicts them.
 
     The archive itself goes on: what is in Kafka alone would be lost with Kafka's retention.
@@ -218,7 +218,7 @@ class Signing:
         try:
             seen = kept.read_bytes() if kept is not None and kept.exists() else None
             self._heads = HeadWriter(bucket, signer, writers, seen)
-        except (Contradiction, BadHead) as error:
+        except (ArchiveContradiction, BadHead) as error:
             self._stop(error)
 
     def is_due(self) -> bool:
@@ -231,7 +231,7 @@ class Signing:
         self._polls = 0
         try:
             head = None if self._heads is None else self._heads.write()
-        except Contradiction as error:
+        except ArchiveContradiction as error:
             self._stop(error)
             return
         if head is not None:
@@ -261,17 +261,17 @@ def main() -> None:
         "--lock-days", type=int, default=0, help="where the bucket has Object Lock; 0: its own default"
     )
     known = options.parse_args()
-    stop = Stop()
+    stop = StopSignal()
     bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, known.topics.prefix)
     if known.lock_days and bucket.has_lock():
         bucket = bucket.locking(Retention(mode=known.lock_mode, days=known.lock_days, now=lambda: datetime.now(UTC)))
     log = KafkaLog(known.bootstrap)
     given = os.environ.get(KEY_VARIABLE)
     signer = load(given) if given else None
-    lookup = stop.patiently(Registry(known.registry).schema_text)
+    lookup = stop.patiently(SchemaRegistry(known.registry).schema_text)
     buffers = buffers_of(bucket, known.topics, log, lookup, None if signer is None else signer.salt_key)
     writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
-    signing = Signing(bucket, signer, writers, known.last_head)
+    signing = HeadSchedule(bucket, signer, writers, known.last_head)
     follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()}, GATHERS_MS)
     serve_metrics(known.metrics_port)
     while not stop.is_set:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from domain.cases.events import CaseEvent
 
 
-class Known(NamedTuple):
+class KnownEvent(NamedTuple):
     """A case event, and when it became known: the Kafka timestamp of its record."""
 
     event: CaseEvent

@@ -30,7 +30,7 @@ class LogRecord(NamedTuple):
     headers: tuple[tuple[str, bytes], ...]
 
 
-class Batch(NamedTuple):
+class ColumnBatch(NamedTuple):
     """Records of one partition that follow each other, by column."""
 
     offsets: Sequence[int]
@@ -76,14 +76,14 @@ class KafkaLog:
             following = start
             while following < until:
                 for message in _left(consumer, until - following):
-                    record = as_record(message)
+                    record = to_log_record(message)
                     following = record.offset + 1
                     if following <= until:
                         yield record
         finally:
             consumer.close()
 
-    def batches(self, topic: str, partition: int, until: int) -> Iterator[Batch]:
+    def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
         """The same by column, and as they come: for readers to whom a tuple for every record is dear."""
         if until <= 0:
             return
@@ -97,13 +97,13 @@ class KafkaLog:
                     continue
                 offsets = [message.offset() for message in messages]
                 for message in messages if min(offsets) < 0 or any(message.error() for message in messages) else ():
-                    as_record(message)  # raises what it carries
+                    to_log_record(message)  # raises what it carries
                 last = offsets[-1]
                 if last >= until:
                     messages = [message for message in messages if message.offset() < until]
                     offsets = offsets[: len(messages)]
                 times = [message.timestamp()[1] for message in messages]
-                yield Batch(offsets, times, [message.value() for message in messages])
+                yield ColumnBatch(offsets, times, [message.value() for message in messages])
         finally:
             consumer.close()
 
@@ -116,14 +116,14 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def follow(self, starts: Mapping[tuple[str, int], int], gathers_ms: int = 0) -> "Follower":
+    def follow(self, starts: Mapping[tuple[str, int], int], gathers_ms: int = 0) -> "LogFollower":
         """The records of many partitions from these offsets on, as they come.
 
         `gathers_ms` is how long the broker may wait for more of them: for readers who are not in a hurry, since to
         answer for every record costs it more than the records do.
         """
         gathers = {"fetch.wait.max.ms": gathers_ms, "fetch.min.bytes": _MUCH} if gathers_ms else {}
-        return Follower(self._consumer(gathers), starts)
+        return LogFollower(self._consumer(gathers), starts)
 
     def _consumer(self, more: Mapping[str, Any] | None = None) -> Consumer:
         return Consumer(
@@ -138,7 +138,7 @@ class KafkaLog:
         )
 
 
-class Follower:
+class LogFollower:
     """A consumer at the tail of partitions."""
 
     def __init__(self, consumer: Consumer, starts: Mapping[tuple[str, int], int]) -> None:
@@ -147,11 +147,11 @@ class Follower:
 
     def poll(self, wait_s: float) -> list[LogRecord]:
         """What comes within this time, at most MAX_BATCH records, after which it does not wait any longer."""
-        return [as_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=wait_s)]
+        return [to_log_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=wait_s)]
 
     def next(self, wait_s: float) -> list[LogRecord]:
         """The same, as soon as anything has come: for whom somebody waits."""
-        return [as_record(message) for message in arrived(self._consumer, wait_s)]
+        return [to_log_record(message) for message in poll_messages(self._consumer, wait_s)]
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read a partition on from another offset."""
@@ -168,7 +168,7 @@ def _left(consumer: Consumer, records: int) -> list[Message]:
     return messages
 
 
-def arrived(consumer: Consumer, wait_s: float, most: int = MAX_BATCH) -> list[Message]:
+def poll_messages(consumer: Consumer, wait_s: float, most: int = MAX_BATCH) -> list[Message]:
     """What has come, at most so many messages, as soon as there is one; empty after the wait.
 
     `consume` alone waits for its whole time, unless it gets as many as it may take.
@@ -177,7 +177,7 @@ def arrived(consumer: Consumer, wait_s: float, most: int = MAX_BATCH) -> list[Me
     return [] if first is None else [first, *consumer.consume(most - 1, timeout=0)]
 
 
-def as_record(message: Message) -> LogRecord:
+def to_log_record(message: Message) -> LogRecord:
     """A message of the client library as ours; raises KafkaException where it carries an error."""
     error = message.error()
     if error is not None:

@@ -20,7 +20,7 @@ BY_KEY = -1
 """Instead of a partition: the one that the record's key belongs to."""
 
 
-class Addressed(NamedTuple):
+class AddressedRecord(NamedTuple):
     """A record on its way into one partition."""
 
     partition: int
@@ -45,7 +45,7 @@ class PartitionWriter:
             }
         )
 
-    def write(self, records: Iterable[Addressed]) -> None:
+    def write(self, records: Iterable[AddressedRecord]) -> None:
         """Write these, and wait until every one is acknowledged. Raises NotAcknowledged: then write all of it again."""
         failures: list[str] = []
 
@@ -70,7 +70,7 @@ class PartitionWriter:
 
 def write_to_partitions(bootstrap: str, topic: str, key: bytes, value: bytes, partitions: Iterable[int]) -> None:
     """The same record into each of these partitions. Raises NotAcknowledged unless every one was acknowledged."""
-    PartitionWriter(bootstrap, topic).write(Addressed(partition, key, value) for partition in partitions)
+    PartitionWriter(bootstrap, topic).write(AddressedRecord(partition, key, value) for partition in partitions)
 
 
 def partitions_of(bootstrap: str, topic: str) -> list[int]:

@@ -16,10 +16,10 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 from domain.cases.events import CaseEvent
 from domain.record_types import from_fields
-from projections.logs.known import Known
-from projections.logs.log import MAX_BATCH, LogRecord, arrived, as_record
+from projections.logs.known import KnownEvent
+from projections.logs.log import MAX_BATCH, LogRecord, poll_messages, to_log_record
 from projections.logs.partition_writer import NotAcknowledged
-from schemas.codec import Decoder, Unreadable
+from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
 EVENTS = Counter("fraudcase_worker_records", "Records that a worker has read", ["worker", "topic"])
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Stop:
+class StopSignal:
     """Set by SIGTERM and SIGINT; a worker looks at it between batches, so that a batch is never cut."""
 
     def __init__(self) -> None:
@@ -105,34 +105,34 @@ def complain(message: str) -> None:
     sys.stderr.flush()
 
 
-def take(consumer: Consumer, wait_s: float = POLL_S, most: int = MAX_BATCH) -> list[LogRecord]:
+def poll_records(consumer: Consumer, wait_s: float = POLL_S, most: int = MAX_BATCH) -> list[LogRecord]:
     """What has come, as soon as there is something; empty after the wait. Raises KafkaException.
 
     A worker that waited for a store for longer than brokers wait for a worker is told so where a record would be, and
     then reads on from what it had committed: what the client library gets over by itself, it complains of.
     """
     records: list[LogRecord] = []
-    for message in arrived(consumer, wait_s, most):
+    for message in poll_messages(consumer, wait_s, most):
         error = message.error()
         if error is None or error.fatal():
-            records.append(as_record(message))
+            records.append(to_log_record(message))
         else:
             complain(f"Kafka: {error.str()}")
     return records
 
 
-def decoded(decoder: Decoder, records: Iterable[LogRecord]) -> list[Known]:
+def decode_case_events(decoder: Decoder, records: Iterable[LogRecord]) -> list[KnownEvent]:
     """The case events in records, with their times; what cannot be read is complained about, and stays in the log."""
-    events: list[Known] = []
+    events: list[KnownEvent] = []
     for record in records:
         try:
             name, data = decoder.decode(record.value)
             event = from_fields(name, data)
-        except (Unreadable, KeyError, TypeError) as error:
+        except (UnreadableRecord, KeyError, TypeError) as error:
             complain(f"{record.topic} {record.partition} {record.offset} is no case event: {error}")
             continue
         if isinstance(event, CaseEvent):
-            events.append(Known(event, record.timestamp_ms))
+            events.append(KnownEvent(event, record.timestamp_ms))
         else:
             complain(f"{record.topic} {record.partition} {record.offset} is no case event but a {name}")
     return events

@@ -13,9 +13,9 @@ from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 from domain.digest import canonical_json
-from projections.replay.compare import in_order
+from projections.replay.compare import sort_mismatches
 from projections.replay.compare_views import encoded_digest
-from projections.replay.outcome import Difference, Ends, Replayed
+from projections.replay.outcome import Ends, ReplayMismatch, ReplayResult
 from schemas.catalog import all_schemas
 from schemas.topics import Topics
 
@@ -23,7 +23,7 @@ FORMAT: Final = 1
 
 
 def certificate(
-    replayed: Replayed, topics: Topics, until_ms: int | None, beside: Iterable[Difference]
+    replayed: ReplayResult, topics: Topics, until_ms: int | None, beside: Iterable[ReplayMismatch]
 ) -> dict[str, Any]:
     """The certificate as plain data; `beside` is what differs outside the logs: the stored case views."""
     derived, comparison = replayed.derived, replayed.comparison
@@ -45,14 +45,14 @@ def certificate(
         "history": history.digest.hexdigest(),
         "views": encoded_digest(derived.encoded),
     }
-    differences = in_order(topics, [*replayed.altered, *comparison.differences, *beside])
+    differences = sort_mismatches(topics, [*replayed.altered, *comparison.differences, *beside])
     first = differences[0] if differences else comparison.first_missing
     return {
         "format": FORMAT,
         "root": hashlib.sha256(canonical_json({"format": FORMAT, "digests": digests, "counts": counts})).hexdigest(),
         "records": derived.records,
         "matches_live": not differences and not comparison.missing,
-        "first_difference": None if first is None else _described(first, topics),
+        "first_difference": None if first is None else _describe_mismatch(first, topics),
         "differences": len(differences),
         "missing": comparison.missing,
         "until": until_ms,
@@ -65,7 +65,7 @@ def certificate(
     }
 
 
-def failed(reason: str, altered: Iterable[str], until_ms: int | None) -> dict[str, Any]:
+def failed_certificate(reason: str, altered: Iterable[str], until_ms: int | None) -> dict[str, Any]:
     """The certificate of logs that nothing can be derived from, because records are missing."""
     details = [*dict.fromkeys(altered), reason]
     return {
@@ -98,7 +98,7 @@ def _sources(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
             yield path + entry.name, entry.read_bytes()
 
 
-def _described(difference: Difference, topics: Topics) -> dict[str, Any]:
+def _describe_mismatch(difference: ReplayMismatch, topics: Topics) -> dict[str, Any]:
     recorded, derived = _event(difference.recorded), _event(difference.derived)
     payment = (recorded or derived or {}).get("transaction_id")
     return {

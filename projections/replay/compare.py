@@ -5,40 +5,50 @@ from typing import Any
 
 from domain.digest import canonical_json
 from domain.risk.events import EntityPayment
-from projections.archive.segments import Altered
+from projections.archive.segments import Alteration
 from projections.replay.compare_views import shown_item
-from projections.replay.outcome import CASE_VIEWS, Comparison, Difference, Ends, History, shown_place
+from projections.replay.outcome import CASE_VIEWS, DecisionHistory, Ends, ReplayComparison, ReplayMismatch, format_place
 from projections.replay.sources import DUPLICATE, SCORED
-from projections.replay.tasks import SENT, Answered, Block, Decided, Differing, ReadAnswers, ReadInbox, ReadSent, Row
-from projections.replay.workers import Workers
+from projections.replay.tasks import (
+    SENT,
+    AnswersResult,
+    AnswersTask,
+    Block,
+    BlockDifference,
+    EntitiesTask,
+    InboundResult,
+    InboxTask,
+    Row,
+)
+from projections.replay.workers import WorkerPool
 from schemas.topics import Topics
 
 
 def compare_rows(
-    pool: Workers,
+    pool: WorkerPool,
     topics: Topics,
-    tasks: tuple[Sequence[ReadAnswers], Sequence[ReadSent | ReadInbox]],
-    decided: Sequence[Decided],
+    tasks: tuple[Sequence[AnswersTask], Sequence[EntitiesTask | InboxTask]],
+    decided: Sequence[InboundResult],
     ends: Ends,
-) -> Comparison:
+) -> ReplayComparison:
     """Answers and payments sent on, row by row where blocks of them differ."""
     blocks = {(each.partition, one.number): one for each in decided for one in each.differing}
-    missing, differences = sum(each.missing for each in decided), list[Difference]()
+    missing, differences = sum(each.missing for each in decided), list[ReplayMismatch]()
     wanted, first = frozenset(blocks), None
     answers: dict[Block, list[Row]] = {}
     sent: dict[Block, list[tuple[int, int, Row]]] = {}
     if wanted:
         again = [
-            *(ReadAnswers(**_plain(task), ends=task.ends, wanted=wanted) for task in tasks[0]),
+            *(AnswersTask(**_plain(task), ends=task.ends, wanted=wanted) for task in tasks[0]),
             *(
-                ReadSent(**_plain(t), recorded=t.recorded, ends=t.ends, wanted=wanted)
+                EntitiesTask(**_plain(t), recorded=t.recorded, ends=t.ends, wanted=wanted)
                 for t in tasks[1]
-                if isinstance(t, ReadSent)
+                if isinstance(t, EntitiesTask)
             ),
         ]
         for result in pool.run(again):
             for block, rows in result.rows.items():
-                if isinstance(result, Answered):
+                if isinstance(result, AnswersResult):
                     answers.setdefault(block, []).extend(rows)
                 else:
                     sent.setdefault(block, []).extend((result.partition, *row) for row in rows)
@@ -52,19 +62,19 @@ def compare_rows(
         if each.more_differing:
             where = topics.payments_inbound, each.partition, ends[topics.payments_inbound][each.partition]
             text = f"{each.topic} partition {each.partition}: {each.more_differing} more blocks of answers differ"
-            differences.append(Difference(*where, None, (), None, None, text))
-    return Comparison(differences, missing, first)
+            differences.append(ReplayMismatch(*where, None, (), None, None, text))
+    return ReplayComparison(differences, missing, first)
 
 
-def _plain(task: ReadAnswers | ReadSent) -> dict[str, Any]:
+def _plain(task: AnswersTask | EntitiesTask) -> dict[str, Any]:
     return {"topic": task.topic, "partition": task.partition, "end": task.end}
 
 
 def _compare_answers(
-    topics: Topics, partition: int, block: Differing, rows: Sequence[Row]
-) -> tuple[list[Difference], list[Difference]]:
+    topics: Topics, partition: int, block: BlockDifference, rows: Sequence[Row]
+) -> tuple[list[ReplayMismatch], list[ReplayMismatch]]:
     """Differences, and what is not there yet."""
-    topic, found, left = topics.payments_inbound, list[Difference](), list[Difference]()
+    topic, found, left = topics.payments_inbound, list[ReplayMismatch](), list[ReplayMismatch]()
     recorded_rows, derived_rows = ({row[0]: row for row in each} for each in (rows, block.answers))
     for offset in sorted({*recorded_rows, *derived_rows}):
         was, should = recorded_rows.get(offset), derived_rows.get(offset)
@@ -72,8 +82,8 @@ def _compare_answers(
             continue
         row: Row = was or should or ()
         texts = _answer_text(was), _answer_text(should)
-        said = _said(f"{shown_place(topic, partition, offset)}: the decision on this payment", *texts)
-        difference = Difference(topic, partition, offset, row[1], ("0-payment", row[2]), *texts, said)
+        said = _mismatch_text(f"{format_place(topic, partition, offset)}: the decision on this payment", *texts)
+        difference = ReplayMismatch(topic, partition, offset, row[1], ("0-payment", row[2]), *texts, said)
         (found if was else left).append(difference)
     return found, left
 
@@ -86,22 +96,24 @@ def _answer_text(row: Row | None) -> bytes | None:
 
 
 def _compare_sent(
-    topics: Topics, partition: int, block: Differing, rows: Sequence[tuple[int, int, Row]]
-) -> tuple[list[Difference], list[Difference]]:
+    topics: Topics, partition: int, block: BlockDifference, rows: Sequence[tuple[int, int, Row]]
+) -> tuple[list[ReplayMismatch], list[ReplayMismatch]]:
     """The same of what was sent on to entities."""
     entity, at = SENT.index("entity"), SENT.index("offset")
     derived_rows = {(row[at], row[entity]): row for row in block.sent}
-    topic, found = topics.entities_inbound, list[Difference]()
+    topic, found = topics.entities_inbound, list[ReplayMismatch]()
     for where, offset, row in sorted(rows, key=lambda each: each[:2]):
         should = derived_rows.pop((row[at], row[entity]), None)
         if row != should:
             texts = _sent_text(row), _sent_text(should)
-            said = _said(shown_place(topic, where, offset), *texts)
-            found.append(Difference(topic, where, offset, row[1], ("0-sent", row[entity]), *texts, said))
+            said = _mismatch_text(format_place(topic, where, offset), *texts)
+            found.append(ReplayMismatch(topic, where, offset, row[1], ("0-sent", row[entity]), *texts, said))
     left = [
-        Difference(
+        ReplayMismatch(
             topic, None, None, row[1], ("0-sent", row[entity]), None, _sent_text(row),
-            _said(f"{shown_place(topics.payments_inbound, partition, row[at])}: sent on", None, _sent_text(row)),
+            _mismatch_text(
+                f"{format_place(topics.payments_inbound, partition, row[at])}: sent on", None, _sent_text(row)
+            ),
         )
         for row in derived_rows.values()
     ]  # fmt: skip
@@ -114,50 +126,52 @@ def _sent_text(row: Row | None) -> bytes | None:
     return canonical_json({"type": EntityPayment.__name__, **dict(zip(SENT, row, strict=True))})
 
 
-def compare_events(topics: Topics, live: History, derived: History, rows: Comparison) -> Comparison:
+def compare_events(
+    topics: Topics, live: DecisionHistory, derived: DecisionHistory, rows: ReplayComparison
+) -> ReplayComparison:
     """Event by event. Only recorded, or recorded differently: a difference. Only derived: missing."""
     recorded_items, derived_items = live.digest.items(), derived.digest.items()
     differences = [*rows.differences, *live.contradictions]
     for place, encoded in recorded_items.items():
         if encoded != derived_items.get(place):
             origin, should = live.origins[place], derived_items.get(place)
-            text = _said(shown_place(*origin), encoded, should)
-            differences.append(Difference(*origin, *place, encoded, should, text))
+            text = _mismatch_text(format_place(*origin), encoded, should)
+            differences.append(ReplayMismatch(*origin, *place, encoded, should, text))
     left = sorted(derived_items.keys() - recorded_items.keys())
     missing, first = rows.missing + len(left), rows.first_missing
     if first is None and left:
         kind = topics.cases_inbox if left[0][1][0].startswith("1-") else topics.cases_events
         encoded = derived_items[left[0]]
-        text = _said(f"{kind}, account {left[0][0]}", None, encoded)
-        first = Difference(kind, None, None, *left[0], None, encoded, text)
+        text = _mismatch_text(f"{kind}, account {left[0][0]}", None, encoded)
+        first = ReplayMismatch(kind, None, None, *left[0], None, encoded, text)
     differences.sort(key=_order_by(topics))
     if not differences and not missing and live.digest.hexdigest() != derived.digest.hexdigest():
         text = "the payments that were decided on are not those in the log"
-        differences.append(Difference(topics.payments_inbound, None, None, None, (), None, None, text))
-    return Comparison(differences, missing, first)
+        differences.append(ReplayMismatch(topics.payments_inbound, None, None, None, (), None, None, text))
+    return ReplayComparison(differences, missing, first)
 
 
-def in_order(topics: Topics, differences: Iterable[Difference]) -> list[Difference]:
+def sort_mismatches(topics: Topics, differences: Iterable[ReplayMismatch]) -> list[ReplayMismatch]:
     """By topic, from what decides to what follows, then by partition and offset."""
     return sorted(differences, key=_order_by(topics))
 
 
-def _order_by(topics: Topics) -> Callable[[Difference], tuple[Any, ...]]:
+def _order_by(topics: Topics) -> Callable[[ReplayMismatch], tuple[Any, ...]]:
     ranks = {name: number for number, name in enumerate([*topics.archived_logs, CASE_VIEWS])}
 
-    def place(each: Difference) -> tuple[Any, ...]:
+    def place(each: ReplayMismatch) -> tuple[Any, ...]:
         partition = -1 if each.partition is None else each.partition
         return ranks.get(each.topic, -1), partition, -1 if each.offset is None else each.offset, each.text
 
     return place
 
 
-def report_altered(altered: Altered) -> Difference:
+def report_altered(altered: Alteration) -> ReplayMismatch:
     where = altered.topic, altered.partition, altered.offset
-    return Difference(*where, None, (), None, None, altered.detail)
+    return ReplayMismatch(*where, None, (), None, None, altered.detail)
 
 
-def _said(where: str, was: bytes | None, should: bytes | None) -> str:
+def _mismatch_text(where: str, was: bytes | None, should: bytes | None) -> str:
     if was is None:
         return f"{where}: not recorded yet: {shown_item(should or b'')}"
     if should is None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from domain.digest import canonical_json
-from projections.replay.outcome import CASE_VIEWS, Comparison, Difference, Items
+from projections.replay.outcome import CASE_VIEWS, Items, ReplayComparison, ReplayMismatch
 from projections.views.case_view import Item
 
 
@@ -30,9 +30,9 @@ def encoded_digest(encoded: Mapping[tuple[str, str], bytes]) -> str:
     return digest.hexdigest()
 
 
-def compare_views(stored: Items, derived: Items) -> Comparison:
+def compare_views(stored: Items, derived: Items) -> ReplayComparison:
     """Item by item."""
-    differences: list[Difference] = []
+    differences: list[ReplayMismatch] = []
     behind = sum(key not in stored for key in derived)
     for key in sorted(stored):
         item, wanted = stored[key], derived.get(key)
@@ -44,8 +44,8 @@ def compare_views(stored: Items, derived: Items) -> Comparison:
         was, should = canonical_json(item), None if wanted is None else canonical_json(wanted)
         should_text = shown_item(should) if should else "nothing"
         text = f"view item {' '.join(key)}: stored {shown_item(was)}, derived {should_text}"
-        differences.append(Difference(CASE_VIEWS, None, None, item.get("account_id"), key, was, should, text))
-    return Comparison(differences, behind)
+        differences.append(ReplayMismatch(CASE_VIEWS, None, None, item.get("account_id"), key, was, should, text))
+    return ReplayComparison(differences, behind)
 
 
 def _is_same(stored: Item, derived: Item) -> bool:

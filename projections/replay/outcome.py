@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from domain.cases.events import CaseEvent
 from domain.digest import HistoryDigest
-from projections.replay.tasks import Found, Place, Shown
+from projections.replay.tasks import ComparedEvent, DerivedItem, EventPlace
 from projections.views.case_view import Item
 
 Items = dict[tuple[str, str], Item]
@@ -24,7 +24,7 @@ CASE_VIEWS: Final = "case views"
 _CASE_EVENTS: Final = frozenset(kind.__name__ for kind in get_args(CaseEvent))
 
 
-class Difference(NamedTuple):
+class ReplayMismatch(NamedTuple):
     """One thing that was recorded otherwise than the logs lead to; where it stands, as far as it stands anywhere."""
 
     topic: str
@@ -38,15 +38,15 @@ class Difference(NamedTuple):
 
 
 @dataclass(slots=True)
-class History:
+class DecisionHistory:
     """Everything that was decided, to be hashed and compared."""
 
     digest: HistoryDigest = field(default_factory=HistoryDigest)
-    origins: dict[Place, tuple[str, int, int]] = field(default_factory=dict)
+    origins: dict[EventPlace, tuple[str, int, int]] = field(default_factory=dict)
     """Topic, partition and offset where each recorded event stands; derived ones stand nowhere."""
-    known_at_ms: dict[Place, int] = field(default_factory=dict)
+    known_at_ms: dict[EventPlace, int] = field(default_factory=dict)
     """When each recorded case event became known: the Kafka timestamp of its first record."""
-    contradictions: list[Difference] = field(default_factory=list)
+    contradictions: list[ReplayMismatch] = field(default_factory=list)
     payments: int = 0
     duplicates: int = 0
     quarantined: int = 0
@@ -56,15 +56,15 @@ class History:
     escalated: int = 0
     case_events: int = 0
 
-    def add(self, event: Found, topic: str, partition: int) -> None:
+    def add(self, event: ComparedEvent, topic: str, partition: int) -> None:
         """Count an event; the same one again is no other."""
         place = event.account_id, event.place
         origin = topic, partition, event.offset
         try:
             is_new = self.digest.add_encoded(*place, event.encoded)
         except ValueError as error:
-            text = f"{error}, the second at {shown_place(*origin)}"
-            self.contradictions.append(Difference(*origin, *place, event.encoded, None, text))
+            text = f"{error}, the second at {format_place(*origin)}"
+            self.contradictions.append(ReplayMismatch(*origin, *place, event.encoded, None, text))
             return
         if event.kind in _CASE_EVENTS and event.offset >= 0:
             self.known_at_ms.setdefault(place, event.timestamp_ms)
@@ -80,14 +80,14 @@ class History:
 
 
 @dataclass(slots=True)
-class Derived:
+class DerivedState:
     """What the folds say that the logs lead to."""
 
-    history: History = field(default_factory=History)
+    history: DecisionHistory = field(default_factory=DecisionHistory)
     encoded: dict[tuple[str, str], bytes] = field(default_factory=dict)
     """The items of the case table, as canonical JSON without when they became known."""
     views: int = 0
-    places: dict[Place, tuple[str, str]] = field(default_factory=dict)
+    places: dict[EventPlace, tuple[str, str]] = field(default_factory=dict)
     """The item of each case event."""
     packs: list[str] = field(default_factory=list)
     """Rule packs, in the order in which they were activated first."""
@@ -96,13 +96,13 @@ class Derived:
     """Digests of the decisions that say more than nothing, and of the records of payments.inbound."""
     records: int = 0
 
-    def add_shown(self, shown: Shown, topic: str, partition: int) -> None:
+    def add_shown(self, shown: DerivedItem, topic: str, partition: int) -> None:
         """Take in a case event: into the history, and as an item."""
         self.history.add(shown.event, topic, partition)
         self.encoded[shown.pk, shown.sk] = shown.item
         self.places[shown.event.account_id, shown.event.place] = shown.pk, shown.sk
 
-    def items(self, known_at_ms: Mapping[Place, int]) -> Items:
+    def items(self, known_at_ms: Mapping[EventPlace, int]) -> Items:
         """The items; when events became known is no fold's to say, it is what the broker wrote."""
         items: Items = {key: json.loads(encoded) for key, encoded in self.encoded.items()}
         for place, key in self.places.items():
@@ -112,12 +112,12 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ReplayComparison:
     """How what was recorded differs from what is derived; `missing` may only be on its way."""
 
-    differences: list[Difference]
+    differences: list[ReplayMismatch]
     missing: int
-    first_missing: Difference | None = None
+    first_missing: ReplayMismatch | None = None
 
     @property
     def is_lag(self) -> bool:
@@ -126,18 +126,18 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What a replay came to, in the order of topics, partitions and offsets."""
 
-    live: History
-    derived: Derived
-    comparison: Comparison
-    altered: list[Difference]
+    live: DecisionHistory
+    derived: DerivedState
+    comparison: ReplayComparison
+    altered: list[ReplayMismatch]
     ranges: Ends
     schemas: dict[str, str]
     """Writers' schemas that were met in the logs that decide: their texts, and what record each is of."""
 
 
-def shown_place(topic: str, partition: int, offset: int) -> str:
+def format_place(topic: str, partition: int, offset: int) -> str:
     """Where a record stands, for people."""
     return f"{topic} partition {partition} offset {offset}"

@@ -13,47 +13,47 @@ from projections.archive.bucket import Bucket
 from projections.logs.log import LogRecord
 from projections.replay.compare import compare_events, compare_rows, report_altered
 from projections.replay.outcome import (
-    Derived,
-    Difference,
+    DecisionHistory,
+    DerivedState,
     Ends,
-    History,
-    Replayed,
-    shown_place,
+    ReplayMismatch,
+    ReplayResult,
+    format_place,
 )
-from projections.replay.sources import Gap, Source
+from projections.replay.sources import LogGap, LogSource
 from projections.replay.tasks import (
     NONE,
-    Answered,
+    AnswersResult,
+    AnswersTask,
     Block,
-    Cases,
-    Chains,
-    Decide,
-    Decided,
-    Found,
-    Place,
-    Read,
-    ReadAnswers,
-    ReadEvents,
-    ReadInbox,
-    ReadSent,
-    Recorded,
-    Sent,
-    Sum,
+    BlockSum,
+    ComparedEvent,
+    EntitiesResult,
+    EntitiesTask,
+    EventPlace,
+    EventsResult,
+    EventsTask,
+    InboundResult,
+    InboundTask,
+    InboxResult,
+    InboxTask,
+    PaymentChains,
+    TaskResult,
     add_sums,
 )
-from projections.replay.workers import Workers
+from projections.replay.workers import WorkerPool
 from schemas.topics import Topics
 
-__all__ = ["Gap", "Log"]
+__all__ = ["LogGap", "RecordLog"]
 
 Progress = Callable[[int], None]
-Counts = Callable[[str, int, Found], bool]
+RecordedEventFilter = Callable[[str, int, ComparedEvent], bool]
 """Whether a recorded flag or case event, of this topic and partition, is compared."""
-_SPOILT: Final[Sum] = (-1, 0)
+_SPOILT: Final[BlockSum] = (-1, 0)
 """Of a block whose answers stand in two partitions: no hash says whether they are right."""
 
 
-class Log(Protocol):
+class RecordLog(Protocol):
     """Where records are read from one by one: Kafka, or the archive."""
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -66,7 +66,7 @@ class Log(Protocol):
 # -- reading ------------------------------------------------------------------------------------------------
 
 
-def ends_of(source: Source, topics: Topics, until_ms: int | None = None) -> Ends:
+def ends_of(source: LogSource, topics: Topics, until_ms: int | None = None) -> Ends:
     """How far each log goes that decides, or that case events stand in: with a time, up to the first later record."""
     log, ends = source.open(), Ends()
     for topic in topics.archived_logs:
@@ -78,31 +78,33 @@ def ends_of(source: Source, topics: Topics, until_ms: int | None = None) -> Ends
     return ends
 
 
-def derive(source: Source, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> Derived:
+def derive(source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> DerivedState:
     """Run the folds over the logs that decide, and compare nothing. Raises Gap where records are missing."""
-    with Workers(source, workers, _running(seen)) as pool:
+    with WorkerPool(source, workers, _running_total(seen)) as pool:
         ends, payments = ends_of(source, topics), topics.payments_inbound
-        decide = [Decide(topic=payments, partition=p, end=end) for p, end in ends[payments].items()]
+        decide = [InboundTask(topic=payments, partition=p, end=end) for p, end in ends[payments].items()]
         results = pool.run([*_folds(topics, ends, ends), *decide])
-        _chain_together(pool, decide, _of(Decided, results))
-    return _derived(results, topics)
+        _chain_together(pool, decide, _results_of_type(InboundResult, results))
+    return _collect_derived(results, topics)
 
 
-def recorded(source: Source, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> History:
+def recorded(source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> DecisionHistory:
     """What was decided when it was live, as it stands in the logs."""
-    with Workers(source, workers, _running(seen)) as pool:
+    with WorkerPool(source, workers, _running_total(seen)) as pool:
         ends, topic = ends_of(source, topics), topics.cases_inbox
         answers = _answer_tasks(source, topics, ends)
-        inbox = [ReadInbox(topic=topic, partition=p, end=end) for p, end in ends[topic].items()]
+        inbox = [InboxTask(topic=topic, partition=p, end=end) for p, end in ends[topic].items()]
         results = pool.run([*answers, *inbox, *_event_tasks(source, topics)])
-        _chain_together(pool, answers, _of(Answered, results))
-    return _live(results, lambda *_: True)
+        _chain_together(pool, answers, _results_of_type(AnswersResult, results))
+    return _collect_recorded(results, lambda *_: True)
 
 
-def _counting(before: Ends, until_ms: int | None, derived: Mapping[Place, bytes]) -> Counts:
+def _compared_event_filter(
+    before: Ends, until_ms: int | None, derived: Mapping[EventPlace, bytes]
+) -> RecordedEventFilter:
     """What of the recorded flags and case events is compared: what must be derived, and what is."""
 
-    def counts(topic: str, partition: int, event: Found) -> bool:
+    def counts(topic: str, partition: int, event: ComparedEvent) -> bool:
         must_be = event.offset < before[topic].get(partition, 0) and (
             until_ms is None or event.timestamp_ms <= until_ms
         )
@@ -112,33 +114,39 @@ def _counting(before: Ends, until_ms: int | None, derived: Mapping[Place, bytes]
 
 
 def replay(
-    source: Source, topics: Topics, workers: int = 1, until_ms: int | None = None, seen: Progress = lambda _: None
-) -> Replayed:
+    source: LogSource, topics: Topics, workers: int = 1, until_ms: int | None = None, seen: Progress = lambda _: None
+) -> ReplayResult:
     """Derive everything, and compare it. Raises Gap where records of a log that decides are missing.
 
     The system may be at work meanwhile. What stood in a log before it was asked how far to fold must be derived; of
     what was written since, only what is derived is looked at: its cause may be past the end of the fold.
     """
-    with Workers(source, workers, _running(seen)) as pool:
+    with WorkerPool(source, workers, _running_total(seen)) as pool:
         before = ends_of(source, topics)
         ends = ends_of(source, topics, until_ms)
         answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends, ends_of(source, topics))
         results = pool.run([*answers, *folds, *_event_tasks(source, topics)])
-        decide = _decide_tasks(topics, ends, _of(Answered, results), _of(Sent, results))
-        decided: list[Decided] = pool.run(decide)
-        _chain_together(pool, answers, _of(Answered, results))
+        decide = _decide_tasks(
+            topics, ends, _results_of_type(AnswersResult, results), _results_of_type(EntitiesResult, results)
+        )
+        decided: list[InboundResult] = pool.run(decide)
+        _chain_together(pool, answers, _results_of_type(AnswersResult, results))
         _chain_together(pool, decide, decided)
         at_odds = compare_rows(pool, topics, (answers, folds), decided, ends)
     results += decided
-    derived = _derived(results, topics)
-    live = _live(results, _counting(before, until_ms, derived.history.digest.items()))
-    deciding = (*_of(Decided, results), *_of(Sent, results), *_of(Cases, results))
+    derived = _collect_derived(results, topics)
+    live = _collect_recorded(results, _compared_event_filter(before, until_ms, derived.history.digest.items()))
+    deciding = (
+        *_results_of_type(InboundResult, results),
+        *_results_of_type(EntitiesResult, results),
+        *_results_of_type(InboxResult, results),
+    )
     schemas = {text: name for result in deciding for text, name in result.schemas.items()}
     altered = [report_altered(each) for each in dict.fromkeys(each for result in results for each in result.altered)]
-    return Replayed(live, derived, compare_events(topics, live, derived.history, at_odds), altered, ends, schemas)
+    return ReplayResult(live, derived, compare_events(topics, live, derived.history, at_odds), altered, ends, schemas)
 
 
-def _running(seen: Progress) -> Progress:
+def _running_total(seen: Progress) -> Progress:
     total = 0
 
     def more(records: int) -> None:
@@ -149,34 +157,36 @@ def _running(seen: Progress) -> Progress:
     return more
 
 
-def _folds(topics: Topics, ends: Ends, recorded: Ends) -> list[ReadSent | ReadInbox]:
+def _folds(topics: Topics, ends: Ends, recorded: Ends) -> list[EntitiesTask | InboxTask]:
     """Fold up to some ends; what was recorded is looked for up to others."""
     payments, entities, inbox = topics.payments_inbound, topics.entities_inbound, topics.cases_inbox
     return [
         *(
-            ReadSent(topic=entities, partition=p, end=end, recorded=recorded[entities][p], ends=ends[payments])
+            EntitiesTask(topic=entities, partition=p, end=end, recorded=recorded[entities][p], ends=ends[payments])
             for p, end in ends[entities].items()
         ),
-        *(ReadInbox(topic=inbox, partition=p, end=end, recorded=recorded[inbox][p]) for p, end in ends[inbox].items()),
+        *(InboxTask(topic=inbox, partition=p, end=end, recorded=recorded[inbox][p]) for p, end in ends[inbox].items()),
     ]
 
 
-def _answer_tasks(source: Source, topics: Topics, ends: Ends) -> list[ReadAnswers]:
+def _answer_tasks(source: LogSource, topics: Topics, ends: Ends) -> list[AnswersTask]:
     topic = topics.risk_scored
     return [
-        ReadAnswers(topic=topic, partition=p, end=end, ends=ends[topics.payments_inbound])
+        AnswersTask(topic=topic, partition=p, end=end, ends=ends[topics.payments_inbound])
         for p, end in source.open().answer_ends(topic).items()
     ]
 
 
-def _event_tasks(source: Source, topics: Topics) -> list[ReadEvents]:
+def _event_tasks(source: LogSource, topics: Topics) -> list[EventsTask]:
     """All of them, whatever the time: what the logs lead to by then may have been decided later."""
     topic = topics.cases_events
-    return [ReadEvents(topic=topic, partition=p, end=end) for p, end in source.open().ends(topic).items()]
+    return [EventsTask(topic=topic, partition=p, end=end) for p, end in source.open().ends(topic).items()]
 
 
-def _decide_tasks(topics: Topics, ends: Ends, answered: list[Answered], sent: list[Sent]) -> list[Decide]:
-    blocks, sums = dict[Block, Sum](), dict[Block, Sum]()
+def _decide_tasks(
+    topics: Topics, ends: Ends, answered: list[AnswersResult], sent: list[EntitiesResult]
+) -> list[InboundTask]:
+    blocks, sums = dict[Block, BlockSum](), dict[Block, BlockSum]()
     for each in answered:
         for block, found in each.blocks.items():
             blocks[block] = _SPOILT if block in blocks else found
@@ -185,24 +195,26 @@ def _decide_tasks(topics: Topics, ends: Ends, answered: list[Answered], sent: li
             sums[block] = add_sums(sums.get(block, NONE), found)
     topic = topics.payments_inbound
     return [
-        Decide(topic=topic, partition=p, end=end, answered=_of_one(blocks, p), sent=_of_one(sums, p))
+        InboundTask(
+            topic=topic, partition=p, end=end, answered=_partition_sums(blocks, p), sent=_partition_sums(sums, p)
+        )
         for p, end in ends[topic].items()
     ]
 
 
-def _of_one(sums: Mapping[Block, Sum], partition: int) -> dict[int, Sum]:
+def _partition_sums(sums: Mapping[Block, BlockSum], partition: int) -> dict[int, BlockSum]:
     return {number: found for (where, number), found in sums.items() if where == partition}
 
 
-ReadT = TypeVar("ReadT", bound=Read)
+ReadT = TypeVar("ReadT", bound=TaskResult)
 
 
-def _of(kind: type[ReadT], results: Sequence[Read]) -> list[ReadT]:
+def _results_of_type(kind: type[ReadT], results: Sequence[TaskResult]) -> list[ReadT]:
     return [each for each in results if isinstance(each, kind)]
 
 
 def _chain_together(
-    pool: Workers, tasks: Sequence[Decide | ReadAnswers], results: Sequence[Decided | Answered]
+    pool: WorkerPool, tasks: Sequence[InboundTask | AnswersTask], results: Sequence[InboundResult | AnswersResult]
 ) -> None:
     """Accounts with payments in several partitions (another producer, another partitioner): one chain after all.
 
@@ -216,8 +228,8 @@ def _chain_together(
     several = frozenset(account_id for account_id, number in counted.items() if number > 1)
     if not several:
         return
-    again = pool.run([_collecting(task, several) for task in tasks])
-    chained = Chains()
+    again = pool.run([_with_collected_rows(task, several) for task in tasks])
+    chained = PaymentChains()
     parts = [(partition, chains) for read in again for partition, chains in read.chains.items()]
     for _, chains in sorted(parts, key=lambda part: part[0]):
         for account_id, links in chains.links.items():
@@ -230,19 +242,19 @@ def _chain_together(
     whole[0].of.update(chained.of)
 
 
-def _collecting(task: Decide | ReadAnswers, accounts: frozenset[str]) -> Decide | ReadAnswers:
-    if isinstance(task, Decide):
-        return Decide(topic=task.topic, partition=task.partition, end=task.end, wanted=accounts)
-    return ReadAnswers(topic=task.topic, partition=task.partition, end=task.end, ends=task.ends, accounts=accounts)
+def _with_collected_rows(task: InboundTask | AnswersTask, accounts: frozenset[str]) -> InboundTask | AnswersTask:
+    if isinstance(task, InboundTask):
+        return InboundTask(topic=task.topic, partition=task.partition, end=task.end, wanted=accounts)
+    return AnswersTask(topic=task.topic, partition=task.partition, end=task.end, ends=task.ends, accounts=accounts)
 
 
 # -- putting together ---------------------------------------------------------------------------------------
 
 
-def _derived(results: Sequence[Read], topics: Topics) -> Derived:
-    derived = Derived()
+def _collect_derived(results: Sequence[TaskResult], topics: Topics) -> DerivedState:
+    derived = DerivedState()
     history, decisions, inbound = derived.history, hashlib.sha256(), hashlib.sha256()
-    for decided in _of(Decided, results):
+    for decided in _results_of_type(InboundResult, results):
         history.payments += decided.payments
         history.duplicates += decided.duplicates
         history.quarantined += decided.quarantined
@@ -254,10 +266,10 @@ def _derived(results: Sequence[Read], topics: Topics) -> Derived:
             inbound.update(decided.partition.to_bytes(4, "big") + decided.content)
         derived.packs += (pack_id for pack_id in dict.fromkeys(decided.packs) if pack_id not in derived.packs)
     derived.decisions, derived.inbound = decisions.hexdigest(), inbound.hexdigest()
-    for result in (*_of(Decided, results), *_of(Sent, results)):
+    for result in (*_results_of_type(InboundResult, results), *_results_of_type(EntitiesResult, results)):
         for event in result.found:
             history.add(event, result.topic, result.partition)
-    for cases in _of(Cases, results):
+    for cases in _results_of_type(InboxResult, results):
         for shown in cases.shown:
             derived.add_shown(shown, topics.cases_inbox, cases.partition)
         derived.views += len(cases.views)
@@ -266,23 +278,23 @@ def _derived(results: Sequence[Read], topics: Topics) -> Derived:
     return derived
 
 
-def _live(results: Sequence[Read], counts: Counts) -> History:
-    live = History()
-    for answered in _of(Answered, results):
+def _collect_recorded(results: Sequence[TaskResult], counts: RecordedEventFilter) -> DecisionHistory:
+    live = DecisionHistory()
+    for answered in _results_of_type(AnswersResult, results):
         live.payments += answered.payments
         live.duplicates += answered.duplicates
         for chains in answered.chains.values():
             for account_id, chain in chains.of.items():
                 live.digest.add_chain(account_id, chain)
-    for cases in _of(Cases, results):
+    for cases in _results_of_type(InboxResult, results):
         for event in cases.flags:
             if counts(cases.topic, cases.partition, event):
                 live.add(event, cases.topic, cases.partition)
-    for told in _of(Recorded, results):
+    for told in _results_of_type(EventsResult, results):
         for offset, what in told.foreign:
             where = told.topic, told.partition, offset
-            text = f"{shown_place(*where)} is no case event: {what}"
-            live.contradictions.append(Difference(*where, None, (), None, None, text))
+            text = f"{format_place(*where)} is no case event: {what}"
+            live.contradictions.append(ReplayMismatch(*where, None, (), None, None, text))
         for event in told.found:
             if counts(told.topic, told.partition, event):
                 live.add(event, told.topic, told.partition)

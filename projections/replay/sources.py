@@ -12,12 +12,12 @@ from httpx2 import HTTPError
 from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from projections.archive.bucket import Bucket
 from projections.archive.columns import Answers, ArchiveColumns
-from projections.archive.segments import Altered
+from projections.archive.segments import Alteration
 from projections.archive.stores import StoreOptions, s3_client
-from projections.logs.log import Batch, KafkaLog
+from projections.logs.log import ColumnBatch, KafkaLog
 from schemas.catalog import all_schemas
-from schemas.codec import Decoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
 
 SCORED = ("offset", *(name for name in RiskScored._fields if name not in ("partition", "offset", "shadow")))
@@ -25,17 +25,17 @@ SCORED = ("offset", *(name for name in RiskScored._fields if name not in ("parti
 DUPLICATE = ("offset", *(name for name in DuplicateSeen._fields if name not in ("partition", "offset")))
 
 
-class Gap(Exception):
+class LogGap(Exception):
     """Records of a log that decides are missing: what follows cannot be derived. The message says where."""
 
     altered: tuple[str, ...] = ()
     """What was found altered before."""
 
 
-class Opened(Protocol):
+class ColumnLog(Protocol):
     """The logs, by column."""
 
-    altered: list[Altered]
+    altered: list[Alteration]
     """What is not as it was written, so far."""
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -44,7 +44,7 @@ class Opened(Protocol):
     def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
         """The offset of the first record that is later than a time, None where there is none."""
 
-    def batches(self, topic: str, partition: int, until: int) -> Iterator[Batch]:
+    def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
         """The records of a partition from its start up to an offset."""
 
     def schema_text(self, schema_id: int) -> str | None:
@@ -57,10 +57,10 @@ class Opened(Protocol):
         """What the risk job answered, perhaps more than once."""
 
 
-class Source(Protocol):
+class LogSource(Protocol):
     """Opens the logs; equal sources open the same."""
 
-    def open(self) -> Opened:
+    def open(self) -> ColumnLog:
         """Connect."""
 
 
@@ -81,7 +81,7 @@ class BucketSource:
         return ArchiveColumns(self.objects())
 
 
-class ArchivedSchemas(Protocol):
+class FallbackSource(Protocol):
     """Where writers' schemas lie when the registry is away."""
 
     def open(self) -> ArchiveColumns:
@@ -95,7 +95,7 @@ class KafkaSource:
     bootstrap: str
     registry_url: str
     topics: Topics
-    archive: ArchivedSchemas
+    archive: FallbackSource
 
     def open(self) -> "_KafkaLogs":
         """Connect."""
@@ -106,15 +106,15 @@ class _KafkaLogs(KafkaLog):
     def __init__(self, source: KafkaSource) -> None:
         super().__init__(source.bootstrap)
         self._source = source
-        self._registry: Registry | None = Registry(source.registry_url, retries=0)
+        self._registry: SchemaRegistry | None = SchemaRegistry(source.registry_url, retries=0)
         self._archive: ArchiveColumns | None = None
-        self.altered: list[Altered] = []
+        self.altered: list[Alteration] = []
 
-    def batches(self, topic: str, partition: int, until: int) -> Iterator[Batch]:
+    def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
         try:
             yield from super().batches(topic, partition, until)
         except KafkaException as error:
-            raise Gap(f"{topic} partition {partition}: {error.args[0].str()}. Older records: --from s3") from error
+            raise LogGap(f"{topic} partition {partition}: {error.args[0].str()}. Older records: --from s3") from error
 
     def schema_text(self, schema_id: int) -> str | None:
         if self._registry is not None:
@@ -128,7 +128,7 @@ class _KafkaLogs(KafkaLog):
             return self._archive.find_schema(self._source.topics.archived_logs, schema_id)
         except (LookupError, BotoCoreError, ClientError) as error:
             url = self._source.registry_url
-            raise Gap(f"schema {schema_id}: the registry at {url} does not answer, and {error}") from error
+            raise LogGap(f"schema {schema_id}: the registry at {url} does not answer, and {error}") from error
 
     def answer_ends(self, topic: str) -> dict[int, int]:
         return self.ends(topic)
@@ -139,8 +139,8 @@ class _KafkaLogs(KafkaLog):
         def lookup(schema_id: int) -> str | None:
             try:
                 return self.schema_text(schema_id)
-            except Gap:  # answers are in the archive as a table, so their schema is not
-                text = _fitting(DecisionsMade.__name__, value)
+            except LogGap:  # answers are in the archive as a table, so their schema is not
+                text = _guess_schema_text(DecisionsMade.__name__, value)
                 if text is None:
                     raise
                 return text
@@ -150,21 +150,21 @@ class _KafkaLogs(KafkaLog):
             for offset, value in zip(batch.offsets, batch.values, strict=True):
                 try:
                     name, made = decoder.decode(value)
-                except Unreadable as unreadable:
+                except UnreadableRecord as unreadable:
                     name, made = str(unreadable), {}
                 if name == DecisionsMade.__name__:
                     yield made["partition"], made["scored"], made["duplicates"]
                 else:
                     detail = f"{topic} partition {partition} offset {offset} holds no answers: {name}"
-                    self.altered.append(Altered(topic, partition, offset, detail))
+                    self.altered.append(Alteration(topic, partition, offset, detail))
 
 
-def _fitting(name: str, value: bytes | None) -> str | None:
+def _guess_schema_text(name: str, value: bytes | None) -> str | None:
     """The newest of our schemas of a record that reads a value to its last byte."""
     for schema in reversed([each for each in all_schemas() if each.name == name]):
         try:
             Decoder({0: schema.text}.get).decode(bytes(5) + (value or b"")[5:])
-        except Unreadable:
+        except UnreadableRecord:
             continue
         return schema.text
     return None

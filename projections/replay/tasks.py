@@ -15,18 +15,18 @@ from fastavro.schema import SchemaParseException
 
 from domain.cases.events import CaseAnswer, CaseEvent
 from domain.cases.fold import CaseFold
-from domain.digest import canonical, canonical_json, place_of
+from domain.digest import canonical_bytes, canonical_json, place_of
 from domain.payment import FIELDS, Refusal
 from domain.record_types import Event, from_fields
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import DuplicateSeen, EntityPayment, Flag, RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import RiskFold
-from projections.archive.segments import Altered
-from projections.logs.log import Batch
-from projections.replay.sources import Gap, Opened
+from projections.archive.segments import Alteration
+from projections.logs.log import ColumnBatch
+from projections.replay.sources import ColumnLog, LogGap
 from projections.views.case_view import CaseView, Item, event_item, project, view_item
 from schemas.catalog import parse
-from schemas.codec import Decoder, Unreadable
+from schemas.codec import Decoder, UnreadableRecord
 
 BLOCK_BITS: Final = 10
 """Records of payments.inbound are compared 1,024 at a time."""
@@ -38,17 +38,17 @@ _SENT_AT: Final = SENT.index("offset")
 _MODULUS: Final = 1 << 256
 _TAKEN: Final = (RiskFlagged, RiskRestated)
 
-Place = tuple[str, tuple[Any, ...]]
+EventPlace = tuple[str, tuple[Any, ...]]
 """Account, and place in its history."""
 Row = tuple[Any, ...]
-Sum = tuple[int, int]
+BlockSum = tuple[int, int]
 """How many rows a block has, and a hash of them all."""
 Block = tuple[int, int]
 """A partition of payments.inbound, and the number of a block in it."""
-NONE: Final[Sum] = (0, 0)
+NONE: Final[BlockSum] = (0, 0)
 
 
-class Found(NamedTuple):
+class ComparedEvent(NamedTuple):
     """A flag or case event, as it is compared; where its record stands, -1 for one that is derived."""
 
     kind: str
@@ -59,16 +59,16 @@ class Found(NamedTuple):
     timestamp_ms: int = -1
 
 
-class Shown(NamedTuple):
+class DerivedItem(NamedTuple):
     """A derived case event as the case table has it."""
 
-    event: Found
+    event: ComparedEvent
     pk: str
     sk: str
     item: bytes
 
 
-class Differing(NamedTuple):
+class BlockDifference(NamedTuple):
     """A block that was answered, or sent on, otherwise than it is derived: the derived rows."""
 
     number: int
@@ -77,7 +77,7 @@ class Differing(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Read:
+class TaskResult:
     """What every task says of what it read."""
 
     topic: str
@@ -87,16 +87,16 @@ class Read:
     """SHA-256 over the records: values, offsets, timestamps."""
     schemas: dict[str, str] = field(default_factory=dict)
     """Writers' schemas that were met, by their texts: what record they are of."""
-    altered: list[Altered] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
+    altered: list[Alteration] = field(default_factory=list)
+    found: list[ComparedEvent] = field(default_factory=list)
     """Flags or case events that are derived; of a log that only records, those that stand there."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Decided(Read):
+class InboundResult(TaskResult):
     """What a partition of payments.inbound leads to."""
 
-    chains: dict[int, "Chains"] = field(default_factory=dict)
+    chains: dict[int, "PaymentChains"] = field(default_factory=dict)
     """Of this one partition: as recorded answers have them by partition."""
     payments: int = 0
     duplicates: int = 0
@@ -104,54 +104,54 @@ class Decided(Read):
     packs: list[str] = field(default_factory=list)
     decisions: bytes = b""
     """SHA-256 over the decisions that say more than nothing."""
-    differing: list[Differing] = field(default_factory=list)
+    differing: list[BlockDifference] = field(default_factory=list)
     more_differing: int = 0
     missing: int = 0
     """Answers, and payments sent on, that are not recorded yet, in blocks where nothing is."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Answered(Read):
+class AnswersResult(TaskResult):
     """What the risk job has answered: a partition of risk.scored."""
 
-    chains: dict[int, "Chains"] = field(default_factory=dict)
+    chains: dict[int, "PaymentChains"] = field(default_factory=dict)
     """By partition of payments.inbound."""
     payments: int = 0
     duplicates: int = 0
-    blocks: dict[Block, Sum] = field(default_factory=dict)
+    blocks: dict[Block, BlockSum] = field(default_factory=dict)
     rows: dict[Block, list[Row]] = field(default_factory=dict)
     """Of the blocks that were asked for."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Sent(Read):
+class EntitiesResult(TaskResult):
     """What a partition of entities.inbound leads to, and what had been sent on to it."""
 
-    sums: dict[Block, Sum] = field(default_factory=dict)
+    sums: dict[Block, BlockSum] = field(default_factory=dict)
     rows: dict[Block, list[tuple[int, Row]]] = field(default_factory=dict)
     """Of the blocks that were asked for, each with the offset of its record here."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Cases(Read):
+class InboxResult(TaskResult):
     """What a partition of cases.inbox leads to."""
 
-    flags: list[Found] = field(default_factory=list)
+    flags: list[ComparedEvent] = field(default_factory=list)
     """Flags that stand there."""
-    shown: list[Shown] = field(default_factory=list)
+    shown: list[DerivedItem] = field(default_factory=list)
     views: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """The items of the views by their keys."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Recorded(Read):
+class EventsResult(TaskResult):
     """The case events that stand in a partition of cases.events."""
 
     foreign: list[tuple[int, str]] = field(default_factory=list)
     """Offsets of what is no case event, and what it is."""
 
 
-class Chains:
+class PaymentChains:
     """The digests of accounts' payments: of each in log order, as `HistoryDigest.add_payment` makes them.
 
     `wanted` are accounts that other partitions have payments of too: their links are kept, to be chained as one.
@@ -175,13 +175,13 @@ class Chains:
         self.of[account_id] = hashlib.sha256(self.of.get(account_id, b"") + link).digest()
 
 
-class Content:
+class ContentDigest:
     """SHA-256 over records, however they come in batches."""
 
     def __init__(self) -> None:
         self._values, self._numbers = hashlib.sha256(), hashlib.sha256()
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: ColumnBatch) -> None:
         """The next records."""
         self._values.update(b"".join([value for value in batch.values if value is not None]))
         lines = [
@@ -195,10 +195,10 @@ class Content:
         return hashlib.sha256(self._values.digest() + self._numbers.digest()).digest()
 
 
-class Met:
+class SchemaRecorder:
     """Looks writers' schemas up, and remembers which."""
 
-    def __init__(self, log: Opened) -> None:
+    def __init__(self, log: ColumnLog) -> None:
         self._log = log
         self.texts: set[str] = set()
 
@@ -209,11 +209,11 @@ class Met:
         return text
 
 
-Seen = Callable[[int], None]
+ReadProgress = Callable[[int], None]
 """Is told how many more records were read."""
 
 
-def gapless(log: Opened, topic: str, partition: int, end: int, seen: Seen) -> Iterator[Batch]:
+def read_gapless(log: ColumnLog, topic: str, partition: int, end: int, seen: ReadProgress) -> Iterator[ColumnBatch]:
     """The records, if none is missing: our producers are not transactional, so the offsets of these logs are dense."""
     expected = 0
     for batch in log.batches(topic, partition, end):
@@ -221,23 +221,23 @@ def gapless(log: Opened, topic: str, partition: int, end: int, seen: Seen) -> It
         if list(offsets) != list(range(expected, expected + len(offsets))):
             for offset in offsets:
                 if offset != expected:
-                    raise Gap(f"{topic} partition {partition}: offset {offset} follows {expected - 1}")
+                    raise LogGap(f"{topic} partition {partition}: offset {offset} follows {expected - 1}")
                 expected += 1
         expected += len(offsets)
         yield batch
         seen(len(offsets))
     if expected != end:
-        raise Gap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
+        raise LogGap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
 
 
-def block_sum(scored: list[Row], duplicates: list[Row]) -> Sum:
+def block_sum(scored: list[Row], duplicates: list[Row]) -> BlockSum:
     """A block of answers, column by column. For one run of a replay: `marshal` may differ between Pythons."""
     columns = tuple(zip(*scored, strict=True)), tuple(zip(*duplicates, strict=True))
     content = hashlib.sha256(marshal.dumps(columns, 0)).digest()  # version 0 writes equal values as equal bytes
     return len(scored) + len(duplicates), int.from_bytes(content, "big")
 
 
-def sent_sum(rows: list[Row]) -> Sum:
+def sent_sum(rows: list[Row]) -> BlockSum:
     """Payments that were sent on, in whatever order they stand."""
     total = 0
     for row in rows:
@@ -245,19 +245,19 @@ def sent_sum(rows: list[Row]) -> Sum:
     return len(rows), total % _MODULUS
 
 
-def add_sums(one: Sum, other: Sum) -> Sum:
+def add_sums(one: BlockSum, other: BlockSum) -> BlockSum:
     """Those of two partitions of entities.inbound."""
     return one[0] + other[0], (one[1] + other[1]) % _MODULUS
 
 
-def found(event: Event, offset: int = -1, timestamp_ms: int = -1) -> Found:
+def found(event: Event, offset: int = -1, timestamp_ms: int = -1) -> ComparedEvent:
     """A flag or case event as it is compared."""
     account_id, place = place_of(event)
-    return Found(type(event).__name__, account_id, place, canonical(event), offset, timestamp_ms)
+    return ComparedEvent(type(event).__name__, account_id, place, canonical_bytes(event), offset, timestamp_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class PartitionTask:
     """One partition to be read."""
 
     topic: str
@@ -267,37 +267,37 @@ class Task:
     weight: ClassVar[int] = 1
     """What a record costs, against others: the longest work goes first."""
 
-    def run(self, log: Opened, seen: Seen) -> Read:
+    def run(self, log: ColumnLog, seen: ReadProgress) -> TaskResult:
         """Do it."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decide(Task):
+class InboundTask(PartitionTask):
     """Fold a partition of payments.inbound. What was recorded is given by block; without it nothing is compared."""
 
-    answered: Mapping[int, Sum] | None = None
-    sent: Mapping[int, Sum] = field(default_factory=dict)
+    answered: Mapping[int, BlockSum] | None = None
+    sent: Mapping[int, BlockSum] = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
 
     weight: ClassVar[int] = 4
 
-    def run(self, log: Opened, seen: Seen) -> Decided:
+    def run(self, log: ColumnLog, seen: ReadProgress) -> InboundResult:
         """Do it. Raises Gap."""
-        result = Decided(topic=self.topic, partition=self.partition)
-        result.chains[self.partition] = Chains(self.wanted)
-        fold, met, content = RiskFold(self.partition), Met(log), Content()
+        result = InboundResult(topic=self.topic, partition=self.partition)
+        result.chains[self.partition] = PaymentChains(self.wanted)
+        fold, met, content = RiskFold(self.partition), SchemaRecorder(log), ContentDigest()
         decode = Decoder(met, {"Transaction": FIELDS}).decode
-        read, answers = fold.read, _Answers(self, result)
+        read, answers = fold.read, _AnswerCollector(self, result)
         add, scored = answers.add, answers.scored
-        for batch in gapless(log, self.topic, self.partition, self.end, seen):
+        for batch in read_gapless(log, self.topic, self.partition, self.end, seen):
             content.add(batch)
             for offset, at_ms, value in zip(*batch, strict=True):
                 if offset >= answers.ends_at:
                     answers.flush(offset)
                 try:
                     name, data = decode(value)
-                except Unreadable:
+                except UnreadableRecord:
                     result.quarantined += 1
                     continue
                 outputs = read(name, data, offset, at_ms)
@@ -317,10 +317,10 @@ class Decide(Task):
         return result
 
 
-class _Answers:
+class _AnswerCollector:
     """What a fold of payments says, taken in block by block."""
 
-    def __init__(self, task: Decide, result: Decided) -> None:
+    def __init__(self, task: InboundTask, result: InboundResult) -> None:
         self._task, self._result = task, result
         self.scored: list[RiskScored] = []
         self._duplicates: list[DuplicateSeen] = []
@@ -369,9 +369,9 @@ class _Answers:
         derived = block_sum(*answers) if answers[0] or answers[1] else NONE
         differs = [self._differs(derived, answered), self._differs(sent_sum(on), sent)]
         if any(differs):
-            self._result.differing.append(Differing(self._number, [*answers[0], *answers[1]], on))
+            self._result.differing.append(BlockDifference(self._number, [*answers[0], *answers[1]], on))
 
-    def _differs(self, derived: Sum, recorded: Sum) -> bool:
+    def _differs(self, derived: BlockSum, recorded: BlockSum) -> bool:
         """Whether the rows have to be looked at; where nothing is recorded, or too much differs, numbers must do."""
         if derived == recorded:
             return False
@@ -401,7 +401,7 @@ def _answer_rows(scored: list[RiskScored], duplicates: list[DuplicateSeen]) -> t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadAnswers(Task):
+class AnswersTask(PartitionTask):
     """Read what the risk job has answered, those that were delivered again left out.
 
     `ends` are those of payments.inbound: what is answered past them is not looked at.
@@ -413,9 +413,9 @@ class ReadAnswers(Task):
 
     weight: ClassVar[int] = 3
 
-    def run(self, log: Opened, seen: Seen) -> Answered:
+    def run(self, log: ColumnLog, seen: ReadProgress) -> AnswersResult:
         """Do it."""
-        result = Answered(topic=self.topic, partition=self.partition)
+        result = AnswersResult(topic=self.topic, partition=self.partition)
         waiting: dict[Block, tuple[list[Row], list[Row]]] = {}
         current: dict[int, int] = {}
         answered: dict[int, int] = {}
@@ -425,7 +425,7 @@ class ReadAnswers(Task):
             for kind, rows in enumerate((fresh, twice)):
                 for row in rows:
                     waiting.setdefault((number, row[0] >> BLOCK_BITS), ([], []))[kind].append(row)
-            result.chains.setdefault(number, Chains(self.accounts)).add(fresh, at=1)
+            result.chains.setdefault(number, PaymentChains(self.accounts)).add(fresh, at=1)
             result.payments += len(fresh)
             result.duplicates += len(twice)
             answered[number] = max([last, *(row[0] for row in (*scored, *duplicates))])
@@ -438,7 +438,7 @@ class ReadAnswers(Task):
         result.altered = log.altered
         return result
 
-    def _close(self, result: Answered, block: Block, waiting: dict[Block, tuple[list[Row], list[Row]]]) -> None:
+    def _close(self, result: AnswersResult, block: Block, waiting: dict[Block, tuple[list[Row], list[Row]]]) -> None:
         rows = waiting.pop(block, None)
         if rows is None:
             return
@@ -448,7 +448,7 @@ class ReadAnswers(Task):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadSent(Task):
+class EntitiesTask(PartitionTask):
     """Fold a partition of entities.inbound, and sum up what was sent on to it.
 
     Each partition of payments.inbound writes in the order of its offsets, and of entities within one: what does not
@@ -462,31 +462,31 @@ class ReadSent(Task):
 
     weight: ClassVar[int] = 5
 
-    def run(self, log: Opened, seen: Seen) -> Sent:
+    def run(self, log: ColumnLog, seen: ReadProgress) -> EntitiesResult:
         """Do it. Raises Gap."""
-        result = Sent(topic=self.topic, partition=self.partition)
-        fold, met, content = EntityFold(self.partition), Met(log), Content()
+        result = EntitiesResult(topic=self.topic, partition=self.partition)
+        fold, met, content = EntityFold(self.partition), SchemaRecorder(log), ContentDigest()
         decode = Decoder(met).decode
         last: dict[int, tuple[int, str]] = {}
-        for batch in gapless(log, self.topic, self.partition, self.end, seen):
+        for batch in read_gapless(log, self.topic, self.partition, self.end, seen):
             content.add(batch)
             for offset, value in zip(batch.offsets, batch.values, strict=True):
                 try:
                     name, data = decode(value)
-                except Unreadable:
+                except UnreadableRecord:
                     continue  # somebody else's; the entity job has quarantined it
                 flags = fold.read(name, data, offset)
                 for flag in () if isinstance(flags, Refusal) else flags:
                     result.found.append(found(flag))
                 self._sum(result, last, offset, name, data)
-        for offset, _, name, data in later(log, self.topic, self.partition, self.end, self.recorded):
+        for offset, _, name, data in read_later_records(log, self.topic, self.partition, self.end, self.recorded):
             self._sum(result, last, offset, name, data)
         result.records, result.content, result.schemas = self.end, content.digest(), _schemas(met)
         result.altered = log.altered
         return result
 
     def _sum(
-        self, result: Sent, last: dict[int, tuple[int, str]], offset: int, name: str, data: Mapping[str, Any]
+        self, result: EntitiesResult, last: dict[int, tuple[int, str]], offset: int, name: str, data: Mapping[str, Any]
     ) -> None:
         if name != EntityPayment.__name__:
             return
@@ -504,7 +504,7 @@ class ReadSent(Task):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadInbox(Task):
+class InboxTask(PartitionTask):
     """Fold a partition of cases.inbox, into case events and their views; and collect the flags that stand there."""
 
     recorded: int = 0
@@ -512,27 +512,27 @@ class ReadInbox(Task):
 
     weight: ClassVar[int] = 20
 
-    def run(self, log: Opened, seen: Seen) -> Cases:
+    def run(self, log: ColumnLog, seen: ReadProgress) -> InboxResult:
         """Do it. Raises Gap."""
-        result = Cases(topic=self.topic, partition=self.partition)
-        fold, met, content, views = CaseFold(), Met(log), Content(), dict[str, CaseView]()
+        result = InboxResult(topic=self.topic, partition=self.partition)
+        fold, met, content, views = CaseFold(), SchemaRecorder(log), ContentDigest(), dict[str, CaseView]()
         decode = Decoder(met).decode
-        for batch in gapless(log, self.topic, self.partition, self.end, seen):
+        for batch in read_gapless(log, self.topic, self.partition, self.end, seen):
             content.add(batch)
             for offset, at_ms, value in zip(*batch, strict=True):
                 try:
                     name, data = decode(value)
-                except Unreadable:
+                except UnreadableRecord:
                     continue
                 flag = _event(name, data) if name in _FLAGS else None
                 if isinstance(flag, Flag):
                     result.flags.append(found(flag, offset, at_ms))
                 events = fold.read(name, data)
                 for event in () if isinstance(events, Refusal) else events:
-                    result.shown.append(_shown(event))
+                    result.shown.append(_derived_item(event))
                     if not isinstance(event, CaseAnswer):
                         views[event.case_id] = project(views.get(event.case_id), event)
-        for offset, at_ms, name, data in later(log, self.topic, self.partition, self.end, self.recorded):
+        for offset, at_ms, name, data in read_later_records(log, self.topic, self.partition, self.end, self.recorded):
             flag = _event(name, data) if name in _FLAGS else None
             if isinstance(flag, Flag):
                 result.flags.append(found(flag, offset, at_ms))
@@ -543,20 +543,20 @@ class ReadInbox(Task):
         return result
 
 
-def later(
-    log: Opened, topic: str, partition: int, start: int, end: int
+def read_later_records(
+    log: ColumnLog, topic: str, partition: int, start: int, end: int
 ) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
     """Offset, time, name and fields of the records that can be read from one offset up to another.
 
     What the logs lead to by a time may have been decided a little later.
     """
-    decode = Decoder(Met(log)).decode
+    decode = Decoder(SchemaRecorder(log)).decode
     for batch in log.batches(topic, partition, end) if start < end else ():
         for offset, at_ms, value in zip(*batch, strict=True):
             if offset >= start:
                 try:
                     yield offset, at_ms, *decode(value)
-                except Unreadable:
+                except UnreadableRecord:
                     continue
 
 
@@ -564,22 +564,22 @@ _FLAGS: Final = frozenset(kind.__name__ for kind in Flag.__args__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadEvents(Task):
+class EventsTask(PartitionTask):
     """Read the case events that were recorded, some perhaps twice."""
 
     until_ms: int | None = None
 
     weight: ClassVar[int] = 15
 
-    def run(self, log: Opened, seen: Seen) -> Recorded:
+    def run(self, log: ColumnLog, seen: ReadProgress) -> EventsResult:
         """Do it."""
-        result, met = Recorded(topic=self.topic, partition=self.partition), Met(log)
+        result, met = EventsResult(topic=self.topic, partition=self.partition), SchemaRecorder(log)
         decode = Decoder(met).decode
         for batch in log.batches(self.topic, self.partition, self.end):
             for offset, at_ms, value in zip(*batch, strict=True):
                 try:
                     event = from_fields(*decode(value))
-                except (Unreadable, KeyError, TypeError) as error:
+                except (UnreadableRecord, KeyError, TypeError) as error:
                     result.foreign.append((offset, str(error)))
                     continue
                 if isinstance(event, CaseEvent):
@@ -596,19 +596,19 @@ def _event(name: str, data: dict[str, Any]) -> Event | None:
         return None
 
 
-def _shown(event: CaseEvent) -> Shown:
+def _derived_item(event: CaseEvent) -> DerivedItem:
     """Its canonical bytes are made once: the item's body is the same."""
     item = event_item(event)
     account_id, place = place_of(event)
-    derived = Found(type(event).__name__, account_id, place, item["body"].encode())
-    return Shown(derived, item["pk"], item["sk"], _item_bytes(item))
+    derived = ComparedEvent(type(event).__name__, account_id, place, item["body"].encode())
+    return DerivedItem(derived, item["pk"], item["sk"], _item_bytes(item))
 
 
 def _item_bytes(item: Item) -> bytes:
     return canonical_json({name: value for name, value in item.items() if name != "known_at_ms"})
 
 
-def _schemas(met: Met) -> dict[str, str]:
+def _schemas(met: SchemaRecorder) -> dict[str, str]:
     """The texts of schemas, and the records that they are of; what is no schema of a record is left out."""
     named = {}
     for text in sorted(met.texts):

@@ -15,12 +15,12 @@ from domain.cases.fold import CaseFold
 from domain.payment import Payment, Refusal, admit_row
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import EntityPayment, Flag, FraudConfirmed, RiskFlagged, RiskOutput, RiskScored, RulesActivated
-from domain.risk.fold import ActivePack, Conflict, RiskFold
+from domain.risk.fold import ActivePack, ContentConflict, RiskFold
 from domain.risk.packs import RulePack
 from projections.logs.log import LogRecord
-from projections.replay.replay import Log
-from projections.replay.sources import Gap
-from schemas.codec import Decoder, Unreadable
+from projections.replay.replay import RecordLog
+from projections.replay.sources import LogGap
+from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
 PAYMENTS, INBOX = 0, 1
@@ -30,13 +30,13 @@ EVERY: Final = 2_000
 BY: Final = "what-if"
 Identity: TypeAlias = tuple[str, str, str]
 """Account, transaction, content digest."""
-Placed: TypeAlias = tuple[int, int, int, int, LogRecord]
+PlacedRecord: TypeAlias = tuple[int, int, int, int, LogRecord]
 """A record with its place in the order: the log's time there, kind, partition, offset."""
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many records of how many were read."""
 
 
-class Stretch(NamedTuple):
+class WhatifPeriod(NamedTuple):
     """What is asked about: payments dated from one time until before another one; None is open."""
 
     from_ms: int | None = None
@@ -51,14 +51,14 @@ class Stretch(NamedTuple):
         return self.to_ms is not None and at_ms >= self.to_ms
 
 
-class Told(NamedTuple):
+class TracedEvent(NamedTuple):
     """An event of a case, and the log's time when it became known."""
 
     event: SequencedCaseEvent
     known_at_ms: int
 
 
-class Sum(NamedTuple):
+class MoneyAmount(NamedTuple):
     """An amount of money."""
 
     amount_minor: int
@@ -76,8 +76,8 @@ class CaseTrace:
     known_at_ms: int
     is_new: bool
     """Whether it was opened within the stretch."""
-    told: list[Told] = field(default_factory=list)
-    payments: dict[Identity, Sum] = field(default_factory=dict)
+    told: list[TracedEvent] = field(default_factory=list)
+    payments: dict[Identity, MoneyAmount] = field(default_factory=dict)
     """The payments of its flags, those that were withdrawn too."""
     escalation: CaseEscalated | None = None
     is_moved: bool = False
@@ -91,15 +91,15 @@ class CaseTrace:
         return totals
 
 
-class Flagged(NamedTuple):
+class FlaggedTransaction(NamedTuple):
     """A payment that was flagged within the stretch, once however many flags it got."""
 
     event_time_ms: int
-    sum: Sum
+    sum: MoneyAmount
 
 
 @dataclass(slots=True)
-class Side:
+class WhatifSide:
     """One way in which history may go: its folds, and what they said."""
 
     risk: dict[int, RiskFold]
@@ -108,12 +108,12 @@ class Side:
     sent: int = 0
     """Payments that went to entities: their places in this side's own log of them."""
     traces: dict[str, CaseTrace] = field(default_factory=dict)
-    flagged: dict[Identity, Flagged] = field(default_factory=dict)
+    flagged: dict[Identity, FlaggedTransaction] = field(default_factory=dict)
     flags: int = 0
     """Flags raised within the stretch."""
 
     @classmethod
-    def of(cls, partitions: list[int]) -> "Side":
+    def of(cls, partitions: list[int]) -> "WhatifSide":
         """A side on which nothing has happened yet."""
         return cls({number: RiskFold(number) for number in partitions}, {number: CaseFold() for number in partitions})
 
@@ -124,7 +124,7 @@ class Side:
 
     def flags_of(self, partition: int, payment: Payment, offset: int) -> tuple[list[Flag], bool]:
         """The flags that a payment leads to, its own first, and whether it was decided at all."""
-        outputs: list[RiskOutput | Conflict] | Refusal = self.risk[partition].step(payment, offset)
+        outputs: list[RiskOutput | ContentConflict] | Refusal = self.risk[partition].step(payment, offset)
         if isinstance(outputs, Refusal):
             return [], False
         flags: list[Flag] = []
@@ -143,7 +143,7 @@ class Side:
             flags += () if isinstance(found, Refusal) else found
         return flags, is_decided
 
-    def note(self, told: list[Told], *, is_inside: bool) -> None:
+    def note(self, told: list[TracedEvent], *, is_inside: bool) -> None:
         """Take in events of cases."""
         for each in told:
             event = each.event
@@ -156,7 +156,7 @@ class Side:
             trace.is_moved = trace.is_moved or is_inside
             if isinstance(event, CaseOpened | RiskLinked):
                 identity = event.account_id, event.transaction_id, event.content_digest or ""
-                trace.payments[identity] = Sum(event.amount_minor, event.currency)
+                trace.payments[identity] = MoneyAmount(event.amount_minor, event.currency)
             elif isinstance(event, CaseEscalated):
                 trace.escalation = event
 
@@ -166,29 +166,31 @@ class Side:
             if isinstance(flag, RiskFlagged) or (flag.reasons and not getattr(flag, "rules_before", ())):
                 self.flags += 1
                 identity = flag.account_id, flag.transaction_id, flag.content_digest
-                self.flagged.setdefault(identity, Flagged(flag.event_time, Sum(flag.amount_minor, flag.currency)))
+                self.flagged.setdefault(
+                    identity, FlaggedTransaction(flag.event_time, MoneyAmount(flag.amount_minor, flag.currency))
+                )
 
 
 @dataclass(slots=True)
-class Fraud:
+class LabelledFraud:
     """A payment that a label says was fraud."""
 
     identity: Identity
     event_time_ms: int
-    sum: Sum
+    sum: MoneyAmount
 
 
 @dataclass(slots=True)
-class Outcome:
+class WhatifOutcome:
     """Both ways, side by side."""
 
     pack: RulePack
-    stretch: Stretch
-    recorded: Side
-    other: Side
+    stretch: WhatifPeriod
+    recorded: WhatifSide
+    other: WhatifSide
     recorded_packs: dict[str, RulePack] = field(default_factory=dict)
     """What decided within the stretch when it was live, in the order of its first payment."""
-    frauds: list[Fraud] = field(default_factory=list)
+    frauds: list[LabelledFraud] = field(default_factory=list)
     """Labelled payments of the stretch."""
     records: int = 0
     payments: int = 0
@@ -204,18 +206,23 @@ class Outcome:
     """The dates of the first and the last payment that were decided."""
 
 
-def whatif(
-    log: Log, topics: Topics, decoder: Decoder, pack: RulePack, stretch: Stretch, seen: Progress = lambda *_: None
-) -> Outcome:
+def run_whatif(
+    log: RecordLog,
+    topics: Topics,
+    decoder: Decoder,
+    pack: RulePack,
+    stretch: WhatifPeriod,
+    seen: Progress = lambda *_: None,
+) -> WhatifOutcome:
     """Replay the logs by the recorded rules and by a pack at once. Raises Gap where records are missing.
 
     The decoder gives a Transaction as the tuple of `payment.FIELDS`.
     """
     ends = {PAYMENTS: log.ends(topics.payments_inbound), INBOX: log.ends(topics.cases_inbox)}
     total = sum(end for each in ends.values() for end in each.values())
-    replay = _Replay(decoder, pack, stretch, sorted(ends[PAYMENTS]))
+    replay = _WhatifReplay(decoder, pack, stretch, sorted(ends[PAYMENTS]))
     sources = [
-        _placed(log, topic, kind, partition, end)
+        _placed_records(log, topic, kind, partition, end)
         for kind, topic in ((PAYMENTS, topics.payments_inbound), (INBOX, topics.cases_inbox))
         for partition, end in ends[kind].items()
     ]
@@ -233,26 +240,26 @@ def whatif(
     return outcome
 
 
-def _placed(log: Log, topic: str, kind: int, partition: int, end: int) -> Iterator[Placed]:
+def _placed_records(log: RecordLog, topic: str, kind: int, partition: int, end: int) -> Iterator[PlacedRecord]:
     """The records of a partition, each at the time that its log has reached: the largest Kafka timestamp up to it."""
     expected = log_ms = 0
     for record in log.read(topic, partition, end):
         if record.offset != expected:
-            raise Gap(f"{topic} partition {partition}: offset {record.offset} follows {expected - 1}")
+            raise LogGap(f"{topic} partition {partition}: offset {record.offset} follows {expected - 1}")
         expected += 1
         log_ms = max(log_ms, record.timestamp_ms)
         yield log_ms, kind, partition, record.offset, record
     if expected != end:
-        raise Gap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
+        raise LogGap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
 
 
-class _Replay:
+class _WhatifReplay:
     """The one pass over the records."""
 
-    def __init__(self, decoder: Decoder, pack: RulePack, stretch: Stretch, partitions: list[int]) -> None:
+    def __init__(self, decoder: Decoder, pack: RulePack, stretch: WhatifPeriod, partitions: list[int]) -> None:
         self._decoder, self._stretch = decoder, stretch
         self._activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by=BY)
-        self.outcome = Outcome(pack, stretch, Side.of(partitions), Side.of(partitions))
+        self.outcome = WhatifOutcome(pack, stretch, WhatifSide.of(partitions), WhatifSide.of(partitions))
         self._sides = (self.outcome.recorded, self.outcome.other)
         self._inside: set[int] = set()
         """Partitions in which the stretch has begun: from there on the other side decides by the pack."""
@@ -271,7 +278,7 @@ class _Replay:
                 self._rules(partition, record, data)
             else:
                 self._other(name, data, partition, record)
-        except (Unreadable, KeyError, TypeError):
+        except (UnreadableRecord, KeyError, TypeError):
             self.outcome.refused += 1  # the risk job has quarantined it
 
     def _payment(self, log_ms: int, partition: int, offset: int, payment: Payment | Refusal) -> None:
@@ -297,9 +304,9 @@ class _Replay:
             self._fraud(payment)
         if flags or others:
             same = flags == others
-            told = _told(recorded.cases[partition], flags, log_ms)
+            told = _traced_events(recorded.cases[partition], flags, log_ms)
             recorded.note(told, is_inside=is_inside)
-            others_told = _told(other.cases[partition], others, log_ms)
+            others_told = _traced_events(other.cases[partition], others, log_ms)
             other.note(told if same and others_told == told else others_told, is_inside=is_inside)
 
     def _decided(self, payment: Payment, active: ActivePack | None, *, is_decided: bool) -> None:
@@ -345,8 +352,8 @@ class _Replay:
     def _fraud(self, payment: Payment) -> None:
         if self._stretch.begins_with(payment.event_time_ms):
             identity = payment.account_id, payment.transaction_id, payment.digest.hex()
-            total = Sum(payment.amount_minor, payment.currency)
-            self.outcome.frauds.append(Fraud(identity, payment.event_time_ms, total))
+            total = MoneyAmount(payment.amount_minor, payment.currency)
+            self.outcome.frauds.append(LabelledFraud(identity, payment.event_time_ms, total))
 
     def read_inbox(self, log_ms: int, partition: int, record: LogRecord) -> None:
         """A record of cases.inbox: only the clock's ticks replay; flags are derived, commands are left out."""
@@ -354,7 +361,7 @@ class _Replay:
             if not record.value or self._decoder.name_of(record.value) != "ClockTicked":
                 return
             tick = ClockTicked(**self._decoder.decode(record.value)[1])
-        except (Unreadable, TypeError):
+        except (UnreadableRecord, TypeError):
             return
         if self._stretch.is_over(tick.now_ms) or partition not in self.outcome.recorded.cases:
             return
@@ -362,16 +369,16 @@ class _Replay:
         is_inside = partition in self._inside
         for side in self._sides:
             events = side.cases[partition].step(tick)
-            side.note([Told(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)],
+            side.note([TracedEvent(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)],
                       is_inside=is_inside)  # fmt: skip
 
 
-def _told(fold: CaseFold, flags: list[Flag], log_ms: int) -> list[Told]:
-    told: list[Told] = []
+def _traced_events(fold: CaseFold, flags: list[Flag], log_ms: int) -> list[TracedEvent]:
+    told: list[TracedEvent] = []
     for flag in flags:
         events = fold.step(flag)
         assert not isinstance(events, Refusal), events  # this side has numbered its flags itself
-        told += [Told(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)]
+        told += [TracedEvent(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)]
     return told
 
 

@@ -10,10 +10,18 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from domain.cases.events import CaseEscalated
-from projections.replay.whatif import CaseTrace, Flagged, Fraud, Outcome, Side, Told, standing_flags
+from projections.replay.whatif import (
+    CaseTrace,
+    FlaggedTransaction,
+    LabelledFraud,
+    TracedEvent,
+    WhatifOutcome,
+    WhatifSide,
+    standing_flags,
+)
 
 
-class Change(StrEnum):
+class WhatifChange(StrEnum):
     """How a case differs. Those before FLAGS are what analysts would notice."""
 
     OPENED = "opened"
@@ -29,7 +37,7 @@ class Change(StrEnum):
     REASONS = "reasons"
 
 
-class Pair(NamedTuple):
+class CasePair(NamedTuple):
     """A case on both sides, or on one."""
 
     recorded: CaseTrace | None
@@ -47,73 +55,73 @@ class FirstDifference(NamedTuple):
     """Where two cases part: the number of the event, and what it is on each side; None where the case has ended."""
 
     position: int
-    recorded: Told | None
-    other: Told | None
+    recorded: TracedEvent | None
+    other: TracedEvent | None
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedCase:
     """A case that differs, and how."""
 
-    pair: Pair
-    changes: tuple[Change, ...]
+    pair: CasePair
+    changes: tuple[WhatifChange, ...]
     first: FirstDifference
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class WhatifDiff:
     """All that differs, those first that matter most; and how many do not."""
 
     changed: list[ChangedCase]
     same: int
 
-    def count(self, change: Change) -> int:
+    def count(self, change: WhatifChange) -> int:
         """Cases that differ so."""
         return sum(change in each.changes for each in self.changed)
 
 
-def compare(outcome: Outcome) -> Diff:
+def compare(outcome: WhatifOutcome) -> WhatifDiff:
     """The cases that the stretch opened or touched, on either side."""
     changed: list[ChangedCase] = []
     same = 0
-    for pair in pairs(outcome.recorded, outcome.other):
+    for pair in pair_cases(outcome.recorded, outcome.other):
         first = _first_difference(pair)
         if first is not None:
             changed.append(ChangedCase(pair, _changes(pair), first))
         elif pair.one.is_moved:
             same += 1
     changed.sort(key=_weight)
-    return Diff(changed, same)
+    return WhatifDiff(changed, same)
 
 
-def pairs(recorded: Side, other: Side) -> list[Pair]:
+def pair_cases(recorded: WhatifSide, other: WhatifSide) -> list[CasePair]:
     """The cases of both sides, each with its other self."""
     of_account: dict[str, tuple[list[CaseTrace], list[CaseTrace]]] = {}
     for number, side in enumerate((recorded, other)):
         for trace in side.traces.values():
             of_account.setdefault(trace.account_id, ([], []))[number].append(trace)
-    return [pair for account in sorted(of_account) for pair in _paired(*of_account[account])]
+    return [pair for account in sorted(of_account) for pair in _pair_by_time(*of_account[account])]
 
 
-def _paired(recorded: list[CaseTrace], other: list[CaseTrace]) -> list[Pair]:
+def _pair_by_time(recorded: list[CaseTrace], other: list[CaseTrace]) -> list[CasePair]:
     likely = sorted(
         (one.typology != two.typology, -shared, one.known_at_ms, one.case_id, two.case_id, one, two)
         for one in recorded
         for two in other
         if (shared := len(one.payments.keys() & two.payments.keys()))
     )  # ids are unique, so no two traces are ever compared
-    found: list[Pair] = []
+    found: list[CasePair] = []
     taken: set[str] = set()
     for *_, one, two in likely:
         if f"r{one.case_id}" not in taken and f"o{two.case_id}" not in taken:
             taken |= {f"r{one.case_id}", f"o{two.case_id}"}
-            found.append(Pair(one, two))
-    found += [Pair(one, None) for one in recorded if f"r{one.case_id}" not in taken]
-    found += [Pair(None, two) for two in other if f"o{two.case_id}" not in taken]
+            found.append(CasePair(one, two))
+    found += [CasePair(one, None) for one in recorded if f"r{one.case_id}" not in taken]
+    found += [CasePair(None, two) for two in other if f"o{two.case_id}" not in taken]
     return found
 
 
-def _first_difference(pair: Pair) -> FirstDifference | None:
+def _first_difference(pair: CasePair) -> FirstDifference | None:
     recorded = pair.recorded.told if pair.recorded else []
     other = pair.other.told if pair.other else []
     for position in range(max(len(recorded), len(other))):
@@ -124,38 +132,42 @@ def _first_difference(pair: Pair) -> FirstDifference | None:
     return None
 
 
-def _changes(pair: Pair) -> tuple[Change, ...]:
+def _changes(pair: CasePair) -> tuple[WhatifChange, ...]:
     one, two = pair
     if one is None:
-        return (Change.OPENED,)
+        return (WhatifChange.OPENED,)
     if two is None:
-        return (Change.LOST,)
+        return (WhatifChange.LOST,)
     changes = [*_opening(one, two), *_escalation(one.escalation, two.escalation)]
     if one.typology != two.typology:
-        changes.append(Change.TYPOLOGY)
+        changes.append(WhatifChange.TYPOLOGY)
     if one.payments.keys() != two.payments.keys() or standing_flags(one) != standing_flags(two):
-        changes.append(Change.FLAGS)
-    return tuple(changes) or (Change.REASONS,)
+        changes.append(WhatifChange.FLAGS)
+    return tuple(changes) or (WhatifChange.REASONS,)
 
 
-def _opening(one: CaseTrace, two: CaseTrace) -> list[Change]:
+def _opening(one: CaseTrace, two: CaseTrace) -> list[WhatifChange]:
     before, after = (one.opened_at_ms, one.known_at_ms), (two.opened_at_ms, two.known_at_ms)
-    return [] if before == after else [Change.EARLIER if after < before else Change.LATER]
+    return [] if before == after else [WhatifChange.EARLIER if after < before else WhatifChange.LATER]
 
 
-def _escalation(one: CaseEscalated | None, two: CaseEscalated | None) -> list[Change]:
+def _escalation(one: CaseEscalated | None, two: CaseEscalated | None) -> list[WhatifChange]:
     if one is None or two is None:
         if one is two:
             return []
-        return [Change.ESCALATED if one is None else Change.NOT_ESCALATED]
+        return [WhatifChange.ESCALATED if one is None else WhatifChange.NOT_ESCALATED]
     if one.escalated_at_ms == two.escalated_at_ms:
         return []
-    return [Change.ESCALATED_EARLIER if two.escalated_at_ms < one.escalated_at_ms else Change.ESCALATED_LATER]
+    return [
+        WhatifChange.ESCALATED_EARLIER if two.escalated_at_ms < one.escalated_at_ms else WhatifChange.ESCALATED_LATER
+    ]
 
 
 _ORDER = {change: number for number, change in enumerate([
-    Change.LOST, Change.NOT_ESCALATED, Change.LATER, Change.ESCALATED_LATER, Change.OPENED, Change.ESCALATED,
-    Change.EARLIER, Change.ESCALATED_EARLIER, Change.TYPOLOGY, Change.FLAGS, Change.REASONS,
+    WhatifChange.LOST, WhatifChange.NOT_ESCALATED, WhatifChange.LATER, WhatifChange.ESCALATED_LATER,
+    WhatifChange.OPENED, WhatifChange.ESCALATED,
+    WhatifChange.EARLIER, WhatifChange.ESCALATED_EARLIER, WhatifChange.TYPOLOGY,
+    WhatifChange.FLAGS, WhatifChange.REASONS,
 ])}  # fmt: skip
 """What a reader should see first: what would no longer be found."""
 
@@ -167,14 +179,14 @@ def _weight(case: ChangedCase) -> tuple[int, int, str]:
 # -- what confirmed frauds say of both sides ---------------------------------------------------------------
 
 
-class Catch(NamedTuple):
+class DetectionResult(NamedTuple):
     """Labelled payments that one side flagged, and those that it did not."""
 
-    caught: list[Fraud]
-    missed: list[Fraud]
+    caught: list[LabelledFraud]
+    missed: list[LabelledFraud]
 
 
-def catch(frauds: list[Fraud], flagged: dict[tuple[str, str, str], Flagged]) -> Catch:
+def catch(frauds: list[LabelledFraud], flagged: dict[tuple[str, str, str], FlaggedTransaction]) -> DetectionResult:
     """What a side made of the frauds."""
     caught = [fraud for fraud in frauds if fraud.identity in flagged]
-    return Catch(caught, [fraud for fraud in frauds if fraud.identity not in flagged])
+    return DetectionResult(caught, [fraud for fraud in frauds if fraud.identity not in flagged])

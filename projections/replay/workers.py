@@ -9,52 +9,52 @@ from multiprocessing import get_context
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, Final
 
-from projections.replay.sources import Gap, Opened, Source
-from projections.replay.tasks import Read, Seen, Task
+from projections.replay.sources import ColumnLog, LogGap, LogSource
+from projections.replay.tasks import PartitionTask, ReadProgress, TaskResult
 
 LOOK_EVERY_S: Final = 0.2
-_mine: list[tuple["Synchronized[int]", Opened]] = []
+_mine: list[tuple["Synchronized[int]", ColumnLog]] = []
 """Of a worker process: the number of records that all have read, and the logs as it has opened them."""
 
 
-class Workers:
+class WorkerPool:
     """Processes that carry out tasks; with one worker it is this process itself."""
 
-    def __init__(self, source: Source, workers: int, seen: Seen = lambda _: None) -> None:
+    def __init__(self, source: LogSource, workers: int, seen: ReadProgress = lambda _: None) -> None:
         self._seen = seen
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
             context = get_context("spawn")
             self._counter = context.Value("q", 0)
             self._pool = ProcessPoolExecutor(workers, context, _begin, (self._counter, source))
-            with without_main():
+            with hide_main_module():
                 for _ in range(workers):  # they begin now: it takes them a second to import what they need
-                    self._pool.submit(_nothing)
+                    self._pool.submit(_do_nothing)
         self._told = 0
         self._log = source.open() if self._pool is None else None
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)  # to give their memory back takes workers a while
 
-    def run(self, tasks: Sequence[Task]) -> list[Any]:
+    def run(self, tasks: Sequence[PartitionTask]) -> list[Any]:
         """What each task comes to, in their order. Raises what one of them raises, the first in that order."""
         if self._pool is None:
             assert self._log is not None
             with _patient_collector():
-                return [_carried_out(task, self._log, self._seen) for task in tasks]
-        futures: dict[int, Future[Read]] = {}
-        with without_main():
+                return [_carry_out(task, self._log, self._seen) for task in tasks]
+        futures: dict[int, Future[TaskResult]] = {}
+        with hide_main_module():
             for number in sorted(range(len(tasks)), key=lambda number: -tasks[number].weight * tasks[number].end):
                 futures[number] = self._pool.submit(_run, tasks[number])
         ordered = [futures[number] for number in range(len(tasks))]
         self._wait(ordered)
         return [each.result() for each in ordered]
 
-    def _wait(self, futures: Sequence[Future[Read]]) -> None:
+    def _wait(self, futures: Sequence[Future[TaskResult]]) -> None:
         pending = set(futures)
         while pending:
             _, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
@@ -72,29 +72,29 @@ class Workers:
             self._told = now
 
 
-def _begin(counter: "Synchronized[int]", source: Source) -> None:
+def _begin(counter: "Synchronized[int]", source: LogSource) -> None:
     _mine.append((counter, source.open()))
     gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """A task that asks for a process."""
 
 
-def _run(task: Task) -> Read:
+def _run(task: PartitionTask) -> TaskResult:
     counter, log = _mine[0]
 
     def count(records: int) -> None:
         with counter.get_lock():
             counter.value += records
 
-    return _carried_out(task, log, count)
+    return _carry_out(task, log, count)
 
 
-def _carried_out(task: Task, log: Opened, seen: Seen) -> Read:
+def _carry_out(task: PartitionTask, log: ColumnLog, seen: ReadProgress) -> TaskResult:
     try:
         return task.run(log, seen)
-    except Gap as gap:
+    except LogGap as gap:
         gap.altered = tuple(each.detail for each in log.altered)
         raise
 
@@ -110,7 +110,7 @@ def _patient_collector() -> Iterator[None]:
 
 
 @contextmanager
-def without_main() -> Iterator[None]:
+def hide_main_module() -> Iterator[None]:
     """Workers that begin here do not import the program's main module again: they need nothing of the command line."""
     main = sys.modules["__main__"]
     names = [name for name in ("__file__", "__spec__") if getattr(main, name, None) is not None]

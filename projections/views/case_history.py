@@ -12,11 +12,11 @@ from typing import Any
 from domain.cases.events import CaseEvent, CaseOpened, RiskLinked, RiskRevised, SequencedCaseEvent, happened_at_ms
 from domain.cases.state import BrokenLog
 from domain.record_types import from_fields
-from projections.logs.known import Known
-from projections.views.case_view import CaseView, applied, begun
+from projections.logs.known import KnownEvent
+from projections.views.case_view import CaseView, apply_event, new_view
 
 
-def known_items(items: Iterable[Mapping[str, Any]]) -> list[Known]:
+def known_events(items: Iterable[Mapping[str, Any]]) -> list[KnownEvent]:
     """The events of a case from its items in the table, by sequence; answers are left out."""
     found = []
     for item in items:
@@ -24,17 +24,17 @@ def known_items(items: Iterable[Mapping[str, Any]]) -> list[Known]:
             data = json.loads(item["body"])
             event = from_fields(data.pop("type"), data)
             assert isinstance(event, CaseEvent)
-            found.append(Known(event, item.get("known_at_ms", 0)))
+            found.append(KnownEvent(event, item.get("known_at_ms", 0)))
     return found
 
 
-def was_there(item: Mapping[str, Any], at_ms: int | None, known_at_ms: int | None) -> bool:
+def is_visible_at(item: Mapping[str, Any], at_ms: int | None, known_at_ms: int | None) -> bool:
     """Whether what an item tells of had happened by a time, and was known at another; None stands for now."""
     is_known = known_at_ms is None or item.get("known_at_ms", 0) <= known_at_ms
     return is_known and (at_ms is None or item.get("happened_at_ms", 0) <= at_ms)
 
 
-def known_at(events: Iterable[Known], known_at_ms: int | None) -> list[SequencedCaseEvent]:
+def events_known_at(events: Iterable[KnownEvent], known_at_ms: int | None) -> list[SequencedCaseEvent]:
     """The events of one case that were known at a time, in sequence; redelivered ones once.
 
     An event is known once its record and those before it are: so clocks of brokers that disagree leave no gap.
@@ -52,24 +52,26 @@ def known_at(events: Iterable[Known], known_at_ms: int | None) -> list[Sequenced
     return found
 
 
-def as_of(events: Iterable[Known], at_ms: int | None = None, known_at_ms: int | None = None) -> CaseView | None:
+def case_as_of(
+    events: Iterable[KnownEvent], at_ms: int | None = None, known_at_ms: int | None = None
+) -> CaseView | None:
     """The case as of a time, as known at another; None where it did not exist, or nobody knew. None stands for now.
 
     What had not happened by then is left out, and the rest is folded in the order in which it was decided.
     """
-    known = known_at(events, known_at_ms)
+    known = events_known_at(events, known_at_ms)
     if not known:
         return None
     opened = known[0]
     assert isinstance(opened, CaseOpened)
-    view, is_there = begun(opened), False
-    for event, happened_ms in _dated(known):
+    view, is_there = new_view(opened), False
+    for event, happened_ms in _events_with_times(known):
         if at_ms is None or happened_ms <= at_ms:
-            view, is_there = applied(view, event), True
+            view, is_there = apply_event(view, event), True
     return view if is_there else None
 
 
-def _dated(events: Iterable[SequencedCaseEvent]) -> Iterator[tuple[SequencedCaseEvent, int]]:
+def _events_with_times(events: Iterable[SequencedCaseEvent]) -> Iterator[tuple[SequencedCaseEvent, int]]:
     """Each event with its own time; that of an old restatement is its flag's."""
     flagged_ms: dict[str, int] = {}
     for event in events:

@@ -52,7 +52,7 @@ class CaseTable(Protocol):
         """The keys of everything there is."""
 
 
-class Write(NamedTuple):
+class TableWrite(NamedTuple):
     """One item of a transaction."""
 
     case_id: str
@@ -143,10 +143,10 @@ class DynamoCaseTable:
         chains = list(_chains(writes.values()))
         return [case_id for refused in self._pool.map(self._commit_all, chains) for case_id in refused]
 
-    def _commit_all(self, chain: list[list[Write]]) -> list[str]:
+    def _commit_all(self, chain: list[list[TableWrite]]) -> list[str]:
         return [case_id for writes in chain for case_id in self._commit(writes)]
 
-    def _commit(self, writes: list[Write]) -> list[str]:
+    def _commit(self, writes: list[TableWrite]) -> list[str]:
         """Store a transaction; what is there already and a view that was overtaken are left out of it."""
         refused: list[str] = []
         attempt = 0
@@ -195,7 +195,7 @@ class DynamoCaseTable:
         BatchWriteItem would commit each item by itself.
         """
         writes = (
-            Write(
+            TableWrite(
                 "", len(item.get("body", "")), {"Put": {"TableName": self.name, "Item": _to_dynamo(item)}},
                 is_view=False,
             )
@@ -290,17 +290,17 @@ class MemoryCaseTable:
         return iter(self.items.values())
 
 
-def _by_case(table: str, views: list[tuple[CaseView, int]], items: list[Item]) -> dict[str, list[Write]]:
+def _by_case(table: str, views: list[tuple[CaseView, int]], items: list[Item]) -> dict[str, list[TableWrite]]:
     """What to write of each case: its events, each once, and last its view, on the condition that it is unchanged."""
-    writes: dict[str, list[Write]] = {}
+    writes: dict[str, list[TableWrite]] = {}
     for item in _first_of_each(items):
         case_id = item["pk"].removeprefix("case#")
-        put = {"TableName": table, "Item": _to_dynamo(item), **_unchanged_since(0)}
-        writes.setdefault(case_id, []).append(Write(case_id, len(item["body"]), {"Put": put}, is_view=False))
+        put = {"TableName": table, "Item": _to_dynamo(item), **_unchanged_condition(0)}
+        writes.setdefault(case_id, []).append(TableWrite(case_id, len(item["body"]), {"Put": put}, is_view=False))
     for view, before in views:
-        put = {"TableName": table, "Item": _to_dynamo(view_item(view)), **_unchanged_since(before)}
+        put = {"TableName": table, "Item": _to_dynamo(view_item(view)), **_unchanged_condition(before)}
         size = sum(map(len, view.transactions))
-        writes.setdefault(view.case_id, []).append(Write(view.case_id, size, {"Put": put}, is_view=True))
+        writes.setdefault(view.case_id, []).append(TableWrite(view.case_id, size, {"Put": put}, is_view=True))
     return writes
 
 
@@ -311,7 +311,7 @@ def _first_of_each(items: Iterable[Item]) -> list[Item]:
     return list(firsts.values())
 
 
-def _unchanged_since(sequence: int) -> dict[str, Any]:
+def _unchanged_condition(sequence: int) -> dict[str, Any]:
     if not sequence:
         return {"ConditionExpression": "attribute_not_exists(pk)"}
     return {
@@ -321,10 +321,10 @@ def _unchanged_since(sequence: int) -> dict[str, Any]:
     }
 
 
-def _chains(cases: Iterable[list[Write]]) -> Iterator[list[list[Write]]]:
+def _chains(cases: Iterable[list[TableWrite]]) -> Iterator[list[list[TableWrite]]]:
     """Transactions as large as they may be, each a chain by itself; a case that does not fit into one is a chain of
     several, to be written in order: its view is in the last."""
-    share: list[Write] = []
+    share: list[TableWrite] = []
     for writes in cases:
         if not _fit(writes):
             yield list(_cut(writes))
@@ -337,12 +337,12 @@ def _chains(cases: Iterable[list[Write]]) -> Iterator[list[list[Write]]]:
         yield [share]
 
 
-def _fit(writes: Sequence[Write]) -> bool:
+def _fit(writes: Sequence[TableWrite]) -> bool:
     return len(writes) <= _TRANSACTION and sum(write.size for write in writes) <= _TRANSACTION_BYTES
 
 
-def _cut(writes: Iterable[Write]) -> Iterator[list[Write]]:
-    share: list[Write] = []
+def _cut(writes: Iterable[TableWrite]) -> Iterator[list[TableWrite]]:
+    share: list[TableWrite] = []
     for write in writes:
         if share and not _fit([*share, write]):
             yield share
@@ -352,10 +352,10 @@ def _cut(writes: Iterable[Write]) -> Iterator[list[Write]]:
 
 
 def _to_dynamo(item: Item) -> dict[str, Any]:
-    return {name: _typed(value) for name, value in item.items()}
+    return {name: _to_typed_value(value) for name, value in item.items()}
 
 
-def _typed(value: Any) -> dict[str, Any]:
+def _to_typed_value(value: Any) -> dict[str, Any]:
     """A value as DynamoDB has it; boto's own writer takes three times as long, by way of decimals."""
     if isinstance(value, str):
         return {"S": value}
@@ -364,19 +364,19 @@ def _typed(value: Any) -> dict[str, Any]:
     if isinstance(value, int):
         return {"N": str(value)}
     if isinstance(value, list):
-        return {"L": [_typed(inner) for inner in value]}
+        return {"L": [_to_typed_value(inner) for inner in value]}
     if isinstance(value, dict):
-        return {"M": {name: _typed(inner) for name, inner in value.items()}}
+        return {"M": {name: _to_typed_value(inner) for name, inner in value.items()}}
     if value is None:
         return {"NULL": True}
     raise TypeError(f"we store no {type(value).__name__}")
 
 
 def _from_dynamo(item: dict[str, Any]) -> Item:
-    return {name: _plain(value) for name, value in item.items()}
+    return {name: _from_typed_value(value) for name, value in item.items()}
 
 
-def _plain(value: dict[str, Any]) -> Any:
+def _from_typed_value(value: dict[str, Any]) -> Any:
     """What a typed value of DynamoDB means; boto's own reader takes many times as long, by way of decimals."""
     [(kind, raw)] = value.items()
     match kind:
@@ -385,9 +385,9 @@ def _plain(value: dict[str, Any]) -> Any:
         case "N":
             return int(raw)
         case "L":
-            return [_plain(inner) for inner in raw]
+            return [_from_typed_value(inner) for inner in raw]
         case "M":
-            return {name: _plain(inner) for name, inner in raw.items()}
+            return {name: _from_typed_value(inner) for name, inner in raw.items()}
         case "NULL":
             return None
         case _:

@@ -35,8 +35,8 @@ from domain.cases.events import (
     SequencedCaseEvent,
     happened_at_ms,
 )
-from domain.cases.state import SLA_MS, BrokenLog, status_of, summed
-from domain.digest import canonical
+from domain.cases.state import SLA_MS, BrokenLog, add_amounts, status_of
+from domain.digest import canonical_bytes
 
 STATUSES = ("new", "open", "in_review", "snoozed", "pending_approval", "closed", "merged")
 """Each is a queue."""
@@ -113,12 +113,12 @@ def project(view: CaseView | None, event: SequencedCaseEvent) -> CaseView:
     if event.sequence != seen + 1:
         raise BrokenLog(f"case {event.case_id}: {type(event).__name__} {event.sequence} after {seen}")
     if isinstance(event, CaseOpened):
-        return flagged(begun(event), event)
+        return add_flag(new_view(event), event)
     assert view is not None
-    return applied(view, event)
+    return apply_event(view, event)
 
 
-def begun(event: CaseOpened) -> CaseView:
+def new_view(event: CaseOpened) -> CaseView:
     """A case before its first flag is counted."""
     return CaseView(
         case_id=event.case_id,
@@ -135,18 +135,18 @@ def begun(event: CaseOpened) -> CaseView:
     )
 
 
-def applied(view: CaseView, event: SequencedCaseEvent) -> CaseView:
+def apply_event(view: CaseView, event: SequencedCaseEvent) -> CaseView:
     """The view after one more event, whatever came before it."""
     if isinstance(event, CaseOpened | RiskLinked):
-        return flagged(view, event)
+        return add_flag(view, event)
     at_ms = happened_at_ms(event)
     view = replace(view, sequence=event.sequence, last_event_ms=max(view.last_event_ms, at_ms or 0))
     if isinstance(event, RiskRevised):
-        return _revised(view, event)
-    return _settled(_worked(view, event))
+        return _apply_revision(view, event)
+    return _update_derived_fields(_apply_work_event(view, event))
 
 
-def flagged(view: CaseView, event: CaseOpened | RiskLinked) -> CaseView:
+def add_flag(view: CaseView, event: CaseOpened | RiskLinked) -> CaseView:
     """The view with one more flag."""
     pending = view.pending
     if pending is not None:
@@ -161,21 +161,21 @@ def flagged(view: CaseView, event: CaseOpened | RiskLinked) -> CaseView:
         transactions=[*view.transactions, event.transaction_id][-MAX_LINKED:],
         last_event_ms=max(view.last_event_ms, event.event_time),
         pending=pending,
-        merchants=_with(view.merchants, event.merchant_id),
-        terminals=_with(view.terminals, event.terminal_id),
-        devices=_with(view.devices, event.device_id),
-        cards=_with(view.cards, event.card_id),
-        payment_methods=_with(view.payment_methods, event.payment_method),
-        channels=_with(view.channels, event.channel),
-        countries=_with(view.countries, event.country),
+        merchants=_append_distinct(view.merchants, event.merchant_id),
+        terminals=_append_distinct(view.terminals, event.terminal_id),
+        devices=_append_distinct(view.devices, event.device_id),
+        cards=_append_distinct(view.cards, event.card_id),
+        payment_methods=_append_distinct(view.payment_methods, event.payment_method),
+        channels=_append_distinct(view.channels, event.channel),
+        countries=_append_distinct(view.countries, event.country),
     )
 
 
-def _with(known: list[str], one: str | None) -> list[str]:
+def _append_distinct(known: list[str], one: str | None) -> list[str]:
     return known if one is None or one in known else [*known, one][-MAX_PLACES:]
 
 
-def _revised(view: CaseView, event: RiskRevised) -> CaseView:
+def _apply_revision(view: CaseView, event: RiskRevised) -> CaseView:
     more = event.flags_change
     if more is None:  # by the first engines, which knew only what the flag's account did
         more = bool(event.rules) - (event.score_before > 0)
@@ -187,7 +187,7 @@ def _revised(view: CaseView, event: RiskRevised) -> CaseView:
     )
 
 
-def _settled(view: CaseView) -> CaseView:
+def _update_derived_fields(view: CaseView) -> CaseView:
     """With what follows from the rest: the status, and when it is due."""
     status = status_of(
         disposition=view.disposition,
@@ -205,7 +205,7 @@ def _settled(view: CaseView) -> CaseView:
 _AWAKE: dict[str, Any] = {"snoozed_until_ms": None, "snooze_reason": None}
 
 
-def _worked(view: CaseView, event: DeedEvent) -> CaseView:
+def _apply_work_event(view: CaseView, event: DeedEvent) -> CaseView:
     match event:
         case CaseEscalated():
             return replace(
@@ -231,7 +231,7 @@ def _worked(view: CaseView, event: DeedEvent) -> CaseView:
         case ClosingRefused() | ClosingWithdrawn() | ReopeningRefused() | ReopeningWithdrawn():
             return replace(view, pending=None)
         case CaseClosed():
-            return _closed(view, event)
+            return _apply_closing(view, event)
         case CaseReopened():
             nothing = dict.fromkeys(("disposition", "closed_at_ms", "closed_by", "found_typology", "close_reason"))
             at_ms = event.reopened_at_ms
@@ -242,9 +242,9 @@ def _worked(view: CaseView, event: DeedEvent) -> CaseView:
         case CaseUnmerged():
             return replace(view, merged_into=None)
         case CaseAbsorbed():
-            return _absorbed(view, event)
+            return _apply_absorption(view, event)
         case CaseParted():
-            return _parted(view, event)
+            return _apply_parting(view, event)
         case CaseLinked():
             link = {
                 "account_id": event.other_account_id,
@@ -254,7 +254,7 @@ def _worked(view: CaseView, event: DeedEvent) -> CaseView:
             }
             return replace(view, links=[*view.links, link])
         case CaseUnlinked():
-            return replace(view, links=_without(view.links, event.other_case_id))
+            return replace(view, links=_remove_items(view.links, event.other_case_id))
         case _:
             assert_never(event)
 
@@ -273,7 +273,7 @@ def _pending(event: ClosingRequested | ReopeningRequested) -> Item:
     }
 
 
-def _closed(view: CaseView, event: CaseClosed) -> CaseView:
+def _apply_closing(view: CaseView, event: CaseClosed) -> CaseView:
     return replace(
         view,
         is_touched=True,
@@ -287,42 +287,42 @@ def _closed(view: CaseView, event: CaseClosed) -> CaseView:
     )
 
 
-def _absorbed(view: CaseView, event: CaseAbsorbed) -> CaseView:
+def _apply_absorption(view: CaseView, event: CaseAbsorbed) -> CaseView:
     brought = {amount.currency: amount.amount_minor for amount in event.amounts}
     return replace(
         view,
         flags=view.flags + event.standing,
         score_max=max([view.score_max, *(flag.score for flag in event.flags)]),
-        value_minor=summed(view.value_minor, brought, 1),
+        value_minor=add_amounts(view.value_minor, brought, 1),
         transactions=[*view.transactions, *(flag.transaction_id for flag in event.flags)][-MAX_LINKED:],
         absorbed=[*view.absorbed, {"account_id": event.from_account_id, "case_id": event.from_case_id}],
-        merchants=_with_all(view.merchants, [flag.merchant_id for flag in event.flags]),
-        terminals=_with_all(view.terminals, [flag.terminal_id for flag in event.flags]),
-        devices=_with_all(view.devices, [flag.device_id for flag in event.flags]),
-        cards=_with_all(view.cards, [flag.card_id for flag in event.flags]),
+        merchants=_append_all_distinct(view.merchants, [flag.merchant_id for flag in event.flags]),
+        terminals=_append_all_distinct(view.terminals, [flag.terminal_id for flag in event.flags]),
+        devices=_append_all_distinct(view.devices, [flag.device_id for flag in event.flags]),
+        cards=_append_all_distinct(view.cards, [flag.card_id for flag in event.flags]),
     )
 
 
-def _with_all(known: list[str], more: Sequence[str | None]) -> list[str]:
+def _append_all_distinct(known: list[str], more: Sequence[str | None]) -> list[str]:
     for one in more:
-        known = _with(known, one)
+        known = _append_distinct(known, one)
     return known
 
 
-def _parted(view: CaseView, event: CaseParted) -> CaseView:
+def _apply_parting(view: CaseView, event: CaseParted) -> CaseView:
     """What the other case had brought is taken away, but for where its payments were made: that stays to be found."""
     taken = {amount.currency: amount.amount_minor for amount in event.amounts}
     gone = set(event.transactions)
     return replace(
         view,
         flags=view.flags - event.standing,
-        value_minor=summed(view.value_minor, taken, -1),
+        value_minor=add_amounts(view.value_minor, taken, -1),
         transactions=[each for each in view.transactions if each not in gone],
-        absorbed=_without(view.absorbed, event.from_case_id),
+        absorbed=_remove_items(view.absorbed, event.from_case_id),
     )
 
 
-def _without(cases: list[Item], case_id: str) -> list[Item]:
+def _remove_items(cases: list[Item], case_id: str) -> list[Item]:
     return [case for case in cases if case["case_id"] != case_id]
 
 
@@ -367,7 +367,7 @@ def event_item(event: CaseEvent, known_at_ms: int | None = None) -> Item:
         "pk": f"case#{event.case_id}",
         "sk": place,
         "kind": type(event).__name__,
-        "body": canonical(event).decode(),
+        "body": canonical_bytes(event).decode(),
         **{name: value for name, value in times.items() if value is not None},
     }
 

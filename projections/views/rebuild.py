@@ -15,9 +15,9 @@ from typing import Final, NamedTuple, Protocol
 from domain.cases.events import CaseAnswer
 from domain.cases.state import BrokenLog
 from domain.digest import canonical_json
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.logs.log import LogRecord
-from projections.logs.worker import decoded
+from projections.logs.worker import decode_case_events
 from projections.views.case_table import DynamoCaseTable
 from projections.views.case_view import CaseView, Item, event_item, project, view_item
 from schemas.codec import Decoder
@@ -29,7 +29,7 @@ WRITERS: Final = 8
 _MODULUS: Final = 1 << 256
 
 
-class Share(NamedTuple):
+class PartitionShard(NamedTuple):
     """Some of the keys of a partition, up to an offset: number `number` of `of`."""
 
     partition: int
@@ -42,7 +42,7 @@ class Share(NamedTuple):
         return self.of == 1 or zlib.crc32(key or b"") % self.of == self.number
 
 
-class Written(NamedTuple):
+class ShardResult(NamedTuple):
     """What a share has led to; the digest is the sum over its items, so that shares add up in any order."""
 
     events: int
@@ -50,14 +50,14 @@ class Written(NamedTuple):
     digest: int
 
 
-class Sink(Protocol):
+class ItemSink(Protocol):
     """A table that is filled."""
 
     def fill(self, items: Sequence[Item], threads: int) -> None:
         """Store items in a table that nobody else writes."""
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """Where records are read from: Kafka, or the archive."""
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -68,7 +68,7 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class Folded:
+class FoldedViews:
     """What records lead to: the last view of each case, and every event once, as it became known first."""
 
     views: dict[str, CaseView] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Folded:
     parked: dict[str, str] = field(default_factory=dict)
     """Cases with an event that cannot follow: their view stands where it was, as the live one does."""
 
-    def add(self, known: Known) -> None:
+    def add(self, known: KnownEvent) -> None:
         """Take in the next event of its case."""
         event = known.event
         item = event_item(event, known.known_at_ms)
@@ -93,10 +93,10 @@ class Folded:
         return [*self.stored.values(), *map(view_item, self.views.values())]
 
 
-def divide(ends: dict[int, int], share_events: int = SHARE_EVENTS) -> list[Share]:
+def divide(ends: dict[int, int], share_events: int = SHARE_EVENTS) -> list[PartitionShard]:
     """The shares of a log that ends there."""
     return [
-        Share(partition, number, of, until)
+        PartitionShard(partition, number, of, until)
         for partition, until in sorted(ends.items())
         if until
         for of in (-(-until // share_events),)
@@ -104,24 +104,24 @@ def divide(ends: dict[int, int], share_events: int = SHARE_EVENTS) -> list[Share
     ]
 
 
-def fold(events: Iterable[Known]) -> Folded:
+def fold(events: Iterable[KnownEvent]) -> FoldedViews:
     """The views that events lead to."""
-    folded = Folded()
+    folded = FoldedViews()
     for event in events:
         folded.add(event)
     return folded
 
 
-def events_of(log: Source, topic: str, share: Share, decoder: Decoder) -> Iterator[Known]:
+def events_of(log: RecordSource, topic: str, share: PartitionShard, decoder: Decoder) -> Iterator[KnownEvent]:
     """The case events of a share, as they stand in the log."""
     batch: list[LogRecord] = []
     for record in log.read(topic, share.partition, share.until):
         if share.has(record.key):
             batch.append(record)
         if len(batch) == _AT_ONCE:
-            yield from decoded(decoder, batch)
+            yield from decode_case_events(decoder, batch)
             batch = []
-    yield from decoded(decoder, batch)
+    yield from decode_case_events(decoder, batch)
 
 
 _AT_ONCE: Final = 1_000
@@ -138,7 +138,7 @@ def item_digest(items: Iterable[Item]) -> int:
 
 
 def write_views(
-    table: Sink, items: Sequence[Item], *, threads: int = WRITERS, seen: Callable[[int], None] = lambda _: None
+    table: ItemSink, items: Sequence[Item], *, threads: int = WRITERS, seen: Callable[[int], None] = lambda _: None
 ) -> int:
     """Store items in a table that nobody else writes, each once; returns how many. Again is the same as once."""
     for start in range(0, len(items), _SEEN_EVERY):
@@ -148,12 +148,12 @@ def write_views(
 
 
 def build(
-    log: Source,
+    log: RecordSource,
     topic: str,
     decoder: Decoder,
-    shares: Iterable[Share],
-    table: Sink,
-    done: Callable[[Share, Written, Folded], None],
+    shares: Iterable[PartitionShard],
+    table: ItemSink,
+    done: Callable[[PartitionShard, ShardResult, FoldedViews], None],
     seen: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Bring shares into a table, one being folded while the one before is written; `done` hears of each in order.
@@ -174,16 +174,16 @@ def build(
 
 def _writing(
     writer: ThreadPoolExecutor,
-    table: Sink,
-    share: Share,
+    table: ItemSink,
+    share: PartitionShard,
     events: int,
-    folded: Folded,
-    done: Callable[[Share, Written, Folded], None],
+    folded: FoldedViews,
+    done: Callable[[PartitionShard, ShardResult, FoldedViews], None],
     seen: Callable[[int], None],
 ) -> Callable[[], None]:
     items = folded.items()
     writing = writer.submit(write_views, table, items, seen=lambda many: seen(many * events // len(items)))
-    written = Written(events, len(items), item_digest(items))
+    written = ShardResult(events, len(items), item_digest(items))
 
     def finish() -> None:
         writing.result()

@@ -13,10 +13,10 @@ from typing import Any, Final, Protocol
 from domain.cases.events import CaseAnswer
 from domain.cases.state import BrokenLog
 from domain.digest import canonical_json
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.logs.log import LogRecord
 from projections.views.case_view import CaseView, Item, event_item, project, view_item
-from projections.views.rebuild import Share, divide, events_of
+from projections.views.rebuild import PartitionShard, divide, events_of
 from schemas.codec import Decoder
 
 SHARE_EVENTS: Final = 20_000
@@ -28,7 +28,7 @@ SHOWN: Final = 20
 """Differences that are kept to be shown; all are counted."""
 
 
-class Log(Protocol):
+class CaseEventLog(Protocol):
     """cases.events."""
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -38,7 +38,7 @@ class Log(Protocol):
         """The records of a partition from its start up to an offset."""
 
 
-class Table(Protocol):
+class ItemTable(Protocol):
     """The live version's table."""
 
     def items_of(self, case_id: str) -> list[Item]:
@@ -49,14 +49,14 @@ class Table(Protocol):
 
 
 @dataclass(slots=True)
-class CaseLog:
+class LoggedCase:
     """One case as the log has it: every event once, and the view after each."""
 
     stored: dict[str, Item] = field(default_factory=dict)
     views: dict[int, CaseView] = field(default_factory=dict)
     last: CaseView | None = None
 
-    def add(self, known: Known) -> None:
+    def add(self, known: KnownEvent) -> None:
         """Take in the next event."""
         item = event_item(known.event, known.known_at_ms)
         self.stored.setdefault(item["sk"], item)
@@ -69,20 +69,23 @@ class CaseLog:
         self.views[self.last.sequence] = self.last
 
 
-def is_whole(stored: Sequence[Item], sure: CaseLog) -> bool:
+def is_whole(stored: Sequence[Item], sure: LoggedCase) -> bool:
     """Whether a case is stored just as the log leads to it."""
     wanted = list(sure.stored.values()) + ([view_item(sure.last)] if sure.last else [])
     return {item["sk"]: item for item in stored} == {item["sk"]: item for item in wanted}
 
 
-def differences(case_id: str, stored: Sequence[Item], sure: CaseLog, most: CaseLog) -> list[str]:
+def differences(case_id: str, stored: Sequence[Item], sure: LoggedCase, most: LoggedCase) -> list[str]:
     """What cannot be, in words. `sure` is the case by what was in the table for sure, `most` by all that can be."""
     found, there = [], {item["sk"]: item for item in stored}
     view = there.pop("view", None)
     for place in sorted(sure.stored.keys() | there.keys()):
         wanted = most.stored.get(place)
         if there.get(place) != wanted and (place in there or place in sure.stored):
-            found.append(f"case {case_id} {place}: stored {_said(there.get(place))}, the log leads to {_said(wanted)}")
+            found.append(
+                f"case {case_id} {place}: stored {_difference_text(there.get(place))}, "
+                f"the log leads to {_difference_text(wanted)}"
+            )
     least = sure.last.sequence if sure.last else 0
     sequence = view.get("sequence") if view else 0
     as_of = most.views.get(sequence) if isinstance(sequence, int) else None
@@ -91,11 +94,13 @@ def differences(case_id: str, stored: Sequence[Item], sure: CaseLog, most: CaseL
     if view is None or as_of is None or as_of.sequence < least or view != view_item(as_of):
         wanted_view = as_of if as_of is not None and as_of.sequence >= least else most.last
         shown = view_item(wanted_view) if wanted_view else None
-        found.append(f"case {case_id} view: stored {_said(view)}, the log leads to {_said(shown)}")
+        found.append(
+            f"case {case_id} view: stored {_difference_text(view)}, the log leads to {_difference_text(shown)}"
+        )
     return found
 
 
-def _said(item: Mapping[str, Any] | None) -> str:
+def _difference_text(item: Mapping[str, Any] | None) -> str:
     if item is None:
         return "nothing"
     text = canonical_json(dict(item)).decode()
@@ -103,7 +108,7 @@ def _said(item: Mapping[str, Any] | None) -> str:
 
 
 @dataclass(slots=True)
-class Found:
+class CheckFindings:
     """What a share, or the keys of a round, have shown."""
 
     checked: int = 0
@@ -118,7 +123,7 @@ class Found:
             self.said += differing
 
 
-class Pace:
+class WorkPacer:
     """Work, then a pause: never more than a share of the time. Wakes at once when told to stop."""
 
     def __init__(self, wait: Callable[[float], object], busy_share: float = BUSY_SHARE) -> None:
@@ -134,19 +139,21 @@ class Pace:
         self._begin()
 
 
-class Verifier:
+class ViewVerifier:
     """Checks shares of cases.events against a table."""
 
-    def __init__(self, log: Log, topic: str, decoder: Decoder, pace: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, log: CaseEventLog, topic: str, decoder: Decoder, pace: Callable[[], None] = lambda: None
+    ) -> None:
         self._log, self._topic, self._decoder, self._pace = log, topic, decoder, pace
 
-    def shares(self) -> list[Share]:
+    def shares(self) -> list[PartitionShard]:
         """What a round consists of, by how much there is now."""
         return divide(self._log.ends(self._topic), SHARE_EVENTS)
 
-    def check(self, share: Share, table: Table, written: Mapping[int, int]) -> Found:
+    def check(self, share: PartitionShard, table: ItemTable, written: Mapping[int, int]) -> CheckFindings:
         """All cases of a share; `written` is up to where the table was written before it is read."""
-        found, sure = Found(), self._cases(share._replace(until=written.get(share.partition, 0)))
+        found, sure = CheckFindings(), self._cases(share._replace(until=written.get(share.partition, 0)))
         suspects: dict[str, list[Item]] = {}
         for case_id, case in sure.items():
             stored = table.items_of(case_id)
@@ -159,19 +166,19 @@ class Verifier:
             end = self._log.ends(self._topic)[share.partition]
             most = self._cases(share._replace(until=end), suspects)
             for case_id, stored in suspects.items():
-                found.add(differences(case_id, stored, sure[case_id], most.get(case_id, CaseLog())))
+                found.add(differences(case_id, stored, sure[case_id], most.get(case_id, LoggedCase())))
         return found
 
-    def _cases(self, share: Share, only: Mapping[str, object] | None = None) -> dict[str, CaseLog]:
-        cases: dict[str, CaseLog] = {}
+    def _cases(self, share: PartitionShard, only: Mapping[str, object] | None = None) -> dict[str, LoggedCase]:
+        cases: dict[str, LoggedCase] = {}
         for known in events_of(self._log, self._topic, share, self._decoder):
             case_id = known.event.case_id
             if only is None or case_id in only:
-                cases.setdefault(case_id, CaseLog()).add(known)
+                cases.setdefault(case_id, LoggedCase()).add(known)
         self._pace()
         return cases
 
-    def unknown_cases(self, table: Table) -> Found:
+    def unknown_cases(self, table: ItemTable) -> CheckFindings:
         """Cases in the table of which the log says nothing at all."""
         stored = set()
         for number, (pk, _) in enumerate(table.keys()):
@@ -179,10 +186,10 @@ class Verifier:
             if number % 1000 == 0:
                 self._pace()
         for partition, end in self._log.ends(self._topic).items():  # after the table: whatever is in it can be there
-            for known in events_of(self._log, self._topic, Share(partition, 0, 1, end), self._decoder):
+            for known in events_of(self._log, self._topic, PartitionShard(partition, 0, 1, end), self._decoder):
                 stored.discard(known.event.case_id)
             self._pace()
-        found = Found()
+        found = CheckFindings()
         for case_id in sorted(stored):
             found.add([f"case {case_id}: stored, but the log says nothing of it"])
         return found

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer
 
 from domain.cases.events import CaseAnswer, SequencedCaseEvent
 from domain.cases.state import BrokenLog
-from projections.logs.known import Known
-from projections.logs.worker import EVENTS, PARKED, WRITTEN, Stop, complain, decoded, take
+from projections.logs.known import KnownEvent
+from projections.logs.worker import EVENTS, PARKED, WRITTEN, StopSignal, complain, decode_case_events, poll_records
 from projections.views.case_table import CaseTable
 from projections.views.case_view import CaseView, event_item, project
 from schemas.codec import Decoder
@@ -22,7 +22,7 @@ MAX_ROUNDS = 5
 """How often a view is tried again that another worker has overtaken."""
 
 
-class Projector:
+class ViewProjector:
     """Brings the views up to date, batch by batch. A case whose events have a gap stands still, alone, and loudly."""
 
     def __init__(self, table: CaseTable) -> None:
@@ -30,7 +30,7 @@ class Projector:
         self._views: OrderedDict[str, CaseView] = OrderedDict()
         self.parked: dict[str, str] = {}
 
-    def apply(self, events: Sequence[Known]) -> None:
+    def apply(self, events: Sequence[KnownEvent]) -> None:
         """Store the events, and one new view for each case that they are about."""
         by_case: dict[str, list[SequencedCaseEvent]] = {}
         for event, _ in events:
@@ -81,7 +81,7 @@ class Projector:
             self._views.popitem(last=False)
 
 
-class Target(NamedTuple):
+class ViewTarget(NamedTuple):
     """Where the worker writes: a version of the view, its table, and the consumer group that vouches for it."""
 
     version: int
@@ -97,7 +97,7 @@ def group_of(topic: str, version: int) -> str:
     return f"{topic}-{NAME}" if version == 1 else f"{topic}-{NAME}-v{version}"
 
 
-class Moved(Exception):
+class LiveVersionChanged(Exception):
     """Another version is live: what was to be written belongs into its table, and comes again from its offsets."""
 
 
@@ -114,7 +114,7 @@ def consumer_of(bootstrap: str, group: str) -> Consumer:
     )
 
 
-def work(bootstrap: str, topic: str, decoder: Decoder, target: Callable[[], Target], stop: Stop) -> None:
+def work(bootstrap: str, topic: str, decoder: Decoder, target: Callable[[], ViewTarget], stop: StopSignal) -> None:
     """Keep the live version up to date until told to stop; `target` says which one that is, whenever it is asked."""
     while not stop.is_set:
         now = target()
@@ -122,31 +122,35 @@ def work(bootstrap: str, topic: str, decoder: Decoder, target: Callable[[], Targ
         consumer.subscribe([topic])
         try:
             _keep(consumer, topic, decoder, now, lambda held=now: _stay(held, target()), stop)  # type: ignore[misc]
-        except Moved as moved:
+        except LiveVersionChanged as moved:
             complain(str(moved))
         finally:
             consumer.close()
 
 
-def _stay(held: Target, now: Target) -> None:
+def _stay(held: ViewTarget, now: ViewTarget) -> None:
     if now.version != held.version:
-        raise Moved(f"version {now.version} of the case views is live: {held.group} gives way to {now.group}")
+        raise LiveVersionChanged(
+            f"version {now.version} of the case views is live: {held.group} gives way to {now.group}"
+        )
 
 
-def _keep(consumer: Consumer, topic: str, decoder: Decoder, held: Target, stay: Callable[[], None], stop: Stop) -> None:
-    projector = Projector(held.table)
+def _keep(
+    consumer: Consumer, topic: str, decoder: Decoder, held: ViewTarget, stay: Callable[[], None], stop: StopSignal
+) -> None:
+    projector = ViewProjector(held.table)
     PARKED.set(0)  # of the version before, if there was one
 
-    def write(events: Sequence[Known]) -> None:
+    def write(events: Sequence[KnownEvent]) -> None:
         stay()
         projector.apply(events)
 
     while not stop.is_set:
-        taken = take(consumer)
+        taken = poll_records(consumer)
         if not taken:
             stay()
             continue
-        events = decoded(decoder, taken)
+        events = decode_case_events(decoder, taken)
         if stop.persist(partial(write, events)):
             consumer.commit(asynchronous=True)
         EVENTS.labels(NAME, topic).inc(len(taken))

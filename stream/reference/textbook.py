@@ -24,7 +24,7 @@ from pyflink.datastream.state import ListState, ListStateDescriptor, MapState, M
 
 from domain.geo import distance_m, microdegrees
 from schemas.catalog import latest, parse
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
 from stream.job import JobOptions, environment, parse_options, prepare_process, wait
 
@@ -42,13 +42,13 @@ _TYPES = Types.ROW(
 )  # fmt: skip
 
 
-def _schema(registry: Registry, schema_id: int) -> Any:
+def _schema(registry: SchemaRegistry, schema_id: int) -> Any:
     text = registry.schema_text(schema_id)
     assert text is not None
     return parse(text)[1]
 
 
-class Decode(MapFunction):  # type: ignore[misc]  # PyFlink ships no types
+class AvroRowDecoder(MapFunction):  # type: ignore[misc]  # PyFlink ships no types
     """Avro to a row, by fastavro."""
 
     def __init__(self, registry_url: str) -> None:
@@ -56,7 +56,7 @@ class Decode(MapFunction):  # type: ignore[misc]  # PyFlink ships no types
 
     def open(self, runtime_context: RuntimeContext) -> None:  # noqa: ARG002
         """Called by Flink before the first payment."""
-        self._registry = Registry(self._registry_url)
+        self._registry = SchemaRegistry(self._registry_url)
         self._schemas: dict[int, Any] = {}
 
     def map(self, value: bytes) -> Row:
@@ -70,7 +70,7 @@ class Decode(MapFunction):  # type: ignore[misc]  # PyFlink ships no types
         return Row(*[payment[name] for name in _FIELDS])
 
 
-class Score(KeyedProcessFunction):  # type: ignore[misc]
+class TextbookScorer(KeyedProcessFunction):  # type: ignore[misc]
     """The rules, on one payment after another of an account: one state for each."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
@@ -157,10 +157,10 @@ def submit(options: JobOptions) -> Any:
     scored = (
         stream.from_source(source, WatermarkStrategy.no_watermarks(), "payments", Types.PRIMITIVE_ARRAY(Types.BYTE()))
         .uid("payments")
-        .map(Decode(options.registry), _TYPES)
+        .map(AvroRowDecoder(options.registry), _TYPES)
         .uid("decode")
         .key_by(lambda row: row[0], Types.STRING())
-        .process(Score(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        .process(TextbookScorer(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
         .uid("score")
     )
     scored.sink_to(sink).uid("scored")

@@ -36,8 +36,8 @@ from infra.settings import Settings
 from migrations.models import SubjectKeyRow
 from migrations.store import connect
 from projections.logs.log import KafkaLog
-from schemas.codec import Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 from tests.support.recorded import alter
 
 pytestmark = pytest.mark.acceptance
@@ -56,7 +56,7 @@ def good(**changed: object) -> dict[str, object]:
 
 
 def quarantined(settings: Settings, reason: str | None = None) -> list[Quarantined]:
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     topic = topics(settings).quarantine
     found = [
         from_fields(*decoder.decode(record.value))
@@ -67,7 +67,7 @@ def quarantined(settings: Settings, reason: str | None = None) -> list[Quarantin
 
 
 def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Settings) -> None:
-    encoder = Encoder(Registry(settings.registry_url).ids())
+    encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
     whole = encoder.encode("Transaction", good())
     bad = {
         "bad_avro": whole[:30],
@@ -293,7 +293,7 @@ def test_a_replay_until_a_time_leaves_out_what_came_later(
 def test_an_altered_payment_in_the_archive_is_named_though_its_checksum_was_made_anew(
     settings: Settings, command: CliRunner, tmp_path: Path
 ) -> None:
-    store, registry = bucket(settings), Registry(settings.registry_url)
+    store, registry = bucket(settings), SchemaRegistry(settings.registry_url)
     decoder, encoder = Decoder(registry.schema_text), Encoder(registry.ids())
     originals: dict[str, tuple[bytes | None, dict[str, str]]] = {}
 
@@ -305,7 +305,7 @@ def test_an_altered_payment_in_the_archive_is_named_though_its_checksum_was_made
     def change(value: bytes) -> bytes | None:
         try:
             name, data = decoder.decode(value)
-        except Unreadable:
+        except UnreadableRecord:
             return None
         if name != "Transaction" or data["account_id"] == "acct-bad-input":
             return None

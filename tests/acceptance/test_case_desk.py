@@ -21,12 +21,12 @@ from domain.cases.fold import CaseFold
 from domain.payment import Refusal
 from domain.record_types import from_fields
 from infra.settings import Settings
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.logs.log import KafkaLog
-from projections.views.case_history import as_of, known_items
+from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView, project
 from schemas.codec import Decoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from tests.acceptance.test_feedback import burst, run, send
 
 pytestmark = pytest.mark.acceptance
@@ -69,7 +69,7 @@ def settle_cases(settings: Settings) -> None:
 
 def sequences_by_inbox(settings: Settings, ends: dict[int, int]) -> dict[str, int]:
     """How far each case is, by the fold alone."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     found: dict[str, int] = {}
     for number, end in ends.items():
         fold = CaseFold()
@@ -94,16 +94,16 @@ def viewed(settings: Settings, case_id: str) -> CaseView:
     return view
 
 
-def case_records(settings: Settings) -> list[Known]:
+def case_records(settings: Settings) -> list[KnownEvent]:
     """Every case event that stands in the log, partition by partition, with the timestamp of its record."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     topic = topics(settings).cases_events
     found = []
     for number, end in log.ends(topic).items():
         for record in log.read(topic, number, end):
             event = from_fields(*decoder.decode(record.value))
             assert isinstance(event, CaseEvent)
-            found.append(Known(event, record.timestamp_ms))
+            found.append(KnownEvent(event, record.timestamp_ms))
     return found
 
 
@@ -161,18 +161,18 @@ def test_a_case_as_it_was_known_is_what_a_projection_of_the_records_up_to_then_g
     records = case_records(settings)
     for case in cases:
         own = [known for known in records if known.event.case_id == case.case_id]
-        stored = known_items(case_table(settings).items_of(case.case_id))
+        stored = known_events(case_table(settings).items_of(case.case_id))
         moments = sorted({at_ms for _, at_ms in own})
         for known_ms in [*moments, *(draw.randint(moments[0] - 5, moments[-1] + 5) for _ in range(200))]:
             rebuilt, last = None, 0
             for event, at_ms in own:
                 if at_ms <= known_ms and not isinstance(event, CaseAnswer) and event.sequence > last:
                     rebuilt, last = project(rebuilt, event), event.sequence
-            assert as_of(stored, known_at_ms=known_ms) == rebuilt
+            assert case_as_of(stored, known_at_ms=known_ms) == rebuilt
             at_ms = draw.choice((DAY_MS + 2_500, DAY_MS + 60_000, moments[-1]))
-            assert as_of(stored, at_ms, known_ms) == as_of(own, at_ms, known_ms)
+            assert case_as_of(stored, at_ms, known_ms) == case_as_of(own, at_ms, known_ms)
         shown = run(command, "case", "show", case.case_id, "--known-at", str(moments[0]))
-        first = as_of(own, known_at_ms=moments[0])
+        first = case_as_of(own, known_at_ms=moments[0])
         assert first is not None
         assert (shown["sequence"], shown["status"], shown["flags"]) == (first.sequence, first.status, first.flags)
         nobody = command.invoke(app, ["case", "show", case.case_id, "--known-at", str(moments[0] - 1)])

@@ -27,8 +27,8 @@ from infra.services import FLINK_JOBS, PROCESS
 from infra.settings import Settings
 from projections.logs.log import KafkaLog, answers_in
 from projections.logs.partition_writer import write_to_partitions
-from schemas.codec import Decoder, Encoder, Unreadable
-from schemas.registry import Registry
+from schemas.codec import Decoder, Encoder, UnreadableRecord
+from schemas.registry import SchemaRegistry
 
 pytestmark = pytest.mark.acceptance
 BURST = 6
@@ -69,11 +69,11 @@ def run(command: CliRunner, *arguments: str, code: int = 0) -> Any:
 
 def inbound(settings: Settings, kind: type[Any]) -> Iterator[tuple[int, Any]]:
     """The records of one type in payments.inbound, with their partition."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     topic = topics(settings).payments_inbound
     for partition, end in log.ends(topic).items():
         for record in log.read(topic, partition, end):
-            with suppress(Unreadable):  # other tests write nonsense
+            with suppress(UnreadableRecord):  # other tests write nonsense
                 name, data = decoder.decode(record.value)
                 if name == kind.__name__:
                     yield partition, from_fields(name, data)
@@ -169,7 +169,7 @@ def test_an_activated_pack_decides_in_every_partition(settings: Settings, comman
 
 def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]:
     """The decisions on payments, by where these stand."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     topic = topics(settings).risk_scored
     answers = (
         answer
@@ -237,7 +237,7 @@ def test_after_a_crash_only_the_other_partitions_are_written_to(settings: Settin
     pack = parse_pack(next(row.document for row in control_store(settings).packs() if row.state == "active"))
     record = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="crashed")
     since = logs.ends()
-    value = Encoder(Registry(settings.registry_url).ids()).encode("RulesActivated", to_fields(record))
+    value = Encoder(SchemaRegistry(settings.registry_url).ids()).encode("RulesActivated", to_fields(record))
     topic = topics(settings).ruled_logs[-1]
     write_to_partitions(settings.kafka_bootstrap, topic, b"", value, [1])
     wanted = settings.partitions * len(topics(settings).ruled_logs)

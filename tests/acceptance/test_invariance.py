@@ -25,11 +25,11 @@ from console.wiring import topics
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import cluster, taskmanager_name
-from infra.parts import Part, read_json
+from infra.parts import StackProgram, read_json
 from infra.services import CASE_JOB, CASE_VIEWS, FLINK_JOBS, RISK_JOB, job_name, service_name, services
 from infra.settings import Settings
 from schemas.codec import Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from tests.conftest import PORTS, command_line
 
 pytestmark = pytest.mark.acceptance
@@ -88,7 +88,7 @@ def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
     return settings.model_copy(update={"prefix": f"{prefix}-", **BESIDE, **small, **changed})
 
 
-def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[Part]:
+def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[StackProgram]:
     """What a system needs here: its jobs, its case views, and the cluster if there is one, which others may share."""
     names = {service_name(settings, name) for name in (FLINK_JOBS, RISK_JOB, CASE_JOB, CASE_VIEWS)}
     if with_cluster:
@@ -177,7 +177,7 @@ def restored(settings: Settings) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def encoder(settings: Settings) -> Encoder:
-    return Encoder(Registry(settings.registry_url).ids())
+    return Encoder(SchemaRegistry(settings.registry_url).ids())
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ from projections.archive.archived_log import ArchivedLog
 from projections.archive.bucket import Bucket
 from projections.archive.segments import next_offset, oversize_key, partition_folder
 from projections.archive.stores import StoreOptions, dynamodb_client
-from projections.archive.worker import ArchiveWriter, Buffer, Describer
-from projections.logs.known import Known
+from projections.archive.worker import ArchiveWriter, RecordDescriber, SegmentBuffer
+from projections.logs.known import KnownEvent
 from projections.logs.log import LogRecord
-from projections.logs.worker import decoded
+from projections.logs.worker import decode_case_events
 from projections.views.case_table import CaseTable, DynamoCaseTable, MemoryCaseTable
 from projections.views.case_view import CaseView, event_item, project, view_item, view_of
-from projections.views.worker import Projector
+from projections.views.worker import ViewProjector
 from schemas.catalog import all_schemas, latest
 from schemas.codec import MAX_BODY, Decoder, Encoder
 from tests.domain.cases.test_case import CASE, flag, history
@@ -33,7 +33,7 @@ NAMES = sorted({schema.name for schema in all_schemas()})
 IDS = {name: number for number, name in enumerate(NAMES, start=1)}
 ENCODER = Encoder(IDS)
 EVENTS = history(flag(1), flag(2), flag(3, score=950))[1]
-KNOWN = [Known(event, 1_000 + number) for number, event in enumerate(EVENTS)]
+KNOWN = [KnownEvent(event, 1_000 + number) for number, event in enumerate(EVENTS)]
 
 
 def schema_text(schema_id: int) -> str | None:
@@ -59,13 +59,13 @@ def table(request: pytest.FixtureRequest, settings: Settings) -> CaseTable:
 
 
 def test_a_view_is_the_fold_of_its_events_however_they_are_delivered(table: CaseTable) -> None:
-    whole, expected = Projector(table), None
+    whole, expected = ViewProjector(table), None
     for event in EVENTS:
         expected = project(expected, event)  # type: ignore[arg-type]
     whole.apply(KNOWN[:2])
     whole.apply(KNOWN[:1])
-    Projector(table).apply(KNOWN)
-    whole.apply([Known(event, 9_000) for event, _ in KNOWN])  # it holds an old view: the table has moved on
+    ViewProjector(table).apply(KNOWN)
+    whole.apply([KnownEvent(event, 9_000) for event, _ in KNOWN])  # it holds an old view: the table has moved on
     assert expected is not None
     assert table.view(expected.case_id) == expected
     assert (expected.sequence, expected.flags, expected.escalated, expected.score_max) == (4, 3, True, 950)
@@ -86,15 +86,15 @@ def test_a_view_is_stored_only_over_the_one_it_was_made_from(table: CaseTable) -
 
 
 def test_a_scan_finds_everything_once_however_it_is_divided(table: CaseTable) -> None:
-    fold, known = CaseFold(), list[Known]()
+    fold, known = CaseFold(), list[KnownEvent]()
     for number, record in enumerate(inbox(3_000, seed=1)):
         events = fold.step(record)
         assert not isinstance(events, Refusal)
-        known += [Known(event, number) for event in events]
+        known += [KnownEvent(event, number) for event in events]
     expected = MemoryCaseTable()
     for into in (table, expected):
         for first in range(0, len(known), 500):
-            Projector(into).apply(known[first : first + 500])
+            ViewProjector(into).apply(known[first : first + 500])
     assert len(expected.items) > 3_000
     assert sorted(table.keys()) == sorted(expected.items)
     found = list(table.scan())
@@ -126,8 +126,8 @@ def test_a_case_with_more_events_than_a_transaction_holds_is_stored_whole(table:
 
 def test_a_case_with_a_gap_stands_still_alone(table: CaseTable, capsys: pytest.CaptureFixture[str]) -> None:
     other = history(flag(1, account_id="other", transaction_id="o"))[1]
-    projector = Projector(table)
-    projector.apply([KNOWN[0], *KNOWN[2:], *(Known(event, 2_000) for event in other)])
+    projector = ViewProjector(table)
+    projector.apply([KNOWN[0], *KNOWN[2:], *(KnownEvent(event, 2_000) for event in other)])
     case_id = EVENTS[0].case_id
     assert list(projector.parked) == [case_id]
     assert case_id in capsys.readouterr().err
@@ -139,8 +139,8 @@ def test_a_case_with_a_gap_stands_still_alone(table: CaseTable, capsys: pytest.C
 
 def test_an_answer_is_kept_beside_the_timeline(table: CaseTable) -> None:
     rejected = CommandRejected(account_id="a", case_id=CASE, command_id="c", actor="ana", reason="no", rejected_at_ms=1)
-    Projector(table).apply([Known(rejected, 5), Known(rejected, 6)])
-    Projector(table).apply([Known(rejected, 7)])
+    ViewProjector(table).apply([KnownEvent(rejected, 5), KnownEvent(rejected, 6)])
+    ViewProjector(table).apply([KnownEvent(rejected, 7)])
     assert [(item["sk"], item["known_at_ms"]) for item in table.scan()] == [("answer#c", 5)]
     assert table.view(CASE) is None
 
@@ -156,7 +156,7 @@ def test_an_item_gives_its_view_back() -> None:
 def test_what_is_no_case_event_is_complained_about(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ENCODER.encode("RiskFlagged", to_fields(flag(1)))
     records = [record("t", 0, b"nonsense"), record("t", 1, wrong), *event_records()]
-    assert decoded(Decoder(schema_text), records) == KNOWN
+    assert decode_case_events(Decoder(schema_text), records) == KNOWN
     assert capsys.readouterr().err.count("\n") == 2
 
 
@@ -166,7 +166,7 @@ def store(settings: Settings, request: pytest.FixtureRequest) -> Bucket:
 
 
 def archive(store: Bucket, topic: str = "t.cases.events") -> ArchiveWriter:
-    return ArchiveWriter(store, topic, 0, Describer(store, schema_text))
+    return ArchiveWriter(store, topic, 0, RecordDescriber(store, schema_text))
 
 
 def read_back(store: Bucket, topic: str) -> tuple[list[LogRecord], ArchivedLog]:
@@ -183,7 +183,7 @@ def test_the_archive_gives_back_what_the_log_held(store: Bucket) -> None:
         record("t.payments.inbound", 3, large),
         record("t.payments.inbound", 4, ENCODER.encode("RiskFlagged", to_fields(flag(1)))),
     ]
-    buffer = Buffer(archive(store, "t.payments.inbound"))
+    buffer = SegmentBuffer(archive(store, "t.payments.inbound"))
     buffer.add(records)
     assert not buffer.is_due
     for _ in range(10):

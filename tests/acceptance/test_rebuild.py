@@ -24,21 +24,21 @@ from console.workers.view_verifier import written_by
 from domain.record import replace
 from domain.record_types import to_fields
 from infra import stack
-from infra.parts import Part, python
+from infra.parts import StackProgram, python_command
 from infra.services import ARCHIVE, CASE_VIEWS, services
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow
-from migrations.store import connect, reading
+from migrations.store import connect, read_transaction
 from projections.archive.archived_log import ArchivedLog
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.logs.log import KafkaLog
-from projections.logs.worker import decoded
+from projections.logs.worker import decode_case_events
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
-from projections.views.verifier import Verifier
-from projections.views.worker import Projector, group_of
+from projections.views.verifier import ViewVerifier
+from projections.views.worker import ViewProjector, group_of
 from schemas.codec import Decoder, Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from tests.conftest import command_line
 from tests.projections.views.test_view_versions import stream
 
@@ -64,14 +64,14 @@ def run(system: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     return command_line(system, monkeypatch)
 
 
-def workers(system: Settings, *names: str) -> list[Part]:
+def workers(system: Settings, *names: str) -> list[StackProgram]:
     wanted = {system.prefix + name for name in names or (CASE_VIEWS, ARCHIVE)}
     return [part for part in services(system) if part.name in wanted]
 
 
-def tell(system: Settings, known: Iterable[Known], stop: Event | None = None) -> None:
+def tell(system: Settings, known: Iterable[KnownEvent], stop: Event | None = None) -> None:
     """Write case events as the case job does: by account."""
-    encoder = Encoder(Registry(system.registry_url).ids())
+    encoder = Encoder(SchemaRegistry(system.registry_url).ids())
     producer, topic = Producer({"bootstrap.servers": system.kafka_bootstrap}), topics(system).cases_events
     for event, _ in known:
         if stop is not None and stop.wait(0.005):
@@ -81,10 +81,10 @@ def tell(system: Settings, known: Iterable[Known], stop: Event | None = None) ->
     assert producer.flush(60) == 0
 
 
-def renamed(known: Iterable[Known], name: str) -> list[Known]:
+def renamed(known: Iterable[KnownEvent], name: str) -> list[KnownEvent]:
     """The same stream about other accounts and cases. A name has eight hexadecimal digits, as a case id begins."""
     return [
-        Known(
+        KnownEvent(
             replace(event, account_id=f"{name}-{event.account_id}", case_id=f"{name}{event.case_id[len(name) :]}"),
             at_ms,
         )
@@ -105,9 +105,9 @@ def settle(system: Settings, *, archived: bool = False) -> Items:
         time.sleep(0.2)
     else:
         pytest.fail(f"the workers are not at {ends}")
-    table, decoder = MemoryCaseTable(), Decoder(Registry(system.registry_url).schema_text)
+    table, decoder = MemoryCaseTable(), Decoder(SchemaRegistry(system.registry_url).schema_text)
     for number, end in ends.items():
-        Projector(table).apply(decoded(decoder, log.read(topic, number, end)))
+        ViewProjector(table).apply(decode_case_events(decoder, log.read(topic, number, end)))
     return table.items
 
 
@@ -122,7 +122,7 @@ def live_items(system: Settings) -> Items:
 def effects(system: Settings) -> dict[str, object]:
     """Everything that a side effect would be seen in: the ends of all logs, and what is on its way to webhooks."""
     log, names = KafkaLog(system.kafka_bootstrap), topics(system)
-    with reading(connect(system.control_database)) as connection:
+    with read_transaction(connect(system.control_database)) as connection:
         deliveries = connection.scalar(select(func.count()).select_from(WebhookDeliveryRow))
     return {"deliveries": deliveries, **{name: log.ends(name) for name in (*names.decision_logs, names.quarantine)}}
 
@@ -164,7 +164,7 @@ def test_killed_at_random_moments_it_goes_on_and_comes_out_the_same(system: Sett
     seed = int(os.environ.get("REBUILD_SEED", "7"))
     draw, killed = random.Random(seed), 0
     wanted = settle(system, archived=True)
-    command = python("console.cli.app", "rebuild", "cases", "--from", "s3", "--json")
+    command = python_command("console.cli.app", "rebuild", "cases", "--from", "s3", "--json")
     for _ in range(int(os.environ.get("REBUILD_KILLS", "3"))):
         process = subprocess.Popen(command, env={**os.environ, **system.variables()}, stdout=subprocess.PIPE)
         begun, wait_s = time.monotonic(), 1.5 + draw.random() * 3
@@ -187,7 +187,9 @@ def test_an_altered_view_is_found_by_the_verifier_named_and_healed_by_a_rebuild(
 ) -> None:
     wanted, topic = settle(system), topics(system).cases_events
     table = case_table(system)
-    verifier = Verifier(KafkaLog(system.kafka_bootstrap), topic, Decoder(Registry(system.registry_url).schema_text))
+    verifier = ViewVerifier(
+        KafkaLog(system.kafka_bootstrap), topic, Decoder(SchemaRegistry(system.registry_url).schema_text)
+    )
     group = group_of(topic, view_versions(system).live().number)
 
     def said() -> list[str]:

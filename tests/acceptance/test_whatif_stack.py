@@ -18,9 +18,9 @@ from console.history.whatif_job import WhatifJobs
 from console.history.whatif_runs import runs_of
 from console.payments.intake import Answers, open_intake, send_generated
 from domain.risk.packs import DEFAULT, Velocity
-from generator.traffic import Generated, Traffic, TrafficOptions
+from generator.traffic import GeneratedPayment, Traffic, TrafficOptions
 from infra.settings import Settings
-from projections.replay.whatif import Stretch
+from projections.replay.whatif import WhatifPeriod
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 3_000
@@ -32,7 +32,7 @@ STRICTER = replace(
 )
 
 
-def of_whatif(made: Generated) -> Generated:
+def of_whatif(made: GeneratedPayment) -> GeneratedPayment:
     """The payment as one of an account that no other test has a case of."""
     account = f"whatif-{made.transaction['account_id']}"
     return made._replace(transaction={**made.transaction, "account_id": account})
@@ -76,7 +76,7 @@ def test_what_other_rules_would_have_done(
     assert {**archived, "source": "kafka", "run_id": ""} == {**found, "run_id": ""}
 
     runs, jobs = runs_of(settings), WhatifJobs(settings)
-    run_id = runs.begin(STRICTER, Asked("kafka", Stretch(begin_ms)), "rui", alone=True)
+    run_id = runs.begin(STRICTER, Asked("kafka", WhatifPeriod(begin_ms)), "rui", alone=True)
     jobs.start(run_id)
     deadline = time.monotonic() + 60
     while (row := runs.run(run_id)) is not None and row.state == "running" and time.monotonic() < deadline:

@@ -20,11 +20,11 @@ from console.privacy.vault import RECHECK_S, Vault
 from console.system.canary import TooShort, _files, forms_of, search
 from console.wiring import vault
 from domain.cases.commands import AddNote, TakeCase
-from domain.digest import canonical
+from domain.digest import canonical_bytes
 from domain.payment import Payment, Refusal, admit
 from domain.sealed import ERASED, is_sealed
 from generator.files import Row, read_rows
-from generator.producer import Intake, entering, run_subject
+from generator.producer import IntakeWriter, prepare_row, run_subject
 from infra.settings import Settings
 from migrations.store import connect, upgrade
 from schemas.codec import Encoder
@@ -141,7 +141,7 @@ def test_limits_hold_for_what_is_sealed(desk: Desk) -> None:
         text="ü" * 10_001, attachments=(),
     )  # fmt: skip
     (event,) = desk.log.step(sealed(command, desk.vault))
-    assert "at most 10000 characters, this one has 10001" in canonical(event).decode()
+    assert "at most 10000 characters, this one has 10001" in canonical_bytes(event).decode()
 
 
 def test_a_command_without_words_stays_as_it_is(desk: Desk) -> None:
@@ -166,7 +166,7 @@ def test_an_admin_erases_and_an_auditor_sees_it(desk: Desk) -> None:
 # -- payments ---------------------------------------------------------------------------------------------
 
 
-class Sink(Intake):
+class Sink(IntakeWriter):
     """An intake whose log is a list."""
 
     def __init__(self, keys: Vault, decimals: int | None = None) -> None:
@@ -190,7 +190,7 @@ def row(**changed: Any) -> dict[str, Any]:
 
 
 def test_attributes_are_sealed_before_the_log_and_their_names_stay(keys: Vault) -> None:
-    entered = entering(row(), keys)
+    entered = prepare_row(row(), keys)
     assert not isinstance(entered, Refusal)
     assert list(entered["attributes"]) == ["name", "empty"]
     assert entered["attributes"]["empty"] == ""
@@ -208,14 +208,14 @@ def test_the_same_payment_twice_is_the_same_content(keys: Vault) -> None:
 
 
 def _entered(fields: dict[str, Any], keys: Vault) -> dict[str, Any]:
-    entered = entering(fields, keys)
+    entered = prepare_row(fields, keys)
     assert not isinstance(entered, Refusal)
     return dict(entered)
 
 
 def test_a_payment_that_says_nothing_of_a_person_costs_nothing(keys: Vault) -> None:
     plain = row(attributes={})
-    assert entering(plain, keys) is plain
+    assert prepare_row(plain, keys) is plain
     assert keys.known("acct-7").generation is None
 
 
@@ -225,7 +225,7 @@ def test_a_card_number_in_an_attribute_is_masked_before_it_is_sealed(keys: Vault
 
 
 def test_what_the_folds_would_refuse_is_refused_before_it_is_sealed(keys: Vault) -> None:
-    refused = entering(row(attributes={"note": "a\x1fb"}), keys)
+    refused = prepare_row(row(attributes={"note": "a\x1fb"}), keys)
     assert isinstance(refused, Refusal)
     decided = admit(row(attributes={"note": "a\x1fb"}), None)
     assert isinstance(decided, Refusal)
@@ -280,10 +280,10 @@ def test_a_files_refusals_do_not_quote_what_they_refuse(tmp_path: Path) -> None:
 
 def test_places_enter_as_exact_as_they_may(keys: Vault) -> None:
     place = {"latitude": 52.5200066, "longitude": 13.404954, "home_latitude": 52.1, "home_longitude": None}
-    entered = entering(row(attributes={}, **place), keys, 3)
+    entered = prepare_row(row(attributes={}, **place), keys, 3)
     assert not isinstance(entered, Refusal)
     assert [entered[name] for name in place] == [52.52, 13.405, 52.1, None]
-    assert entering(entered, keys, 3) == entered
+    assert prepare_row(entered, keys, 3) == entered
 
 
 def test_rows_keep_their_order_and_their_keys_are_made_together(keys: Vault) -> None:

@@ -13,7 +13,7 @@ from domain.cases.events import CaseClosed
 from domain.risk.events import FraudConfirmed, label_id
 from generator.files import BadFile
 from projections.logs.log import LogRecord
-from projections.process_worker import labels, next_records
+from projections.process_worker import case_labels, label_records
 from schemas.codec import Decoder
 from tests.domain.cases.test_case import ACCOUNT, NOON, close, flag, history
 from tests.schemas.test_schemas import ENCODER, TEXTS, TRANSACTION
@@ -27,7 +27,7 @@ def closed(**changed: object) -> CaseClosed:
 
 
 def test_a_confirmed_case_puts_a_label_on_each_of_its_payments() -> None:
-    first, second = labels(closed())
+    first, second = case_labels(closed())
     assert first == FraudConfirmed(
         label_id=label_id(ACCOUNT, "tx-1", "00"),
         account_id=ACCOUNT,
@@ -48,18 +48,18 @@ def test_a_confirmed_case_puts_a_label_on_each_of_its_payments() -> None:
 
 @pytest.mark.parametrize("disposition", ["false_positive", "inconclusive"])
 def test_any_other_case_puts_none(disposition: str) -> None:
-    assert labels(closed(disposition=disposition)) == []
+    assert case_labels(closed(disposition=disposition)) == []
 
 
 def test_two_flags_on_one_payment_are_one_label() -> None:
     twice = history(flag(1), flag(2, transaction_id="tx-1"), close(seen_sequence=2))[1][-1]
     assert isinstance(twice, CaseClosed)
     assert len(twice.payments) == 2
-    assert len(labels(twice)) == 1
+    assert len(case_labels(twice)) == 1
 
 
 def test_a_label_goes_into_every_partition() -> None:
-    records = next_records([*history(flag(1))[1], closed()], [0, 1, 2], ENCODER)
+    records = label_records([*history(flag(1))[1], closed()], [0, 1, 2], ENCODER)
     assert [record.partition for record in records] == [0, 1, 2, 0, 1, 2]
     names = [Decoder(TEXTS.get).decode(record.value) for record in records]
     assert {name for name, _ in names} == {"FraudConfirmed"}

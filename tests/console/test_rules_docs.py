@@ -8,12 +8,12 @@ import yaml
 
 from console.rules.files import parse_file
 from domain.risk.features import FEATURES, FUNCTIONS, KEYS
-from domain.risk.packs import FAMILIES, Common, parameters, parse_pack
+from domain.risk.packs import FAMILIES, RuleParameters, parameters, parse_pack
 from tests.domain.risk.test_risk import admitted, new_fold, payment
 
 FOLDER = Path(__file__).parents[2] / "docs" / "rules"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
-COMMON = set(Common.__dataclass_fields__)
+COMMON = set(RuleParameters.__dataclass_fields__)
 
 
 def page(family: str) -> str:

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from console.privacy.scrubbing import PIECE
 from console.privacy.vault import RECHECK_S, Vault, VaultError, named
-from domain.masking import masked
+from domain.masking import mask_card_numbers
 from domain.payment import holds_card_number
-from domain.sealed import ERASED, UNREADABLE, as_text, characters, ciphertext_of, is_sealed, length_name
+from domain.sealed import ERASED, UNREADABLE, ciphertext_of, count_characters, is_sealed, length_name, sealed_text
 from migrations.models import ErasureRow, SubjectKeyRow
 from migrations.store import connect, upgrade
 
@@ -272,9 +272,9 @@ def test_a_name_too_long_to_keep_is_known_by_its_digest() -> None:
 
 @given(st.binary(max_size=400), st.integers(0, 2**32 - 1))
 def test_no_ciphertext_is_taken_for_a_card_number(ciphertext: bytes, length: int) -> None:
-    sealed = as_text("a" * 16, "text", length_name(length), ciphertext + bytes(17))
+    sealed = sealed_text("a" * 16, "text", length_name(length), ciphertext + bytes(17))
     assert not any(sign.isdigit() for sign in sealed)
-    assert masked(sealed) == sealed
+    assert mask_card_numbers(sealed) == sealed
     assert not holds_card_number(sealed)
     assert json.loads(json.dumps(sealed)) == sealed
     assert is_sealed(sealed)
@@ -284,13 +284,13 @@ def test_no_ciphertext_is_taken_for_a_card_number(ciphertext: bytes, length: int
 @given(st.text(max_size=300))
 def test_a_sealed_text_is_as_long_as_it_was(plain: str) -> None:
     ciphertext = plain.encode("utf-8", "surrogatepass") + bytes(16)
-    assert characters(as_text("a" * 16, "text", length_name(len(plain)), ciphertext)) == len(plain)
+    assert count_characters(sealed_text("a" * 16, "text", length_name(len(plain)), ciphertext)) == len(plain)
 
 
 def test_a_sealed_text_that_makes_itself_short_is_not_believed() -> None:
-    forged = as_text("a" * 16, "text", length_name(5), bytes(10_000))
-    assert characters(forged) == len(forged)
-    assert characters("sealed:" + "x" * 11) == 18
+    forged = sealed_text("a" * 16, "text", length_name(5), bytes(10_000))
+    assert count_characters(forged) == len(forged)
+    assert count_characters("sealed:" + "x" * 11) == 18
 
 
 def test_a_length_is_vouched_for(make: Make) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domain.cases.events import CommandRejected
-from domain.digest import HistoryDigest, canonical, canonical_json
+from domain.digest import HistoryDigest, canonical_bytes, canonical_json
 from domain.record import replace
 from tests.domain.cases.test_case import ACCOUNT, CASE, flag, history
 
@@ -23,7 +23,7 @@ def test_the_digest_is_that_of_the_documented_bytes() -> None:
     digest.add_event(flag(1, account_id="acct"))
     link = hashlib.sha256(b"\x01" * 16 + b"tx-1").digest()
     expected = hashlib.sha256()
-    for piece in (b"acct", link, canonical(flag(1, account_id="acct"))):
+    for piece in (b"acct", link, canonical_bytes(flag(1, account_id="acct"))):
         expected.update(len(piece).to_bytes(8, "big") + piece)
     assert digest.hexdigest() == expected.hexdigest()
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from domain.cases.events import OfCase, RiskLinked
+from domain.cases.events import NumberedEvent, RiskLinked
 from domain.record import Record, defaults_of
 from domain.record_types import TYPES, from_fields, to_fields
 from tests.domain.cases.test_case import flag
@@ -41,7 +41,7 @@ def test_a_record_is_its_content() -> None:
     again = from_fields("RiskLinked", to_fields(LINKED))
     assert again == LINKED == copy.deepcopy(LINKED) == pickle.loads(pickle.dumps(LINKED))  # noqa: S301 - our own bytes
     assert hash(again) == hash(LINKED)
-    assert isinstance(again, OfCase)
+    assert isinstance(again, NumberedEvent)
     match again:
         case RiskLinked(flag_id=found):
             assert found == "f"

@@ -13,10 +13,10 @@ import pytest
 
 from domain.reason import Reason
 from domain.risk.fold import RiskFold
-from domain.risk.history import Confirmed, Decision, History
-from domain.risk.labels import HEAD_KEY, Label, Labels
+from domain.risk.history import ConfirmedFrauds, Decision, History
+from domain.risk.labels import HEAD_KEY, FraudLabel, LabelIndex
 from domain.state_pickles import UnknownStateClass, read_pickle
-from stream.journal import Journal, Record
+from stream.journal import Journal, PartitionRecord
 
 EARLIER = json.loads((Path(__file__).with_name("fixtures") / "state" / "risk.json").read_text())
 """State of a risk fold as release 0.1.0 wrote it, the records after it, and digests of what 0.1.0 decided on them."""
@@ -66,7 +66,10 @@ def test_state_written_today_is_read_again() -> None:
 def test_a_journal_of_an_earlier_release_is_read() -> None:
     entry = base64.b64decode("gAWVJAAAAAAAAABdlChLB4oGAPZ1c5cBQwNhYmOUh5RLCYoGAfZ1c5cBToeUZS4=")
     journal = Journal(3, {"\x1fjournal\x1f0": entry}.get)
-    assert list(journal.read()) == [Record(7, 1_749_988_800_000, b"abc"), Record(9, 1_749_988_800_001, None)]
+    assert list(journal.read()) == [
+        PartitionRecord(7, 1_749_988_800_000, b"abc"),
+        PartitionRecord(9, 1_749_988_800_001, None),
+    ]
 
 
 class Forged:
@@ -84,9 +87,9 @@ FORGED = pickle.dumps([Forged()])
     [
         pytest.param(lambda: read_pickle(FORGED), id="plain data"),
         pytest.param(lambda: History.read("anna", {"anna": FORGED}.get), id="a history"),
-        pytest.param(lambda: Labels({HEAD_KEY: FORGED}.get), id="the labels' head"),
+        pytest.param(lambda: LabelIndex({HEAD_KEY: FORGED}.get), id="the labels' head"),
         pytest.param(
-            lambda: Labels({key: FORGED if key != HEAD_KEY else STATE[HEAD_KEY] for key in STATE}.get), id="labels"
+            lambda: LabelIndex({key: FORGED if key != HEAD_KEY else STATE[HEAD_KEY] for key in STATE}.get), id="labels"
         ),
         pytest.param(lambda: RiskFold(3, {**STATE, "\x1fpacks": FORGED}.get), id="rule packs"),
         pytest.param(lambda: list(Journal(0, {"\x1fjournal\x1f0": FORGED}.get).read()), id="a journal"),
@@ -98,7 +101,7 @@ def test_state_that_names_a_foreign_class_is_refused_by_name(read: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [Decision(1, ()), Confirmed(1, 2, ("tx",)), Label("l", "t", 1, "m", None, None, None, "a")]
+    "value", [Decision(1, ()), ConfirmedFrauds(1, 2, ("tx",)), FraudLabel("l", "t", 1, "m", None, None, None, "a")]
 )
 def test_a_reader_loads_only_the_classes_in_its_own_table(value: object) -> None:
     with pytest.raises(UnknownStateClass, match=type(value).__name__):

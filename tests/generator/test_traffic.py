@@ -3,11 +3,11 @@
 from itertools import islice
 from typing import Any
 
-from domain.masking import masked
-from generator.traffic import Generated, Traffic, TrafficOptions, run_of
+from domain.masking import mask_card_numbers
+from generator.traffic import GeneratedPayment, Traffic, TrafficOptions, run_of
 
 
-def payments(**options: Any) -> list[Generated]:
+def payments(**options: Any) -> list[GeneratedPayment]:
     return list(islice(Traffic(TrafficOptions(accounts=50, **options)), 2_000))
 
 
@@ -31,6 +31,6 @@ def test_the_name_of_a_run_cannot_be_taken_for_a_card_number() -> None:
     for start_ms in range(1_767_225_600_000, 1_767_225_610_000, 7):
         assert run_of(start_ms).isalpha()
     made = payments(run=run_of(1_767_225_600_000))
-    assert [masked(each.transaction["transaction_id"]) for each in made] == [
+    assert [mask_card_numbers(each.transaction["transaction_id"]) for each in made] == [
         each.transaction["transaction_id"] for each in made
     ]

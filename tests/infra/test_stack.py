@@ -13,7 +13,7 @@ import pytest
 
 from infra import stack
 from infra.errors import StackError
-from infra.parts import Part
+from infra.parts import StackProgram
 from infra.settings import Settings
 from infra.stack import check_ports
 
@@ -28,8 +28,8 @@ def held(*, listens: bool) -> Iterator[tuple[socket.socket, int]]:
         yield holder, holder.getsockname()[1]
 
 
-def wanting(port: int) -> Part:
-    return Part(name="kafka", command=("true",), ports={port: "FRAUDCASE_KAFKA_PORT"}, is_ready=lambda: True)
+def wanting(port: int) -> StackProgram:
+    return StackProgram(name="kafka", command=("true",), ports={port: "FRAUDCASE_KAFKA_PORT"}, is_ready=lambda: True)
 
 
 def test_a_port_that_somebody_listens_on_is_named_with_its_holder_and_the_cure(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_port_that_stays_taken_is_refused_though_nobody_is_seen_there(
 def run(settings: Settings, name: str, *command: str, until: str) -> str:
     """The log of a part that is started, and killed as soon as it has said something."""
     stack.log_of(settings, name).unlink(missing_ok=True)
-    part = Part(name=name, command=command, ports={}, is_ready=lambda: until in stack.tail(settings, name))
+    part = StackProgram(name=name, command=command, ports={}, is_ready=lambda: until in stack.tail(settings, name))
     stack.up(settings, [part])
     stack.kill(settings, name)
     stack.down(settings, [part])

@@ -31,7 +31,7 @@ BUGS = (
     ),
     Bug(
         "fold-draws-lots", "the id of a case is random",
-        "domain/record_types.py", 'return str(uuid5(CASES, f"{typology}\\x1f{first_flag_id}{after}"))',
+        "domain/cases/events.py", 'return str(uuid5(CASES, f"{typology}\\x1f{first_flag_id}{after}"))',
         'return str(__import__("uuid").uuid4())',
         (f"{CASE}::test_the_first_flag_opens_a_case_and_further_ones_join_it",),
     ),
@@ -49,7 +49,7 @@ BUGS = (
     Bug(
         "dropped-event", "a case whose first flag is grave enough is not escalated",
         "domain/cases/flags.py",
-        "return [*events, first, *_escalated_by(record, state.account_id, opened(None, first))]",
+        "return [*events, first, *escalation_cause(record, state.account_id, open_case(None, first))]",
         "return [*events, first]",
         (f"{CASE}::test_a_case_escalates",),
     ),
@@ -77,7 +77,7 @@ BUGS = (
     ),
     Bug(
         "float-money", "amounts are divided as floats",
-        "domain/cases/flags.py", "major = amount_minor // 10 ** DECIMALS[each]",
+        "domain/cases/escalation.py", "major = amount_minor // 10 ** DECIMALS[each]",
         "major = amount_minor / 10 ** DECIMALS[each]",
         (GOLDEN,),
     ),

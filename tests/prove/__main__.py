@@ -19,7 +19,7 @@ from typing import Any
 
 from console.system import lifecycle as system
 from infra import stack
-from infra.parts import parts
+from infra.parts import store_programs
 from infra.settings import CHECKOUT, Settings
 from projections.replay.certificate import source_digest
 from tests.planted.bugs import BUGS
@@ -124,13 +124,13 @@ def same_certificate(variables: dict[str, str], options: list[str], *, elsewhere
 
 def registry_off() -> Found:
     """From both sources with the registry down."""
-    registry = [part for part in parts(home()) if part.name == "registry"]
+    registry = [part for part in store_programs(home()) if part.name == "registry"]
     stack.down(home(), registry)
     try:
         for source in ("kafka", "s3"):
             found = _expect_certificate(certificate(_base(), {}, ["--from", source]))
     finally:
-        stack.up(home(), parts(home()))
+        stack.up(home(), store_programs(home()))
     return found
 
 

@@ -17,11 +17,11 @@ from console.waiting import Stalled
 from console.wiring import topics
 from infra import stack
 from infra.flink_cluster import cluster
-from infra.parts import Part, parts
+from infra.parts import StackProgram, store_programs
 from infra.services import services
 from infra.settings import CHECKOUT, Settings
 from schemas.codec import Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from tests.acceptance.test_invariance import CHUNK, Recorded, recording, tick
 
 PORTS: dict[str, Any] = {
@@ -82,9 +82,9 @@ def derived_of(
     The victims go round through all processes from `start` on, so that enough rounds kill each of them.
     """
     system.prepare(settings)
-    everyone = [*parts(settings), *services(settings)]
+    everyone = [*store_programs(settings), *services(settings)]
     names = [part.name for part in everyone]
-    records = recording(SEED, Encoder(Registry(settings.registry_url).ids()), PAYMENTS)
+    records = recording(SEED, Encoder(SchemaRegistry(settings.registry_url).ids()), PAYMENTS)
     killed: list[str] = []
     with running(settings, everyone):
         half = len(records) // 2
@@ -100,7 +100,7 @@ def derived_of(
         return derived_in(settled(settings)), killed
 
 
-def _kill(settings: Settings, everyone: Sequence[Part], name: str, kill: Kill) -> None:
+def _kill(settings: Settings, everyone: Sequence[StackProgram], name: str, kill: Kill) -> None:
     time.sleep(kill.after_s)
     stack.kill(settings, name)
     time.sleep(kill.dead_s)
@@ -108,7 +108,7 @@ def _kill(settings: Settings, everyone: Sequence[Part], name: str, kill: Kill) -
 
 
 @contextmanager
-def running(settings: Settings, everyone: Sequence[Part]) -> Iterator[None]:
+def running(settings: Settings, everyone: Sequence[StackProgram]) -> Iterator[None]:
     """Everything up; afterwards the system is down again, and the stores stay."""
     stack.up(settings, everyone)
     try:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from domain.digest import canonical
+from domain.digest import canonical_bytes
 from domain.record_types import TYPES, Event, from_fields, to_fields
 from schemas.catalog import all_schemas, latest
-from schemas.codec import MAX_RECORD, Decoder, Encoder, Unreadable
+from schemas.codec import MAX_RECORD, Decoder, Encoder, UnreadableRecord
 
 IDS = {schema.name: number for number, schema in enumerate(all_schemas(), start=100)}
 TEXTS = {number: schema.text for number, schema in enumerate(all_schemas(), start=100)}
@@ -94,7 +94,7 @@ def test_every_event_survives_the_wire(name: str) -> None:
     event = sample(name)
     read_name, data = Decoder(TEXTS.get).decode(ENCODER.encode(name, to_fields(event)))
     assert (read_name, from_fields(read_name, data)) == (name, event)
-    assert canonical(from_fields(read_name, data)) == canonical(event)
+    assert canonical_bytes(from_fields(read_name, data)) == canonical_bytes(event)
 
 
 def test_a_time_is_written_and_read_as_the_integer_that_it_is() -> None:
@@ -124,14 +124,14 @@ GOOD = ENCODER.encode("Transaction", TRANSACTION)
     ],
 )
 def test_what_cannot_be_read_says_why(value: bytes | None, reason: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableRecord) as caught:
         Decoder(TEXTS.get).decode(value)
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("text", ['"string"', '{"type": "nonsense"}', "not json", '["null", "string"]'])
 def test_a_writer_schema_that_is_no_record_is_unknown(text: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableRecord) as caught:
         Decoder(lambda _: text).decode(GOOD)
     assert caught.value.reason == "unknown_schema"
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fastavro import schemaless_reader, schemaless_writer
 
-from domain.digest import canonical
+from domain.digest import canonical_bytes
 from domain.record_types import TYPES, from_fields
-from schemas.catalog import Schema, all_schemas, parse
+from schemas.catalog import RecordSchema, all_schemas, parse
 from schemas.codec import Decoder
 from tests.schemas.test_schemas import sample_fields
 
@@ -23,15 +23,15 @@ SCHEMAS = all_schemas()
 PAIRS = [pair for pair in product(SCHEMAS, SCHEMAS) if pair[0].name == pair[1].name and pair[0] != pair[1]]
 
 
-def label(schema: Schema) -> str:
+def label(schema: RecordSchema) -> str:
     return f"{schema.name}.v{schema.version}"
 
 
 def pair_label(value: object) -> str:
-    return label(value) if isinstance(value, Schema) else str(value)
+    return label(value) if isinstance(value, RecordSchema) else str(value)
 
 
-def fixture(schema: Schema) -> dict[str, str]:
+def fixture(schema: RecordSchema) -> dict[str, str]:
     """The bytes of a record in hexadecimal, with schema id 1, and the canonical text of what they say."""
     file = FOLDER / f"{label(schema)}.json"
     assert file.exists(), f"{label(schema)} has no bytes that are kept: python -m tests.test_versions writes some"
@@ -41,11 +41,11 @@ def fixture(schema: Schema) -> dict[str, str]:
 
 def meaning(name: str, data: dict[str, Any]) -> str:
     """What a record says, as text: of a payment its fields, of all else the event that they make."""
-    return canonical(from_fields(name, data)).decode() if name in TYPES else json.dumps(data, sort_keys=True)
+    return canonical_bytes(from_fields(name, data)).decode() if name in TYPES else json.dumps(data, sort_keys=True)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=label)
-def test_kept_bytes_still_say_what_they_said(schema: Schema) -> None:
+def test_kept_bytes_still_say_what_they_said(schema: RecordSchema) -> None:
     kept = fixture(schema)
     name, data = Decoder({1: schema.text}.get).decode(bytes.fromhex(kept["bytes"]))
     assert name == schema.name
@@ -53,7 +53,7 @@ def test_kept_bytes_still_say_what_they_said(schema: Schema) -> None:
 
 
 @pytest.mark.parametrize("written,read", PAIRS, ids=pair_label)
-def test_every_version_reads_every_other(written: Schema, read: Schema) -> None:
+def test_every_version_reads_every_other(written: RecordSchema, read: RecordSchema) -> None:
     """FULL_TRANSITIVE, both ways: what the reader lacks is left out, what the writer lacked has its default."""
     body = bytes.fromhex(fixture(written)["bytes"])[5:]
     own = schemaless_reader(BytesIO(body), parse(written.text)[1], None)

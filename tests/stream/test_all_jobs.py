@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.parts import python
+from infra.parts import python_command
 from infra.services import FLINK_JOBS, MODULES, jobs, service_name
 from infra.settings import Settings
 from stream import job
@@ -20,7 +20,7 @@ def settings(folder: Path) -> Settings:
 
 def test_each_job_finds_its_own_folder_and_ports_on_the_one_command_line(tmp_path: Path) -> None:
     (part,) = jobs(settings(tmp_path))
-    found = dict(parse(part.command[len(python("stream.all_jobs")) :]))
+    found = dict(parse(part.command[len(python_command("stream.all_jobs")) :]))
     assert found.keys() == MODULES.keys() == SPECS.keys()
     assert [options.checkpoint_dir.name for options in found.values()] == [f"some.{name}" for name in MODULES]
     ports = [port for options in found.values() for port in (options.rest_port, options.metrics_port)]
@@ -32,7 +32,9 @@ def test_each_job_finds_its_own_folder_and_ports_on_the_one_command_line(tmp_pat
 def test_nothing_of_flink_listens_beyond_this_machine_unless_it_is_asked_for(tmp_path: Path) -> None:
     (part,) = jobs(settings(tmp_path).model_copy(update={"flink_prometheus": False}))
     assert sorted(part.ports) == [18182, 18183, 18184]
-    assert all(options.metrics_port is None for _, options in parse(part.command[len(python("stream.all_jobs")) :]))
+    assert all(
+        options.metrics_port is None for _, options in parse(part.command[len(python_command("stream.all_jobs")) :])
+    )
 
 
 def test_an_unknown_job_is_refused_by_name() -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from stream.journal import MAX_RECORDS, Journal, Record
+from stream.journal import MAX_RECORDS, Journal, PartitionRecord
 
 BATCH = 100
 
@@ -13,7 +13,7 @@ def snapshots(partition: int, records: int) -> list[int]:
     """After how many records a partition writes its state out; nothing was kept before."""
     journal, found = Journal(partition, lambda _: None), list[int]()
     for number in range(0, records, BATCH):
-        journal.add([Record(number, 0, b"")] * BATCH)
+        journal.add([PartitionRecord(number, 0, b"")] * BATCH)
         if journal.is_full:
             journal.mark()
             assert len(journal.clear()) > 1
@@ -32,7 +32,7 @@ def test_partitions_that_fill_alike_write_their_state_out_one_after_the_other(pa
 
 def test_a_restart_reads_what_came_since_the_last_snapshot_began() -> None:
     kept: dict[str, bytes | None] = {}
-    records = [Record(number, 7, b"%d" % number) for number in range(5)]
+    records = [PartitionRecord(number, 7, b"%d" % number) for number in range(5)]
     journal = Journal(5, kept.get)
     for record in records[:3]:
         kept |= journal.add([record])

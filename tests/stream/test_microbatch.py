@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from stream.journal import FIRST_KEY, KEY, Journal, Record
-from stream.microbatch import KeptState
+from stream.journal import FIRST_KEY, KEY, Journal, PartitionRecord
+from stream.microbatch import PartitionState
 
 
 class Map:
@@ -28,23 +28,23 @@ class Map:
         del self.entries[key]
 
 
-def records(*offsets: int) -> list[Record]:
-    return [Record(offset, 7, b"%d" % offset) for offset in offsets]
+def records(*offsets: int) -> list[PartitionRecord]:
+    return [PartitionRecord(offset, 7, b"%d" % offset) for offset in offsets]
 
 
 def test_a_batch_writes_to_the_journal_and_a_snapshot_empties_it() -> None:
     entries, journal = Map(), Map()
-    state: Any = KeptState(entries, journal)
+    state: Any = PartitionState(entries, journal)
     state.write({"anna": b"1"})
     kept = Journal(0, state.get)
     state.write(kept.add(records(1, 2)))
     kept.mark()
     state.write(kept.add(records(3)))
     assert entries.entries == {"anna": b"1"}
-    assert list(Journal(0, KeptState(entries, journal).get).read()) == records(1, 2, 3)
+    assert list(Journal(0, PartitionState(entries, journal).get).read()) == records(1, 2, 3)
     state.write({"anna": None, "bela": b"2", **kept.clear()})
     assert entries.entries == {"bela": b"2"}
-    assert list(Journal(0, KeptState(entries, journal).get).read()) == records(3)
+    assert list(Journal(0, PartitionState(entries, journal).get).read()) == records(3)
     assert journal.entries.keys() == {FIRST_KEY, f"{KEY}1"}
     assert (state.get("anna"), state.get("bela"), list(state.keys())) == (None, b"2", ["bela"])
 
@@ -53,12 +53,12 @@ def test_a_journal_of_earlier_code_is_read_where_it_stands_and_goes_with_the_nex
     entries, journal = Map(), Map()
     earlier = Journal(0, entries.get)
     entries.put_all({"anna": b"1", **{key: entry for key, entry in earlier.add(records(1, 2)).items() if entry}})
-    state = KeptState(entries, journal)
+    state = PartitionState(entries, journal)
     kept = Journal(0, state.get)
     assert list(kept.read()) == records(1, 2)
     state.write(kept.add(records(3)))
     assert len(journal.entries) == 1
-    again = Journal(0, KeptState(entries, journal).get)
+    again = Journal(0, PartitionState(entries, journal).get)
     assert list(again.read()) == records(1, 2, 3)
     kept.mark()
     state.write({"anna": b"4", **kept.clear()})
@@ -67,7 +67,7 @@ def test_a_journal_of_earlier_code_is_read_where_it_stands_and_goes_with_the_nex
 
 def test_long_entries_are_packed_and_those_that_earlier_code_left_as_they_were_are_read() -> None:
     entries, journal = Map(), Map()
-    state: Any = KeptState(entries, journal)
+    state: Any = PartitionState(entries, journal)
     alike = b"a payment much like the others, " * 100
     entries.put_all({"earlier": alike})
     state.write({"later": alike, f"{KEY}0": alike, "short": b"1"})
@@ -78,7 +78,7 @@ def test_long_entries_are_packed_and_those_that_earlier_code_left_as_they_were_a
 
 def test_a_damaged_entry_is_refused() -> None:
     entries = Map()
-    state: Any = KeptState(entries, Map())
+    state: Any = PartitionState(entries, Map())
     state.write({"anna": bytes(range(256)) * 4})
     entries.entries["anna"] = entries.entries["anna"][:-9]
     with pytest.raises(OSError, match=r"(?i)lz4"):

@@ -13,9 +13,9 @@ from domain.risk.packs import THREE
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
 from stream import processors
-from stream.journal import Record
+from stream.journal import PartitionRecord
 from stream.microbatch import Emission
-from stream.processors import EntityProcessor, Partition, RiskProcessor
+from stream.processors import EntityProcessor, PartitionContext, RiskProcessor
 from tests.domain.risk.test_entity import PACK, activation, crowd, sent
 from tests.domain.risk.test_risk import NOON, payment
 from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
@@ -43,11 +43,11 @@ class State:
                 self.entries[key] = entry
 
 
-def records() -> list[Record]:
+def records() -> list[PartitionRecord]:
     events: list[Any] = [activation(PACK), *sent([*crowd([0, 2, 1, 3, 4]), payment("late", event_time=NOON)])]
     values = [ENCODER.encode(type(event).__name__, to_fields(event)) for event in events]
     values[3:3] = [b"nonsense", values[2]]
-    return [Record(offset, 1_000, value) for offset, value in enumerate(values)]
+    return [PartitionRecord(offset, 1_000, value) for offset, value in enumerate(values)]
 
 
 def expected() -> list[tuple[str, str]]:
@@ -67,7 +67,7 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
     codec = Decoder(TEXTS.get), ENCODER
     state = State()
     out: dict[tuple[str, int], dict[str, Any]] = {}
-    processor, log = EntityProcessor(Partition(5, state, *codec, Topics())), records()
+    processor, log = EntityProcessor(PartitionContext(5, state, *codec, Topics())), records()
     position = 0
     while position < len(log):
         batch = log[position : position + size]
@@ -77,7 +77,7 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
             place = emission.topic.decode(), data["offset"]
             assert out.setdefault(place, data) == data  # delivered again: the very same
         if crash_at is not None and position >= crash_at:  # the state of this batch and its position are lost
-            crash_at, processor = None, EntityProcessor(Partition(5, state, *codec, Topics()))
+            crash_at, processor = None, EntityProcessor(PartitionContext(5, state, *codec, Topics()))
             continue
         state.write(processor.take_writes())
         position += size
@@ -92,14 +92,14 @@ def test_risk_decisions_come_out_alike_when_histories_are_cold(
     """Restored for every batch, and with one account in memory: all is read back from snapshots and journals."""
     monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
-    log = [Record(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
-    whole = RiskProcessor(Partition(3, State(), *codec, Topics()))
+    log = [PartitionRecord(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
+    whole = RiskProcessor(PartitionContext(3, State(), *codec, Topics()))
     expected = [each for record in log for each in decided(whole.process([record]))]
     assert [each["transaction_id"] for each in expected if "reasons" in each] == ["a-20", "b-20"]
     state = State()
     found: list[dict[str, Any]] = []
     for record in log:
-        processor = RiskProcessor(Partition(3, state, *codec, Topics(), snapshot_every))
+        processor = RiskProcessor(PartitionContext(3, state, *codec, Topics(), snapshot_every))
         found += decided(processor.process([record]))
         state.write(processor.take_writes())
     assert found == expected

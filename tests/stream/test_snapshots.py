@@ -13,8 +13,8 @@ from domain.risk.history import History
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
 from stream import journal, processors, snapshots
-from stream.journal import Record
-from stream.processors import Partition, RiskProcessor
+from stream.journal import PartitionRecord
+from stream.processors import PartitionContext, RiskProcessor
 from stream.snapshots import Snapshots
 from tests.domain.risk.test_risk import COMMON, HOUR_MS, NOON, activated, admitted, label, pack_of, payment
 from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
@@ -25,7 +25,7 @@ VELOCITY = {"family": "velocity", "window_ms": 6 * HOUR_MS, "at_least": 3}
 PACKS = [pack_of(VELOCITY, COMMON), pack_of({**VELOCITY, "at_least": 4}, COMMON, name="second")]
 
 
-def log_of(lots: Random) -> list[Record]:
+def log_of(lots: Random) -> list[PartitionRecord]:
     """Payments of some accounts, many of them late, some twice; frauds among them, and another pack on the way."""
     events: list[tuple[str, Any]] = [("RulesActivated", to_fields(activated(PACKS[0])))]
     for number in range(1, RECORDS):
@@ -41,7 +41,7 @@ def log_of(lots: Random) -> list[Record]:
                 f"tx-{number}", account_id=lots.choice(ACCOUNTS), event_time=at, merchant_id=lots.choice("xyz")
             )
             events.append(("Transaction", raw | ({"merchant_id": "butcher"} if lots.random() < 0.1 else {})))
-    return [Record(offset, NOON + 10**12, ENCODER.encode(*event)) for offset, event in enumerate(events)]
+    return [PartitionRecord(offset, NOON + 10**12, ENCODER.encode(*event)) for offset, event in enumerate(events)]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ CODEC = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
 
 
 def new_processor(state: State) -> RiskProcessor:
-    return RiskProcessor(Partition(3, state, *CODEC, Topics(), snapshot_every=9))
+    return RiskProcessor(PartitionContext(3, state, *CODEC, Topics(), snapshot_every=9))
 
 
 # -- the histories themselves ---------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_a_snapshot_of_many_histories_is_shared_out_among_batches() -> None:
     for number in range(2_560):
         grown(histories, f"acct-{number}", 1)
     for number in range(100):
-        kept.note(Record(number, 0, b""))
+        kept.note(PartitionRecord(number, 0, b""))
     waiting = []
     while not (writes := kept.take_writes(fold)).keys() & {"acct-0"}:
         waiting.append(len(histories._waiting))

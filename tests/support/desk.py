@@ -35,10 +35,10 @@ from domain.record_types import InboxRecord
 from domain.risk.events import RulesActivated
 from domain.risk.events import flag_id as flag_id_of
 from migrations.store import connect, upgrade
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.logs.log import LogRecord
 from projections.views.case_table import MemoryCaseTable
-from projections.views.worker import Projector
+from projections.views.worker import ViewProjector
 from tests.domain.cases.test_case import flag
 
 BASE = "http://127.0.0.1"
@@ -66,7 +66,7 @@ class MemoryDesk:
         self.changes = Changes((0,))
         self.commands: list[Command] = []
         self.is_silent = False
-        self._clock, self._fold, self._projector = clock, CaseFold(), Projector(self.table)
+        self._clock, self._fold, self._projector = clock, CaseFold(), ViewProjector(self.table)
         self._lock = threading.Lock()
         self._offset = 0
 
@@ -84,7 +84,7 @@ class MemoryDesk:
         with self._lock:
             events = self._fold.step(record)
             assert not isinstance(events, Refusal), events
-            self._projector.apply([Known(event, self._clock()) for event in events])
+            self._projector.apply([KnownEvent(event, self._clock()) for event in events])
             for event in events:
                 self._tell(event)
             return events

@@ -21,15 +21,15 @@ from generator.traffic import Traffic, TrafficOptions
 from projections.archive.analytics import AnalyticsWriter
 from projections.archive.bucket import Bucket
 from projections.archive.columns import Answers, ArchiveColumns
-from projections.archive.segments import Altered, record_sha256
-from projections.archive.worker import ArchiveWriter, Describer
-from projections.logs.log import Batch, LogRecord
+from projections.archive.segments import Alteration, record_sha256
+from projections.archive.worker import ArchiveWriter, RecordDescriber
+from projections.logs.log import ColumnBatch, LogRecord
 from projections.replay.sources import DUPLICATE, SCORED
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
-from stream.journal import Record
+from stream.journal import PartitionRecord
 from stream.microbatch import Emission
-from stream.processors import CaseProcessor, EntityProcessor, Partition, RiskProcessor
+from stream.processors import CaseProcessor, EntityProcessor, PartitionContext, RiskProcessor
 from tests.domain.risk.test_entity import SHOP
 from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
 from tests.stream.test_processors import State
@@ -102,7 +102,7 @@ class MemorySource:
 class MemoryLogs:
     def __init__(self, logs: Recording) -> None:
         self._logs = logs
-        self.altered: list[Altered] = []
+        self.altered: list[Alteration] = []
 
     def ends(self, topic: str) -> dict[int, int]:
         return {number: len(records) for number, records in enumerate(self._logs[topic])}
@@ -111,11 +111,11 @@ class MemoryLogs:
         later = (record.offset for record in self._logs[topic][partition] if record.timestamp_ms > until_ms)
         return next(later, None)
 
-    def batches(self, topic: str, partition: int, until: int) -> Iterator[Batch]:
+    def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
         records = [record for record in self._logs[topic][partition] if record.offset < until]
         for first in range(0, len(records), 700):
             some = records[first : first + 700]
-            yield Batch(*zip(*((each.offset, each.timestamp_ms, each.value) for each in some), strict=True))
+            yield ColumnBatch(*zip(*((each.offset, each.timestamp_ms, each.value) for each in some), strict=True))
 
     def schema_text(self, schema_id: int) -> str | None:
         return TEXTS.get(schema_id)
@@ -138,13 +138,13 @@ class Recorder:
         self.logs: Recording = {topic: [[] for _ in range(PARTITIONS)] for topic in TOPICS.decision_logs}
         self._read = {(topic, number): 0 for topic in TOPICS.decision_logs for number in range(PARTITIONS)}
         states = [State() for _ in range(3 * PARTITIONS)]
-        kinds: list[tuple[str, Callable[[Partition], Any]]] = [
+        kinds: list[tuple[str, Callable[[PartitionContext], Any]]] = [
             (TOPICS.payments_inbound, RiskProcessor),
             (TOPICS.entities_inbound, EntityProcessor),
             (TOPICS.cases_inbox, CaseProcessor),
         ]
         self._jobs = {
-            (topic, number): kind(Partition(number, states.pop(), *CODEC, TOPICS))
+            (topic, number): kind(PartitionContext(number, states.pop(), *CODEC, TOPICS))
             for topic, kind in kinds
             for number in range(PARTITIONS)
         }
@@ -190,7 +190,7 @@ class Recorder:
 
     def _step(self, place: tuple[str, int]) -> bool:
         log, first = self.logs[place[0]][place[1]], self._read[place]
-        batch = [Record(each.offset, each.timestamp_ms, each.value) for each in log[first : first + 50]]
+        batch = [PartitionRecord(each.offset, each.timestamp_ms, each.value) for each in log[first : first + 50]]
         self._read[place] += len(batch)
         if batch:
             self.emit(self._jobs[place].process(batch), batch[-1].timestamp_ms)
@@ -222,7 +222,7 @@ def recorded(payments: Sequence[tuple[int, dict[str, Any]]]) -> Recorder:
 def archive(logs: Recording, folder: Path) -> FolderSource:
     """Store the logs as the archive worker does, in two segments each."""
     store = FolderBucket(folder)
-    describer = Describer(store, TEXTS.get)
+    describer = RecordDescriber(store, TEXTS.get)
     for topic in TOPICS.archived_logs:
         for number, records in enumerate(logs[topic]):
             writer = ArchiveWriter(store, topic, number, describer)

@@ -32,7 +32,7 @@ from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActiv
 from domain.risk.fold import RiskFold
 from domain.risk.packs import DEFAULT, RulePack
 from generator.traffic import Traffic, TrafficOptions
-from projections.replay.whatif import whatif
+from projections.replay.whatif import run_whatif
 from projections.views.case_view import CaseView
 from tests.support.desk import PASSWORD, Clock, Desk, MemoryRulesLog
 from tests.support.logs import TOPICS, MemoryLog, decoder
@@ -149,7 +149,7 @@ class Stage:
         """A what-if on what has been paid here, in a thread of its own."""
 
         def work(pack: RulePack, asked: Asked, seen: Progress) -> dict[str, Any]:
-            return document(whatif(self.log, TOPICS, decoder(), pack, asked.stretch, seen), asked)
+            return document(run_whatif(self.log, TOPICS, decoder(), pack, asked.stretch, seen), asked)
 
         threading.Thread(target=carry_out, args=(self.desk.runs, run_id, work), daemon=True).start()
 

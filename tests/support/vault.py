@@ -7,7 +7,7 @@ from domain.record_types import to_fields
 from projections.archive.bucket import MemoryBucket
 from projections.archive.heads import Head, HeadWriter
 from projections.archive.signing import Signer
-from projections.archive.worker import ArchiveWriter, Describer
+from projections.archive.worker import ArchiveWriter, RecordDescriber
 from projections.logs.log import LogRecord
 from schemas.catalog import all_schemas, latest
 from schemas.codec import Encoder
@@ -69,7 +69,7 @@ class Vault:
 
     def writer(self, topic: str, partition: int = 0) -> ArchiveWriter:
         if (topic, partition) not in self.writers:
-            describer = Describer(self.bucket, schema_text, None if self.signer is None else self.signer.salt_key)
+            describer = RecordDescriber(self.bucket, schema_text, None if self.signer is None else self.signer.salt_key)
             self.writers[topic, partition] = ArchiveWriter(self.bucket, topic, partition, describer)
         return self.writers[topic, partition]
 

@@ -16,7 +16,7 @@ from console.web.inputs import CaseId
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import Doors, board_of, doors_of
 from domain.payment import LAST_EVENT_TIME_MS
-from projections.views.case_history import as_of, known_items
+from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView
 
 MAX_PAGE = 1_000
@@ -116,7 +116,7 @@ async def past(doors: Doors, case_id: str, as_of_ms: int | None, known_at_ms: in
     def read() -> CaseView | None:
         view = doors.board.view(case_id)
         items = doors.timelines.items(case_id, view.sequence if view else 0)
-        return as_of(known_items(items), as_of_ms, known_at_ms)
+        return case_as_of(known_events(items), as_of_ms, known_at_ms)
 
     return await run_in_threadpool(read)
 

@@ -32,8 +32,8 @@ from console.web.problems import Problem
 from console.web.services import board_of, doors_of, person_of
 from domain.cases.events import DISPOSITIONS, SequencedCaseEvent
 from domain.payment import LAST_EVENT_TIME_MS
-from projections.logs.known import Known
-from projections.views.case_history import as_of, known_at, known_items, was_there
+from projections.logs.known import KnownEvent
+from projections.views.case_history import case_as_of, events_known_at, is_visible_at, known_events
 from projections.views.case_view import CaseView, Item, event_place
 
 Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
@@ -107,12 +107,12 @@ async def case_page(
     now = await current(request, case_id)
     then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms, by=by, whole=whole)
     items = await _items(request, now)
-    kept = [item for item in items if was_there(item, as_of_ms, known_at_ms)]
-    known = known_items(items)
+    kept = [item for item in items if is_visible_at(item, as_of_ms, known_at_ms)]
+    known = known_events(items)
     events = _events(known, kept, known_at_ms)
     flags = flags_of(events)
     context = {
-        "case": now if then.is_now else as_of(known, as_of_ms, known_at_ms),
+        "case": now if then.is_now else case_as_of(known, as_of_ms, known_at_ms),
         "now": now,
         "then": then,
         "past": past,
@@ -125,9 +125,9 @@ async def case_page(
     return page(request, "case.html", **context)
 
 
-def _events(known: Sequence[Known], kept: Sequence[Item], known_at_ms: int | None) -> list[SequencedCaseEvent]:
+def _events(known: Sequence[KnownEvent], kept: Sequence[Item], known_at_ms: int | None) -> list[SequencedCaseEvent]:
     places = {item["sk"] for item in kept}
-    return [event for event in known_at(known, known_at_ms) if event_place(event.sequence) in places]
+    return [event for event in events_known_at(known, known_at_ms) if event_place(event.sequence) in places]
 
 
 def _happened(kept: Sequence[Item], then: Then) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from console.web.problems import Problem
 from console.web.services import doors_of, person_of
 from domain.risk.packs import parse_pack
 from migrations.models import RulePackRow, WhatifRunRow
-from projections.replay.whatif import Stretch
+from projections.replay.whatif import WhatifPeriod
 
 RunId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$")]
 Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")]
@@ -102,11 +102,11 @@ async def begin(request: Request, pack_id: PackId) -> Response:
     return RedirectResponse(f"/rules/{row.pack_id}/whatif", 303)
 
 
-def _stretch(asking: Asking) -> Stretch:
+def _stretch(asking: Asking) -> WhatifPeriod:
     first, last = (_ms(text) for text in (asking.since, asking.until))
     if first is not None and last is not None and first >= last:
         raise ValueError("nothing lies between: the first time is not before the second one")
-    return Stretch(first, last)
+    return WhatifPeriod(first, last)
 
 
 def _ms(moment: str) -> int | None:

@@ -20,14 +20,14 @@ from console.web.pages.whatif_report import report
 from console.web.pages.whatif_view import step_of
 from domain.risk.packs import DEFAULT, THREE, RulePack, Velocity
 from generator.traffic import START_MS
-from projections.replay.sources import Gap
-from projections.replay.whatif import Stretch
+from projections.replay.sources import LogGap
+from projections.replay.whatif import WhatifPeriod
 from tests.projections.replay.test_whatif import burst, pack, run
 from tests.support.desk import Desk, opened
 from tests.support.logs import MemoryLog
 
 STRICT = replace(THREE, name="strict")
-ASKED = Asked("kafka", Stretch())
+ASKED = Asked("kafka", WhatifPeriod())
 RA, LEAD, ADMIN, ANALYST, AUDITOR = Role.RULE_AUTHOR, Role.LEAD, Role.ADMIN, Role.ANALYST, Role.AUDITOR
 
 
@@ -239,7 +239,7 @@ def test_a_what_if_is_asked_by_page_carried_out_elsewhere_and_shown(desk: Desk) 
     form = {"source": "s3", "since": "2026-01-01T00:00", "until": "2026-02-01T00:00", "minutes": "7"}
     assert client.post(path, data=form).headers["location"] == path
     (run_id,) = desk.asked
-    assert desk.runs.asked(run_id) == (STRICT, Asked("s3", Stretch(START_MS, START_MS + 31 * 86_400_000), 7))
+    assert desk.runs.asked(run_id) == (STRICT, Asked("s3", WhatifPeriod(START_MS, START_MS + 31 * 86_400_000), 7))
     desk.runs.teller(run_id)(500, 2_000)
     assert "500 of 2,000 records" in client.get(path).text
     assert "one at a time" in client.post(path, data=form).text
@@ -290,10 +290,10 @@ def test_names_in_a_log_are_text_in_a_report() -> None:
 
 def test_a_run_that_fails_says_why(desk: Desk) -> None:
     def work(*_: object) -> dict[str, Any]:
-        raise Gap("payments.inbound partition 3: offset 5 follows 3")
+        raise LogGap("payments.inbound partition 3: offset 5 follows 3")
 
     run_id = desk.runs.begin(STRICT, ASKED, "rui")
-    with pytest.raises(Gap):
+    with pytest.raises(LogGap):
         carry_out(desk.runs, run_id, work)
     row = desk.runs.run(run_id)
     assert row is not None

@@ -17,7 +17,7 @@ from console.web.headers import ALWAYS, HSTS
 from console.web.limits import Buckets
 from console.web.route_permissions import ROUTES
 from console.web.sign_in.password import safe_target
-from migrations.models import DoorLogRow, SessionRow
+from migrations.models import AccessLogRow, SessionRow
 from tests.support.desk import PASSWORD, Desk, opened
 
 pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
@@ -325,7 +325,7 @@ def test_problems_are_problems(desk: Desk) -> None:
 def test_a_door_log_cannot_be_rewritten(fresh: Desk) -> None:
     fresh.people.log("ann", "sign-in", "", "done")
     with pytest.raises(DBAPIError, match="append-only"), fresh.engine.begin() as connection:
-        connection.execute(DoorLogRow.__table__.delete())  # type: ignore[attr-defined]
+        connection.execute(AccessLogRow.__table__.delete())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 300])

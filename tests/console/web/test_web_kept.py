@@ -14,10 +14,10 @@ from console.cases.timelines import Timelines, joined
 from console.people.roles import Role
 from console.web.pages.case_evidence import Flagged, evidence
 from console.web.pages.rendering import Rows
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
-from projections.views.worker import Projector
+from projections.views.worker import ViewProjector
 from tests.support.desk import NOON, Desk, opened
 
 
@@ -209,10 +209,10 @@ def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_read
 
 
 def test_everything_that_the_bench_of_the_console_asks_for_is_answered(desk: Desk) -> None:
-    projector, client = Projector(desk.log.table), desk.signed_in(Role.ANALYST, name=ANALYSTS[0])
+    projector, client = ViewProjector(desk.log.table), desk.signed_in(Role.ANALYST, name=ANALYSTS[0])
     for number in range(30):
         events = synthetic(number, 1)
-        projector.apply([Known(event, NOON) for event in events])
+        projector.apply([KnownEvent(event, NOON) for event in events])
         for event in events:
             desk.log.board.apply(event)
     draw, kinds = random.Random(5), set()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.bench.case_fold import case_fold_rate, case_read_rate, inbox
-from domain.cases.due import SPARE, Due
+from domain.cases.due import SPARE, DeadlineQueue
 from domain.cases.events import CaseEvent, ClockTicked
 from domain.cases.flags import on_tick
 from domain.cases.fold import CaseFold, decide
@@ -56,7 +56,7 @@ def test_a_tick_leads_to_what_it_would_if_it_looked_at_every_account() -> None:
 def test_who_is_due_is_who_was_put_last_at_such_a_time(
     first: dict[str, int | None], steps: list[tuple[str, int | None] | int]
 ) -> None:
-    due, model = Due(first), {key: at_ms for key, at_ms in first.items() if at_ms is not None}
+    due, model = DeadlineQueue(first), {key: at_ms for key, at_ms in first.items() if at_ms is not None}
     for step in steps:
         if isinstance(step, int):
             expected = sorted(key for key, at_ms in model.items() if at_ms <= step)
@@ -71,7 +71,7 @@ def test_who_is_due_is_who_was_put_last_at_such_a_time(
 
 
 def test_an_account_that_is_put_again_and_again_takes_no_more_room() -> None:
-    due = Due({})
+    due = DeadlineQueue({})
     for at_ms in range(10 * SPARE):
         due.put("anna", at_ms)
     assert len(due._heap) <= SPARE + 3

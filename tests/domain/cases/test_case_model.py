@@ -24,8 +24,8 @@ from domain.engines import activation
 from domain.payment import Refusal
 from domain.record import replace
 from domain.record_types import InboxRecord, to_fields
-from projections.logs.known import Known
-from projections.views.case_history import as_of
+from projections.logs.known import KnownEvent
+from projections.views.case_history import case_as_of
 from projections.views.case_view import CaseView, project
 from tests.domain.cases.test_case import REASON, flag, restated
 
@@ -84,7 +84,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         self.fold = CaseFold()
         self.store: dict[str, bytes] = {}
         self.cases: dict[str, Record] = {}
-        self.events: list[Known] = []
+        self.events: list[KnownEvent] = []
         self.views: dict[str, CaseView] = {}
         self.read: list[InboxRecord] = []
         self.chain: list[ChainCommand] = []
@@ -103,7 +103,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         assert not isinstance(decided, Refusal), decided
         self.read.append(record)
         for event in decided:
-            self.events.append(Known(event, self.now_ms + len(self.events)))
+            self.events.append(KnownEvent(event, self.now_ms + len(self.events)))
             self.chain += next_steps(event)
             if isinstance(event, CaseAnswer):
                 continue
@@ -595,15 +595,15 @@ class CasesAgainstModel(RuleBasedStateMachine):
                 for known in self.events
                 if known.event.case_id == case_id and not isinstance(known.event, CaseAnswer)
             ]
-            assert as_of(own) == view
+            assert case_as_of(own) == view
             for known in own[:: max(1, len(own) // 5)]:
                 rebuilt = None
                 for event, at_ms in own:
                     if at_ms <= known.known_at_ms:
                         assert not isinstance(event, CaseAnswer)
                         rebuilt = project(rebuilt, event)
-                assert as_of(own, known_at_ms=known.known_at_ms) == rebuilt
-            assert as_of(own, known_at_ms=own[0].known_at_ms - 1) is None
+                assert case_as_of(own, known_at_ms=known.known_at_ms) == rebuilt
+            assert case_as_of(own, known_at_ms=own[0].known_at_ms - 1) is None
 
 
 TestCasesAgainstModel = pytest.mark.no_cover(CasesAgainstModel.TestCase)

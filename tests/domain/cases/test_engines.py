@@ -20,7 +20,7 @@ from console.wiring import engine_log, engines, topics
 from domain.cases.commands import AbsorbCase, Amount, MergedFlag
 from domain.cases.events import CaseEvent, RiskRevised, SequencedCaseEvent
 from domain.cases.fold import CaseFold
-from domain.digest import canonical
+from domain.digest import canonical_bytes
 from domain.engines import ENGINE_KEY, ENGINES, FIRST, LATEST, EngineActivated, activation
 from domain.payment import FIELDS, Refusal
 from domain.record import replace
@@ -34,10 +34,10 @@ from projections.logs.log import KafkaLog
 from projections.logs.partition_writer import write_to_partitions
 from projections.views.case_view import project
 from schemas.codec import Decoder, Encoder
-from schemas.registry import Registry
+from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
-from stream.journal import Record
-from stream.processors import CaseProcessor, EntityProcessor, Partition, RiskProcessor
+from stream.journal import PartitionRecord
+from stream.processors import CaseProcessor, EntityProcessor, PartitionContext, RiskProcessor
 from tests.conftest import command_line
 from tests.domain.cases.test_case import NOON, REASON, close, flag, restated
 from tests.domain.cases.test_case_commands import asked, case_of, history
@@ -61,7 +61,7 @@ def folded(records: Sequence[tuple[str, dict[str, Any]]], fold: CaseFold | None 
     fold, said = fold or CaseFold(), list[bytes]()
     for name, data in records:
         decided = fold.read(name, data)
-        said += [] if isinstance(decided, Refusal) else [canonical(event) for event in decided]
+        said += [] if isinstance(decided, Refusal) else [canonical_bytes(event) for event in decided]
     return said
 
 
@@ -253,14 +253,14 @@ def test_a_job_keeps_its_engine_and_quarantines_what_it_does_not_know(kind: Any)
     state, out = State(), []
     values = [to_fields(activation(2, "ana")), {**SECOND[1], "engine": 99}, {**SECOND[1], "engine": 1}]
     for offset, data in enumerate(values):
-        processor = kind(Partition(4, state, *codec, Topics()))  # restored before each record
-        out += processor.process([Record(offset, 1_000, ENCODER.encode("EngineActivated", data))])
+        processor = kind(PartitionContext(4, state, *codec, Topics()))  # restored before each record
+        out += processor.process([PartitionRecord(offset, 1_000, ENCODER.encode("EngineActivated", data))])
         state.write(processor.take_writes())
     reports = [Decoder(TEXTS.get).decode(each.value)[1] for each in out]
     assert [(report["reason"], report["offset"]) for report in reports] == [
         ("unknown_engine", 1), ("engine_went_back", 2),
     ]  # fmt: skip
-    assert kind(Partition(4, state, *codec, Topics()))._fold.engine == 2
+    assert kind(PartitionContext(4, state, *codec, Topics()))._fold.engine == 2
 
 
 # -- the control store ------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_what_may_not_be_done_says_why(database: Database) -> None:
 
 def activations(settings: Settings) -> dict[tuple[str, int], list[Any]]:
     """Of every partition of every log, what was activated there, in order."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(Registry(settings.registry_url).schema_text)
+    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     return {
         (topic, partition): [from_fields(*decoder.decode(record.value)) for record in log.read(topic, partition, end)]
         for topic in topics(settings).engined_logs
@@ -363,7 +363,7 @@ def test_an_engine_is_activated_in_every_partition_of_every_log(
     command = command_line(own, monkeypatch)
     states = [row["state"] for row in run(command, "engine", "list")]
     assert states == ["active", *["available"] * (len(ENGINES) - 1)]
-    inbox, value = topics(own).cases_inbox, Encoder(Registry(own.registry_url).ids()).encode(*SECOND)
+    inbox, value = topics(own).cases_inbox, Encoder(SchemaRegistry(own.registry_url).ids()).encode(*SECOND)
 
     class Killed(type(engine_log(own))):  # type: ignore[misc]
         def write(self, *_: object) -> int:
@@ -392,7 +392,7 @@ def test_a_new_system_may_begin_with_the_newest_engine_and_an_old_one_keeps_its_
     assert [(row.engine, row.actor) for row in engines(own).rows()] == [(LATEST.number, SYSTEM)]
     old = settings.model_copy(update={"prefix": "older.", "partitions": 2})
     system.prepare(old)
-    value = Encoder(Registry(old.registry_url).ids()).encode("ClockTicked", {"tick_id": "t", "now_ms": 1})
+    value = Encoder(SchemaRegistry(old.registry_url).ids()).encode("ClockTicked", {"tick_id": "t", "now_ms": 1})
     write_to_partitions(old.kafka_bootstrap, topics(old).cases_inbox, b"", value, [1])
     system.prepare(old.model_copy(update={"engine": "latest"}))
     assert not any(isinstance(each, EngineActivated) for events in activations(old).values() for each in events)

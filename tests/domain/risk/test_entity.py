@@ -14,7 +14,7 @@ from domain.record import replace as replace_in
 from domain.record_types import to_fields
 from domain.risk.entity_fold import MAX_PACKS, EntityFold
 from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated
-from domain.risk.fold import Conflict, RiskFold
+from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
 from domain.risk.packs import Allowlist, RulePack, Velocity, parse_pack
 from generator.files import Row
@@ -325,5 +325,5 @@ def test_conflicts_and_flags_of_the_account_stay_as_they_are() -> None:
     fold = RiskFold(0)
     fold.activate(activation(PACK))
     outputs = [fold.step(admitted(raw), offset) for offset, raw in enumerate(crowd([0, 1, 2]))]
-    names = [[type(output).__name__ for output in each if not isinstance(output, Conflict)] for each in outputs]
+    names = [[type(output).__name__ for output in each if not isinstance(output, ContentConflict)] for each in outputs]
     assert names == [["RiskScored", "EntityPayment"]] * 3

@@ -8,19 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.payment import Payment
-from domain.risk.expression import MAX_DEPTH, BadExpression, Compiled, Kind, Needs, compiled
+from domain.risk.expression import (
+    MAX_DEPTH,
+    BadExpression,
+    CompiledExpression,
+    HistoryNeeds,
+    ValueKind,
+    compile_expression,
+)
 from domain.risk.features import FEATURES, FUNCTIONS, scope
-from domain.risk.history import Confirmed, History
+from domain.risk.history import ConfirmedFrauds, History
 from tests.domain.risk.test_risk import BERLIN, DAY_MS, HOUR_MS, LISBON, NOON, admitted, payment
 
 SCOPE = scope({"watched": frozenset({"bakery", "kiosk"}), "empty": frozenset()})
 
 
-def made(source: str) -> Compiled:
-    return compiled(source, SCOPE)
+def made(source: str) -> CompiledExpression:
+    return compile_expression(source, SCOPE)
 
 
-def tried(source: str) -> Compiled | BadExpression:
+def tried(source: str) -> CompiledExpression | BadExpression:
     try:
         return made(source)
     except BadExpression as error:
@@ -117,7 +124,7 @@ HISTORY = history_of(
     ],
 )
 def test_an_expression_means(source: str, value: int | bool) -> None:
-    three = Confirmed(3, NOON - 5_000, ("a", "b", "c"), 2)
+    three = ConfirmedFrauds(3, NOON - 5_000, ("a", "b", "c"), 2)
     HISTORY.facts = {HISTORY.payments[3].order: {("merchant", 10 * DAY_MS): three}}
     found = made(source).evaluate(HISTORY, 3)
     assert found == value
@@ -220,18 +227,18 @@ def test_a_sum_may_be_as_deep_as_the_bound() -> None:
 @pytest.mark.parametrize(
     ("source", "needs"),
     [
-        ("amount_minor > 5", Needs()),
-        ("previous_amount_minor", Needs(rows=1)),
-        ("speed_kmh", Needs(window_ms=DAY_MS)),
-        ('count(account, "2h") + mean(card, 7)', Needs(window_ms=2 * HOUR_MS, rows=7)),
-        ('if(count(card, "1h") > 1, sum(card, "3h"), highest(card, "2h"))', Needs(window_ms=3 * HOUR_MS)),
-        ('confirmed(card, "9d") + confirmed(card, "9d")', Needs(confirmed=(("card", 9 * DAY_MS),))),
-        ('not (count(device, "5h") > 1) and merchant_id in watched', Needs(window_ms=5 * HOUR_MS)),
-        ('distinct(merchant, card, "4h")', Needs(window_ms=4 * HOUR_MS)),
-        ("abs(deviation(account, 9))", Needs(rows=9)),
+        ("amount_minor > 5", HistoryNeeds()),
+        ("previous_amount_minor", HistoryNeeds(rows=1)),
+        ("speed_kmh", HistoryNeeds(window_ms=DAY_MS)),
+        ('count(account, "2h") + mean(card, 7)', HistoryNeeds(window_ms=2 * HOUR_MS, rows=7)),
+        ('if(count(card, "1h") > 1, sum(card, "3h"), highest(card, "2h"))', HistoryNeeds(window_ms=3 * HOUR_MS)),
+        ('confirmed(card, "9d") + confirmed(card, "9d")', HistoryNeeds(confirmed=(("card", 9 * DAY_MS),))),
+        ('not (count(device, "5h") > 1) and merchant_id in watched', HistoryNeeds(window_ms=5 * HOUR_MS)),
+        ('distinct(merchant, card, "4h")', HistoryNeeds(window_ms=4 * HOUR_MS)),
+        ("abs(deviation(account, 9))", HistoryNeeds(rows=9)),
     ],
 )
-def test_an_expression_knows_how_far_it_looks_back(source: str, needs: Needs) -> None:
+def test_an_expression_knows_how_far_it_looks_back(source: str, needs: HistoryNeeds) -> None:
     assert made(source).needs == needs
 
 
@@ -322,7 +329,7 @@ def test_any_expression_means_what_it_says(drawn: Drawn, amount: int) -> None:
 
 
 _PIECES = ["1", "amount_minor", "count(account, 5)", "(", ")", "+", "-", "<", "and", "not", "in", "watched", ",", "if"]
-_TYPES = {Kind.INTEGER: int, Kind.TRUTH: bool, Kind.TEXT: str}
+_TYPES = {ValueKind.INTEGER: int, ValueKind.TRUTH: bool, ValueKind.TEXT: str}
 
 
 @pytest.mark.no_cover

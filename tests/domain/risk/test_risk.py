@@ -15,9 +15,9 @@ from domain.payment import Payment, Refusal, admit
 from domain.reason import Reason
 from domain.record_types import to_fields
 from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
-from domain.risk.fold import MAX_SHADOWS, Conflict, RiskFold
+from domain.risk.fold import MAX_SHADOWS, ContentConflict, RiskFold
 from domain.risk.history import CHUNK, NOTHING, Decision, History
-from domain.risk.labels import Label, Labels, by_key
+from domain.risk.labels import FraudLabel, LabelIndex, by_key
 from domain.risk.packs import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
 from tests.support.oracle import Meaning, Past, Standing, standing
 
@@ -182,7 +182,7 @@ def test_the_same_content_adds_nothing_and_other_content_is_decided_and_reported
     fold.step(admitted(payment("tx")), 0)
     assert [type(output).__name__ for output in fold.step(admitted(payment("tx")), 1)] == ["DuplicateSeen"]
     outputs = fold.step(admitted(payment("tx", amount_minor=5)), 2)
-    assert [type(output) for output in outputs] == [RiskScored, Conflict]
+    assert [type(output) for output in outputs] == [RiskScored, ContentConflict]
 
 
 def test_past_the_horizon_is_refused() -> None:
@@ -426,12 +426,12 @@ def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch
     """The pages that were read first leave, and what was put away says the same as what was not."""
     monkeypatch.setattr("domain.risk.labels.MAX_LABELS", 300)
     store: dict[str, bytes] = {}
-    labels = Labels(store.get)
+    labels = LabelIndex(store.get)
     spec = ("merchant", 35 * DAY_MS)
 
     def known_of(merchant: str, at: int) -> list[int]:
         tx = admitted(payment("tx", merchant_id=merchant, event_time=at))
-        facts = [each.facts(tx, by_key([spec])) or {} for each in (labels, Labels(store.get))]
+        facts = [each.facts(tx, by_key([spec])) or {} for each in (labels, LabelIndex(store.get))]
         return [found[spec].number if spec in found else 0 for found in facts]
 
     def save() -> None:
@@ -442,13 +442,13 @@ def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch
 
     for number in range(700):
         merchant = "early" if number < 100 else "late"
-        labels.add(Label(f"label-{number}", f"tx-{number}", NOON + number, merchant, None, None, None, "acct-eve"))
+        labels.add(FraudLabel(f"label-{number}", f"tx-{number}", NOON + number, merchant, None, None, None, "acct-eve"))
     save()
     assert known_of("early", NOON + 700) == [0, 0]
     assert 300 - 128 < len(labels.known) <= 300
     assert known_of("late", NOON + 700) == [len(labels.known)] * 2
-    labels.add(Label("much-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
-    labels.add(Label("and-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
+    labels.add(FraudLabel("much-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
+    labels.add(FraudLabel("and-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
     save()
     assert known_of("later", NOON + 71 * DAY_MS) == [2, 2]
     assert len(labels.known) < 128 + 2  # only the page that was begun before is still there

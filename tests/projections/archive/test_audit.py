@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from console.evidence.verify_pack import is_signed
 from projections.archive.audit import audit
 from projections.archive.bucket import Bucket, MemoryBucket, Retention
-from projections.archive.heads import Contradiction, HeadWriter, head_key, read_head
+from projections.archive.heads import ArchiveContradiction, HeadWriter, head_key, read_head
 from projections.archive.merkle import Frontier
 from projections.archive.record_leaf import FIELDS, WHOLE, cut, shape_of
 from projections.archive.segments import partition_folder, read_segment, segments, table_to_parquet
 from projections.archive.signing import BadKey, Signer, ensure, load
-from projections.archive.worker import Signing
+from projections.archive.worker import HeadSchedule
 from projections.logs.log import LogRecord
 from schemas.catalog import all_schemas, latest
 from schemas.codec import Decoder
@@ -216,7 +216,7 @@ def test_a_rollback_is_found_by_who_has_seen_the_last_head() -> None:
     vault.bucket.objects = before
     assert audit(vault.bucket, KEY).problems == []  # unseen, it cannot be told
     assert "rolled back" in audit(vault.bucket, KEY, seen).problems[0]
-    with pytest.raises(Contradiction, match="rolled back"):
+    with pytest.raises(ArchiveContradiction, match="rolled back"):
         HeadWriter(vault.bucket, SIGNER, vault.writers.values(), seen)
 
 
@@ -243,7 +243,7 @@ def test_no_head_is_signed_over_an_archive_that_contradicts_the_last_one(
     for place in vault.writers:
         again.writer(*place)
     count = len(list(vault.bucket.keys("heads/")))
-    signing = Signing(vault.bucket, SIGNER, list(again.writers.values()), None)
+    signing = HeadSchedule(vault.bucket, SIGNER, list(again.writers.values()), None)
     signing.sign()
     assert len(list(vault.bucket.keys("heads/"))) == count
     assert "NO HEAD IS SIGNED" in capsys.readouterr().err
@@ -253,10 +253,10 @@ def test_the_worker_keeps_its_last_head_outside_the_bucket(tmp_path: Path, capsy
     vault = filled()
     kept = tmp_path / "data" / "last-head.json"
     vault.payments([payment("anna", 50)])
-    Signing(vault.bucket, SIGNER, list(vault.writers.values()), kept).sign()
+    HeadSchedule(vault.bucket, SIGNER, list(vault.writers.values()), kept).sign()
     assert kept.read_bytes() == vault.bucket.get(head_key(4))
     del vault.bucket.objects[head_key(4)]
-    Signing(vault.bucket, SIGNER, list(vault.writers.values()), kept).sign()
+    HeadSchedule(vault.bucket, SIGNER, list(vault.writers.values()), kept).sign()
     assert vault.bucket.get(head_key(4)) is None
     assert "rolled back" in capsys.readouterr().err
 

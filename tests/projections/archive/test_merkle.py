@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.evidence.verify_pack import is_grown, is_included
-from projections.archive.merkle import EMPTY, Frontier, Tree, leaf_hash
+from projections.archive.merkle import EMPTY, Frontier, MerkleTree, leaf_hash
 
 ENTRIES = [bytes.fromhex(each) for each in (
     "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",
@@ -67,15 +67,15 @@ def leaves_of(count: int) -> list[bytes]:
 
 def test_published_vectors() -> None:
     leaves = [leaf_hash(entry) for entry in ENTRIES]
-    assert [Tree(leaves[:n]).root().hex() for n in range(1, 9)] == ROOTS
+    assert [MerkleTree(leaves[:n]).root().hex() for n in range(1, 9)] == ROOTS
     assert [Frontier().extend(leaves[:n]).root().hex() for n in range(1, 9)] == ROOTS
-    assert Tree([]).root() == Frontier().root() == EMPTY == sha256(b"").digest()
+    assert MerkleTree([]).root() == Frontier().root() == EMPTY == sha256(b"").digest()
 
 
 @pytest.mark.parametrize("size", [*range(1, 34), 63, 64, 65, 100])
 def test_every_proof_of_small_trees(size: int) -> None:
     leaves = leaves_of(size)
-    tree, root = Tree(leaves), naive_root(leaves)
+    tree, root = MerkleTree(leaves), naive_root(leaves)
     assert tree.root() == root
     for index in range(size):
         path = tree.inclusion(index)
@@ -92,7 +92,7 @@ def test_every_proof_of_small_trees(size: int) -> None:
 @given(st.integers(1, 300), st.data())
 def test_a_proof_of_something_else_proves_nothing(size: int, data: st.DataObject) -> None:
     leaves = leaves_of(size)
-    tree, root = Tree(leaves), naive_root(leaves)
+    tree, root = MerkleTree(leaves), naive_root(leaves)
     index, old = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
     path, grown = tree.inclusion(index), tree.consistency(old)
     assert not is_included(leaf_hash(b"other"), index, size, path, root)
@@ -123,7 +123,7 @@ def test_a_leaf_that_is_replaced_changes_the_root_as_if_it_had_always_been_there
     size: int, data: st.DataObject
 ) -> None:
     leaves, index = leaves_of(size), data.draw(st.integers(0, size - 1))
-    tree = Tree(leaves)
+    tree = MerkleTree(leaves)
     tree.replace(index, leaf_hash(b"new"))
     leaves[index] = leaf_hash(b"new")
     assert tree.root() == naive_root(leaves)

@@ -14,16 +14,16 @@ from httpx2 import HTTPError
 
 from projections.logs import worker
 from projections.logs.log import LogRecord
-from projections.logs.worker import Stop, take
-from schemas.registry import Registry
+from projections.logs.worker import StopSignal, poll_records
+from schemas.registry import SchemaRegistry
 from tests.support.stage import free_port
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stop]:
+def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[StopSignal]:
     monkeypatch.setattr(worker, "RETRY_S", 0.1)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield Stop()
+    yield StopSignal()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -52,9 +52,9 @@ def serving(port: int) -> HTTPServer:
     return server
 
 
-def test_a_registry_that_is_away_is_waited_for(stop: Stop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_registry_that_is_away_is_waited_for(stop: StopSignal, capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
-    ask = stop.patiently(Registry(f"http://127.0.0.1:{port}", retries=0).schema_text)
+    ask = stop.patiently(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
     servers: list[HTTPServer] = []
     threading.Timer(0.5, lambda: servers.append(serving(port))).start()
     assert ask(7) == '"string"'
@@ -66,9 +66,9 @@ def test_a_registry_that_is_away_is_waited_for(stop: Stop, capsys: pytest.Captur
     servers[0].server_close()
 
 
-def test_who_waits_can_be_told_to_stop(stop: Stop) -> None:
+def test_who_waits_can_be_told_to_stop(stop: StopSignal) -> None:
     port = free_port()
-    ask = stop.patiently(Registry(f"http://127.0.0.1:{port}", retries=0).schema_text)
+    ask = stop.patiently(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
     threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGTERM)).start()
     with pytest.raises((HTTPError, SchemaRegistryError)):
         ask(7)
@@ -107,6 +107,6 @@ def test_a_worker_that_waited_for_too_long_reads_on_from_what_it_had_committed(
 
 def until_there(consumer: Consumer) -> list[LogRecord]:
     begun = time.monotonic()
-    while not (records := take(consumer)):
+    while not (records := poll_records(consumer)):
         assert time.monotonic() - begun < 20, "nothing came"
     return records

@@ -20,15 +20,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-import domain.cases.flags
+import domain.cases.escalation
 from console.history.replay import replay
 from infra.settings import Settings
 from projections.replay.certificate import certificate
-from projections.replay.outcome import Comparison
+from projections.replay.outcome import ReplayComparison
 from projections.replay.replay import derive
 from projections.replay.replay import recorded as as_recorded
 from projections.replay.replay import replay as replayed_from
-from projections.replay.sources import Gap, KafkaSource, Source
+from projections.replay.sources import KafkaSource, LogGap, LogSource
 from projections.views.case_view import Item
 from schemas.codec import Decoder
 from tests.schemas.test_schemas import ENCODER, TEXTS
@@ -75,7 +75,7 @@ def alter_in(folder: Path, topic: str, change: Callable[[bytes], bytes | None]) 
     return alter(store, store.put, topic, change)
 
 
-def certified(source: Source, workers: int = 1, until_ms: int | None = None) -> dict[str, Any]:
+def certified(source: LogSource, workers: int = 1, until_ms: int | None = None) -> dict[str, Any]:
     return certificate(replayed_from(source, TOPICS, workers, until_ms), TOPICS, until_ms, ())
 
 
@@ -258,7 +258,7 @@ def test_without_a_fixed_checksum_the_record_itself_is_named(folder: Path, expec
 def test_an_altered_constant_is_named(
     logs: Recording, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domain.cases.flags, "ESCALATE_AT_FLAGS", 6)
+    monkeypatch.setattr(domain.cases.escalation, "ESCALATE_AT_FLAGS", 6)
     found = certified(MemorySource(logs))
     assert found["root"] != expected["root"]
     first = found["first_difference"]
@@ -294,7 +294,7 @@ def test_a_missing_record_is_a_gap(folder: Path, topic: str, workers: int) -> No
     store = FolderBucket(folder)
     key = next(store.keys(f"log/{topic}/"))
     (folder / key).write_bytes((store.get(key) or b"")[:300])
-    with pytest.raises(Gap, match=topic) as caught:
+    with pytest.raises(LogGap, match=topic) as caught:
         certified(FolderSource(folder), workers)
     assert any(key in detail for detail in caught.value.altered)
 
@@ -322,14 +322,14 @@ def test_accounts_in_two_partitions_are_chained_as_one() -> None:
     }
     found = replayed_from(MemorySource(recorder.logs), TOPICS)
     assert found.derived.history.digest.chains == chains == found.live.digest.chains
-    assert found.comparison == Comparison([], 0)
+    assert found.comparison == ReplayComparison([], 0)
 
 
 def test_alone_each_half_says_what_both_say(logs: Recording) -> None:
     both = replayed_from(MemorySource(logs), TOPICS)
     assert derive(MemorySource(logs), TOPICS).history.digest.hexdigest() == both.derived.history.digest.hexdigest()
     assert as_recorded(MemorySource(logs), TOPICS).digest.hexdigest() == both.live.digest.hexdigest()
-    assert both.comparison == Comparison([], 0)
+    assert both.comparison == ReplayComparison([], 0)
 
 
 def test_what_was_decided_a_little_later_is_not_missing_until_a_time(logs: Recording) -> None:

@@ -15,15 +15,15 @@ from domain.record_types import to_fields
 from domain.risk.events import FraudConfirmed, label_id
 from domain.risk.packs import DEFAULT, THREE, EntityRisk, RulePack, Velocity
 from generator.traffic import START_MS, Traffic, TrafficOptions
-from projections.replay.sources import Gap
-from projections.replay.whatif import Outcome, Stretch, whatif
-from projections.replay.whatif_diff import Change, compare
+from projections.replay.sources import LogGap
+from projections.replay.whatif import WhatifOutcome, WhatifPeriod, run_whatif
+from projections.replay.whatif_diff import WhatifChange, compare
 from tests.domain.cases.test_case import flag
 from tests.support.logs import TOPICS, MemoryLog, decoder
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
-WHOLE: Final = Stretch()
+WHOLE: Final = WhatifPeriod()
 FAST: Final = Velocity(name="fast", typology="rapid_spending", points=600, window_ms=60_000, at_least=3)
 PAYMENT: Final[dict[str, Any]] = {
     "amount_minor": 1_000, "currency": "EUR", "merchant_id": "bakery", "payment_method": "CARD", "channel": "ECOM",
@@ -66,11 +66,11 @@ def confirm(log: MemoryLog, transaction: Mapping[str, Any], at_ms: int) -> None:
     log.everywhere(TOPICS.payments_inbound, "FraudConfirmed", to_fields(record), at_ms)
 
 
-def run(log: MemoryLog, new: RulePack, stretch: Stretch = WHOLE) -> Outcome:
-    return whatif(log, TOPICS, decoder(), new, stretch)
+def run(log: MemoryLog, new: RulePack, stretch: WhatifPeriod = WHOLE) -> WhatifOutcome:
+    return run_whatif(log, TOPICS, decoder(), new, stretch)
 
 
-def said(log: MemoryLog, new: RulePack, stretch: Stretch = WHOLE) -> dict[str, Any]:
+def said(log: MemoryLog, new: RulePack, stretch: WhatifPeriod = WHOLE) -> dict[str, Any]:
     return document(run(log, new, stretch), Asked("kafka", stretch))
 
 
@@ -147,13 +147,13 @@ def test_before_the_stretch_both_are_the_same_and_memory_is_warm() -> None:
     burst(log, "early", noon - 8 * HOUR_MS, 5)
     burst(log, "warm", noon - 2_000, 4)
     burst(log, "late", noon + 2 * HOUR_MS, 5)
-    found = said(log, pack(), Stretch(noon, noon + HOUR_MS))
+    found = said(log, pack(), WhatifPeriod(noon, noon + HOUR_MS))
     assert changes(found) == {"warm": ["opened"]}
     assert found["changed"][0]["new"]["opened_at_ms"] == noon
     assert found["changed"][0]["new"]["flags"] == 2
     assert found["payments"] == 2
-    assert changes(said(log, pack(), Stretch(noon, None))) == {"warm": ["opened"], "late": ["opened"]}
-    assert changes(said(log, pack(), Stretch(None, noon))) == {"early": ["opened"]}
+    assert changes(said(log, pack(), WhatifPeriod(noon, None))) == {"warm": ["opened"], "late": ["opened"]}
+    assert changes(said(log, pack(), WhatifPeriod(None, noon))) == {"early": ["opened"]}
 
 
 def test_activations_within_the_stretch_are_replaced_and_shadows_left_out() -> None:
@@ -236,7 +236,7 @@ def test_confirmed_frauds_are_caught_or_missed_in_number_and_money() -> None:
     for each in (paid["a"], paid["b"], second):
         confirm(log, each, START_MS + 3 * DAY_MS)
     confirm(log, {**second, "transaction_id": "never-seen"}, START_MS + 3 * DAY_MS)
-    found = said(log, pack(replace(FAST, measure="sum", at_least=500)), Stretch(None, START_MS + DAY_MS))["fraud"]
+    found = said(log, pack(replace(FAST, measure="sum", at_least=500)), WhatifPeriod(None, START_MS + DAY_MS))["fraud"]
     assert (found["known"], found["known_minor"]) == (3, {"EUR": 4_800})
     assert found["caught"] == {"baseline": 1, "new": 2, "difference": 1}
     assert found["caught_minor"] == {"EUR": {"baseline": 4_000, "new": 4_500, "difference": 500}}
@@ -270,7 +270,7 @@ def test_ticks_escalate_what_is_open_long_enough_on_either_side() -> None:
     assert found["changed"][0]["baseline"]["escalated_by"] == "sla"
     tick(log, START_MS + 7 * HOUR_MS)
     assert changes(said(log, stricter)) == {"a": ["later", "escalated_later", "flags"]}
-    assert said(log, stricter, Stretch(None, START_MS + 3 * HOUR_MS))["ticks"] == 0
+    assert said(log, stricter, WhatifPeriod(None, START_MS + 3 * HOUR_MS))["ticks"] == 0
 
 
 def test_flags_come_before_ticks_of_the_same_moment() -> None:
@@ -395,7 +395,7 @@ def test_two_runs_say_the_same_and_the_sum_of_changes_is_the_difference() -> Non
     cases = found["cases"]
     assert cases["difference"] == cases["opened"] - cases["lost"] != 0
     diff = compare(run(log, fewer))
-    assert diff.count(Change.LOST) == cases["lost"]
+    assert diff.count(WhatifChange.LOST) == cases["lost"]
     assert sum(each["new"] for each in found["per_day"]) <= found["alerts"]["new"]
 
 
@@ -415,7 +415,7 @@ def test_what_cannot_be_read_is_counted_and_stops_nothing() -> None:
 def test_missing_records_are_named() -> None:
     log = traffic(DEFAULT, 50)
     del log._records[TOPICS.payments_inbound, 1][3]
-    with pytest.raises(Gap, match=r"payments.inbound partition 1: offset 4 follows 2"):
+    with pytest.raises(LogGap, match=r"payments.inbound partition 1: offset 4 follows 2"):
         run(log, DEFAULT)
 
 

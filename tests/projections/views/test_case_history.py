@@ -11,9 +11,9 @@ from domain.cases.fold import CaseFold
 from domain.cases.state import BrokenLog
 from domain.record import replace
 from domain.record_types import to_fields
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.replay.compare_views import compare_views, views_digest
-from projections.views.case_history import as_of, known_items, was_there
+from projections.views.case_history import case_as_of, is_visible_at, known_events
 from projections.views.case_view import event_item
 from tests.domain.cases.test_case import CASE, NOON, flag, history, restated
 from tests.domain.cases.test_case_commands import asked
@@ -22,7 +22,7 @@ MINUTE_MS = 60_000
 DONE = ("assigned_at_ms", "released_at_ms", "added_at_ms", "event_time", "escalated_at_ms")
 
 
-def recorded(steps: list[tuple[str, int]]) -> list[Known]:
+def recorded(steps: list[tuple[str, int]]) -> list[KnownEvent]:
     """A case that begins with a flag at noon; each further step happens so many minutes from noon, and is known a
     minute after the one before it."""
     fold, known, seen, flags = CaseFold(), [], 0, 0
@@ -40,11 +40,11 @@ def recorded(steps: list[tuple[str, int]]) -> list[Known]:
         assert isinstance(events, list)
         for event in events:
             seen += not isinstance(event, CaseAnswer)
-            known.append(Known(event, NOON + number * MINUTE_MS))
+            known.append(KnownEvent(event, NOON + number * MINUTE_MS))
     return known
 
 
-def counted(known: list[Known], at_ms: int, known_at_ms: int) -> tuple[int, ...] | None:
+def counted(known: list[KnownEvent], at_ms: int, known_at_ms: int) -> tuple[int, ...] | None:
     """Flags, value, notes, whether somebody holds it, and the last sequence: from plain fields."""
     flags = value = notes = holders = last = 0
     for event, at in known:
@@ -71,7 +71,7 @@ STEPS = st.lists(
 def test_only_what_had_happened_of_what_was_known_counts(steps: list[tuple[str, int]], at: int, known_at: int) -> None:
     known = recorded(steps)
     at_ms, known_at_ms = NOON + at * MINUTE_MS, NOON + known_at * MINUTE_MS
-    view = as_of(known, at_ms, known_at_ms)
+    view = case_as_of(known, at_ms, known_at_ms)
     found = view and (
         view.flags, view.value_minor.get("EUR", 0), view.notes, int(view.assignee is not None), view.sequence,
     )  # fmt: skip
@@ -81,8 +81,8 @@ def test_only_what_had_happened_of_what_was_known_counts(steps: list[tuple[str, 
 def test_a_late_payment_is_part_of_the_past_once_it_is_known() -> None:
     known = recorded([("take", 5), ("flag", -10)])
     before = NOON - 5 * MINUTE_MS
-    assert as_of(known, before, NOON + MINUTE_MS) is None
-    view = as_of(known, before)
+    assert case_as_of(known, before, NOON + MINUTE_MS) is None
+    view = case_as_of(known, before)
     assert view is not None
     assert (view.flags, view.assignee, view.transactions) == (1, None, ["tx-2"])
 
@@ -90,23 +90,23 @@ def test_a_late_payment_is_part_of_the_past_once_it_is_known() -> None:
 def test_the_items_of_the_table_say_the_same() -> None:
     known = recorded([("take", 5), ("flag", 6), ("note", 7)])
     items = [event_item(event, at_ms) for event, at_ms in known]
-    assert known_items(items) == known
+    assert known_events(items) == known
     assert [item["happened_at_ms"] for item in items] == [NOON + n * MINUTE_MS for n in (0, 5, 6, 7)]
-    assert as_of(known_items(items), known_at_ms=NOON + MINUTE_MS) == as_of(known[:2])
+    assert case_as_of(known_events(items), known_at_ms=NOON + MINUTE_MS) == case_as_of(known[:2])
 
 
 def test_a_gap_is_no_history() -> None:
     known = recorded([("take", 5), ("note", 7)])
     with pytest.raises(BrokenLog, match=f"case {CASE}: NoteAdded 3 after 1"):
-        as_of([known[0], known[2]])
+        case_as_of([known[0], known[2]])
 
 
 def test_a_redelivered_event_counts_once() -> None:
     known = recorded([("take", 5), ("note", 7)])
-    later: list[Known] = [Known(event, at_ms + 10) for event, at_ms in known]
-    assert as_of([*known, *later]) == as_of(known)
+    later: list[KnownEvent] = [KnownEvent(event, at_ms + 10) for event, at_ms in known]
+    assert case_as_of([*known, *later]) == case_as_of(known)
     event: CaseEvent = known[1].event
-    assert as_of([known[0], known[1], Known(event, NOON)], known_at_ms=NOON) == as_of(known[:1])
+    assert case_as_of([known[0], known[1], KnownEvent(event, NOON)], known_at_ms=NOON) == case_as_of(known[:1])
 
 
 def test_the_digest_of_the_views_does_not_depend_on_when_records_were_written() -> None:
@@ -132,4 +132,4 @@ def test_an_item_of_which_the_record_was_not_read_yet_is_no_difference() -> None
 def test_an_item_was_there_once_it_had_happened_and_was_known(
     at_ms: int | None, known_at_ms: int | None, is_there: bool
 ) -> None:
-    assert was_there({"happened_at_ms": 5, "known_at_ms": 8}, at_ms, known_at_ms) is is_there
+    assert is_visible_at({"happened_at_ms": 5, "known_at_ms": 8}, at_ms, known_at_ms) is is_there

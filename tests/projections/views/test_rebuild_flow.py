@@ -18,12 +18,12 @@ from console.workers.case_views import target_of
 from domain.record_types import to_fields
 from infra.settings import Settings
 from migrations.store import connect, upgrade
-from projections.logs.known import Known
+from projections.logs.known import KnownEvent
 from projections.logs.log import KafkaLog
-from projections.logs.worker import decoded
+from projections.logs.worker import decode_case_events
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
-from projections.views.worker import Projector, work
+from projections.views.worker import ViewProjector, work
 from tests.projections.views.test_view_versions import DECODER, ENCODER, TOPIC, Log, live, stream
 
 
@@ -63,7 +63,7 @@ class System:
     def open(self, name: str) -> Table:
         return self.tables.setdefault(name, Table(name))
 
-    def tell(self, known: list[Known]) -> None:
+    def tell(self, known: list[KnownEvent]) -> None:
         for event, _ in known:
             value = ENCODER.encode(type(event).__name__, to_fields(event))
             self.producer.produce(TOPIC, value, event.account_id.encode())
@@ -72,10 +72,10 @@ class System:
     def wanted(self) -> dict[tuple[str, str], Item]:
         """What the log leads to, one event at a time, by another projector."""
         table, log = MemoryCaseTable(), KafkaLog(self.settings.kafka_bootstrap)
-        projector = Projector(table)
+        projector = ViewProjector(table)
         for number, end in log.ends(TOPIC).items():
             for record in log.read(TOPIC, number, end):
-                projector.apply(decoded(DECODER, [record]))
+                projector.apply(decode_case_events(DECODER, [record]))
         return table.items
 
     def live(self) -> dict[tuple[str, str], Item]:

@@ -14,7 +14,7 @@ from console.workers.view_verifier import DIFFERING, LAST_ROUND, Rounds
 from migrations.store import connect, upgrade
 from projections.views import verifier as view_verifier
 from projections.views.case_table import MemoryCaseTable
-from projections.views.verifier import Pace, Verifier
+from projections.views.verifier import ViewVerifier, WorkPacer
 from schemas.topics import Topics
 from tests.projections.views.test_view_versions import DECODER, TOPIC, Log, live, stream
 
@@ -24,7 +24,7 @@ LOG = Log(KNOWN)
 
 def checked(table: MemoryCaseTable, log: Log = LOG, written: dict[int, int] | None = None) -> list[str]:
     """What a whole round says."""
-    verifier = Verifier(log, TOPIC, DECODER)
+    verifier = ViewVerifier(log, TOPIC, DECODER)
     ends = log.ends(TOPIC) if written is None else written
     found = [verifier.check(share, table, ends) for share in verifier.shares()] + [verifier.unknown_cases(table)]
     return [said for each in found for said in each.said]
@@ -109,7 +109,7 @@ def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
     ends: Callable[[int], dict[int, int]] = lambda _: LOG.ends(TOPIC)  # noqa: E731
 
     def rounds() -> Rounds:
-        return Rounds(Verifier(LOG, TOPIC, DECODER), versions, lambda: 77)
+        return Rounds(ViewVerifier(LOG, TOPIC, DECODER), versions, lambda: 77)
 
     steps = 1
     while not rounds().step(table, ends):  # type: ignore[arg-type]  # a restart after each step
@@ -134,7 +134,7 @@ def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
 
 def test_the_pace_leaves_most_of_the_time_to_others() -> None:
     waits: list[float] = []
-    pace = Pace(waits.append, busy_share=0.05)
+    pace = WorkPacer(waits.append, busy_share=0.05)
     sum(number * number for number in range(300_000))
     pace.rest()
     pace.rest()

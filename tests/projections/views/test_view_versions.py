@@ -16,12 +16,21 @@ from console.views.live_table import LOOK_EVERY_S, LiveTable
 from console.views.versions import Refused, Version, ViewVersions
 from domain.cases.events import CaseEvent, CommandRejected
 from domain.record_types import to_fields
-from migrations.store import Busy, connect, only_one, upgrade
-from projections.logs.known import Known
+from migrations.store import LockHeld, connect, exclusive_lock, upgrade
+from projections.logs.known import KnownEvent
 from projections.logs.log import LogRecord
 from projections.views.case_table import MemoryCaseTable, _from_dynamo, _to_dynamo
-from projections.views.rebuild import Share, Written, build, divide, events_of, fold, item_digest, write_views
-from projections.views.worker import Projector, group_of
+from projections.views.rebuild import (
+    PartitionShard,
+    ShardResult,
+    build,
+    divide,
+    events_of,
+    fold,
+    item_digest,
+    write_views,
+)
+from projections.views.worker import ViewProjector, group_of
 from schemas.catalog import all_schemas, latest
 from schemas.codec import Decoder, Encoder
 from tests.domain.cases.test_case import flag, history
@@ -32,7 +41,7 @@ DECODER = Decoder(lambda number: latest(NAMES[number - 1]).text)
 TOPIC = "cases.events"
 
 
-def stream(seed: int, accounts: int = 12, *, has_gap: bool = True) -> list[Known]:
+def stream(seed: int, accounts: int = 12, *, has_gap: bool = True) -> list[KnownEvent]:
     """Events of many cases, some delivered twice, some answers, and one case with a gap that is filled too late.
 
     A case with a gap stands still until its events are read again, so it depends on what a worker reads twice. The case
@@ -63,19 +72,19 @@ def stream(seed: int, accounts: int = 12, *, has_gap: bool = True) -> list[Known
             ),
         )  # fmt: skip
         queues.append(events)
-    found: list[Known] = []
+    found: list[KnownEvent] = []
     while any(queues):
         queue = draw.choice([queue for queue in queues if queue])
-        found.append(Known(queue.pop(0), next(clock)))
+        found.append(KnownEvent(queue.pop(0), next(clock)))
         if draw.random() < 0.2:
-            found.append(Known(draw.choice(found).event, next(clock)))  # delivered again, known later
+            found.append(KnownEvent(draw.choice(found).event, next(clock)))  # delivered again, known later
     return found
 
 
 class Log:
     """cases.events in memory, two partitions."""
 
-    def __init__(self, known: list[Known]) -> None:
+    def __init__(self, known: list[KnownEvent]) -> None:
         self.records: dict[int, list[LogRecord]] = {0: [], 1: []}
         for event, at_ms in known:
             partition = sum(event.account_id.encode()) % 2
@@ -90,10 +99,10 @@ class Log:
         return iter(self.records[partition][:until])
 
 
-def live(known: list[Known], batch: random.Random | None = None) -> MemoryCaseTable:
+def live(known: list[KnownEvent], batch: random.Random | None = None) -> MemoryCaseTable:
     """What the worker stores of it, in batches."""
     table = MemoryCaseTable()
-    projector, at = Projector(table), 0
+    projector, at = ViewProjector(table), 0
     while at < len(known):
         many = batch.randrange(1, 40) if batch else 1
         projector.apply(known[at : at + many])
@@ -108,7 +117,7 @@ def test_what_is_rebuilt_is_what_the_worker_has_stored_item_by_item(seed: int) -
     log, wanted = Log(known), live(known).items
     assert live(known, random.Random(seed)).items == wanted
     for share_events in (7, 50, 10_000):
-        table, written = MemoryCaseTable(), list[Written]()
+        table, written = MemoryCaseTable(), list[ShardResult]()
         shares = divide(log.ends(TOPIC), share_events)
         build(log, TOPIC, DECODER, shares, table, lambda _, what, __: written.append(what))  # noqa: B023
         assert table.items == wanted
@@ -134,8 +143,12 @@ def test_a_share_that_is_done_again_changes_nothing_and_any_item_changes_the_dig
 def test_every_key_is_in_one_share() -> None:
     for of in (1, 2, 7):
         for number in range(50):
-            assert sum(Share(0, share, of, 1).has(f"acct-{number}".encode()) for share in range(of)) == 1
-    assert divide({0: 0, 1: 10, 2: 11}, 10) == [Share(1, 0, 1, 10), Share(2, 0, 2, 11), Share(2, 1, 2, 11)]
+            assert sum(PartitionShard(0, share, of, 1).has(f"acct-{number}".encode()) for share in range(of)) == 1
+    assert divide({0: 0, 1: 10, 2: 11}, 10) == [
+        PartitionShard(1, 0, 1, 10),
+        PartitionShard(2, 0, 2, 11),
+        PartitionShard(2, 1, 2, 11),
+    ]
 
 
 def test_what_goes_to_dynamodb_comes_back() -> None:
@@ -153,14 +166,14 @@ def versions(engine: Engine) -> ViewVersions:
 
 def test_a_version_becomes_live_once_it_is_built_and_the_one_before_can_come_back(versions: ViewVersions) -> None:
     assert versions.live() == Version(number=1, table="t.cases")
-    row = versions.begin("kafka", [Share(0, 0, 1, 10)])
+    row = versions.begin("kafka", [PartitionShard(0, 0, 1, 10)])
     assert (row.version, row.table_name, row.state) == (2, "t.cases-v2", "building")
     assert versions.live().number == 1
     with pytest.raises(Refused, match="is building"):
         versions.switch(2)
     with pytest.raises(Refused, match="not finished"):
         versions.begin("s3", [])
-    versions.done(2, Share(0, 0, 1, 10), Written(10, 12, 99))
+    versions.done(2, PartitionShard(0, 0, 1, 10), ShardResult(10, 12, 99))
     [share] = versions.shares(2)
     assert (share.events, share.items, int(share.digest, 16), share.done_at_ms is None) == (10, 12, 99, False)
     versions.built(2, 12, "0" * 64)
@@ -217,29 +230,29 @@ def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_s
 
 
 def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
-    with only_one(engine, "some work"):
-        with pytest.raises(Busy, match="some work is at work already"), only_one(engine, "some work"):
+    with exclusive_lock(engine, "some work"):
+        with pytest.raises(LockHeld, match="some work is at work already"), exclusive_lock(engine, "some work"):
             pass
-        with only_one(engine, "other work"):
+        with exclusive_lock(engine, "other work"):
             pass
     code = (
         "import sys, time; from migrations.store import connect, only_one\n"
-        "with only_one(connect(sys.argv[1]), 'some work'): print('in', flush=True); time.sleep(60)"
+        "with exclusive_lock(connect(sys.argv[1]), 'some work'): print('in', flush=True); time.sleep(60)"
     )
     url = engine.url.render_as_string(hide_password=False)
     other = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE)
     assert other.stdout is not None
     assert other.stdout.readline() == b"in\n"
-    with pytest.raises(Busy), only_one(engine, "some work"):
+    with pytest.raises(LockHeld), exclusive_lock(engine, "some work"):
         pass
     other.kill()
     other.wait()
     other.stdout.close()
     for _ in range(100):  # PostgreSQL notices the end of a session by itself
         try:
-            with only_one(engine, "some work"):
+            with exclusive_lock(engine, "some work"):
                 break
-        except Busy:
+        except LockHeld:
             pass
     else:
         pytest.fail("the lock outlived its holder")
