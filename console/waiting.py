@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from projections.logs.log import end_of
+from projections.logs.log import end_offset
 
 MAX_BATCH = 5_000
 
@@ -19,7 +19,7 @@ def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
     consumer = _consumer(bootstrap)
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {number: end_of(consumer, TopicPartition(topic, number)) for number in sorted(partitions)}
+        return {number: end_offset(consumer, TopicPartition(topic, number)) for number in sorted(partitions)}
     finally:
         consumer.close()
 

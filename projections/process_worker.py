@@ -1,9 +1,9 @@
-"""From cases.events to other logs: labels on the payments of a confirmed fraud, steps in the cases of other accounts.
+"""Worker from cases.events to other logs: fraud labels to payments.inbound, chained commands to cases.inbox.
 
-The step between two accounts' worlds that docs/decisions/0001 asks for: it reads an event in one log and appends the
-next records to payments.inbound and cases.inbox, with ids that derive from their cause. It holds no state: everything
-it needs stands in the event. Its position is committed after the records are acknowledged, so a record may be written
-again and is then recognised by its id, in the folds.
+This is the step between accounts that docs/decisions/0001 asks for. It reads an event in one log and appends the next
+records to two others, with ids derived from their cause. It keeps no state, because each event holds all that it needs.
+It commits its position after the records are acknowledged. A record may therefore be written twice; the folds recognise
+it by its id.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ NAME = "process"
 
 
 def case_labels(event: CaseClosed) -> list[FraudConfirmed]:
-    """One label for each payment of a case that turned out to be fraud; of any other case, none."""
+    """Return one label for each payment of a case closed as fraud; for any other disposition, an empty list."""
     if event.disposition != CONFIRMED_FRAUD:
         return []
     by_id = {
@@ -51,35 +51,36 @@ def case_labels(event: CaseClosed) -> list[FraudConfirmed]:
 
 
 def address_labels(
-    found: Sequence[FraudConfirmed], partitions: Sequence[int], encoder: Encoder
+    labels: Sequence[FraudConfirmed], partitions: Sequence[int], encoder: Encoder
 ) -> list[AddressedRecord]:
-    """Each label into each of these partitions, label by label."""
-    encoded = [(label.label_id.encode(), encoder.encode("FraudConfirmed", to_fields(label))) for label in found]
+    """Address a copy of each label to every one of these partitions, label by label."""
+    encoded = [(label.label_id.encode(), encoder.encode("FraudConfirmed", to_fields(label))) for label in labels]
     return [AddressedRecord(partition, key, value) for key, value in encoded for partition in partitions]
 
 
 def label_records(events: Sequence[CaseEvent], partitions: Sequence[int], encoder: Encoder) -> list[AddressedRecord]:
-    """What these case events lead to in payments.inbound."""
-    found = [label for event in events if isinstance(event, CaseClosed) for label in case_labels(event)]
-    return address_labels(found, partitions, encoder)
+    """Return the records for payments.inbound that these case events result in."""
+    labels = [label for event in events if isinstance(event, CaseClosed) for label in case_labels(event)]
+    return address_labels(labels, partitions, encoder)
 
 
 def chain_records(events: Sequence[CaseEvent], encoder: Encoder) -> list[AddressedRecord]:
-    """What these case events lead to in cases.inbox, in their order."""
-    found = [step for event in events for step in next_steps(event)]
+    """Return the records for cases.inbox that these case events result in, in their order."""
+    steps = [step for event in events for step in next_steps(event)]
     return [
         AddressedRecord(BY_KEY, step.account_id.encode(), encoder.encode(type(step).__name__, to_fields(step)))
-        for step in found
+        for step in steps
     ]
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until stopped by SIGTERM or SIGINT."""
     known = parser().parse_args()
     stop = StopSignal()
     source, target = known.topics.cases_events, known.topics.payments_inbound
     registry = SchemaRegistry(known.registry)
-    decoder, encoder = Decoder(stop.patiently(registry.schema_text)), Encoder(stop.patiently(registry.ids)())
+    decoder = Decoder(stop.retry_while_unavailable(registry.schema_text))
+    encoder = Encoder(stop.retry_while_unavailable(registry.ids)())
     partitions, writer = partitions_of(known.bootstrap, target), PartitionWriter(known.bootstrap, target)
     inbox = PartitionWriter(known.bootstrap, known.topics.cases_inbox)
     consumer = Consumer(
@@ -88,7 +89,7 @@ def main() -> None:
             "group.id": f"{source}-{NAME}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6_000,  # the least that brokers allow: how long a killed worker's share waits
+            "session.timeout.ms": 6_000,  # the brokers' minimum: how long a killed worker's partitions wait
         }
     )
     consumer.subscribe([source])

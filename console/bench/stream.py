@@ -50,7 +50,7 @@ from infra.services import (
 )
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
-from projections.logs.log import KafkaLog, LogRecord, answers_in
+from projections.logs.log import KafkaLog, LogRecord, decode_answers
 from schemas.catalog import latest, parse
 from schemas.codec import Decoder
 from schemas.registry import SchemaRegistry
@@ -159,7 +159,7 @@ def ours(settings: Settings) -> Contender:
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
 
     def read(record: LogRecord) -> Answer:
-        found = answers_in(record, decoder)
+        found = decode_answers(record, decoder)
         flagged = [each for each in found if isinstance(each, RiskScored) and each.rules]
         return Answer(len(found), [(each.transaction_id, frozenset(each.rules)) for each in flagged])
 

@@ -77,7 +77,7 @@ class ArchivedPayments:
         """What an account paid, by segment of the archive, the newest first."""
         archive, key = self._open(), account_id.encode()
         decoder = Decoder(archive.schema_text)
-        for batch in archive.of_key(self._topic, partition_of(key, self._partitions), key, until_ms):
+        for batch in archive.batches_of_key(self._topic, partition_of(key, self._partitions), key, until_ms):
             yield [paid for value in batch.values if (paid := _payment(decoder, value)) is not None]
 
     def _keep(self, account_id: str, payments: list[Payment]) -> None:

@@ -208,15 +208,15 @@ class Evidence:
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
         record = row_record(self._bucket, row)
-        parted = self._schemas.cut(record.value, row["schema_sha256"])
-        schema = json.loads(self._schemas.text(row["schema_sha256"]) or "{}") if parted.form == FIELDS else {}
+        value_parts = self._schemas.cut_value(record.value, row["schema_sha256"])
+        schema = json.loads(self._schemas.text(row["schema_sha256"]) or "{}") if value_parts.form == FIELDS else {}
         names = ["key", "headers", *(each["name"] for each in schema["fields"])] if schema else ["key", "headers"]
-        contents = [key_part(record.key), headers_part(record.headers), *parted.parts]
-        names += [parted.form] * (len(contents) - len(names))
+        contents = [key_part(record.key), headers_part(record.headers), *value_parts.parts]
+        names += [value_parts.form] * (len(contents) - len(names))
         salts = part_salts(row["salt"] or bytes(32), len(contents))
         shown: dict[str, Any] = {
             "topic": record.topic, "partition": record.partition, "offset": record.offset,
-            "timestamp_ms": record.timestamp_ms, "form": parted.form, "schema_id": row["schema_id"],
+            "timestamp_ms": record.timestamp_ms, "form": value_parts.form, "schema_id": row["schema_id"],
             "schema": row["schema_sha256"], "type": schema.get("name"), "data": None,
             "parts": [[name, salt.hex(), part.hex()] for name, salt, part in zip(names, salts, contents, strict=True)],
         }  # fmt: skip

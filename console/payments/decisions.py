@@ -25,7 +25,7 @@ from domain.risk.fold import RiskFold
 from domain.risk.packs import RulePack
 from generator.files import Row
 from generator.producer import place_of
-from projections.logs.log import KafkaLog, LogRecord, answers_in
+from projections.logs.log import KafkaLog, LogRecord, decode_answers
 from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
@@ -221,7 +221,7 @@ def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decis
     """What the running system has said."""
     ledger = Ledger()
     identities: dict[tuple[int, int], tuple[Identity, bool]] = {}
-    for answer in (answer for record in _all(log, topics.risk_scored) for answer in answers_in(record, decoder)):
+    for answer in (answer for record in _all(log, topics.risk_scored) for answer in decode_answers(record, decoder)):
         identity = answer.account_id, answer.transaction_id, answer.content_digest
         identities[answer.partition, answer.offset] = identity, isinstance(answer, DuplicateSeen)
         if isinstance(answer, RiskScored):

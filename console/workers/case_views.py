@@ -20,7 +20,7 @@ def main() -> None:
     """Run until told to stop."""
     settings, stop = Settings(), StopSignal()
     topic, table = topics(settings).cases_events, live_case_table(settings)
-    decoder = Decoder(stop.patiently(SchemaRegistry(settings.registry_url).schema_text))
+    decoder = Decoder(stop.retry_while_unavailable(SchemaRegistry(settings.registry_url).schema_text))
     serve_metrics(metrics_port(settings, CASE_VIEWS))
     work(settings.kafka_bootstrap, topic, decoder, lambda: target_of(table, topic), stop)
 

@@ -44,7 +44,7 @@ def main() -> None:
     settings, stop = Settings(), StopSignal()
     topic = topics(settings).cases_events
     webhooks = webhooks_of(settings)
-    decoder = Decoder(stop.patiently(SchemaRegistry(settings.registry_url).schema_text))
+    decoder = Decoder(stop.retry_while_unavailable(SchemaRegistry(settings.registry_url).schema_text))
     sender = Sender(webhooks, may_be_private=settings.webhooks_may_be_private)
     consumer = Consumer(
         {

@@ -1,7 +1,7 @@
-"""risk.scored as a table for analytics: `{prefix}analytics/risk_scored/partition={p}/{first offset}.parquet`.
+"""The analytics table of risk.scored: `{prefix}analytics/risk_scored/partition={p}/{first offset}.parquet`.
 
-One row for every answer of the risk job; one object for every flush, so that a flush is there whole or not at all. What
-was delivered again is left out by the highest offset of payments.inbound that each partition has answered.
+One row for each answer of the risk job, and one object for each flush, so that a flush is stored completely or not at
+all. Redelivered answers are left out: each partition notes the highest offset of payments.inbound that it has answered.
 """
 
 import json
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from domain.risk.events import DuplicateSeen
 from projections.archive.bucket import Bucket
 from projections.archive.segments import segments, to_parquet
-from projections.logs.log import LogRecord, answers_in
+from projections.logs.log import LogRecord, decode_answers
 from schemas.codec import Decoder
 
 FOLDER = "analytics/risk_scored/"
@@ -43,16 +43,16 @@ _LAST, _ANSWERED = "last-offset", "answered"
 
 
 class AnalyticsWriter:
-    """One partition of risk.scored; its position and what it has answered are read from its last object."""
+    """Writer of one partition of risk.scored. It reads its position and its answered offsets from its last object."""
 
     def __init__(self, bucket: Bucket, partition: int, decoder: Decoder) -> None:
         self._bucket, self._decoder = bucket, decoder
         self._folder = f"{FOLDER}partition={partition:03d}/"
         self.position = 0
         self._answered: dict[int, int] = {}
-        self._recall()
+        self._resume()
 
-    def _recall(self) -> None:
+    def _resume(self) -> None:
         found = segments(self._bucket, self._folder)
         if found:
             metadata = self._bucket.metadata(found[-1].key)
@@ -60,13 +60,13 @@ class AnalyticsWriter:
             self._answered = {int(number): offset for number, offset in json.loads(metadata[_ANSWERED]).items()}
 
     def write(self, records: list[LogRecord]) -> None:
-        """Store what these records answer that was not answered before; again after a failure, to the same effect."""
+        """Store the answers in these records that are new. Idempotent: call again after a failure."""
         fresh = [record for record in records if record.offset >= self.position]
         if not fresh:
             return
         answered = dict(self._answered)
         rows = []
-        for answer in (answer for record in fresh for answer in answers_in(record, self._decoder)):
+        for answer in (answer for record in fresh for answer in decode_answers(record, self._decoder)):
             if answer.offset > answered.get(answer.partition, -1):
                 answered[answer.partition] = answer.offset
                 rows.append({**answer._asdict(), "is_duplicate": isinstance(answer, DuplicateSeen)})
@@ -75,12 +75,12 @@ class AnalyticsWriter:
         if self._bucket.put_new(key, to_parquet(rows, SCHEMA), metadata):
             self.position, self._answered = fresh[-1].offset + 1, answered
         else:
-            self._recall()
+            self._resume()
             self.write(fresh)
 
 
 def read_table(bucket: Bucket) -> pa.Table:
-    """The whole table."""
+    """Return the whole table."""
     tables = list(_tables(bucket))
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 

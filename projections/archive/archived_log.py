@@ -1,4 +1,4 @@
-"""A log read from the archive's segments."""
+"""A log read record by record from the archive's segments."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from projections.logs.log import LogRecord
 
 
 class ArchivedLog:
-    """The logs as the archive has them: the same records as from Kafka, each checked against its own SHA-256."""
+    """The logs in the archive: the records of Kafka, each checked against its stored SHA-256."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -28,17 +28,17 @@ class ArchivedLog:
         self.altered: list[Alteration] = []
 
     def partitions(self, topic: str) -> list[int]:
-        """The partitions of which anything is archived."""
+        """Return the partitions of a topic that have archived records."""
         folder = f"log/{topic}/"
         names = {key.removeprefix(folder).partition("/")[0] for key in self._bucket.keys(folder)}
         return sorted(int(name.removeprefix("partition=")) for name in names)
 
     def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last archived record, by partition."""
+        """Return the offset after the last archived record, by partition."""
         return {number: next_offset(self._bucket, partition_folder(topic, number)) for number in self.partitions(topic)}
 
     def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """The records of a partition from its start up to an offset; what is not as written goes to `altered`."""
+        """Yield the records of a partition from its start up to offset `until`; add altered ones to `altered`."""
         for segment in segments(self._bucket, partition_folder(topic, partition)):
             if segment.first_offset >= until:
                 return
@@ -64,7 +64,10 @@ class ArchivedLog:
         return row_record(self._bucket, row)
 
     def schema_text(self, schema_id: int) -> str | None:
-        """The writer's schema of an id, from beside the segments; None if the registry knew none when it was read."""
+        """Return the archived writer's schema of an id, or None if the registry had none at archiving time.
+
+        Knows the ids of the records read so far.
+        """
         sha256 = self._schema_sha256.get(schema_id)
         text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
         if text is None:

@@ -1,4 +1,4 @@
-"""The bucket that holds the archive, on S3 and in memory."""
+"""The bucket of the archive, on S3 and in memory."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long an object cannot be deleted, where the bucket has Object Lock."""
+    """Object Lock period of new objects, in days."""
 
     mode: Literal["GOVERNANCE", "COMPLIANCE"]
     days: int
@@ -26,14 +26,14 @@ _NO_LOCK = ("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfigurati
 
 
 class Bucket:
-    """The objects of one system under its prefix; with a retention, what is stored new is locked for that long."""
+    """The objects of one system under its prefix. With a retention, new objects are locked for its period."""
 
     def __init__(self, client: "S3Client", bucket: str, prefix: str, retention: Retention | None = None) -> None:
         self._client, self._bucket, self._prefix = client, bucket, prefix
         self._retention = retention
 
     def has_lock(self) -> bool:
-        """Whether objects of the bucket can be locked."""
+        """Return whether Object Lock is enabled for the bucket."""
         try:
             found = self._client.get_object_lock_configuration(Bucket=self._bucket)
         except ClientError as error:
@@ -45,12 +45,12 @@ class Bucket:
             raise
         return found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
 
-    def locking(self, retention: Retention) -> "Bucket":
-        """The same objects; what is stored new is locked."""
+    def with_retention(self, retention: Retention) -> "Bucket":
+        """Return the same bucket with new objects locked for a period."""
         return Bucket(self._client, self._bucket, self._prefix, retention)
 
     def put_new(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
-        """Store an object under a key that must be free; False if it is not. The store checks its SHA-256."""
+        """Store a new object; return False if the key exists. The store checks the object's SHA-256."""
         lock: dict[str, Any] = {}
         if self._retention is not None:
             until = self._retention.now() + timedelta(days=self._retention.days)
@@ -72,7 +72,7 @@ class Bucket:
         return True
 
     def get(self, key: str) -> bytes | None:
-        """An object's content, None if there is none."""
+        """Return the content of an object, or None if it does not exist."""
         try:
             return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
         except ClientError as error:
@@ -81,11 +81,11 @@ class Bucket:
             return None
 
     def metadata(self, key: str) -> dict[str, str]:
-        """What was noted beside an object."""
+        """Return the metadata of an object."""
         return dict(self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)["Metadata"])
 
     def keys(self, under: str) -> Iterator[str]:
-        """The keys that begin so, ascending."""
+        """Yield the keys that begin with `under`, in ascending order."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + under)
         for page in pages:
             for entry in page.get("Contents", []):
@@ -93,30 +93,30 @@ class Bucket:
 
 
 class MemoryBucket(Bucket):
-    """The same in a dict, for fast tests."""
+    """A bucket in a dict, for fast tests."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
 
     def has_lock(self) -> bool:
-        """A dict locks nothing."""
+        """Return False: a dict locks nothing."""
         return False
 
     def put_new(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> bool:
-        """Store an object."""
+        """Store a new object; return False if the key exists."""
         if key in self.objects:
             return False
         self.objects[key] = body, dict(metadata or {})
         return True
 
     def get(self, key: str) -> bytes | None:
-        """An object's content."""
+        """Return the content of an object, or None if it does not exist."""
         return self.objects[key][0] if key in self.objects else None
 
     def metadata(self, key: str) -> dict[str, str]:
-        """What was noted beside an object."""
+        """Return the metadata of an object."""
         return dict(self.objects[key][1])
 
     def keys(self, under: str) -> Iterator[str]:
-        """The keys that begin so, ascending."""
+        """Yield the keys that begin with `under`, in ascending order."""
         return iter(sorted(key for key in self.objects if key.startswith(under)))

@@ -1,8 +1,8 @@
-"""How many events and answers each case of a partition has: a Merkle tree, so that a case can be shown to be whole.
+"""Counts of events and answers per case, in a Merkle tree that proves that an exported case is complete.
 
-A case falls into one of BUCKETS by the SHA-256 of its id; a bucket's entry is the canonical JSON of its cases, each as
-that SHA-256, its events, its answers. A head holds the tree's root: so who made the head had to say, before anybody
-asked, how many events a case has.
+The SHA-256 of a case's id selects one of BUCKETS. The entry of a bucket is canonical JSON: for each of its cases that
+SHA-256, the number of events and the number of answers. Each head holds the root of this tree. The signer thus commits
+to the number of events of each case before anybody asks for one.
 """
 
 import json
@@ -16,17 +16,17 @@ _EMPTY_LEAF = leaf_hash(b"[]")
 
 
 def case_name(case_id: str) -> str:
-    """How the tree names a case: not by its id, which is nobody's business who asks for another case."""
+    """Return the name of a case in the tree: the SHA-256 of its id, so that a proof reveals no other case's id."""
     return sha256(case_id.encode()).hexdigest()
 
 
 def bucket_of(name: str) -> int:
-    """Where a case falls: the first ten bits of its name."""
+    """Return the bucket of a case: the first ten bits of its name."""
     return int(name[:3], 16) >> 2
 
 
 class CaseCounts:
-    """The counts of one partition, and their tree; what has changed is hashed when the root is asked for."""
+    """Counts of one partition with their tree. Changed buckets are hashed when the root is requested."""
 
     def __init__(self) -> None:
         self._cases: list[dict[str, list[int]]] = [{} for _ in range(BUCKETS)]
@@ -34,7 +34,7 @@ class CaseCounts:
         self._changed: set[int] = set()
 
     def extend(self, identities: Iterable[str]) -> None:
-        """Take in what tells events apart: `case/sequence`, `case/answer/command`."""
+        """Count events by their identities: `case/sequence` for events, `case/answer/command` for answers."""
         for identity in identities:
             case_id, _, place = identity.partition("/")
             name = case_name(case_id)
@@ -44,19 +44,19 @@ class CaseCounts:
             self._changed.add(number)
 
     def entry(self, number: int) -> bytes:
-        """The entry of a bucket."""
+        """Return the entry of a bucket."""
         cases = [[name, *counts] for name, counts in sorted(self._cases[number].items())]
         return json.dumps(cases, separators=(",", ":")).encode()
 
     def root(self) -> bytes:
-        """The root of the tree."""
+        """Return the root of the tree."""
         for number in sorted(self._changed):
             self._tree.replace(number, leaf_hash(self.entry(number)))
         self._changed.clear()
         return self._tree.root()
 
     def proof(self, case_id: str) -> tuple[bytes, list[bytes]]:
-        """The entry that a case is in, or would be, and what it takes to get from there to the root."""
+        """Return the entry of a case's bucket with its inclusion proof. The bucket may not contain the case."""
         self.root()
         number = bucket_of(case_name(case_id))
         return self.entry(number), self._tree.inclusion(number)

@@ -1,6 +1,6 @@
-"""The archive by column, a segment at a time, for replays: no dict and no tuple is made for every record.
+"""The archive by column, one segment at a time, for replays: no dict or tuple for each record.
 
-The same records as `ArchivedLog` reads one by one, each checked against its own SHA-256 just the same.
+It returns the records of `ArchivedLog`, each checked against its stored SHA-256.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from projections.archive.bucket import Bucket
 from projections.archive.segments import Alteration, Segment, next_offset, partition_folder, segments
 from projections.logs.log import ColumnBatch
 
-_NEEDED = [
+_RECORD_COLUMNS = [
     "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers", "schema_id", "schema_sha256",
     "stored_at", "sha256",
 ]  # fmt: skip
@@ -30,25 +30,25 @@ _DUPLICATE = _SCORED[:4]
 _MISSING = (-1).to_bytes(8, "big", signed=True)
 Rows = list[tuple[Any, ...]]
 Answers = tuple[int, Rows, Rows]
-"""A partition of payments.inbound, and its answers: decisions, and duplicates, each row with its offset first."""
+"""A partition of payments.inbound with its answers: rows of decisions, then of duplicates, each row's offset first."""
 
 
 class ArchiveColumns:
-    """The logs of one system in its bucket."""
+    """The archived logs of one system."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._schema_sha256: dict[int, str] = {}
         self._unknown: set[int] = set()
-        self._not_searched: Iterator[tuple[Segment, str, int]] | None = None
+        self._unsearched: Iterator[tuple[Segment, str, int]] | None = None
         self.altered: list[Alteration] = []
 
     def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last archived record, by partition."""
+        """Return the offset after the last archived record, by partition."""
         return self._ends(f"log/{topic}/")
 
     def answer_ends(self, _: str) -> dict[int, int]:
-        """The same of the answers of the risk job, which stand in the analytics table."""
+        """Return the offset after the last risk.scored record in the analytics table, by partition."""
         return self._ends(FOLDER)
 
     def _ends(self, folder: str) -> dict[int, int]:
@@ -60,14 +60,14 @@ class ArchiveColumns:
         return sorted(int(name.removeprefix("partition=")) for name in names)
 
     def _segments(self, topics: Sequence[str]) -> Iterator[tuple[Segment, str, int]]:
-        """Every segment with its topic and partition, of each partition the newest first."""
+        """Yield every segment with its topic and partition, newest first within a partition."""
         for topic in topics:
             for partition in self._partitions(f"log/{topic}/"):
                 for segment in reversed(segments(self._bucket, partition_folder(topic, partition))):
                     yield segment, topic, partition
 
-    def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
-        """The offset of the first record that is later than a time, None where there is none."""
+    def offset_after(self, topic: str, partition: int, until_ms: int) -> int | None:
+        """Return the offset of the first record later than `until_ms`, or None if there is none."""
         for segment in segments(self._bucket, partition_folder(topic, partition)):
             table = self._read(segment, topic, partition, ["offset", "timestamp_ms"])
             if table is None:
@@ -78,11 +78,11 @@ class ArchiveColumns:
         return None
 
     def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
-        """The records of a partition from its start up to an offset; what is not as written goes to `altered`."""
+        """Yield the records of a partition from its start up to offset `until`; add altered ones to `altered`."""
         for segment in segments(self._bucket, partition_folder(topic, partition)):
             if segment.first_offset >= until:
                 return
-            table = self._read(segment, topic, partition, _NEEDED)
+            table = self._read(segment, topic, partition, _RECORD_COLUMNS)
             if table is None:
                 continue
             self._learn_schemas(table)
@@ -91,15 +91,15 @@ class ArchiveColumns:
             kept = sum(offset < until for offset in offsets)
             yield ColumnBatch(offsets[:kept], table["timestamp_ms"].to_pylist()[:kept], values[:kept])
 
-    def of_key(self, topic: str, partition: int, key: bytes, until_ms: int) -> Iterator[ColumnBatch]:
-        """The records of a key in a partition up to a time, a segment at a time, the newest first; often none in it.
+    def batches_of_key(self, topic: str, partition: int, key: bytes, until_ms: int) -> Iterator[ColumnBatch]:
+        """Yield the records of one key up to `until_ms`, one batch per segment, newest segment first.
 
-        Records that are not as written are left out, and go to `altered`.
+        A batch is empty if its segment has no record of the key. Altered records are left out and added to `altered`.
         """
         found = segments(self._bucket, partition_folder(topic, partition))
-        begun = bisect_right(found, until_ms, key=lambda segment: self._begins_ms(segment, topic, partition))
+        begun = bisect_right(found, until_ms, key=lambda segment: self._start_ms(segment, topic, partition))
         for segment in reversed(found[:begun]):
-            table = self._read(segment, topic, partition, _NEEDED)
+            table = self._read(segment, topic, partition, _RECORD_COLUMNS)
             if table is None:
                 continue
             self._learn_schemas(table)
@@ -117,8 +117,8 @@ class ArchiveColumns:
                 ColumnBatch(*(list(column) for column in zip(*good, strict=True))) if good else ColumnBatch([], [], [])
             )
 
-    def _begins_ms(self, segment: Segment, topic: str, partition: int) -> int:
-        """The time of the first record of a segment; of one that cannot be read, that is before all."""
+    def _start_ms(self, segment: Segment, topic: str, partition: int) -> int:
+        """Return the time of a segment's first record in milliseconds, or -1 if the segment cannot be read."""
         table = self._read(segment, topic, partition, ["timestamp_ms"])
         return int(table["timestamp_ms"][0].as_py()) if table is not None and len(table) else -1
 
@@ -147,7 +147,7 @@ class ArchiveColumns:
         return values
 
     def _check(self, table: pa.Table, topic: str, partition: int, values: list[bytes | None]) -> None:
-        """Name the records that are not as written, by what `record_sha256` hashes of each."""
+        """Add each record whose content does not match its stored SHA-256 to `altered`."""
         names = ("topic", "partition", "offset", "timestamp_ms", "key", "sha256")
         columns = (table[name].to_pylist() for name in names)
         for found_topic, number, offset, at_ms, key, stored, value, headers in zip(
@@ -159,7 +159,7 @@ class ArchiveColumns:
                 self.altered.append(Alteration(topic, partition, offset, detail))
 
     def schema_text(self, schema_id: int) -> str | None:
-        """The writer's schema of an id, from beside the segments; None if the registry knew none when it was read."""
+        """Return the archived writer's schema of an id, or None if the registry had none at archiving time."""
         sha256 = self._schema_sha256.get(schema_id)
         text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
         if text is None:
@@ -169,13 +169,14 @@ class ArchiveColumns:
         return text.decode()
 
     def find_schema(self, topics: Sequence[str], schema_id: int) -> str | None:
-        """The same before any record was read. Raises LookupError for an id that no archived record has.
+        """Return the writer's schema of an id, searching unread segments for it. Raises LookupError if no record has
+        the id.
 
-        Each segment is searched once, however many ids are looked for.
+        Reads each segment at most once, for any number of ids.
         """
-        if self._not_searched is None:
-            self._not_searched = self._segments(topics)
-        while schema_id not in self._schema_sha256 and (place := next(self._not_searched, None)) is not None:
+        if self._unsearched is None:
+            self._unsearched = self._segments(topics)
+        while schema_id not in self._schema_sha256 and (place := next(self._unsearched, None)) is not None:
             table = self._read(place[0], place[1], place[2], ["schema_id", "schema_sha256"])
             if table is not None:
                 self._learn_schemas(table)
@@ -184,7 +185,7 @@ class ArchiveColumns:
         return self.schema_text(schema_id)
 
     def answers(self, _: str, partition: int, __: int) -> Iterator[Answers]:
-        """What stands in a partition of the analytics table, an object at a time."""
+        """Yield the answers in a partition of the analytics table, one object at a time."""
         for segment in segments(self._bucket, f"{FOLDER}partition={partition:03d}/"):
             table = self._read(segment, FOLDER, partition, [*_SCORED, "partition", "is_duplicate"])
             if table is None:
@@ -204,7 +205,7 @@ def _rows(table: pa.Table, names: Sequence[str]) -> Rows:
 
 
 def _headers(table: pa.Table) -> Iterator[list[bytes]]:
-    """Of each record, what its headers hash as: a name and a value for each."""
+    """Yield, for each record, the hashed form of its headers: a name and a value per header."""
     column = table["headers"].combine_chunks() if len(table) else None
     if column is None or column.null_count == len(column):
         return repeat([], len(table))

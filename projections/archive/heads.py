@@ -1,8 +1,8 @@
-"""Signed, counted heads: `heads/{number}.json` says what all trees of the archive were when it was made.
+"""Signed, numbered heads: `heads/{number}.json` holds the state of all trees of the archive at signing time.
 
 A head holds the size and root of every partition's tree, the largest Kafka timestamp below them, its number, and the
-SHA-256 of the head before it. Who keeps the last head that they saw can tell an archive that was rolled back, cut
-off or rewritten, even by the owner of the key.
+SHA-256 of the previous head. A reader who keeps the last head can detect an archive that was rolled back, truncated or
+rewritten, even by the owner of the key.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from domain.digest import canonical_json
 from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
-from projections.archive.segments import ArchivePosition, partition_folder, read_segment, segment_mark, segments
+from projections.archive.segments import ArchivePosition, partition_folder, read_segment, segment_position, segments
 from projections.archive.signing import Signer, fingerprint, is_signed
 
 FORMAT = "fraudcase head v1"
@@ -22,15 +22,15 @@ FOLDER = "heads/"
 
 
 class BadHead(ValueError):
-    """Bytes that are no head of ours; the message says why."""
+    """Error: bytes that are not a valid head. The message says why."""
 
 
 class ArchiveContradiction(Exception):
-    """The archive is not what the last head says: no further head may be signed over it."""
+    """Error: the archive does not match its last head, so no further head may be signed."""
 
 
 class ArchivedPartition(Protocol):
-    """A partition, as far as it is stored."""
+    """A partition with its archive position."""
 
     topic: str
     partition: int
@@ -40,7 +40,7 @@ class ArchivedPartition(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeHead:
-    """The tree of a partition: of case events with the root over the counts of its cases."""
+    """The tree of one partition; for case events also the root of the tree of case counts."""
 
     topic: str
     partition: int
@@ -50,13 +50,13 @@ class TreeHead:
     cases: str | None
 
     def fields(self) -> dict[str, Any]:
-        """As a head holds it."""
+        """Return the fields as a head holds them, without those that are None."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head, and the bytes that it was read from."""
+    """A head with the bytes that it was read from."""
 
     number: int
     time_ms: int
@@ -68,17 +68,17 @@ class Head:
 
     @property
     def sha256(self) -> str:
-        """What the next head names it by."""
+        """Return the SHA-256 by which the next head names this one."""
         return sha256(self.body).hexdigest()
 
 
 def head_key(number: int) -> str:
-    """Where a head lies."""
+    """Return the key of a head's object."""
     return f"{FOLDER}{number:012d}.json"
 
 
 def make_head(signer: Signer, before: Head | None, trees: Iterable[TreeHead], time_ms: int) -> Head:
-    """The head after another one."""
+    """Sign the head that follows another one."""
     listed = sorted(trees, key=lambda tree: (tree.topic, tree.partition))
     document = {
         "format": FORMAT,
@@ -94,7 +94,7 @@ def make_head(signer: Signer, before: Head | None, trees: Iterable[TreeHead], ti
 
 
 def read_head(body: bytes, public_key: bytes) -> Head:
-    """A head from its bytes. Raises BadHead where it is not signed by the key, or not in its one form."""
+    """Parse a head and check its signature. Raises BadHead if the signature or the canonical form is wrong."""
     try:
         document = json.loads(body)
         signature = bytes.fromhex(document["signature"])
@@ -102,7 +102,7 @@ def read_head(body: bytes, public_key: bytes) -> Head:
         if not is_signed(public_key, signature, FORMAT.encode() + b"\n" + unsigned):
             raise BadHead(f"it is not signed by the key {fingerprint(public_key)}")
         if document["format"] != FORMAT or canonical_json(document) != body:
-            raise BadHead("it is not in the form of a head")
+            raise BadHead("it is not in the canonical form of a head")
         trees = [TreeHead(**{"cases": None, **tree}) for tree in document["trees"]]
         return Head(
             document["number"],
@@ -118,22 +118,22 @@ def read_head(body: bytes, public_key: bytes) -> Head:
 
 
 def head_numbers(bucket: Bucket) -> list[int]:
-    """The numbers of the heads that there are, ascending."""
+    """Return the numbers of all stored heads in ascending order."""
     names = (key.removeprefix(FOLDER).removesuffix(".json") for key in bucket.keys(FOLDER))
     return [int(name) for name in names if name.isdecimal()]
 
 
 def stored_head(bucket: Bucket, number: int, public_key: bytes) -> Head | None:
-    """A head by its number, None if there is none. Raises BadHead."""
+    """Return a stored head by its number, or None if it does not exist. Raises BadHead."""
     body = bucket.get(head_key(number))
     return None if body is None else read_head(body, public_key)
 
 
 class HeadWriter:
-    """Signs heads over what the writers of partitions have stored, one after the other.
+    """Signer of consecutive heads over the stored records of all partitions.
 
-    It goes on from the last head in the bucket, if the archive still is what that says: it is looked at where the head
-    was made, and from there to the end. `seen` is the last head that was written here, if anybody kept it.
+    It continues from the last head in the bucket. It first checks that the archive matches this head, and the segments
+    that follow it. `seen` is the last head signed by this installation, if it was kept. Raises ArchiveContradiction.
     """
 
     def __init__(
@@ -141,20 +141,20 @@ class HeadWriter:
     ) -> None:
         self._bucket, self._signer, self._writers = bucket, signer, list(writers)
         self.last: Head | None = None
-        self._recall()
+        self._resume()
         if seen is not None:
             number = read_head(seen, signer.public_key).number
             if bucket.get(head_key(number)) != seen:
                 raise ArchiveContradiction(
-                    f"head {number}, the last one signed here, is not in the bucket: it was rolled back"
+                    f"head {number}, the last one signed here, is not in the bucket: the archive was rolled back"
                 )
 
     @property
     def number(self) -> int:
-        """How many heads there are."""
+        """Return the number of heads."""
         return 0 if self.last is None else self.last.number
 
-    def _recall(self) -> None:
+    def _resume(self) -> None:
         numbers = head_numbers(self._bucket)
         if numbers != list(range(1, len(numbers) + 1)):
             raise ArchiveContradiction(f"heads are missing: there are {len(numbers)}, the last is number {numbers[-1]}")
@@ -169,16 +169,16 @@ class HeadWriter:
             check_tree(self._bucket, tree)
 
     def write(self) -> Head | None:
-        """One more head, if there is anything new; None if there is not. Raises Contradiction."""
+        """Sign and store the next head; return None if nothing is new. Raises ArchiveContradiction."""
         while True:
             trees = {(tree.topic, tree.partition): tree for tree in self._trees()}
             before = {} if self.last is None else self.last.trees
             for place, tree in before.items():
                 if place not in trees or trees[place].size < tree.size:
-                    trees[place] = tree  # another worker's: its writer here has yet to notice
+                    trees[place] = tree  # written by another worker; our writer has not read it yet
                 elif trees[place].size == tree.size and trees[place] != tree:
                     raise ArchiveContradiction(
-                        f"{place[0]} partition {place[1]}: another tree of the same {tree.size} records"
+                        f"{place[0]} partition {place[1]}: two different trees of {tree.size} records"
                     )
             if trees == before:
                 return None
@@ -188,10 +188,10 @@ class HeadWriter:
                 self.last = head
                 return head
             taken = self._bucket.get(head_key(head.number))
-            if taken == head.body:  # an earlier attempt came through after all
+            if taken == head.body:  # an earlier attempt succeeded without an acknowledgement
                 self.last = head
                 return head
-            self._recall()
+            self._resume()
 
     def _trees(self) -> Iterator[TreeHead]:
         for writer in self._writers:
@@ -200,7 +200,7 @@ class HeadWriter:
 
 
 def tree_head(writer: ArchivedPartition) -> TreeHead:
-    """What a head says of a partition."""
+    """Return a partition's entry in a head."""
     return TreeHead(
         topic=writer.topic,
         partition=writer.partition,
@@ -212,12 +212,12 @@ def tree_head(writer: ArchivedPartition) -> TreeHead:
 
 
 def check_tree(bucket: Bucket, tree: TreeHead) -> None:
-    """Raise Contradiction unless a segment ended with this tree, and those after it lead from there to their own."""
+    """Raise ArchiveContradiction unless a segment ended with this tree and later segments extend it correctly."""
     later = []
     for segment in reversed(segments(bucket, partition_folder(tree.topic, tree.partition))):
-        mark = segment_mark(bucket, segment)
+        mark = segment_position(bucket, segment)
         if mark is None:
-            return  # of old, without a tree: `fraudcase audit verify` reads it through
+            return  # an early segment without a tree: `fraudcase audit verify` reads all of its records
         if mark.tree.size <= tree.size:
             break
         later.append((segment, mark))
@@ -225,10 +225,10 @@ def check_tree(bucket: Bucket, tree: TreeHead) -> None:
         mark = None
     if mark is None or (mark.tree.size, mark.tree.root().hex()) != (tree.size, tree.root):
         raise ArchiveContradiction(
-            f"{tree.topic} partition {tree.partition}: it never was at the {tree.size} records that were signed"
+            f"{tree.topic} partition {tree.partition}: no segment ends with the {tree.size} records that were signed"
         )
     grown = mark.tree.copy()
     for segment, mark in reversed(later):
         grown.extend(read_segment(bucket.get(segment.key))["leaf"].to_pylist())
         if (grown.size, grown.peaks) != (mark.tree.size, mark.tree.peaks):
-            raise ArchiveContradiction(f"{segment.key} does not lead to the tree that is noted beside it")
+            raise ArchiveContradiction(f"{segment.key}: its records do not match the tree in its metadata")

@@ -1,4 +1,4 @@
-"""Merkle trees after RFC 9162 (and 6962): hashing, a tree that only grows, and the proofs that a whole one gives. Pure.
+"""Merkle trees after RFC 9162 (and 6962): hashing, an append-only tree, and the proofs of a complete one. Pure.
 
 A leaf is hashed as SHA-256(0x00, entry), a node as SHA-256(0x01, left, right).
 """
@@ -11,25 +11,25 @@ EMPTY = sha256().digest()
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """The hash of an entry."""
+    """Return the hash of an entry."""
     return sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of a node over its two children."""
+    """Return the hash of a node over its two children."""
     return sha256(b"\x01" + left + right).digest()
 
 
 class Frontier:
-    """A tree to which leaves are added: it keeps the roots of its whole subtrees, the largest first, and no leaves."""
+    """An append-only tree. It keeps the roots of its complete subtrees, largest first, and no leaves."""
 
     def __init__(self, size: int = 0, peaks: Iterable[bytes] = ()) -> None:
         self.size, self.peaks = size, list(peaks)
         if len(self.peaks) != size.bit_count():
-            raise ValueError(f"a tree of {size} leaves has {size.bit_count()} whole subtrees, not {len(self.peaks)}")
+            raise ValueError(f"a tree of {size} leaves has {size.bit_count()} complete subtrees, not {len(self.peaks)}")
 
     def add(self, leaf: bytes) -> None:
-        """Add the hash of one more entry."""
+        """Append the hash of one entry."""
         size = self.size
         while size & 1:
             leaf = node_hash(self.peaks.pop(), leaf)
@@ -38,17 +38,17 @@ class Frontier:
         self.size += 1
 
     def extend(self, leaves: Iterable[bytes]) -> "Frontier":
-        """Add the hashes of more entries."""
+        """Append the hashes of several entries; return the tree itself."""
         for leaf in leaves:
             self.add(leaf)
         return self
 
     def copy(self) -> "Frontier":
-        """The same tree, to be added to by itself."""
+        """Return an independent copy."""
         return Frontier(self.size, self.peaks)
 
     def root(self) -> bytes:
-        """The hash of the whole tree."""
+        """Return the hash of the whole tree."""
         if not self.peaks:
             return EMPTY
         *rest, root = self.peaks
@@ -58,7 +58,7 @@ class Frontier:
 
 
 class MerkleTree:
-    """A tree with all of its leaves, to prove what is in it. `levels[0]` are the leaves, the last level is the root."""
+    """A tree with all of its leaves, for proofs. `levels[0]` holds the leaves, the last level the root."""
 
     def __init__(self, leaves: Sequence[bytes]) -> None:
         self.levels = [list(leaves)]
@@ -69,15 +69,15 @@ class MerkleTree:
 
     @property
     def size(self) -> int:
-        """The number of leaves."""
+        """Return the number of leaves."""
         return len(self.levels[0])
 
     def root(self) -> bytes:
-        """The hash of the whole tree."""
+        """Return the hash of the whole tree."""
         return self.levels[-1][0] if self.size else EMPTY
 
     def replace(self, index: int, leaf: bytes) -> None:
-        """Put another leaf in the place of one: what is above it is hashed anew."""
+        """Replace one leaf and rehash the nodes above it."""
         self.levels[0][index] = leaf
         for below, above in zip(self.levels, self.levels[1:], strict=False):
             index //= 2
@@ -85,9 +85,9 @@ class MerkleTree:
             above[index] = node_hash(*pair) if len(pair) == 2 else pair[0]
 
     def inclusion(self, index: int) -> list[bytes]:
-        """What it takes, from the leaf upwards, to get from a leaf to the root."""
+        """Return the inclusion proof of a leaf: the sibling hashes from the leaf up to the root. Raises IndexError."""
         if not 0 <= index < self.size:
-            raise IndexError(f"there is no leaf {index} of {self.size}")
+            raise IndexError(f"leaf {index} does not exist in a tree of {self.size} leaves")
         path = []
         for level in self.levels[:-1]:
             if index ^ 1 < len(level):
@@ -96,22 +96,25 @@ class MerkleTree:
         return path
 
     def consistency(self, size: int) -> list[bytes]:
-        """What it takes to get from the root of the first `size` leaves to this one's; RFC 9162 section 2.1.4."""
-        if not 0 < size <= self.size:
-            raise IndexError(f"no tree of {size} leaves came before this one of {self.size}")
-        return self._grown(size, 0, self.size, is_whole=True)
+        """Return the proof that the tree of the first `size` leaves is a prefix of this one (RFC 9162, 2.1.4).
 
-    def _grown(self, size: int, begin: int, end: int, *, is_whole: bool) -> list[bytes]:
+        Raises IndexError.
+        """
+        if not 0 < size <= self.size:
+            raise IndexError(f"a tree of {size} leaves is not a prefix of a tree of {self.size} leaves")
+        return self._consistency_path(size, 0, self.size, is_whole=True)
+
+    def _consistency_path(self, size: int, begin: int, end: int, *, is_whole: bool) -> list[bytes]:
         if size == end - begin:
             return [] if is_whole else [self._root_of(begin, end)]
         middle = begin + _largest_power_below(end - begin)
         if begin + size <= middle:
-            return [*self._grown(size, begin, middle, is_whole=is_whole), self._root_of(middle, end)]
+            return [*self._consistency_path(size, begin, middle, is_whole=is_whole), self._root_of(middle, end)]
         left = middle - begin
-        return [*self._grown(size - left, middle, end, is_whole=False), self._root_of(begin, middle)]
+        return [*self._consistency_path(size - left, middle, end, is_whole=False), self._root_of(begin, middle)]
 
     def _root_of(self, begin: int, end: int) -> bytes:
-        """The root of the leaves from `begin` on: they fill a subtree, or reach to the end of the tree."""
+        """Return the root of leaves `begin` to `end`, which fill a subtree or reach the end of the tree."""
         level = (end - begin - 1).bit_length()
         return self.levels[level][begin >> level]
 

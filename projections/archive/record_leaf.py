@@ -1,9 +1,9 @@
-"""What the tree holds of a record: salted hashes of its parts, so that one can be withheld and the others proved.
+"""Leaf of a record in its partition's tree: salted hashes of its parts, so that some can be withheld from a proof.
 
-The parts are the record's key, its headers, and its value cut into the bytes of its fields: these, joined, are it.
-Each is hashed behind a salt of its own; all salts come from the record's, which lies beside it in the archive. Who
-is shown the salts of some parts, and of the others only the hashes, can neither read those nor guess at them. A value
-that no schema reads is one part, and of a value that is too large for a segment its SHA-256 is.
+The parts are the record's key, its headers, and the bytes of each field of its value; joined, the fields are the value.
+Each part is hashed behind its own salt. All of them derive from the record's salt, which the archive stores. A reader
+who gets the salts of some parts and only the hashes of the others can neither read nor guess the others. A value that
+no schema describes is one part. A value too large for a segment is represented by its SHA-256.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from schemas.codec import MAX_BODY
 from schemas.compiled import Splitter, UnsupportedSchema, compile_splitter
 
 NONE, WHOLE, FIELDS, DIGEST = "none", "whole", "fields", "digest"
-"""How a value is cut: it is missing, one part, its fields, or its SHA-256."""
+"""Forms of a value: missing, one part, its fields, or its SHA-256."""
 UNSALTED = bytes(32)
-"""The salt of records that were archived before there were salts: they can be proved, and not withheld in part."""
+"""The salt of records archived before salts existed: they can be proved, but no part can be withheld."""
 PART_SALT_BYTES = 16
 _HEADER = 5
 
 
 class RecordShape(NamedTuple):
-    """What a writer's schema says of a value: the record's name, its fields, and how to cut it."""
+    """Shape of a value according to its writer's schema: record name, field names, and a splitter."""
 
     name: str
     fields: tuple[str, ...]
@@ -39,7 +39,7 @@ class RecordShape(NamedTuple):
 
 
 class RecordParts(NamedTuple):
-    """A value in parts, and the values of the fields that were wanted."""
+    """A value in parts, with the values of the fields in WANTED."""
 
     form: str
     parts: tuple[bytes, ...]
@@ -47,12 +47,12 @@ class RecordParts(NamedTuple):
 
 
 WANTED = ("case_id", "sequence", "command_id")
-"""What tells a case event from another."""
+"""Fields that identify a case event."""
 
 
 @lru_cache(maxsize=4096)
 def shape_of(schema_text: str) -> RecordShape | None:
-    """The shape of records of a schema, None for what is no record that we can cut."""
+    """Return the shape of the records of a schema, or None if we cannot split such records."""
     try:
         name, schema = parse(schema_text)
         split = compile_splitter(schema, WANTED)
@@ -62,8 +62,8 @@ def shape_of(schema_text: str) -> RecordShape | None:
     return RecordShape(name, fields, split, sha256(schema_text.encode()).hexdigest())
 
 
-def cut(value: bytes | None, shape: RecordShape | None) -> RecordParts:
-    """A value in parts: its fields, if it has the shape."""
+def cut_value(value: bytes | None, shape: RecordShape | None) -> RecordParts:
+    """Split a value into its fields if it has the shape; else keep it as one part or as its SHA-256."""
     if value is None:
         return RecordParts(NONE, ())
     if len(value) > MAX_BODY:
@@ -71,7 +71,7 @@ def cut(value: bytes | None, shape: RecordShape | None) -> RecordParts:
     if shape is not None:
         try:
             parts, wanted, end = shape.split(value, _HEADER)
-        except Exception:  # whatever the reader met on its way: all of it means bytes that do not fit
+        except Exception:  # any error of the splitter means that the bytes do not fit the schema
             return RecordParts(WHOLE, (value,))
         if end == len(value):
             return RecordParts(FIELDS, parts, wanted)
@@ -79,41 +79,41 @@ def cut(value: bytes | None, shape: RecordShape | None) -> RecordParts:
 
 
 def record_salt(salt_key: bytes, record: LogRecord) -> bytes:
-    """The salt of a record: nobody without the key can say it, and it is the same in every attempt to archive it."""
+    """Return the salt of a record: secret without the key, and the same at each attempt to archive the record."""
     return hmac.digest(salt_key, f"{record.topic} {record.partition} {record.offset}".encode(), "sha256")
 
 
 def part_salts(salt: bytes, count: int) -> list[bytes]:
-    """The salts of a record's parts; one of them says nothing about another."""
+    """Derive `count` salts for a record's parts; no salt reveals another."""
     stream = hashlib.shake_256(b"fraudcase salts v1\n" + salt).digest(PART_SALT_BYTES * count)
     return [stream[n : n + PART_SALT_BYTES] for n in range(0, len(stream), PART_SALT_BYTES)]
 
 
 def key_part(key: bytes | None) -> bytes:
-    """A record's key as a part."""
+    """Return a record's key as a part."""
     return b"" if key is None else b"k" + key
 
 
 def headers_part(headers: tuple[tuple[str, bytes], ...]) -> bytes:
-    """A record's headers as a part."""
+    """Return a record's headers as a part."""
     if not headers:
         return b"[]"
     return json.dumps([[name, content.hex()] for name, content in headers], separators=(",", ":")).encode()
 
 
 def part_hash(salt: bytes, part: bytes) -> bytes:
-    """What is shown of a part that is withheld."""
+    """Return the hash that a proof shows of a withheld part."""
     return sha256(b"\x02" + salt + part).digest()
 
 
 def leaf_of(
-    record: LogRecord, schema_id: int | None, schema_sha256: str | None, parted: RecordParts, salt: bytes
+    record: LogRecord, schema_id: int | None, schema_sha256: str | None, value_parts: RecordParts, salt: bytes
 ) -> bytes:
-    """The hash of a record's leaf in the tree of its partition."""
-    contents = (key_part(record.key), headers_part(record.headers), *parted.parts)
+    """Return the hash of a record's leaf in the tree of its partition."""
+    contents = (key_part(record.key), headers_part(record.headers), *value_parts.parts)
     hashes = [part_hash(each, part) for each, part in zip(part_salts(salt, len(contents)), contents, strict=True)]
     head = (
         f"fraudcase record v1\n{record.topic}\n{record.partition}\n{record.offset}\n{record.timestamp_ms}\n"
-        f"{parted.form}\n{'' if schema_id is None else schema_id}\n{schema_sha256 or ''}\n{len(hashes)}\n"
+        f"{value_parts.form}\n{'' if schema_id is None else schema_id}\n{schema_sha256 or ''}\n{len(hashes)}\n"
     )
     return leaf_hash(head.encode() + b"".join(hashes))

@@ -1,7 +1,8 @@
-"""The audit log in S3: each log's records, raw, in immutable Parquet segments, with all it takes to read them again.
+"""The audit log in S3: the raw records of each log in immutable Parquet segments, readable without a registry.
 
-`{prefix}log/{topic}/partition={p}/{first offset}.parquet`, beside `{prefix}schemas/{sha256}.avsc` with the writers'
-schemas. Values lie in the file as they are, uncompressed: a flipped byte is found in its record, not only in its file.
+Segments are `{prefix}log/{topic}/partition={p}/{first offset}.parquet`; the writers' schemas are
+`{prefix}schemas/{sha256}.avsc`. Values are stored uncompressed, so that a flipped byte is found in its record and not
+only in its file.
 """
 
 import base64
@@ -9,18 +10,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from projections.archive.bucket import Bucket
 from projections.archive.merkle import Frontier
-from projections.archive.record_leaf import DIGEST, UNSALTED, RecordParts, cut, leaf_of, shape_of
+from projections.archive.record_leaf import DIGEST, UNSALTED, RecordParts, cut_value, leaf_of, shape_of
 from projections.logs.log import LogRecord
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = pa.schema(
     [
@@ -41,15 +39,15 @@ SCHEMA = pa.schema(
         pa.field("leaf", pa.binary(32)),
     ]
 )
-"""`salt` and `leaf`, of the record in the tree of its partition (see leaf.py), are missing in segments of old."""
+"""Early segments have no `salt` and `leaf` (see record_leaf.py)."""
 _PLAIN = {"key", "value", "sha256", "salt", "leaf"}
 _LAST, _COUNT, _TREE = "last-offset", "records", "tree"
 
 
 class RecordDescription(NamedTuple):
-    """What the archive notes beside a record, so that it can be read without a registry, and proved."""
+    """Metadata that the archive stores with a record, to read it without a registry and to prove it."""
 
-    cut: RecordParts
+    parts: RecordParts
     salt: bytes | None
     record_type: str | None = None
     schema_id: int | None = None
@@ -59,7 +57,7 @@ class RecordDescription(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ArchivePosition:
-    """How far the archive of a partition is: its tree, the last offset that it covers, the largest timestamp in it."""
+    """Position of a partition's archive: its tree, the last offset that it covers, its largest timestamp."""
 
     tree: Frontier
     last_offset: int = -1
@@ -75,7 +73,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """Something in the archive is not what was written; `offset` is None where a whole segment cannot be read."""
+    """Archived content that differs from its hash; `offset` is None if a whole segment cannot be read."""
 
     topic: str
     partition: int
@@ -84,12 +82,12 @@ class Alteration:
 
 
 def partition_folder(topic: str, partition: int) -> str:
-    """Where the segments of a partition lie."""
+    """Return the folder of a partition's segments."""
     return f"log/{topic}/partition={partition:03d}/"
 
 
 def segments(bucket: Bucket, folder: str) -> list[Segment]:
-    """The segments in a folder, in order."""
+    """Return the segments in a folder, in order."""
     return [
         Segment(key, int(key.removeprefix(folder).removesuffix(".parquet")))
         for key in bucket.keys(folder)
@@ -98,21 +96,21 @@ def segments(bucket: Bucket, folder: str) -> list[Segment]:
 
 
 def next_offset(bucket: Bucket, folder: str) -> int:
-    """Where the segments of a folder end: the store itself says how far it is, nobody else needs to remember."""
+    """Return the offset after the last one archived in a folder, from the metadata of its last segment."""
     found = segments(bucket, folder)
     return int(bucket.metadata(found[-1].key)[_LAST]) + 1 if found else 0
 
 
-def mark_of(bucket: Bucket, folder: str) -> ArchivePosition:
-    """How far the archive of a folder is, as noted beside its last segment; segments of old are read through."""
+def archive_position(bucket: Bucket, folder: str) -> ArchivePosition:
+    """Return the archive position of a folder from its last segment; read early segments, which lack it, in full."""
     found = segments(bucket, folder)
     if not found:
         return ArchivePosition(Frontier())
-    return segment_mark(bucket, found[-1]) or _mark_by_reading(bucket, found)
+    return segment_position(bucket, found[-1]) or _mark_by_reading(bucket, found)
 
 
-def segment_mark(bucket: Bucket, segment: Segment) -> ArchivePosition | None:
-    """How far the archive is with a segment; None if it is one of old, without a tree."""
+def segment_position(bucket: Bucket, segment: Segment) -> ArchivePosition | None:
+    """Return the archive position after a segment, or None for an early segment without a tree."""
     metadata = bucket.metadata(segment.key)
     if _TREE not in metadata:
         return None
@@ -137,13 +135,13 @@ def _tree_text(mark: ArchivePosition) -> str:
 
 
 def record_sha256(record: LogRecord) -> bytes:
-    """SHA-256 over all of a record; each variable part is preceded by its length, a missing one by -1."""
+    """Return the SHA-256 over a whole record. Each variable part is preceded by its length, a missing one by -1."""
     numbers = f"{record.partition} {record.offset} {record.timestamp_ms}".encode()
     parts = [record.topic.encode(), numbers, record.key, record.value]
     for name, value in record.headers:
         parts += name.encode(), value
     pieces = [
-        _MISSING if part is None else len(part).to_bytes(8, "big") + part  # joined: one call into the library
+        _MISSING if part is None else len(part).to_bytes(8, "big") + part  # joined, for one call into hashlib
         for part in parts
     ]
     return hashlib.sha256(b"".join(pieces)).digest()
@@ -153,7 +151,7 @@ _MISSING = (-1).to_bytes(8, "big", signed=True)
 
 
 def oversize_key(value: bytes) -> str:
-    """Where a value lies that is too large for a segment; quarantine reports name the same place."""
+    """Return the key of a value too large for a segment; quarantine reports name the same key."""
     return f"oversize/{hashlib.sha256(value).hexdigest()}"
 
 
@@ -164,10 +162,14 @@ def write_segment(
     before: ArchivePosition,
     last_offset: int,
 ) -> ArchivePosition | None:
-    """Store records of one partition as a segment that reaches to an offset; None if that place is taken."""
+    """Store records of one partition as a segment up to `last_offset`; return None if the key is taken."""
     leaves = [
         leaf_of(
-            record, notes.schema_id, notes.schema_sha256, notes.cut or cut(record.value, None), notes.salt or UNSALTED
+            record,
+            notes.schema_id,
+            notes.schema_sha256,
+            notes.parts or cut_value(record.value, None),
+            notes.salt or UNSALTED,
         )
         for record, notes in zip(records, described, strict=True)
     ]
@@ -181,7 +183,7 @@ def write_segment(
 
 
 def stored_identities(bucket: Bucket, segment: Segment) -> list[tuple[str, bytes]]:
-    """The identities of the events in a segment, with the SHA-256 of their values."""
+    """Return the identities of the events in a segment, each with the SHA-256 of its value."""
     table = pq.read_table(BytesIO(bucket.get(segment.key) or b""), columns=["identity", "value"])
     return [
         (identity, hashlib.sha256(value or b"").digest())
@@ -193,12 +195,12 @@ def stored_identities(bucket: Bucket, segment: Segment) -> list[tuple[str, bytes
 def _table(
     bucket: Bucket, records: Sequence[LogRecord], described: Sequence[RecordDescription], leaves: Sequence[bytes]
 ) -> pa.Table:
-    """Column by column: rows as dicts cost three times as much."""
+    """Build the segment's table column by column; rows as dicts cost three times as much."""
     count, first = len(records), records[0]
     stored_at: list[str | None] = [None] * count
     values = [record.value for record in records]
     for number, notes in enumerate(described):
-        if notes.cut.form == DIGEST:
+        if notes.parts.form == DIGEST:
             value = values[number] or b""
             stored_at[number], values[number] = oversize_key(value), None
             bucket.put_new(oversize_key(value), value)
@@ -228,7 +230,7 @@ def _table(
 
 def _headers(records: Sequence[LogRecord]) -> pa.Array:
     kind = SCHEMA.field("headers").type
-    if not any(record.headers for record in records):  # nearly always, and a hundred times as fast
+    if not any(record.headers for record in records):  # the usual case, a hundred times faster
         return pa.ListArray.from_arrays(
             pa.repeat(pa.scalar(0, pa.int32()), len(records) + 1), pa.array([], kind.value_type)
         )
@@ -238,7 +240,7 @@ def _headers(records: Sequence[LogRecord]) -> pa.Array:
 
 
 def read_segment(body: bytes | None) -> pa.Table:
-    """A segment, of old or of now, as a table of SCHEMA. Raises ArrowException, OSError or ValueError."""
+    """Read a segment of any version as a table of SCHEMA. Raises ArrowException, OSError or ValueError."""
     table = pq.read_table(BytesIO(body or b""))
     for name in SCHEMA.names[len(table.column_names) :]:
         table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
@@ -246,46 +248,46 @@ def read_segment(body: bytes | None) -> pa.Table:
 
 
 def row_record(bucket: Bucket, row: Mapping[str, Any]) -> LogRecord:
-    """The record that a row of a segment holds."""
+    """Return the record in a row of a segment."""
     value = row["value"] if row["stored_at"] is None else bucket.get(row["stored_at"])
     headers = tuple((header["name"], header["value"]) for header in row["headers"] or ())
     return LogRecord(row["topic"], row["partition"], row["offset"], row["timestamp_ms"], row["key"], value, headers)
 
 
 class SchemaArchive:
-    """The writers' schemas beside the segments, by their SHA-256."""
+    """The archived writers' schemas by their SHA-256."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._texts: dict[str, str | None] = {}
 
     def text(self, sha256: str | None) -> str | None:
-        """A schema, None if there is none or it is not what was stored."""
+        """Return a schema, or None if it is missing or does not match its SHA-256."""
         if sha256 is not None and sha256 not in self._texts:
             body = self._bucket.get(f"schemas/{sha256}.avsc")
             is_it = body is not None and hashlib.sha256(body).hexdigest() == sha256
             self._texts[sha256] = body.decode() if body is not None and is_it else None
         return None if sha256 is None else self._texts[sha256]
 
-    def cut(self, value: bytes | None, sha256: str | None) -> RecordParts:
-        """A value in parts, by its writer's schema."""
+    def cut_value(self, value: bytes | None, sha256: str | None) -> RecordParts:
+        """Split a value into parts by its writer's schema."""
         text = self.text(sha256)
-        return cut(value, None if text is None else shape_of(text))
+        return cut_value(value, None if text is None else shape_of(text))
 
 
 def row_leaf(record: LogRecord, row: Mapping[str, Any], schemas: SchemaArchive) -> bytes:
-    """The hash of a record's leaf, made again from what the archive has of it."""
-    parted = schemas.cut(record.value, row["schema_sha256"])
-    return leaf_of(record, row["schema_id"], row["schema_sha256"], parted, row["salt"] or UNSALTED)
+    """Recompute the hash of a record's leaf from its row in the archive."""
+    value_parts = schemas.cut_value(record.value, row["schema_sha256"])
+    return leaf_of(record, row["schema_id"], row["schema_sha256"], value_parts, row["salt"] or UNSALTED)
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
-    """Rows as one Parquet file, the same rows always as the same bytes."""
+    """Write rows as one Parquet file; equal rows give equal bytes."""
     return table_to_parquet(pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def table_to_parquet(table: pa.Table) -> bytes:
-    """A table as one Parquet file, the same table always as the same bytes."""
+    """Write a table as one Parquet file; equal tables give equal bytes."""
     sink, schema = BytesIO(), table.schema
     pq.write_table(
         table,

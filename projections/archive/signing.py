@@ -1,4 +1,4 @@
-"""The audit key: an Ed25519 key that signs heads and packs, and from which the salts of records come."""
+"""The audit key: an Ed25519 key that signs heads and packs, and from which the salts of records derive."""
 
 import hmac
 import os
@@ -13,11 +13,11 @@ SEED_BYTES = 32
 
 
 class BadKey(ValueError):
-    """What was given is no key; the message never repeats it."""
+    """Error: the given text is not a key. The message never repeats it."""
 
 
 class Signer:
-    """A key that signs."""
+    """An Ed25519 key that signs."""
 
     def __init__(self, seed: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
@@ -25,17 +25,17 @@ class Signer:
         self.salt_key = hmac.digest(seed, b"fraudcase salts v1", "sha256")
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of a message, always the same."""
+        """Return the signature of a message; deterministic."""
         return self._key.sign(message)
 
 
 def fingerprint(public_key: bytes) -> str:
-    """A public key, short enough to be read out."""
+    """Return the fingerprint of a public key, short enough to read aloud."""
     return sha256(public_key).hexdigest()[:32]
 
 
 def is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether a message was signed with a key."""
+    """Return whether a message was signed with a key."""
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except InvalidSignature:
@@ -44,7 +44,7 @@ def is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def load(given: str) -> Signer:
-    """A key by its file, or itself as 64 hexadecimal digits. Raises BadKey."""
+    """Load a key from a file, or from 64 hexadecimal digits. Raises BadKey."""
     text = given.strip()
     if not _is_seed(text):
         try:
@@ -52,7 +52,7 @@ def load(given: str) -> Signer:
         except (OSError, UnicodeDecodeError) as error:
             raise BadKey("the audit key is neither a file that can be read nor 64 hexadecimal digits") from error
         if not _is_seed(text):
-            raise BadKey(f"{given} holds no key: 64 hexadecimal digits")
+            raise BadKey(f"{given} does not contain a key of 64 hexadecimal digits")
     return Signer(bytes.fromhex(text))
 
 
@@ -61,7 +61,7 @@ def _is_seed(text: str) -> bool:
 
 
 def ensure(file: Path) -> Signer:
-    """The key in a file that only its owner can read; made if there is none."""
+    """Load the key from a file that only its owner can read; create the file if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -70,7 +70,7 @@ def ensure(file: Path) -> Signer:
         opened.flush()
         os.fsync(opened.fileno())
     try:
-        os.link(made, file)  # whole, or not at all; a key that is there stays
+        os.link(made, file)  # atomic; keeps an existing key
     except FileExistsError:
         pass
     finally:

@@ -1,4 +1,4 @@
-"""Clients of the object and the document store."""
+"""Clients of S3 and DynamoDB."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ CONNECTIONS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions:
-    """Where a store is and how to get in; what is None comes from where AWS's own tools look for it."""
+    """Address of a store and its credentials. None means the default of AWS's own tools."""
 
     url: str | None
     region: str | None = None
@@ -21,19 +21,19 @@ class StoreOptions:
 
 
 def s3_client(options: StoreOptions) -> "S3Client":
-    """An S3 client that repeats what failed on the way."""
+    """Return an S3 client that retries failed requests."""
     client: S3Client = _client("s3", options)
     return client
 
 
 def dynamodb_client(options: StoreOptions) -> "DynamoDBClient":
-    """A DynamoDB client that repeats what failed on the way: every write of ours is idempotent."""
+    """Return a DynamoDB client that retries failed requests; all of our writes are idempotent."""
     client: DynamoDBClient = _client("dynamodb", options)
     return client
 
 
 def _client(service: str, options: StoreOptions) -> Any:
-    import boto3  # a sixth of a second, which each process of a replay from Kafka would spend for nothing
+    import boto3  # here, because it takes 0.17 s that the processes of a replay from Kafka need not spend
     from botocore.config import Config
 
     config = Config(

@@ -1,4 +1,4 @@
-"""All logs to the archive, and risk.scored to the analytics table: one worker, a position per partition, kept in S3."""
+"""Archive worker: all logs to the archive, and risk.scored to the analytics table. It keeps its positions in S3."""
 
 import hashlib
 import os
@@ -13,10 +13,10 @@ from projections.archive.analytics import AnalyticsWriter
 from projections.archive.bucket import Bucket, Retention
 from projections.archive.case_counts import CaseCounts
 from projections.archive.heads import ArchiveContradiction, BadHead, HeadWriter
-from projections.archive.record_leaf import FIELDS, RecordParts, RecordShape, cut, record_salt, shape_of
+from projections.archive.record_leaf import FIELDS, RecordParts, RecordShape, cut_value, record_salt, shape_of
 from projections.archive.segments import (
     RecordDescription,
-    mark_of,
+    archive_position,
     partition_folder,
     segments,
     stored_identities,
@@ -35,29 +35,29 @@ MAX_SEGMENT_RECORDS = 20_000
 MAX_SEGMENT_BYTES = 32 << 20
 IDLE_POLLS = 10
 MAX_WAITING_POLLS = 250
-"""A segment is written when it is full; or when its partition has been quiet, or it has waited, for so many polls."""
+"""Polls after which a segment that is not full is written: quiet ones of its partition, or all since the last one."""
 HEAD_POLLS = 15
-"""A head is signed every so many polls, if there is anything new."""
+"""Polls between two heads."""
 POLL_S, GATHERS_MS = 0.2, 200
 KEY_VARIABLE = "FRAUDCASE_AUDIT_KEY"
-UNSIGNED = Gauge("fraudcase_audit_unsigned", "1 where the archive contradicts its last head, so that none is signed")
+UNSIGNED = Gauge("fraudcase_audit_unsigned", "1 if the archive contradicts its last head and signing has stopped")
 
 
 class RecordSink(Protocol):
-    """What becomes of one partition's records."""
+    """Store of one partition's records."""
 
     @property
     def position(self) -> int:
-        """The offset of the first record that is not stored yet."""
+        """Return the offset of the first record that is not stored yet."""
 
     def write(self, records: list[LogRecord]) -> None:
-        """Store the records; again after a failure, to the same effect."""
+        """Store the records. Idempotent: call again after a failure."""
 
 
 class RecordDescriber:
-    """Reads of each record what the archive notes beside it, and keeps the writers' schemas there.
+    """Describes records for the archive and stores their writers' schemas.
 
-    With a key for salts, parts of the records can be withheld from a proof.
+    With a salt key, parts of the records can be withheld from a proof.
     """
 
     def __init__(self, bucket: Bucket, schema_text: Callable[[int], str | None], salt_key: bytes | None = None) -> None:
@@ -65,19 +65,19 @@ class RecordDescriber:
         self._known: dict[int, tuple[str, str | None, RecordShape | None]] = {}
 
     def describe(self, record: LogRecord) -> RecordDescription:
-        """Its type, its schema, its parts, and for a case event its place on the case's timeline."""
+        """Return the type, schema and parts of a record, and for a case event its identity."""
         value = record.value
         salt = None if self._salt_key is None else record_salt(self._salt_key, record)
         if value is None or len(value) < 5 or value[0] != 0:
-            return RecordDescription(cut(value, None), salt)
+            return RecordDescription(cut_value(value, None), salt)
         schema_id = int.from_bytes(value[1:5], "big", signed=True)
         known = self._known.get(schema_id) or self._schema(schema_id)
         if known is None:
-            return RecordDescription(cut(value, None), salt, schema_id=schema_id)
+            return RecordDescription(cut_value(value, None), salt, schema_id=schema_id)
         sha256, name, shape = known
-        parted = cut(value, shape)
-        identity = _identity(parted) if record.topic.endswith("cases.events") else None
-        return RecordDescription(parted, salt, name, schema_id, sha256, identity)
+        value_parts = cut_value(value, shape)
+        identity = _identity(value_parts) if record.topic.endswith("cases.events") else None
+        return RecordDescription(value_parts, salt, name, schema_id, sha256, identity)
 
     def _schema(self, schema_id: int) -> tuple[str, str | None, RecordShape | None] | None:
         text = self._schema_text(schema_id) if schema_id >= 0 else None
@@ -89,17 +89,17 @@ class RecordDescriber:
         return self._known[schema_id]
 
 
-def _identity(parted: RecordParts) -> str | None:
-    if parted.form != FIELDS:
+def _identity(value_parts: RecordParts) -> str | None:
+    if value_parts.form != FIELDS:
         return None
-    case_id, sequence, command_id = parted.wanted
+    case_id, sequence, command_id = value_parts.wanted
     if case_id is None or (sequence is None and command_id is None):
         return None
     return f"{case_id}/answer/{command_id}" if sequence is None else f"{case_id}/{sequence}"
 
 
 class ArchiveWriter:
-    """One partition of a log."""
+    """Writer of one partition of a log."""
 
     def __init__(self, bucket: Bucket, topic: str, partition: int, describer: RecordDescriber) -> None:
         self._bucket, self._describer = bucket, describer
@@ -107,11 +107,11 @@ class ArchiveWriter:
         self._folder = partition_folder(topic, partition)
         self._stored: dict[str, bytes] = {}
         self.cases: CaseCounts | None = CaseCounts() if topic.endswith("cases.events") else None
-        self._recall()
+        self._resume()
 
-    def _recall(self) -> None:
-        """What the archive has, from the archive: how far it reaches, and which case events are in it."""
-        self.mark = mark_of(self._bucket, self._folder)
+    def _resume(self) -> None:
+        """Read the position and the stored case events from the archive."""
+        self.mark = archive_position(self._bucket, self._folder)
         self.position = self.mark.last_offset + 1
         if self.cases is None:
             return
@@ -123,7 +123,7 @@ class ArchiveWriter:
                 self.cases.extend(identity for identity, _ in identities)
 
     def write(self, records: list[LogRecord]) -> None:
-        """Store records as one segment, without the case events that are in the archive already."""
+        """Store records as one segment, without case events that the archive already has."""
         fresh = [record for record in records if record.offset >= self.position]
         if not fresh:
             return
@@ -143,8 +143,8 @@ class ArchiveWriter:
             self.position = fresh[-1].offset + 1
             return
         after = write_segment(self._bucket, kept, notes, self.mark, fresh[-1].offset)
-        if after is None:  # an earlier attempt came through after all, or another worker did it
-            self._recall()
+        if after is None:  # an earlier attempt succeeded without an acknowledgement, or another worker wrote it
+            self._resume()
             self.write(fresh)
             return
         self.mark, self.position = after, fresh[-1].offset + 1
@@ -154,7 +154,7 @@ class ArchiveWriter:
 
 
 class SegmentBuffer:
-    """Records of one partition on their way into a segment."""
+    """Records of one partition that wait for their segment."""
 
     def __init__(self, sink: RecordSink) -> None:
         self.sink = sink
@@ -164,7 +164,7 @@ class SegmentBuffer:
         self._waiting_polls = 0
 
     def add(self, records: list[LogRecord]) -> None:
-        """Take in what a poll brought, perhaps nothing."""
+        """Add the records of one poll; an empty list counts as a quiet poll."""
         self.records += records
         self._bytes += sum(len(record.value or b"") for record in records)
         self._quiet_polls = 0 if records else self._quiet_polls + 1
@@ -172,14 +172,14 @@ class SegmentBuffer:
 
     @property
     def is_due(self) -> bool:
-        """Whether to write now."""
+        """Return whether to write now."""
         if not self.records:
             return False
         is_full = len(self.records) >= MAX_SEGMENT_RECORDS or self._bytes >= MAX_SEGMENT_BYTES
         return is_full or self._quiet_polls >= IDLE_POLLS or self._waiting_polls >= MAX_WAITING_POLLS
 
     def write(self) -> None:
-        """Store everything, in segments of at most MAX_SEGMENT_RECORDS."""
+        """Store all records, in segments of at most MAX_SEGMENT_RECORDS."""
         while self.records:
             self.sink.write(self.records[:MAX_SEGMENT_RECORDS])
             del self.records[:MAX_SEGMENT_RECORDS]
@@ -189,7 +189,7 @@ class SegmentBuffer:
 def buffers_of(
     bucket: Bucket, topics: Topics, log: KafkaLog, lookup: Callable[[int], str | None], salt_key: bytes | None
 ) -> dict[tuple[str, int], SegmentBuffer]:
-    """A buffer with its sink for every partition of every log."""
+    """Return a buffer with its sink for every partition of every log."""
     describer, decoder = RecordDescriber(bucket, lookup, salt_key), Decoder(lookup)
     archived = (*topics.archived_logs, topics.quarantine)
     buffers: dict[tuple[str, int], SegmentBuffer] = {
@@ -203,9 +203,10 @@ def buffers_of(
 
 
 class HeadSchedule:
-    """A head over everything that is stored, every HEAD_POLLS polls; none any more where the archive contradicts them.
+    """Signing of a head over all stored records every HEAD_POLLS polls.
 
-    The archive itself goes on: what is in Kafka alone would be lost with Kafka's retention.
+    If the archive contradicts its last head, signing stops. Archiving continues, because records that are only in Kafka
+    would be lost at the end of its retention.
     """
 
     def __init__(self, bucket: Bucket, signer: Signer | None, writers: list[ArchiveWriter], kept: Path | None) -> None:
@@ -222,12 +223,12 @@ class HeadSchedule:
             self._stop(error)
 
     def is_due(self) -> bool:
-        """Whether to sign, asked once a poll."""
+        """Count one poll and return whether to sign."""
         self._polls += 1
         return self._heads is not None and self._polls >= HEAD_POLLS
 
     def sign(self) -> None:
-        """Sign a head, if there is anything new."""
+        """Sign a head if anything is new, and keep a copy outside the bucket."""
         self._polls = 0
         try:
             head = None if self._heads is None else self._heads.write()
@@ -244,31 +245,32 @@ class HeadSchedule:
 
     def _stop(self, error: Exception) -> None:
         UNSIGNED.set(1)
-        complain(f"NO HEAD IS SIGNED ANY MORE: {error}. Look: fraudcase audit verify")
+        complain(f"NO HEAD IS SIGNED: signing has stopped: {error}. Run: fraudcase audit verify")
         self._heads = None
 
 
 def main() -> None:
-    """Run until told to stop; what is buffered then is written first."""
+    """Run until stopped by SIGTERM or SIGINT, then write the buffered records."""
     options = parser()
-    options.add_argument("--s3-url", help="default: AWS's own")
+    options.add_argument("--s3-url", help="address of S3; default: AWS")
     options.add_argument("--bucket", required=True)
     options.add_argument(
-        "--last-head", type=Path, help="where the last head that was signed is kept, outside the bucket"
+        "--last-head", type=Path, help="file outside the bucket that keeps a copy of the last signed head"
     )
     options.add_argument("--lock-mode", choices=("GOVERNANCE", "COMPLIANCE"), default="GOVERNANCE")
     options.add_argument(
-        "--lock-days", type=int, default=0, help="where the bucket has Object Lock; 0: its own default"
+        "--lock-days", type=int, default=0, help="retention if the bucket has Object Lock; 0: the bucket's default"
     )
     known = options.parse_args()
     stop = StopSignal()
     bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, known.topics.prefix)
     if known.lock_days and bucket.has_lock():
-        bucket = bucket.locking(Retention(mode=known.lock_mode, days=known.lock_days, now=lambda: datetime.now(UTC)))
+        retention = Retention(mode=known.lock_mode, days=known.lock_days, now=lambda: datetime.now(UTC))
+        bucket = bucket.with_retention(retention)
     log = KafkaLog(known.bootstrap)
     given = os.environ.get(KEY_VARIABLE)
     signer = load(given) if given else None
-    lookup = stop.patiently(SchemaRegistry(known.registry).schema_text)
+    lookup = stop.retry_while_unavailable(SchemaRegistry(known.registry).schema_text)
     buffers = buffers_of(bucket, known.topics, log, lookup, None if signer is None else signer.salt_key)
     writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
     signing = HeadSchedule(bucket, signer, writers, known.last_head)

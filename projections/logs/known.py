@@ -1,4 +1,4 @@
-"""Ids that a reader has already seen, so that a redelivery is recognised."""
+"""Case events with the time at which they became known."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from domain.cases.events import CaseEvent
 
 
 class KnownEvent(NamedTuple):
-    """A case event, and when it became known: the Kafka timestamp of its record."""
+    """A case event with its known-at time: the Kafka timestamp of its record in UTC milliseconds."""
 
     event: CaseEvent
     known_at_ms: int

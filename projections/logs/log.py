@@ -1,4 +1,4 @@
-"""A log, record by record: from Kafka here, from the archive in `archive.py`."""
+"""Kafka logs, read record by record or by column. `archive/archived_log.py` reads the same logs from the archive."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from schemas.codec import Decoder
 
 MAX_BATCH = 5_000
-_MUCH = 262_144
-"""Bytes for which a fetch that gathers does not wait any longer."""
+_GATHER_BYTES = 262_144
+"""Bytes at which the broker answers a gathering fetch at once."""
 LEADERLESS_S, ASK_AGAIN_S = 30.0, 0.2
-"""How long a broker that has just started may take until it leads a partition: it looks after thousands one by one."""
+"""How long a broker may take after its start until it leads a partition, and how often we ask, in seconds."""
 _LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class LogRecord(NamedTuple):
-    """One record as it stands in a log."""
+    """One record of a log."""
 
     topic: str
     partition: int
@@ -31,15 +31,18 @@ class LogRecord(NamedTuple):
 
 
 class ColumnBatch(NamedTuple):
-    """Records of one partition that follow each other, by column."""
+    """Consecutive records of one partition, by column."""
 
     offsets: Sequence[int]
     timestamps_ms: Sequence[int]
     values: Sequence[bytes | None]
 
 
-def end_of(consumer: Consumer, partition: TopicPartition) -> int:
-    """The offset after the last record of a partition; a broker that does not lead it yet is asked again."""
+def end_offset(consumer: Consumer, partition: TopicPartition) -> int:
+    """Return the offset after the last record of a partition.
+
+    Retry for LEADERLESS_S while the broker is not yet the leader of the partition. Raises KafkaException.
+    """
     begun = time.monotonic()
     while True:
         try:
@@ -51,23 +54,26 @@ def end_of(consumer: Consumer, partition: TopicPartition) -> int:
 
 
 class KafkaLog:
-    """The logs of a broker, read without a consumer group: what was read is for the reader to remember."""
+    """The logs of a broker, read without a consumer group: the reader keeps its own position."""
 
     def __init__(self, bootstrap: str, queued_kbytes: int = 65_536) -> None:
-        """`queued_kbytes` is what one reader may hold that nobody has asked for yet: little where many read at once."""
+        """Read from `bootstrap`, prefetching at most `queued_kbytes` KiB per reader; keep it small if many read at
+        once.
+        """
         self._bootstrap = bootstrap
         self._queued_kbytes = queued_kbytes
-        self._asking: Consumer | None = None
+        self._metadata_consumer: Consumer | None = None
 
     def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last record, by partition."""
-        asking = self._asking = self._asking or self._consumer()  # kept: to connect takes longer than all the answers
-        partitions = asking.list_topics(topic, timeout=10).topics[topic].partitions
+        """Return the offset after the last record, by partition."""
+        self._metadata_consumer = self._metadata_consumer or self._consumer()  # kept: connecting is the slow part
+        consumer = self._metadata_consumer
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         marks = {number: TopicPartition(topic, number) for number in sorted(partitions)}
-        return {number: end_of(asking, mark) for number, mark in marks.items()}
+        return {number: end_offset(consumer, mark) for number, mark in marks.items()}
 
     def read(self, topic: str, partition: int, until: int, start: int = 0) -> Iterator[LogRecord]:
-        """The records of a partition from its start, or another offset, up to an offset."""
+        """Yield the records of a partition from offset `start` up to, not including, offset `until`."""
         if until <= start:
             return
         consumer = self._consumer()
@@ -75,7 +81,7 @@ class KafkaLog:
             consumer.assign([TopicPartition(topic, partition, start)])
             following = start
             while following < until:
-                for message in _left(consumer, until - following):
+                for message in _take_next(consumer, until - following):
                     record = to_log_record(message)
                     following = record.offset + 1
                     if following <= until:
@@ -84,20 +90,23 @@ class KafkaLog:
             consumer.close()
 
     def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
-        """The same by column, and as they come: for readers to whom a tuple for every record is dear."""
+        """Yield the records of a partition up to, not including, offset `until`, as columns.
+
+        Faster than `read`, which makes a tuple for each record.
+        """
         if until <= 0:
             return
-        consumer = self._consumer()  # of its own: one at a partition's end has asked for more, and waits half a second
+        consumer = self._consumer()  # a new one: a consumer at the end of a partition is in a fetch of half a second
         try:
             consumer.assign([TopicPartition(topic, partition, 0)])
             last = -1
             while last < until - 1:
-                messages = _left(consumer, until - 1 - last)
+                messages = _take_next(consumer, until - 1 - last)
                 if not messages:
                     continue
                 offsets = [message.offset() for message in messages]
                 for message in messages if min(offsets) < 0 or any(message.error() for message in messages) else ():
-                    to_log_record(message)  # raises what it carries
+                    to_log_record(message)  # raises the error of the message
                 last = offsets[-1]
                 if last >= until:
                     messages = [message for message in messages if message.offset() < until]
@@ -107,8 +116,8 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
-        """The offset of the first record that is later than a time, None where there is none."""
+    def offset_after(self, topic: str, partition: int, until_ms: int) -> int | None:
+        """Return the offset of the first record later than `until_ms`, or None if there is none."""
         consumer = self._consumer()
         try:
             found = consumer.offsets_for_times([TopicPartition(topic, partition, until_ms + 1)], timeout=10)[0]
@@ -116,16 +125,16 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def follow(self, starts: Mapping[tuple[str, int], int], gathers_ms: int = 0) -> "LogFollower":
-        """The records of many partitions from these offsets on, as they come.
+    def follow(self, starts: Mapping[tuple[str, int], int], max_gather_ms: int = 0) -> "LogFollower":
+        """Follow many partitions from these offsets on.
 
-        `gathers_ms` is how long the broker may wait for more of them: for readers who are not in a hurry, since to
-        answer for every record costs it more than the records do.
+        `max_gather_ms` is how long the broker may wait to answer with more records at once. A large value costs the
+        broker less and delays records.
         """
-        gathers = {"fetch.wait.max.ms": gathers_ms, "fetch.min.bytes": _MUCH} if gathers_ms else {}
-        return LogFollower(self._consumer(gathers), starts)
+        gather_options = {"fetch.wait.max.ms": max_gather_ms, "fetch.min.bytes": _GATHER_BYTES} if max_gather_ms else {}
+        return LogFollower(self._consumer(gather_options), starts)
 
-    def _consumer(self, more: Mapping[str, Any] | None = None) -> Consumer:
+    def _consumer(self, options: Mapping[str, Any] | None = None) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
@@ -133,7 +142,7 @@ class KafkaLog:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": self._queued_kbytes,
-                **(more or {}),
+                **(options or {}),
             }
         )
 
@@ -146,39 +155,41 @@ class LogFollower:
         self._consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()])
 
     def poll(self, wait_s: float) -> list[LogRecord]:
-        """What comes within this time, at most MAX_BATCH records, after which it does not wait any longer."""
+        """Wait `wait_s` seconds and return the records that arrived; return earlier once there are MAX_BATCH."""
         return [to_log_record(message) for message in self._consumer.consume(MAX_BATCH, timeout=wait_s)]
 
     def next(self, wait_s: float) -> list[LogRecord]:
-        """The same, as soon as anything has come: for whom somebody waits."""
+        """Return the next records as soon as any arrive, or an empty list after `wait_s` seconds."""
         return [to_log_record(message) for message in poll_messages(self._consumer, wait_s)]
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Read a partition on from another offset."""
+        """Continue a partition from another offset."""
         self._consumer.seek(TopicPartition(topic, partition, offset))
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._consumer.close()
 
 
-def _left(consumer: Consumer, records: int) -> list[Message]:
-    """The next messages of so many that are left: asked for more than there are, `consume` waits for its whole time."""
+def _take_next(consumer: Consumer, records: int) -> list[Message]:
+    """Return at most `records` messages. A higher limit than messages exist makes `consume` wait for its whole
+    timeout.
+    """
     messages: list[Message] = consumer.consume(min(MAX_BATCH, records), timeout=0.1)
     return messages
 
 
-def poll_messages(consumer: Consumer, wait_s: float, most: int = MAX_BATCH) -> list[Message]:
-    """What has come, at most so many messages, as soon as there is one; empty after the wait.
+def poll_messages(consumer: Consumer, wait_s: float, limit: int = MAX_BATCH) -> list[Message]:
+    """Return up to `limit` messages as soon as one arrives, or an empty list after `wait_s` seconds.
 
-    `consume` alone waits for its whole time, unless it gets as many as it may take.
+    `consume` alone waits for its whole timeout unless it reaches its limit.
     """
     first = consumer.poll(wait_s)
-    return [] if first is None else [first, *consumer.consume(most - 1, timeout=0)]
+    return [] if first is None else [first, *consumer.consume(limit - 1, timeout=0)]
 
 
 def to_log_record(message: Message) -> LogRecord:
-    """A message of the client library as ours; raises KafkaException where it carries an error."""
+    """Convert a message of the client library. Raises KafkaException if the message carries an error."""
     error = message.error()
     if error is not None:
         raise KafkaException(error)
@@ -194,8 +205,9 @@ def to_log_record(message: Message) -> LogRecord:
     )
 
 
-def answers_in(record: LogRecord, decoder: Decoder) -> list[RiskScored | DuplicateSeen]:
-    """The answers in a record of risk.scored, in the order of the log that they are about."""
-    made = from_fields(*decoder.decode(record.value))
-    assert isinstance(made, DecisionsMade), f"{record.topic} {record.partition} {record.offset} holds a {type(made)}"
-    return made.answers()
+def decode_answers(record: LogRecord, decoder: Decoder) -> list[RiskScored | DuplicateSeen]:
+    """Decode the answers in a record of risk.scored, in the order of the payments that they answer."""
+    decisions = from_fields(*decoder.decode(record.value))
+    place = f"{record.topic} partition {record.partition} offset {record.offset}"
+    assert isinstance(decisions, DecisionsMade), f"{place} holds a {type(decisions).__name__}, not a DecisionsMade"
+    return decisions.answers()

@@ -1,6 +1,7 @@
-"""The same record into every partition of a log: how what concerns all accounts reaches each deciding fold.
+"""Write the same record into every partition of a log.
 
-See docs/decisions/0001: what can change a decision stands in the very partition that decides.
+A record that concerns all accounts reaches each deciding fold in this way. See docs/decisions/0001: each partition
+holds everything that can change a decision in it.
 """
 
 from collections.abc import Iterable
@@ -9,19 +10,19 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, Producer
 
 DELIVERY_S, FLUSH_S = 20.0, 30.0
-"""How long Kafka may take for a record, and the wait for all: longer, so that none arrives beside the next attempt."""
+"""Seconds that Kafka may take for one record, and for all. The second is longer: no record arrives after its retry."""
 
 
 class NotAcknowledged(RuntimeError):
-    """Kafka did not acknowledge some records; the message says how many, of which log, and why."""
+    """Error: Kafka did not acknowledge some records. The message says how many, of which log, and why."""
 
 
 BY_KEY = -1
-"""Instead of a partition: the one that the record's key belongs to."""
+"""In place of a partition number: the partition that Kafka assigns to the record's key."""
 
 
 class AddressedRecord(NamedTuple):
-    """A record on its way into one partition."""
+    """A record with its target partition."""
 
     partition: int
     key: bytes
@@ -29,16 +30,16 @@ class AddressedRecord(NamedTuple):
 
 
 class PartitionWriter:
-    """Writes records to partitions of one topic by number, in the order given."""
+    """A producer that writes records to partitions of one topic by number, in the order given."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._topic = topic
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
-                "partitioner": "murmur2_random",  # the same as Java's
+                "partitioner": "murmur2_random",  # Java clients use the same partitioner
                 "enable.idempotence": True,
-                "log_level": 3,  # a broker that has just started makes it warn and ask again
+                "log_level": 3,  # errors only: a starting broker causes warnings and retries
                 "acks": "all",
                 "linger.ms": 5,
                 "message.timeout.ms": int(DELIVERY_S * 1000),
@@ -46,7 +47,10 @@ class PartitionWriter:
         )
 
     def write(self, records: Iterable[AddressedRecord]) -> None:
-        """Write these, and wait until every one is acknowledged. Raises NotAcknowledged: then write all of it again."""
+        """Write the records and wait until all are acknowledged.
+
+        Raises NotAcknowledged: then write all of them again.
+        """
         failures: list[str] = []
 
         def delivered(error: object, _: object) -> None:
@@ -69,12 +73,12 @@ class PartitionWriter:
 
 
 def write_to_partitions(bootstrap: str, topic: str, key: bytes, value: bytes, partitions: Iterable[int]) -> None:
-    """The same record into each of these partitions. Raises NotAcknowledged unless every one was acknowledged."""
+    """Write the same record into each of these partitions. Raises NotAcknowledged unless all are acknowledged."""
     PartitionWriter(bootstrap, topic).write(AddressedRecord(partition, key, value) for partition in partitions)
 
 
 def partitions_of(bootstrap: str, topic: str) -> list[int]:
-    """The partitions of a topic, ascending."""
+    """Return the partitions of a topic in ascending order."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "partitions", "enable.auto.commit": False})
     try:
         return sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)

@@ -1,15 +1,15 @@
-"""Where Kafka puts a record by its key, so that whoever looks for a key reads one partition and not all of them."""
+"""Kafka's partition of a key, so that a reader of one key reads one partition only."""
 
 _M, _SEED, _MASK = 0x5BD1E995, 0x9747B28C, 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """What Kafka's default partitioner says, which our producers use (`murmur2_random`)."""
+    """Return the partition of a key under Kafka's `murmur2_random` partitioner, which our producers use."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's MurmurHash2 (A. Appleby), unsigned: `org.apache.kafka.common.utils.Utils.murmur2`."""
+    """Return Kafka's MurmurHash2 (A. Appleby) as unsigned: `org.apache.kafka.common.utils.Utils.murmur2`."""
     state, whole = _SEED ^ len(data), len(data) & ~3
     for place in range(0, whole, 4):
         four = int.from_bytes(data[place : place + 4], "little") * _M & _MASK

@@ -1,4 +1,4 @@
-"""What every worker shares: its command line, a stop in order, case events to read, and figures for Prometheus."""
+"""Shared parts of all workers: command line, orderly stop, decoding of case events, Prometheus metrics."""
 
 import argparse
 import signal
@@ -23,10 +23,10 @@ from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
 EVENTS = Counter("fraudcase_worker_records", "Records that a worker has read", ["worker", "topic"])
-WRITTEN = Counter("fraudcase_worker_written", "What a worker has stored", ["worker", "kind"])
-PARKED = Gauge("fraudcase_worker_parked_cases", "Cases whose view stands still because an event cannot follow")
+WRITTEN = Counter("fraudcase_worker_written", "Items that a worker has stored", ["worker", "kind"])
+PARKED = Gauge("fraudcase_worker_parked_cases", "Cases whose view is not updated because an event is missing")
 POLL_S = 0.2
-"""How long a worker waits for a record before it looks whether it is to stop, or to move on."""
+"""Seconds that a worker waits for a record before it checks for a stop request."""
 
 RETRY_S = 1.0
 P = ParamSpec("P")
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class StopSignal:
-    """Set by SIGTERM and SIGINT; a worker looks at it between batches, so that a batch is never cut."""
+    """Stop request, set by SIGTERM and SIGINT. A worker checks it between batches, so it always completes a batch."""
 
     def __init__(self) -> None:
         self._event = Event()
@@ -46,13 +46,13 @@ class StopSignal:
 
     @property
     def is_set(self) -> bool:
-        """Whether to stop."""
+        """Return whether the worker is to stop."""
         return self._event.is_set()
 
     def persist(self, write: Callable[[], None]) -> bool:
-        """Repeat a write until the store takes it, or until told to stop; True if it was written.
+        """Retry a write until the store accepts it or a stop is requested; return True if it was written.
 
-        A store that is away is waited for: what comes after the batch would only fail too.
+        The worker waits while a store is unavailable, because the batches that follow would fail too.
         """
         while True:
             try:
@@ -64,10 +64,10 @@ class StopSignal:
             else:
                 return True
 
-    def patiently(self, ask: Callable[P, T]) -> Callable[P, T]:
-        """A question to the schema registry that waits for it while it is away, until told to stop.
+    def retry_while_unavailable(self, ask: Callable[P, T]) -> Callable[P, T]:
+        """Wrap a schema registry request: retry while the registry is unavailable, until a stop is requested.
 
-        A worker that ended with the registry would not come back with it. What the registry refuses, it raises.
+        A worker that ended with the registry would not restart with it. Raises what the registry refuses (HTTP 4xx).
         """
 
         def asked(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -77,7 +77,7 @@ class StopSignal:
                 except (HTTPError, SchemaRegistryError) as error:
                     if isinstance(error, SchemaRegistryError) and 400 <= error.http_status_code < 500:
                         raise
-                    complain(f"the schema registry does not answer: {error}")
+                    complain(f"the schema registry does not answer, retrying: {error}")
                     if self._event.wait(RETRY_S):
                         raise
 
@@ -85,34 +85,34 @@ class StopSignal:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options that all workers have."""
+    """Return a parser with the options of all workers."""
     options = argparse.ArgumentParser()
     options.add_argument("--bootstrap", required=True, help="Kafka's address")
     options.add_argument("--registry", required=True, help="the schema registry's address")
     options.add_argument("--prefix", type=lambda prefix: Topics(prefix=prefix), default=Topics(), dest="topics")
-    options.add_argument("--metrics-port", type=int, required=True, help="where Prometheus finds the worker's figures")
+    options.add_argument("--metrics-port", type=int, required=True, help="port of the worker's Prometheus metrics")
     return options
 
 
 def serve_metrics(port: int) -> None:
-    """Answer Prometheus, on loopback."""
+    """Serve Prometheus metrics on loopback."""
     start_http_server(port, addr="127.0.0.1")
 
 
 def complain(message: str) -> None:
-    """Say what is wrong where the stack keeps a worker's output."""
+    """Write a message to standard error, where the stack keeps a worker's output."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
 
 
-def poll_records(consumer: Consumer, wait_s: float = POLL_S, most: int = MAX_BATCH) -> list[LogRecord]:
-    """What has come, as soon as there is something; empty after the wait. Raises KafkaException.
+def poll_records(consumer: Consumer, wait_s: float = POLL_S, limit: int = MAX_BATCH) -> list[LogRecord]:
+    """Return up to `limit` records as soon as one arrives, or an empty list after `wait_s` seconds.
 
-    A worker that waited for a store for longer than brokers wait for a worker is told so where a record would be, and
-    then reads on from what it had committed: what the client library gets over by itself, it complains of.
+    Reports recoverable errors on standard error and skips them: for example, a worker that waited long for a store has
+    lost its partitions and then continues from its committed position. Raises KafkaException on a fatal error.
     """
     records: list[LogRecord] = []
-    for message in poll_messages(consumer, wait_s, most):
+    for message in poll_messages(consumer, wait_s, limit):
         error = message.error()
         if error is None or error.fatal():
             records.append(to_log_record(message))
@@ -122,17 +122,21 @@ def poll_records(consumer: Consumer, wait_s: float = POLL_S, most: int = MAX_BAT
 
 
 def decode_case_events(decoder: Decoder, records: Iterable[LogRecord]) -> list[KnownEvent]:
-    """The case events in records, with their times; what cannot be read is complained about, and stays in the log."""
+    """Decode the case events in records, with their known-at times.
+
+    Reports unreadable records on standard error and skips them; they stay in the log.
+    """
     events: list[KnownEvent] = []
     for record in records:
+        place = f"{record.topic} partition {record.partition} offset {record.offset}"
         try:
             name, data = decoder.decode(record.value)
             event = from_fields(name, data)
         except (UnreadableRecord, KeyError, TypeError) as error:
-            complain(f"{record.topic} {record.partition} {record.offset} is no case event: {error}")
+            complain(f"{place} is not a case event: {error}")
             continue
         if isinstance(event, CaseEvent):
             events.append(KnownEvent(event, record.timestamp_ms))
         else:
-            complain(f"{record.topic} {record.partition} {record.offset} is no case event but a {name}")
+            complain(f"{place} is not a case event but a {name}")
     return events

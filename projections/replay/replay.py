@@ -73,7 +73,7 @@ def ends_of(source: LogSource, topics: Topics, until_ms: int | None = None) -> E
         ends[topic] = log.ends(topic)
         if until_ms is not None:
             for partition, end in ends[topic].items():
-                later = log.cut(topic, partition, until_ms) if end else None
+                later = log.offset_after(topic, partition, until_ms) if end else None
                 ends[topic][partition] = end if later is None else min(end, later)
     return ends
 

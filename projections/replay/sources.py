@@ -41,7 +41,7 @@ class ColumnLog(Protocol):
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last record, by partition."""
 
-    def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
+    def offset_after(self, topic: str, partition: int, until_ms: int) -> int | None:
         """The offset of the first record that is later than a time, None where there is none."""
 
     def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:

@@ -25,7 +25,7 @@ from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import FLINK_JOBS, PROCESS
 from infra.settings import Settings
-from projections.logs.log import KafkaLog, answers_in
+from projections.logs.log import KafkaLog, decode_answers
 from projections.logs.partition_writer import write_to_partitions
 from schemas.codec import Decoder, Encoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
@@ -175,7 +175,7 @@ def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]
         answer
         for partition, end in log.ends(topic).items()
         for record in log.read(topic, partition, end)
-        for answer in answers_in(record, decoder)
+        for answer in decode_answers(record, decoder)
     )
     return [each for each in answers if isinstance(each, RiskScored) and (each.partition, each.offset) in places]
 

@@ -107,7 +107,7 @@ class MemoryLogs:
     def ends(self, topic: str) -> dict[int, int]:
         return {number: len(records) for number, records in enumerate(self._logs[topic])}
 
-    def cut(self, topic: str, partition: int, until_ms: int) -> int | None:
+    def offset_after(self, topic: str, partition: int, until_ms: int) -> int | None:
         later = (record.offset for record in self._logs[topic][partition] if record.timestamp_ms > until_ms)
         return next(later, None)
 

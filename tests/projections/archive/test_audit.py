@@ -17,7 +17,7 @@ from projections.archive.audit import audit
 from projections.archive.bucket import Bucket, MemoryBucket, Retention
 from projections.archive.heads import ArchiveContradiction, HeadWriter, head_key, read_head
 from projections.archive.merkle import Frontier
-from projections.archive.record_leaf import FIELDS, WHOLE, cut, shape_of
+from projections.archive.record_leaf import FIELDS, WHOLE, cut_value, shape_of
 from projections.archive.segments import partition_folder, read_segment, segments, table_to_parquet
 from projections.archive.signing import BadKey, Signer, ensure, load
 from projections.archive.worker import HeadSchedule
@@ -279,13 +279,13 @@ def test_a_record_is_cut_into_its_fields_and_reads_as_the_decoder_reads_it() -> 
     value = ENCODER.encode("Transaction", payment("anna", 1))
     shape = shape_of(latest("Transaction").text)
     assert shape is not None
-    parted = cut(value, shape)
+    parted = cut_value(value, shape)
     assert parted.form == FIELDS
     assert len(parted.parts) == len(shape.fields)
     assert value[:5] + b"".join(parted.parts) == value
     assert Decoder(schema_text).decode(value)[1]["account_id"] == "anna"
     for broken in (value[:-1], value + b"\x00", value[:7]):
-        assert cut(broken, shape).form == WHOLE
+        assert cut_value(broken, shape).form == WHOLE
 
 
 def test_every_schema_of_ours_can_be_cut() -> None:
@@ -359,7 +359,7 @@ def test_what_is_archived_is_locked_where_the_bucket_can_lock_it() -> None:
         stub.add_response("put_object", {}, wanted)
         assert plain.has_lock()
         assert not plain.has_lock()
-        assert plain.locking(retention).put_new("k", b"x")
+        assert plain.with_retention(retention).put_new("k", b"x")
         assert plain.put_new("k", b"x")
 
 
@@ -376,5 +376,5 @@ def test_a_head_has_one_form_only() -> None:
     ):
         with pytest.raises(ValueError, match=r"it "):
             read_head(other, KEY)
-    with pytest.raises(ValueError, match="whole subtrees"):
+    with pytest.raises(ValueError, match="complete subtrees"):
         Frontier(3, [bytes(32)])

@@ -54,8 +54,8 @@ def test_a_locked_segment_cannot_be_deleted(client: Any) -> None:
     assert plain.has_lock()
     assert not Bucket(client, "plain", "").has_lock()
     retention = Retention(mode="COMPLIANCE", days=1, now=lambda: datetime.now(UTC))
-    assert plain.locking(retention).put_new("log/segment", b"records", {"last-offset": "1"})
-    assert not plain.locking(retention).put_new("log/segment", b"others")
+    assert plain.with_retention(retention).put_new("log/segment", b"records", {"last-offset": "1"})
+    assert not plain.with_retention(retention).put_new("log/segment", b"others")
     version = client.head_object(Bucket="locked", Key="p/log/segment")["VersionId"]
     with pytest.raises(ClientError) as refused:
         client.delete_object(Bucket="locked", Key="p/log/segment", VersionId=version)

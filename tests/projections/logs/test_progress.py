@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from projections.logs import log
-from projections.logs.log import end_of
+from projections.logs.log import end_offset
 
 
 class Broker:
@@ -25,7 +25,7 @@ class Broker:
 def test_a_partition_without_a_leader_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "ASK_AGAIN_S", 0)
     broker: Any = Broker(KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-    assert end_of(broker, TopicPartition("cases.inbox", 5)) == 12
+    assert end_offset(broker, TopicPartition("cases.inbox", 5)) == 12
     assert broker.errors == []
 
 
@@ -39,4 +39,4 @@ def test_any_other_error_and_one_that_lasts_are_raised(
     monkeypatch.setattr(log, "LEADERLESS_S", patience_s)
     broker: Any = Broker(error)
     with pytest.raises(KafkaException):
-        end_of(broker, TopicPartition("cases.inbox", 5))
+        end_offset(broker, TopicPartition("cases.inbox", 5))

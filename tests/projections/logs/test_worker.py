@@ -54,7 +54,7 @@ def serving(port: int) -> HTTPServer:
 
 def test_a_registry_that_is_away_is_waited_for(stop: StopSignal, capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
-    ask = stop.patiently(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
+    ask = stop.retry_while_unavailable(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
     servers: list[HTTPServer] = []
     threading.Timer(0.5, lambda: servers.append(serving(port))).start()
     assert ask(7) == '"string"'
@@ -68,7 +68,7 @@ def test_a_registry_that_is_away_is_waited_for(stop: StopSignal, capsys: pytest.
 
 def test_who_waits_can_be_told_to_stop(stop: StopSignal) -> None:
     port = free_port()
-    ask = stop.patiently(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
+    ask = stop.retry_while_unavailable(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
     threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGTERM)).start()
     with pytest.raises((HTTPError, SchemaRegistryError)):
         ask(7)
