@@ -24,7 +24,7 @@ messages = Console(stderr=True)
 """For people; what programs read goes to standard output."""
 
 
-class _Rate(ProgressColumn):
+class _RateColumn(ProgressColumn):
     """How many a second."""
 
     def render(self, task: Task) -> Text:
@@ -39,7 +39,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if messages.is_terminal:
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            _Rate(), TimeRemainingColumn(),
+            _RateColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=messages, transient=True) as bar:
             task = bar.add_task(what, total=total)
@@ -58,6 +58,6 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     yield plain
 
 
-def tell(name: str, what: str) -> None:
+def print_status_line(name: str, what: str) -> None:
     """One line for each part that changes."""
     messages.print(f"{name:<12} {what}", highlight=False)

@@ -10,7 +10,7 @@ from projections.logs.log import end_offset
 MAX_BATCH = 5_000
 
 
-class Stalled(RuntimeError):
+class ProgressStalled(RuntimeError):
     """Nothing moved for too long; the message says what is missing and where to look."""
 
 
@@ -60,7 +60,9 @@ def wait_until(
             last, moved = now, time.monotonic()
             seen(now)
         if time.monotonic() - moved > patience_s:
-            raise Stalled(f"{what}: {now} of {wanted}, and nothing came for {patience_s:.0f} s. Look: fraudcase status")
+            raise ProgressStalled(
+                f"{what}: {now} of {wanted}, and nothing came for {patience_s:.0f} s. Look: fraudcase status"
+            )
         time.sleep(every_s)
     seen(now)
     return time.monotonic() - begun

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from console.people.accounts import People
+from console.people.accounts import UserAccountStore
 from console.privacy.key_files import console_key
 from console.privacy.vault import Vault, VaultError
 from console.rules.activation_log import KafkaRulesLog
-from console.rules.engines import Engines
-from console.rules.store import Needed, Store
-from console.views.live_table import LiveTable
+from console.rules.engines import EngineStore
+from console.rules.store import RulePackStore, WhatifRequirement
+from console.views.live_table import LiveCaseTable
 from console.views.versions import ViewVersions
 from console.webhooks.store import Webhooks
 from infra.settings import Settings
@@ -53,9 +53,9 @@ def view_versions(settings: Settings) -> ViewVersions:
     return ViewVersions(connect(settings.control_database), settings.table, lambda: time.time_ns() // 1_000_000)
 
 
-def live_case_table(settings: Settings) -> LiveTable:
+def live_case_table(settings: Settings) -> LiveCaseTable:
     """The table of the version of the case views that is live, for whoever runs on while that changes."""
-    return LiveTable(case_tables(settings), view_versions(settings).live)
+    return LiveCaseTable(case_tables(settings), view_versions(settings).live)
 
 
 def case_table(settings: Settings) -> DynamoCaseTable:
@@ -63,15 +63,19 @@ def case_table(settings: Settings) -> DynamoCaseTable:
     return live_case_table(settings).now()[1]
 
 
-def control_store(settings: Settings) -> Store:
+def control_store(settings: Settings) -> RulePackStore:
     """The control store as it stands: `fraudcase up` and `fraudcase control upgrade` make its tables."""
-    needed = Needed(settings.rules_whatif_payments, settings.rules_whatif_days) if settings.rules_need_whatif else None
-    return Store(connect(settings.control_database), lambda: time.time_ns() // 1_000_000, needed)
+    needed = (
+        WhatifRequirement(settings.rules_whatif_payments, settings.rules_whatif_days)
+        if settings.rules_need_whatif
+        else None
+    )
+    return RulePackStore(connect(settings.control_database), lambda: time.time_ns() // 1_000_000, needed)
 
 
-def people(settings: Settings) -> People:
+def people(settings: Settings) -> UserAccountStore:
     """The accounts of people and machines."""
-    return People(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+    return UserAccountStore(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
 
 
 def master_key(settings: Settings) -> bytes:
@@ -95,9 +99,9 @@ def rules_log(settings: Settings) -> KafkaRulesLog:
     return KafkaRulesLog(settings.kafka_bootstrap, settings.registry_url, topics(settings).ruled_logs)
 
 
-def engines(settings: Settings) -> Engines:
+def engines(settings: Settings) -> EngineStore:
     """The engines of the system, as the control store has them."""
-    return Engines(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
+    return EngineStore(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
 
 
 def engine_log(settings: Settings) -> KafkaRulesLog:

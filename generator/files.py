@@ -26,14 +26,14 @@ class BadFile(ValueError):
     """A file that cannot be taken in at all; the message says why and what would do."""
 
 
-class Row(NamedTuple):
+class IntakeRow(NamedTuple):
     """A row as the intake wants it: the fields of Transaction, or why they cannot be that."""
 
     fields: dict[str, Any]
     refusal: Refusal | None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[IntakeRow]:
     """The rows of a file, in order. Raises BadFile before the first row if it cannot be read or lacks a column."""
     return map(_row, _raw_rows(path))
 
@@ -98,18 +98,18 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row if isinstance(row, dict) else {"unreadable": line.rstrip("\n")}
 
 
-def _row(raw: Mapping[str, Any]) -> Row:
+def _row(raw: Mapping[str, Any]) -> IntakeRow:
     fields: dict[str, Any] = {}
     for name in _FIELDS:
         value = raw.get(name)
         try:
             fields[name] = _value(name, value)
         except (ValueError, TypeError, ArithmeticError):
-            return Row(dict(raw), Refusal("bad_fields", f"{name} has a value that it cannot have"))
+            return IntakeRow(dict(raw), Refusal("bad_fields", f"{name} has a value that it cannot have"))
     missing = [name for name in REQUIRED if fields[name] is None and name != "attributes"]
     if missing:
-        return Row(dict(raw), Refusal("bad_fields", f"{', '.join(missing)} must not be empty"))
-    return Row(fields, None)
+        return IntakeRow(dict(raw), Refusal("bad_fields", f"{', '.join(missing)} must not be empty"))
+    return IntakeRow(fields, None)
 
 
 def _value(name: str, value: Any) -> Any:
@@ -121,7 +121,7 @@ def _value(name: str, value: Any) -> Any:
     if name == "event_time":
         return _milliseconds(value)
     if name in _INTEGERS:
-        return _whole(value)
+        return _to_minor_units(value)
     if name in _NUMBERS:
         return float(value)
     if isinstance(value, str):
@@ -132,7 +132,7 @@ def _value(name: str, value: Any) -> Any:
     raise TypeError(name)
 
 
-def _whole(value: Any) -> int:
+def _to_minor_units(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError("a truth value is no amount")
     number = Decimal(str(value))
@@ -148,7 +148,7 @@ def _milliseconds(value: Any) -> int:
         zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
         since = zoned - datetime(1970, 1, 1, tzinfo=UTC)
         return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
-    return _whole(value)
+    return _to_minor_units(value)
 
 
 DECISIONS = pa.schema(
@@ -174,7 +174,7 @@ PAYMENTS = pa.schema(
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def _atomic_file(path: Path) -> Iterator[Path]:
     """A file that is there whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -187,7 +187,7 @@ def _appearing(path: Path) -> Iterator[Path]:
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
     """Write rows as the file's suffix says; lists are JSON text in CSV. Returns how many. Raises BadFile."""
     count = 0
-    with _appearing(path) as partial:
+    with _atomic_file(path) as partial:
         if path.suffix == ".parquet":
             with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
                 for chunk in _chunks(rows):
@@ -235,7 +235,7 @@ def write_rows(path: Path, transactions: Iterable[Mapping[str, Any]]) -> int:
     return write_table(path, ({**row, "attributes": list(row["attributes"].items())} for row in transactions), PAYMENTS)
 
 
-def truth_of(path: Path) -> Path:
+def truth_path(path: Path) -> Path:
     """Where the truth of a file of payments lies: beside it."""
     return path.with_name(f"{path.stem}.truth.jsonl")
 

@@ -56,7 +56,7 @@ def settings() -> Iterator[Settings]:
         flink_prometheus=True,
         **PORTS,
     )
-    reset(chosen, system.everything(chosen))
+    reset(chosen, system.all_programs(chosen))
     system.up(chosen, report=lambda _, __: None)
     yield chosen
     system.down(chosen, lambda _, __: None)

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from tests.support.house import (
     PACKAGES,
@@ -15,6 +16,7 @@ from tests.support.house import (
     room_graph,
     room_violations,
 )
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -78,12 +78,12 @@ def _rate(folded: Callable[[T], list[CaseEvent] | Refusal], records: list[T]) ->
 def inbox(events: int, seed: int) -> Iterator[InboxRecord]:
     """A seeded inbox that leads to at least so many case events: the same seed, the same records."""
     draw = random.Random(seed)  # noqa: S311 - seeded on purpose
-    desk = _Desk(draw, accounts=max(1, events // FLAGS_AN_ACCOUNT))
+    desk = _InboxGenerator(draw, accounts=max(1, events // FLAGS_AN_ACCOUNT))
     while desk.events < events:
         yield desk.next()
 
 
-class _Desk:
+class _InboxGenerator:
     """Makes records that fit what the records before them led to."""
 
     def __init__(self, draw: random.Random, accounts: int) -> None:

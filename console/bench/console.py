@@ -14,11 +14,11 @@ from uuid import UUID, uuid5
 import psutil
 
 from console.cases.board_row import DONE
-from console.monitor.health import figures_at
+from console.monitor.health import read_figures
 from console.people.roles import Role
 from console.system.lifecycle import prepare
-from console.terminal import messages, progress, tell
-from console.waiting import Stalled
+from console.terminal import messages, print_status_line, progress
+from console.waiting import ProgressStalled
 from console.wiring import case_table, people
 from domain.cases.events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
 from infra import stack
@@ -42,7 +42,7 @@ SHOWN_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class ConsoleLoad:
     """What the run is made of."""
 
     cases: int
@@ -67,21 +67,21 @@ def console_settings(settings: Settings, run: str) -> Settings:
     )
 
 
-def bench_console(settings: Settings, load: Load) -> dict[str, Any]:
+def bench_console(settings: Settings, load: ConsoleLoad) -> dict[str, Any]:
     """Fill the table, start the system beside it, and read."""
     prepare(settings)
     begun = time.monotonic()
-    events = fill(settings, load)
+    events = fill_case_table(settings, load)
     filled_s = time.monotonic() - begun
     tokens = [_token(settings, name) for name in ANALYSTS[: load.readers]]
     begun = time.monotonic()
-    stack.up(settings, services(settings), tell)
+    stack.up(settings, services(settings), print_status_line)
     started_s = time.monotonic() - begun
     try:
-        with _intake(settings, load):
+        with _running_traffic(settings, load):
             figures = asyncio.run(_read(settings, load, tokens))
     finally:
-        stack.down(settings, services(settings), tell)
+        stack.down(settings, services(settings), print_status_line)
     return {
         "cases": load.cases,
         "events_stored": events,
@@ -94,7 +94,7 @@ def bench_console(settings: Settings, load: Load) -> dict[str, Any]:
     }
 
 
-def fill(settings: Settings, load: Load) -> int:
+def fill_case_table(settings: Settings, load: ConsoleLoad) -> int:
     """Put the cases into the table, as a rebuild does it; returns how many events were stored.
 
     How they came there is not what is measured. Those of an earlier run under the same name are used again.
@@ -107,7 +107,7 @@ def fill(settings: Settings, load: Load) -> int:
             made = [
                 event
                 for number in range(start, min(start + BATCH, load.cases))
-                for event in synthetic(number, load.seed)
+                for event in synthetic_case(number, load.seed)
             ]
             write_views(table, fold(KnownEvent(event, _time_of(number)) for number, event in enumerate(made)).items())
             events += len(made)
@@ -124,7 +124,7 @@ def case_id_of(number: int) -> str:
     return str(uuid5(CASES, str(number)))
 
 
-def synthetic(number: int, seed: int) -> list[SequencedCaseEvent]:
+def synthetic_case(number: int, seed: int) -> list[SequencedCaseEvent]:
     """One case and what happened to it: the same for the same number and seed."""
     draw = random.Random(f"{seed} {number}")  # noqa: S311 - seeded on purpose
     case_id, account, at_ms = case_id_of(number), f"acct-{number % ACCOUNTS:06}", 1_750_000_000_000 + number * 700
@@ -155,7 +155,7 @@ def synthetic(number: int, seed: int) -> list[SequencedCaseEvent]:
     if draw.random() < 0.3:
         later.append(
             lambda said: CaseEscalated(
-                **_without(said, "command_id"),
+                **_without_key(said, "command_id"),
                 trigger="score",
                 detail="",
                 cause_id=f"c-{number}",
@@ -188,7 +188,7 @@ def synthetic(number: int, seed: int) -> list[SequencedCaseEvent]:
     ]
 
 
-def _without(said: dict[str, Any], name: str) -> dict[str, Any]:
+def _without_key(said: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key != name}
 
 
@@ -200,7 +200,7 @@ def _token(settings: Settings, name: str) -> str:
 
 
 @contextmanager
-def _intake(settings: Settings, load: Load) -> Iterator[None]:
+def _running_traffic(settings: Settings, load: ConsoleLoad) -> Iterator[None]:
     """Payments come in, from another process."""
     if not load.payments_per_s:
         yield
@@ -217,7 +217,7 @@ def _intake(settings: Settings, load: Load) -> Iterator[None]:
             sender.terminate()
 
 
-class Reader:
+class KeepAliveConnection:
     """One connection that is kept; only as much of HTTP as our own server speaks, so that asking costs little."""
 
     def __init__(self, host: str, port: int, token: str) -> None:
@@ -243,7 +243,7 @@ class Reader:
             self._writer = None
 
 
-def pages(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
+def choose_page(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
     """What somebody asks for next: the kind of page, and its address. Most cases that are opened were in a queue."""
     chosen = draw.choice(shown) if shown and draw.random() < SHOWN_SHARE else case_id_of(draw.randrange(cases))
     case = f"/api/v1/cases/{chosen}"
@@ -293,9 +293,9 @@ def _filters(draw: random.Random) -> str:
     return "&".join(some)
 
 
-async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, Any]:
+async def _read(settings: Settings, load: ConsoleLoad, tokens: list[str]) -> dict[str, Any]:
     taken: dict[str, list[float]] = {}
-    readers = [Reader(settings.host, settings.console_port, token) for token in tokens]
+    readers = [KeepAliveConnection(settings.host, settings.console_port, token) for token in tokens]
     await _until_ready(readers[0])
     readers[0].close()  # one that says nothing for seconds is closed by the console
     await asyncio.to_thread(_until_warm, settings, load)
@@ -304,11 +304,11 @@ async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, 
     until = measured_from + load.seconds
     begun_cpu = 0.0
 
-    async def one(number: int, reader: Reader) -> None:
+    async def one(number: int, reader: KeepAliveConnection) -> None:
         draw = random.Random(f"{load.seed} {number}")  # noqa: S311 - seeded on purpose
         cursor, shown = "", list[str]()
         while time.monotonic() < until:
-            kind, path = pages(draw, load.cases, shown)
+            kind, path = choose_page(draw, load.cases, shown)
             begun = time.monotonic()
             status, body = await reader.get(path.replace("cursor=NEXT", f"cursor={cursor}" if cursor else ""))
             if status != 200:
@@ -333,22 +333,22 @@ async def _read(settings: Settings, load: Load, tokens: list[str]) -> dict[str, 
     return _figures(taken, load.seconds, used_s, console)
 
 
-async def _until_ready(reader: Reader) -> None:
+async def _until_ready(reader: KeepAliveConnection) -> None:
     """The board has read the table."""
     begun = time.monotonic()
     while (await reader.get("/api/v1/queue/counts"))[0] == 503:
         if time.monotonic() - begun > BOARD_WITHIN_S:
-            raise Stalled(f"the board was not full within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+            raise ProgressStalled(f"the board was not full within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
         await asyncio.sleep(0.5)
     messages.print(f"the board was full {time.monotonic() - begun:.1f} s after the start", highlight=False)
 
 
-def _until_warm(settings: Settings, load: Load) -> None:
+def _until_warm(settings: Settings, load: ConsoleLoad) -> None:
     """The console has the timelines in memory: it reads them behind its work, and what is measured comes after that."""
     begun, url = time.monotonic(), f"http://{settings.host}:{metrics_port(settings, CONSOLE)}/metrics"
-    while (figures_at(url, "fraudcase_console_timelines") or [0])[0] < load.cases:
+    while (read_figures(url, "fraudcase_console_timelines") or [0])[0] < load.cases:
         if time.monotonic() - begun > BOARD_WITHIN_S:
-            raise Stalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+            raise ProgressStalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
         time.sleep(1)
     messages.print(f"all timelines were read {time.monotonic() - begun:.1f} s later", highlight=False)
 

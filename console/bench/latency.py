@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from confluent_kafka import Producer
 
 from console.terminal import progress
-from console.waiting import Stalled, end_offsets
+from console.waiting import ProgressStalled, end_offsets
 from console.wiring import case_table, topics
 from domain.cases.events import CaseOpened, RiskLinked
 from domain.record_types import from_fields
@@ -31,7 +31,7 @@ Payment = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Seen:
+class LatencyTimestamps:
     """When the flag on a payment was appended to its log, and when the view of its case spoke of it (milliseconds)."""
 
     flagged_ms: dict[Payment, int] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def measure(
     seconds: float,
     *,
     with_views: bool = True,
-) -> Seen:
+) -> LatencyTimestamps:
     """Send traffic at a steady rate; latencies of the payments due after the warm-up, from the times they were due.
 
     What leads to flags must run, and to views unless `with_views` is off. Raises Stalled if any are missing in the end.
@@ -78,8 +78,8 @@ def measure(
     flagged = {payment: at - counted[payment] for payment, at in seen.flagged_ms.items() if payment in counted}
     stored = {payment: at - counted[payment] for payment, at in seen.stored_ms.items() if payment in counted}
     if not flagged or (with_views and flagged.keys() - stored.keys()):
-        raise Stalled(f"{len(flagged)} payments were flagged, and {len(stored)} of them reached a view")
-    return Seen(flagged, stored)
+        raise ProgressStalled(f"{len(flagged)} payments were flagged, and {len(stored)} of them reached a view")
+    return LatencyTimestamps(flagged, stored)
 
 
 def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Payment], rate: float) -> list[int]:
@@ -107,16 +107,16 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
             if number % 1000 == 0:
                 seen(number)
     if producer.flush(AFTER_S):
-        raise Stalled(f"not all payments were acknowledged within {AFTER_S:.0f} s")
+        raise ProgressStalled(f"not all payments were acknowledged within {AFTER_S:.0f} s")
     return due_ms
 
 
-def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) -> Seen:
+def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) -> LatencyTimestamps:
     """Follow flags and case events, and look at the views of cases until they have come as far.
 
     Runs in a process of its own, so that it does not wait for the sender.
     """
-    seen = Seen()
+    seen = LatencyTimestamps()
     waiting: dict[tuple[str, int], Payment] = {}
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     follower, table = KafkaLog(settings.kafka_bootstrap).follow(ends), case_table(settings)

@@ -10,12 +10,12 @@ from typing import Any
 
 from console.bench.case_fold import case_fold_rate, inbox
 from console.bench.consume_only import read_all
-from console.bench.stream import fill, running, wait_until_caught_up
+from console.bench.stream import fill_logs, running_programs, wait_until_caught_up
 from console.bench.views import view_rates
 from console.history.replay import cores, source_of
 from console.rules.files import load_pack
 from console.terminal import messages, progress
-from console.waiting import Stalled
+from console.waiting import ProgressStalled
 from console.wiring import topics
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
@@ -65,14 +65,18 @@ def bench_replay(
     three = settings.model_copy(update={"prefix": f"{settings.prefix}three."})
     record(three, "three", transactions, seed)
     rounds = [
-        (_reference(three, number, decode=False), _reference(three, number, decode=True), *_replayed(three, number))
+        (
+            _consume_rate(three, number, decode=False),
+            _consume_rate(three, number, decode=True),
+            *_time_replay(three, number),
+        )
         for _ in range(ROUNDS)
     ]
     consumed, decoded = max(each[0] for each in rounds), max(each[1] for each in rounds)
     replayed, derived = max(each[2] for each in rounds), rounds[0][3]
     default = settings.model_copy(update={"prefix": f"{settings.prefix}default."})
     record(default, "default", transactions // DEFAULT_SHARE, seed)
-    by_default, more = _replayed(default, number)
+    by_default, more = _time_replay(default, number)
     figures = {
         "transactions": transactions,
         "workers": number,
@@ -94,16 +98,16 @@ def bench_replay(
 def record(settings: Settings, pack: str, transactions: int, seed: int) -> None:
     """Write payments, and let the jobs decide on them."""
     traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
-    fill(settings, load_pack(pack), traffic, transactions)
+    fill_logs(settings, load_pack(pack), traffic, transactions)
     wanted = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
     entity = tuple(part for part in jobs(settings) if part.name not in wanted)
     parts = (*cluster(settings), *(part for part in jobs(settings) if part.name in wanted), *entity)
     messages.print(f"pack {pack}: the jobs decide on {transactions:,} payments", highlight=False)
-    with running(settings, parts):
+    with running_programs(settings, parts):
         wait_until_caught_up(settings)
 
 
-def _replayed(settings: Settings, workers: int) -> tuple[float, DerivedState]:
+def _time_replay(settings: Settings, workers: int) -> tuple[float, DerivedState]:
     """Payments a second, from the first process to the last digest; of all logs that decide, compared with nothing."""
     source, names = source_of(settings, "kafka"), topics(settings)
     total = sum(sum(found.values()) for topic, found in ends_of(source, names).items() if topic != names.cases_events)
@@ -114,12 +118,12 @@ def _replayed(settings: Settings, workers: int) -> tuple[float, DerivedState]:
         seconds = time.monotonic() - begun
     payments = derived.history.payments
     if not payments:
-        raise Stalled("no payment was decided on: is a rule pack active?")
+        raise ProgressStalled("no payment was decided on: is a rule pack active?")
     messages.print(f"{payments:,} payments derived again in {seconds:.1f} s", highlight=False)
     return payments / seconds, derived
 
 
-def _reference(settings: Settings, workers: int, *, decode: bool) -> float:
+def _consume_rate(settings: Settings, workers: int, *, decode: bool) -> float:
     source, names = source_of(settings, "kafka"), topics(settings)
     registry = SchemaRegistry(settings.registry_url)
     topic = names.payments_inbound

@@ -28,8 +28,8 @@ from fastavro import schemaless_reader
 from console.bench.latency import measure, percentiles
 from console.payments.intake import open_intake
 from console.system.bootstrap import activate_first_rules, register_schemas
-from console.terminal import messages, progress, tell
-from console.waiting import Stalled, end_offsets
+from console.terminal import messages, print_status_line, progress
+from console.waiting import ProgressStalled, end_offsets
 from console.wiring import case_table, topics
 from domain.risk.events import RiskScored
 from domain.risk.packs import RulePack
@@ -73,7 +73,7 @@ Flags = frozenset[tuple[str, frozenset[str]]]
 """Transaction ids with the rules that fired."""
 
 
-class Answer(NamedTuple):
+class DecisionBatch(NamedTuple):
     """What one record of an answering topic holds: how many decisions, and which of them are flags."""
 
     decisions: int
@@ -81,13 +81,13 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class BenchContender:
     """One job of the comparison: what to start, where it answers, and how to read an answer."""
 
     name: str
     parts: tuple[StackProgram, ...]
     topic: str
-    read: Callable[[LogRecord], Answer]
+    read: Callable[[LogRecord], DecisionBatch]
     by_batch: bool = False
     """Whether a record of the topic holds many answers, so that only reading tells how many there are."""
     begin: Mapping[int, int] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ContenderResult:
     """How a contender did: decisions a second, once it is warm, and what it flagged."""
 
     tx_per_s: float
@@ -122,7 +122,7 @@ def bench_settings(settings: Settings, run: str) -> Settings:
     )
 
 
-def fill(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPayment], transactions: int) -> None:
+def fill_logs(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPayment], transactions: int) -> None:
     """Make the logs and write the payments; the first record of each partition puts the rules in force."""
     register_schemas(settings.registry_url)
     ensure_topics(settings)
@@ -154,46 +154,46 @@ def fill(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPayment]
     intake.flush()
 
 
-def ours(settings: Settings) -> Contender:
+def risk_job_contender(settings: Settings) -> BenchContender:
     """The risk job on its cluster."""
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
 
-    def read(record: LogRecord) -> Answer:
+    def read(record: LogRecord) -> DecisionBatch:
         found = decode_answers(record, decoder)
         flagged = [each for each in found if isinstance(each, RiskScored) and each.rules]
-        return Answer(len(found), [(each.transaction_id, frozenset(each.rules)) for each in flagged])
+        return DecisionBatch(len(found), [(each.transaction_id, frozenset(each.rules)) for each in flagged])
 
     risk = next(part for part in jobs(settings) if part.name == service_name(settings, RISK_JOB))
-    return Contender("fraudcase", (*cluster(settings), risk), topics(settings).risk_scored, read, by_batch=True)
+    return BenchContender("fraudcase", (*cluster(settings), risk), topics(settings).risk_scored, read, by_batch=True)
 
 
-def flink_sql(settings: Settings) -> Contender:
+def flink_sql_contender(settings: Settings) -> BenchContender:
     """The reference in SQL, in one JVM with a task for each core."""
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     settings = settings.model_copy(update={"flink_heap": REFERENCE_HEAP})
 
-    def read(record: LogRecord) -> Answer:
+    def read(record: LogRecord) -> DecisionBatch:
         _, row = decoder.decode(record.value)
-        return Answer(1, [(row["transaction_id"], frozenset(row["rules"].split(",")))] if row["rules"] else [])
+        return DecisionBatch(1, [(row["transaction_id"], frozenset(row["rules"].split(",")))] if row["rules"] else [])
 
-    return Contender(SQL, (_reference(settings, SQL),), f"{settings.prefix}{REFERENCES[SQL][1]}", read)
+    return BenchContender(SQL, (_reference(settings, SQL),), f"{settings.prefix}{REFERENCES[SQL][1]}", read)
 
 
-def textbook(settings: Settings) -> Contender:
+def textbook_contender(settings: Settings) -> BenchContender:
     """The reference in textbook PyFlink, on the same cluster as ours."""
     decisions = parse(latest("DecisionsMade").text)[1]
     schema = next(field for field in decisions["fields"] if field["name"] == "scored")["type"]["items"]
 
-    def read(record: LogRecord) -> Answer:
+    def read(record: LogRecord) -> DecisionBatch:
         row: Any = schemaless_reader(BytesIO(record.value or b""), schema, None)
-        return Answer(1, [(row["transaction_id"], frozenset(row["rules"]))] if row["rules"] else [])
+        return DecisionBatch(1, [(row["transaction_id"], frozenset(row["rules"]))] if row["rules"] else [])
 
     address = f"{settings.host}:{settings.flink_port}"
     settings = settings.model_copy(
         update={"flink_jvm_options": (), "flink_heap": REFERENCE_HEAP}
     )  # much of its work is the JVM's
     job = _reference(settings, TEXTBOOK, "--cluster", address)
-    return Contender(TEXTBOOK, (*cluster(settings), job), f"{settings.prefix}{REFERENCES[TEXTBOOK][1]}", read)
+    return BenchContender(TEXTBOOK, (*cluster(settings), job), f"{settings.prefix}{REFERENCES[TEXTBOOK][1]}", read)
 
 
 def _reference(settings: Settings, name: str, *where: str) -> StackProgram:
@@ -209,13 +209,13 @@ def _reference(settings: Settings, name: str, *where: str) -> StackProgram:
     )
 
 
-def run(settings: Settings, contender: Contender, transactions: int) -> Result:
+def run(settings: Settings, contender: BenchContender, transactions: int) -> ContenderResult:
     """Let a contender decide on all payments, and end it. Raises Stalled if it does not answer them all."""
-    with running(settings, contender.parts):
+    with running_programs(settings, contender.parts):
         return result_of(settings, contender, transactions)
 
 
-def result_of(settings: Settings, contender: Contender, transactions: int) -> Result:
+def result_of(settings: Settings, contender: BenchContender, transactions: int) -> ContenderResult:
     """The rate and the flags of a contender that runs. Raises Stalled if it does not answer all payments."""
     messages.print(f"{contender.name}: {transactions:,} payments", highlight=False)
     _wait_until_done(settings, contender, transactions)
@@ -229,13 +229,15 @@ def result_of(settings: Settings, contender: Contender, transactions: int) -> Re
             flags.update(answer.flags)
     total = sum(times.values())
     if total != transactions:
-        raise Stalled(f"{contender.name} answered {total:,} of {transactions:,} payments. Look: {_logs(settings)}")
-    rate = sustained(times)
+        raise ProgressStalled(
+            f"{contender.name} answered {total:,} of {transactions:,} payments. Look: {_logs(settings)}"
+        )
+    rate = sustained_rate(times)
     messages.print(f"{contender.name}: {rate:,.0f} payments/s, {len(flags):,} flagged", highlight=False)
-    return Result(rate, frozenset(flags))
+    return ContenderResult(rate, frozenset(flags))
 
 
-def sustained(times: Mapping[int, int]) -> float:
+def sustained_rate(times: Mapping[int, int]) -> float:
     """Answers a second from numbers by millisecond, of the middle of a run.
 
     Without the first fifth, until which a JVM is still compiling, and the last twentieth, when some tasks have no
@@ -254,17 +256,17 @@ def sustained(times: Mapping[int, int]) -> float:
 
 
 @contextmanager
-def running(settings: Settings, parts: tuple[StackProgram, ...]) -> Iterator[None]:
+def running_programs(settings: Settings, parts: tuple[StackProgram, ...]) -> Iterator[None]:
     """Parts up, and down again whatever happens."""
     try:
         stack.check_ports(settings, parts)
-        stack.up(settings, parts, tell)
+        stack.up(settings, parts, print_status_line)
         yield
     finally:
         stack.down(settings, parts)
 
 
-def _wait_until_done(settings: Settings, contender: Contender, transactions: int) -> None:
+def _wait_until_done(settings: Settings, contender: BenchContender, transactions: int) -> None:
     before, moved = -1, time.monotonic()
     while True:
         now = sum(end_offsets(settings.kafka_bootstrap, contender.topic).values()) - sum(contender.begin.values())
@@ -274,7 +276,7 @@ def _wait_until_done(settings: Settings, contender: Contender, transactions: int
         if now >= transactions or (contender.by_batch and before > 0 and waited > QUIET_S):
             return
         if waited > PATIENCE_S:
-            raise Stalled(
+            raise ProgressStalled(
                 f"{contender.name} wrote {before:,} records, and then nothing for {PATIENCE_S:.0f} s. "
                 f"Look: {_logs(settings)}"
             )
@@ -285,7 +287,7 @@ def _logs(settings: Settings) -> str:
     return str(settings.home / "logs")
 
 
-def flags_at(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
+def flag_latencies(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
     """Latencies from the payment to its flag: the risk job alone, as its rate was measured, at a steady rate."""
     messages.print(f"from the payment to the flag, at {rate:,.0f} payments/s", highlight=False)
     seen = measure(settings, traffic, rate, WARM_S, STEADY_S, with_views=False)
@@ -296,11 +298,11 @@ def flags_at(settings: Settings, traffic: Iterator[GeneratedPayment], rate: floa
     }
 
 
-def views_at(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
+def view_latencies(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
     """Latencies of the whole path from the payment to the case view, its state that of all that came before."""
     messages.print(f"from the payment to the case view, at {rate:,.0f} payments/s", highlight=False)
     names = {service_name(settings, name) for name in (CASE_JOB, CASE_VIEWS)}
-    with running(settings, tuple(part for part in services(settings) if part.name in names)):
+    with running_programs(settings, tuple(part for part in services(settings) if part.name in names)):
         wait_until_caught_up(settings)
         seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
     return {
@@ -326,13 +328,13 @@ def wait_until_caught_up(settings: Settings) -> None:
         time.sleep(1)
 
 
-def once_more(settings: Settings, contender: Contender) -> Contender:
+def restart_risk_job(settings: Settings, contender: BenchContender) -> BenchContender:
     """The risk job from the start of its log again: what it answers now comes after what it answered before."""
     shutil.rmtree(checkpoints(settings, RISK_JOB))
     return replace(contender, begin=KafkaLog(settings.kafka_bootstrap).ends(contender.topic))
 
 
-def loop_s() -> float:
+def time_loop() -> float:
     """How fast the machine is now: seconds for ten million additions, the best of three."""
     taken = []
     for _ in range(3):
@@ -350,25 +352,27 @@ def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePac
     started and reads each account back from its state.
     """
     traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
-    fill(settings, pack, traffic, transactions)
-    contender, loops = ours(settings), [loop_s()]
+    fill_logs(settings, pack, traffic, transactions)
+    contender, loops = risk_job_contender(settings), [time_loop()]
     first = run(settings, contender, transactions)
-    loops.append(loop_s())
+    loops.append(time_loop())
     results = {
         reference.name: run(settings, reference, transactions)
-        for reference in (flink_sql(settings), textbook(settings))
+        for reference in (flink_sql_contender(settings), textbook_contender(settings))
     }
-    loops.append(loop_s())
-    contender = once_more(settings, contender)
-    with running(settings, contender.parts):
+    loops.append(time_loop())
+    contender = restart_risk_job(settings, contender)
+    with running_programs(settings, contender.parts):
         mine = result_of(settings, contender, transactions)
         for name, result in {**results, "fraudcase at first": first}.items():
             if result.flags != mine.flags:
                 only = sorted(tx for tx, _ in result.flags ^ mine.flags)
-                raise Stalled(f"{name} flags other payments than fraudcase: {len(only)} differ, {only[:3]} among them")
+                raise ProgressStalled(
+                    f"{name} flags other payments than fraudcase: {len(only)} differ, {only[:3]} among them"
+                )
         latencies = {
-            **flags_at(settings, traffic, mine.tx_per_s / 2),
-            **views_at(settings, traffic, mine.tx_per_s / 4),
+            **flag_latencies(settings, traffic, mine.tx_per_s / 2),
+            **view_latencies(settings, traffic, mine.tx_per_s / 4),
         }
     both = (first.tx_per_s + mine.tx_per_s) / 2
     return {
@@ -382,5 +386,5 @@ def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePac
         "vs_flink_sql": round(both / results[SQL].tx_per_s, 2),
         "vs_textbook": round(both / results[TEXTBOOK].tx_per_s, 2),
         **latencies,
-        "loop_s": [*loops, loop_s()],
+        "loop_s": [*loops, time_loop()],
     }

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from console.cases.seen_payment import Seen
+from console.cases.seen_payment import SeenPayment
 from domain.payment import Payment, admit
 from projections.archive.columns import ArchiveColumns
 from projections.logs.partitioner import partition_of
@@ -22,21 +22,21 @@ LOOK_S: Final = 5.0
 class PastPayments(Protocol):
     """Payments of the past."""
 
-    def known(self, account_id: str, wanted: Collection[str]) -> dict[str, Seen]:
+    def known(self, account_id: str, wanted: Collection[str]) -> dict[str, SeenPayment]:
         """Those of these payments of an account that were found before, by id: asks nobody."""
 
-    def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, Seen]:
+    def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, SeenPayment]:
         """Those that can be found among what was written until a time, as far as the time for a look allows."""
 
 
-class NoPast:
+class EmptyPastPayments:
     """Where there is no archive."""
 
-    def known(self, _: str, __: Collection[str]) -> dict[str, Seen]:
+    def known(self, _: str, __: Collection[str]) -> dict[str, SeenPayment]:
         """None."""
         return {}
 
-    def look_up(self, _: str, __: Collection[str], ___: int) -> dict[str, Seen]:
+    def look_up(self, _: str, __: Collection[str], ___: int) -> dict[str, SeenPayment]:
         """None."""
         return {}
 
@@ -50,14 +50,14 @@ class ArchivedPayments:
     def __init__(self, open_archive: Callable[[], ArchiveColumns], topic: str, partitions: int) -> None:
         self._open, self._topic, self._partitions = open_archive, topic, partitions
         self._looking, self._lock = threading.Lock(), threading.Lock()
-        self._kept: OrderedDict[tuple[str, str], Seen] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], SeenPayment] = OrderedDict()
 
-    def known(self, account_id: str, wanted: Collection[str]) -> dict[str, Seen]:
+    def known(self, account_id: str, wanted: Collection[str]) -> dict[str, SeenPayment]:
         """Those that were found before."""
         with self._lock:
             return {name: self._kept[account_id, name] for name in wanted if (account_id, name) in self._kept}
 
-    def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, Seen]:
+    def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, SeenPayment]:
         """Those that the archive has; none while the store is away."""
         with self._looking:
             found = self.known(account_id, wanted)
@@ -83,7 +83,7 @@ class ArchivedPayments:
     def _keep(self, account_id: str, payments: list[Payment]) -> None:
         with self._lock:
             for payment in payments:
-                self._kept.setdefault((account_id, payment.transaction_id), _seen(payment))
+                self._kept.setdefault((account_id, payment.transaction_id), _seen_payment(payment))
             while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
 
@@ -98,8 +98,8 @@ def _payment(decoder: Decoder, value: bytes | None) -> Payment | None:
     return payment if isinstance(payment, Payment) else None
 
 
-def _seen(paid: Payment) -> Seen:
-    return Seen(
+def _seen_payment(paid: Payment) -> SeenPayment:
+    return SeenPayment(
         transaction_id=paid.transaction_id, event_time=paid.event_time_ms, amount_minor=paid.amount_minor,
         currency=paid.currency, merchant_id=paid.merchant_id, country=paid.country, channel=paid.channel,
         payment_method=paid.payment_method, latitude=paid.latitude, longitude=paid.longitude,

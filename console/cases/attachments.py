@@ -32,7 +32,7 @@ TYPES: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
 """What is taken, by the end of its name: its media type, and how its content begins; text must be UTF-8."""
 
 
-class NotTaken(ValueError):
+class UnacceptableFile(ValueError):
     """A file that is not taken; `status` says how."""
 
     def __init__(self, message: str, status: int = 415) -> None:
@@ -40,19 +40,19 @@ class NotTaken(ValueError):
         self.status = status
 
 
-class Gone(LookupError):
+class ErasedFile(LookupError):
     """A file that was erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class StoredFile:
     """A file and what it is; its name is sealed still."""
 
     attachment: Attachment
     body: bytes
 
 
-class Objects(Protocol):
+class ObjectStore(Protocol):
     """Where files lie; the archive's bucket is one."""
 
     def put_new(self, key: str, body: bytes) -> bool:
@@ -62,7 +62,7 @@ class Objects(Protocol):
         """An object's content, None if there is none."""
 
 
-class MemoryObjects:
+class MemoryObjectStore:
     """The same in a dict, for fast tests."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class MemoryObjects:
 class Attachments:
     """The files of all cases."""
 
-    def __init__(self, objects: Objects, vault: Vault) -> None:
+    def __init__(self, objects: ObjectStore, vault: Vault) -> None:
         self._objects, self._vault = objects, vault
 
     def store(self, case_id: str, account_id: str, file_name: str, body: bytes) -> Attachment:
@@ -104,7 +104,7 @@ class Attachments:
         said = self._objects.get(f"{key}.json")
         return None if said is None else Attachment(sha256=sha256, storage_key=key, **json.loads(said))
 
-    def read(self, case_id: str, sha256: str) -> File | None:
+    def read(self, case_id: str, sha256: str) -> StoredFile | None:
         """A file, if its content is still what its digest says. Raises Gone, VaultError."""
         attachment = self.find(case_id, sha256)
         body = self._objects.get(_key(case_id, sha256)) if attachment else None
@@ -112,8 +112,8 @@ class Attachments:
             return None
         plain = self._vault.open_file(body)
         if plain is None:
-            raise Gone(sha256)
-        return File(attachment=attachment, body=plain)
+            raise ErasedFile(sha256)
+        return StoredFile(attachment=attachment, body=plain)
 
 
 def clean_name(file_name: str) -> str:
@@ -122,26 +122,26 @@ def clean_name(file_name: str) -> str:
     name = mask_card_numbers("".join(character for character in last if character.isprintable())).strip(". ")
     stem, dot, extension = name.rpartition(".")
     if not stem or not dot:
-        raise NotTaken("a file needs a name with its type at the end, such as receipt.pdf")
+        raise UnacceptableFile("a file needs a name with its type at the end, such as receipt.pdf")
     return f"{stem[: MAX_NAME - len(extension) - 1]}.{extension.lower()}"
 
 
 def _checked_type(name: str, body: bytes) -> str:
     if not body:
-        raise NotTaken("the file is empty", 422)
+        raise UnacceptableFile("the file is empty", 422)
     if len(body) > MAX_BYTES:
-        raise NotTaken(f"a file has at most {MAX_BYTES >> 20} MB", 413)
+        raise UnacceptableFile(f"a file has at most {MAX_BYTES >> 20} MB", 413)
     known = TYPES.get(f".{name.rpartition('.')[2]}")
     if known is None:
-        raise NotTaken(f"files of these types are taken: {', '.join(sorted(TYPES))}")
+        raise UnacceptableFile(f"files of these types are taken: {', '.join(sorted(TYPES))}")
     media_type, beginnings = known
     if beginnings and not body.startswith(beginnings):
-        raise NotTaken(f"the content is not {media_type}")
+        raise UnacceptableFile(f"the content is not {media_type}")
     if not beginnings:
         try:
             body.decode()
         except UnicodeDecodeError as error:
-            raise NotTaken("text must be UTF-8") from error
+            raise UnacceptableFile("text must be UTF-8") from error
     return media_type
 
 

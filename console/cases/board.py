@@ -27,13 +27,13 @@ MAX_SHARED: Final = 1_000
 RESERVED_S: Final = 5.0
 """How long a case that was offered to somebody is offered to nobody else."""
 _PAGE: Final = 50
-_GROW: Final = 4_096
+_GROWTH: Final = 4_096
 _TIME_BITS: Final = 42
-_FAR: Final = 2**_TIME_BITS - 1
+_NEVER_DUE: Final = 2**_TIME_BITS - 1
 """Later than any time. Cases that are never due come after it, what changed last first: none shares its place."""
 ENTITIES: Final = ("card", "device", "merchant", "terminal")
-Sort = str
-SORTS: Final[dict[Sort, str]] = {
+SortOrder = str
+SORTS: Final[dict[SortOrder, str]] = {
     "-score": "the most suspicious first, of those the oldest",
     "opened": "the oldest first",
     "-opened": "the newest first",
@@ -43,7 +43,7 @@ SORTS: Final[dict[Sort, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class QueueFilter:
     """Which cases, in which order. What is None or empty does not narrow."""
 
     statuses: tuple[str, ...] = ()
@@ -56,10 +56,10 @@ class Wanted:
     opened_from_ms: int | None = None
     opened_until_ms: int | None = None
     due_until_ms: int | None = None
-    sort: Sort = "-score"
+    sort: SortOrder = "-score"
 
 
-class Place(NamedTuple):
+class PageCursor(NamedTuple):
     """Where a page ended: the key of its last row in its order."""
 
     key: int
@@ -67,16 +67,16 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class BoardPage:
     """Some of the cases that were asked for, and how many there are."""
 
     rows: list[bytes]
     case_ids: list[str]
     total: int
-    after: Place | None
+    after: PageCursor | None
 
 
-class Names:
+class TextDictionary:
     """Texts as small numbers."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Names:
         return [self._numbers[text] for text in texts if text in self._numbers]
 
 
-class Board:
+class CaseBoard:
     """All of it; every method may be called from any thread."""
 
     def __init__(self, reread: Callable[[str], CaseView | None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,8 +111,8 @@ class Board:
         self._accounts: dict[str, list[str]] = {}
         self._entities: dict[tuple[str, str], deque[str]] = {}
         self._transactions: dict[str, str] = {}
-        self._statuses, self._typologies = Names(), Names()
-        self._assignees, self._dispositions = Names(), Names()
+        self._statuses, self._typologies = TextDictionary(), TextDictionary()
+        self._assignees, self._dispositions = TextDictionary(), TextDictionary()
         self._columns: dict[str, NDArray[np.int64]] = {name: np.zeros(0, np.int64) for name in _COLUMNS}
         self.reread = 0
         """How often a case had to be read from the table again."""
@@ -168,7 +168,7 @@ class Board:
             "escalated": int(view.escalated),
             "score": score,
             "opened": opened,
-            "due": 2 * _FAR - view.last_event_ms if view.sla_due_ms is None else view.sla_due_ms,
+            "due": 2 * _NEVER_DUE - view.last_event_ms if view.sla_due_ms is None else view.sla_due_ms,
             "-score": (-score << _TIME_BITS) + opened,
             "-opened": -opened,
             "-changed": -view.last_event_ms,
@@ -179,7 +179,7 @@ class Board:
             self._drop_oldest_closed()
         if not self._free:
             size = len(self._views)
-            more = max(_GROW, size)
+            more = max(_GROWTH, size)
             for name, column in self._columns.items():
                 self._columns[name] = np.concatenate([column, np.zeros(more, np.int64)])
             self._views += [None] * more
@@ -232,7 +232,7 @@ class Board:
         slot = self._slots.get(case_id)
         return None if slot is None else self._views[slot]
 
-    def page(self, wanted: Wanted, limit: int, after: Place | None = None) -> Page:
+    def page(self, wanted: QueueFilter, limit: int, after: PageCursor | None = None) -> BoardPage:
         """A page of the queue."""
         with self._lock:
             found = np.flatnonzero(self._mask(wanted))
@@ -247,10 +247,11 @@ class Board:
                 near = keys <= np.partition(keys, many - 1)[many - 1]
                 found, keys = found[near], keys[near]
             ordered = sorted(
-                (Place(key, self._case_id(slot)), slot) for key, slot in zip(keys.tolist(), found.tolist(), strict=True)
+                (PageCursor(key, self._case_id(slot)), slot)
+                for key, slot in zip(keys.tolist(), found.tolist(), strict=True)
             )
             rest = [pair for pair in ordered if after is None or pair[0] > after]
-            return Page(
+            return BoardPage(
                 rows=[self._row(slot) for _, slot in rest[:limit]],
                 case_ids=[place.case_id for place, _ in rest[:limit]],
                 total=total,
@@ -267,13 +268,13 @@ class Board:
         with self._lock:
             return [view for case_id in case_ids if (view := self.view(case_id)) is not None]
 
-    def first(self, wanted: Wanted, many: int, reserved_for: str) -> list[CaseView]:
+    def first(self, wanted: QueueFilter, many: int, reserved_for: str) -> list[CaseView]:
         """The first of these cases that were not just handed to somebody else; they are reserved for a moment."""
         with self._lock:
             now = self._clock()
             found: list[CaseView] = []
             self._reserved = {key: value for key, value in self._reserved.items() if value[1] > now}
-            place: Place | None = None
+            place: PageCursor | None = None
             while len(found) < many:
                 page = self.page(wanted, _PAGE, place)
                 for case_id in page.case_ids:
@@ -307,7 +308,7 @@ class Board:
             numbers = np.bincount(self._columns["status"][there], minlength=len(self._statuses.texts))
             return {text: int(number) for text, number in zip(self._statuses.texts, numbers.tolist(), strict=True)}
 
-    def _mask(self, wanted: Wanted) -> NDArray[np.bool_]:
+    def _mask(self, wanted: QueueFilter) -> NDArray[np.bool_]:
         columns = self._columns
         mask = columns["there"].astype(bool)
         for texts, names, column in (

@@ -11,9 +11,9 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import Consumer, TopicPartition
 
-from console.cases.board import Board
+from console.cases.board import CaseBoard
 from console.cases.board_row import row_of
-from console.views.live_table import LiveTable
+from console.views.live_table import LiveCaseTable
 from domain.cases.events import CaseAnswer, CaseEvent
 from projections.logs.log import KafkaLog, LogRecord
 from projections.logs.worker import complain, decode_case_events
@@ -32,7 +32,7 @@ Offsets = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class CaseChange:
     """One event of a case, as watchers are told of it; `after` is where the log was read to with it."""
 
     partition: int
@@ -47,16 +47,16 @@ class Change:
     """The event as it is, or will be, in the table."""
 
 
-class Changes:
+class CaseChangeBuffer:
     """The last changes, numbered from the start of this process; watchers are called from the feed's thread."""
 
     def __init__(self, start: Offsets = ()) -> None:
         self._lock = threading.Lock()
-        self._kept: deque[Change] = deque()
+        self._kept: deque[CaseChange] = deque()
         self._first = 0
         self._since = start
         self._watchers: set[Callable[[], None]] = set()
-        self._told: Callable[[Change], None] = lambda _: None
+        self._told: Callable[[CaseChange], None] = lambda _: None
 
     def start_from(self, offsets: Offsets) -> None:
         """Where the log is read from: before any change."""
@@ -75,7 +75,7 @@ class Changes:
         with self._lock:
             return self._first + len(self._kept)
 
-    def add(self, change: Change) -> None:
+    def add(self, change: CaseChange) -> None:
         """The next one; the oldest leaves where there are too many."""
         self._told(change)
         with self._lock:
@@ -88,13 +88,13 @@ class Changes:
         for watcher in watchers:
             watcher()
 
-    def since(self, number: int) -> tuple[list[Change], int]:
+    def since(self, number: int) -> tuple[list[CaseChange], int]:
         """The changes from a number on, and the number of the next one."""
         with self._lock:
             skip = max(0, number - self._first)
             return [self._kept[at] for at in range(skip, len(self._kept))], self._first + len(self._kept)
 
-    def missed(self, seen: Offsets) -> list[Change] | None:
+    def missed(self, seen: Offsets) -> list[CaseChange] | None:
         """What somebody missed who had read the log so far; None if it is no longer remembered."""
         with self._lock:
             is_kept = len(seen) == len(self._since) and all(map(int.__ge__, seen, self._since))
@@ -102,7 +102,7 @@ class Changes:
                 return None
             return [change for change in self._kept if change.offset >= seen[change.partition]]
 
-    def tell(self, told: Callable[[Change], None]) -> None:
+    def tell(self, told: Callable[[CaseChange], None]) -> None:
         """Call a function with each change, before any watcher hears of it."""
         self._told = told
 
@@ -126,7 +126,7 @@ class BoardFeed:
         bootstrap: str,
         registry_url: str,
         topic: str,
-        table: LiveTable,
+        table: LiveCaseTable,
         stored: Callable[[str, list[Item]], None],
     ) -> None:
         self._bootstrap = bootstrap
@@ -136,8 +136,8 @@ class BoardFeed:
         """Told all items of a case but its view, once, as the table has them after the board was filled."""
         self._decoder = Decoder(SchemaRegistry(registry_url).schema_text)
         self._ended = threading.Event()
-        self.board = Board(table.view)
-        self.changes = Changes()
+        self.board = CaseBoard(table.view)
+        self.changes = CaseChangeBuffer()
         self.is_ready = False
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
@@ -239,7 +239,7 @@ class BoardFeed:
             consumer.close()
 
 
-def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str, Any] | None) -> Change:
+def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str, Any] | None) -> CaseChange:
     """An event as watchers are told of it: what it is, and how its case stands after it."""
     sequence: int | None = getattr(event, "sequence", None)
     body = {
@@ -250,7 +250,7 @@ def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str
         "known_at_ms": record.timestamp_ms,
         "row": row,
     }
-    return Change(
+    return CaseChange(
         partition=record.partition,
         offset=record.offset,
         after=after,
@@ -275,11 +275,11 @@ def offsets_of(text: str) -> Offsets | None:
     return tuple(map(int, parts))
 
 
-def server_sent(change: Change) -> str:
+def server_sent_event(change: CaseChange) -> str:
     """A change as a server-sent event."""
     return f"id: {offsets_text(change.after)}\nevent: case\ndata: {change.body}\n\n"
 
 
-def lines(changes: list[Change]) -> Iterator[str]:
+def server_sent_events(changes: list[CaseChange]) -> Iterator[str]:
     """Several of them."""
-    return map(server_sent, changes)
+    return map(server_sent_event, changes)

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from confluent_kafka import KafkaException, Producer
 
-from console.privacy.command_sealing import sealed
+from console.privacy.command_sealing import seal_command
 from console.privacy.vault import Vault
 from console.waiting import end_offsets
 from console.wiring import topics, vault
@@ -36,11 +36,11 @@ POLL_S, RETRY_S = 0.05, 1.0
 DELIVERY_S = 20.0
 
 
-class Unanswered(RuntimeError):
+class AnswerTimeout(RuntimeError):
     """No answer came in time, though the command is in the log: it may still be answered. The message says so."""
 
 
-class NotSent(RuntimeError):
+class CommandNotSent(RuntimeError):
     """The command is not in the log: nothing will become of it. The message says why."""
 
 
@@ -89,11 +89,11 @@ class CaseDesk:
     def send(self, command: Command, patience_s: float = PATIENCE_S) -> "Future[CaseEvent]":
         """Send a command; its answer comes in the future, or Unanswered, or NotSent. Raises NotSent, VaultError."""
         self._check()
-        value = self._encoder.encode(type(command).__name__, to_fields(sealed(command, self._keys)))
+        value = self._encoder.encode(type(command).__name__, to_fields(seal_command(command, self._keys)))
         place = (command.case_id, command.command_id)
         with self._lock:
             if len(self._waiting) >= MAX_WAITING:
-                raise NotSent(f"{MAX_WAITING} commands wait for their answers: try again later")
+                raise CommandNotSent(f"{MAX_WAITING} commands wait for their answers: try again later")
             future: Future[CaseEvent] = self._waiting[place][0] if place in self._waiting else Future()
             if place not in self._waiting:
                 future.set_running_or_notify_cancel()  # who gives up waiting does not take the command back
@@ -103,13 +103,15 @@ class CaseDesk:
             if error is not None:
                 self._forget(command)
                 with suppress(InvalidStateError):
-                    future.set_exception(NotSent(f"the command was not written: {error}. Look: fraudcase status"))
+                    future.set_exception(
+                        CommandNotSent(f"the command was not written: {error}. Look: fraudcase status")
+                    )
 
         try:
             self._producer.produce(self._inbox, value, command.account_id.encode(), on_delivery=delivered)
         except (BufferError, KafkaException) as error:
             self._forget(command)
-            raise NotSent(f"the command was not written: {error}. Look: fraudcase status") from error
+            raise CommandNotSent(f"the command was not written: {error}. Look: fraudcase status") from error
         self._producer.poll(0)
         return future
 
@@ -118,7 +120,7 @@ class CaseDesk:
         self._ended.set()
         self._reader.join()
         self._producer.flush(DELIVERY_S)
-        self._give_up(NotSent("the desk was closed; the command may be in the log"))
+        self._give_up(CommandNotSent("the desk was closed; the command may be in the log"))
 
     def __enter__(self) -> "CaseDesk":
         return self
@@ -176,7 +178,7 @@ class CaseDesk:
         for (_, command_id), future in late.items():
             with suppress(InvalidStateError):
                 future.set_exception(
-                    Unanswered(
+                    AnswerTimeout(
                         f"command {command_id} is recorded and was not answered in time. It may still be: look at the "
                         "case again. Look: fraudcase status"
                     )
@@ -184,7 +186,7 @@ class CaseDesk:
 
     def _check(self) -> None:
         if self._broken is not None or self._ended.is_set():
-            raise NotSent(f"nobody reads the answers any more: {self._broken or 'the desk is closed'}")
+            raise CommandNotSent(f"nobody reads the answers any more: {self._broken or 'the desk is closed'}")
 
     def _forget(self, command: Command) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class SeenPayment:
     """A payment as far as pages know it; what is None was not told."""
 
     transaction_id: str

@@ -25,7 +25,7 @@ AT_ONCE: Final = 4
 """Reads at once: more of them only wait for each other in the table and for this process's lock."""
 
 
-class Entry(NamedTuple):
+class EncodedEntry(NamedTuple):
     """Something that happened, as JSON, with what it is sorted by."""
 
     known_at_ms: int
@@ -35,23 +35,23 @@ class Entry(NamedTuple):
     text: str
 
 
-class Kept(NamedTuple):
+class CachedTimeline(NamedTuple):
     """A case's items by their place, and what happened, from them."""
 
     items: list[Item]
-    entries: list[Entry]
+    entries: list[EncodedEntry]
 
     @property
     def size(self) -> int:
         """Of what is kept, in entries; a case without any takes room too."""
         return 1 + len(self.items)
 
-    def with_item(self, item: Item) -> "Kept":
+    def with_item(self, item: Item) -> "CachedTimeline":
         """The same with another one."""
-        return Kept(sorted((*self.items, item), key=_place), [*self.entries, _entry(item)])
+        return CachedTimeline(sorted((*self.items, item), key=_place), [*self.entries, _entry(item)])
 
 
-class Timelines:
+class TimelineCache:
     """Those of all cases; `changed` must be called with each change of one.
 
     A timeline is kept or packed, never both. One that is not here yet, or has no room, is read from the table.
@@ -61,7 +61,7 @@ class Timelines:
         self._table = table
         self._lock = threading.Lock()
         self._reads = threading.BoundedSemaphore(AT_ONCE)
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, CachedTimeline] = OrderedDict()
         self._entries = 0
         """In all that are kept."""
         self._packed: dict[str, bytes] = {}
@@ -78,7 +78,7 @@ class Timelines:
         """What the table holds of a case besides its view."""
         with self._lock:
             held = self._take(case_id)
-            self._pack(case_id, joined(items, held.items if held else self._fresh_of.get(case_id, ())))
+            self._pack(case_id, join_items(items, held.items if held else self._fresh_of.get(case_id, ())))
 
     def changed(self, case_id: str, item: Item) -> None:
         """A case has this item now, whether or not the table has it already."""
@@ -98,7 +98,7 @@ class Timelines:
         if not fresh:
             del self._fresh_of[case_id]
 
-    def kept(self, case_id: str, sequence: int = 0) -> list[Entry] | None:
+    def kept(self, case_id: str, sequence: int = 0) -> list[EncodedEntry] | None:
         """What happened, if it is kept as far as this version of the case: asks nobody."""
         found = self._find(case_id, sequence)
         return None if found is None else found.entries
@@ -108,16 +108,16 @@ class Timelines:
         found = self._find(case_id, sequence)
         return None if found is None else found.items
 
-    def _find(self, case_id: str, sequence: int) -> Kept | None:
+    def _find(self, case_id: str, sequence: int) -> CachedTimeline | None:
         """An event is missed where the log goes on from behind it, as when the board had to begin anew."""
         with self._lock:
             found = self._take(case_id)
             if found is None:
                 return None
             self._keep(case_id, found)
-        return found if reach(found.items, sequence) else None
+        return found if has_events_up_to(found.items, sequence) else None
 
-    def read(self, case_id: str) -> list[Entry]:
+    def read(self, case_id: str) -> list[EncodedEntry]:
         """What happened, from the table and the log's last records."""
         return self._read(case_id).entries
 
@@ -130,14 +130,14 @@ class Timelines:
         """The items of a case without its view, from the table and the log's last records."""
         return self._read(case_id).items
 
-    def _read(self, case_id: str) -> Kept:
+    def _read(self, case_id: str) -> CachedTimeline:
         with self._reads:
             stored = [item for item in self._table.items_of(case_id) if item["sk"] != "view"]
         with self._lock:
             self._take(case_id)
-            return self._keep(case_id, kept_of(joined(stored, self._fresh_of.get(case_id, ()))))
+            return self._keep(case_id, cache_timeline(join_items(stored, self._fresh_of.get(case_id, ()))))
 
-    def _keep(self, case_id: str, found: Kept) -> Kept:
+    def _keep(self, case_id: str, found: CachedTimeline) -> CachedTimeline:
         self._kept[case_id] = found
         self._entries += found.size
         while self._entries > MAX_ENTRIES and len(self._kept) > 1:
@@ -152,7 +152,7 @@ class Timelines:
             self._packed[case_id] = packed
             self._packed_bytes += len(packed)
 
-    def _take(self, case_id: str) -> Kept | None:
+    def _take(self, case_id: str) -> CachedTimeline | None:
         """A timeline out of where it is."""
         found = self._kept.pop(case_id, None)
         if found is not None:
@@ -162,20 +162,20 @@ class Timelines:
         if packed is None:
             return None
         self._packed_bytes -= len(packed)
-        return kept_of(json.loads(zlib.decompress(packed)))
+        return cache_timeline(json.loads(zlib.decompress(packed)))
 
 
-def kept_of(items: list[Item]) -> Kept:
+def cache_timeline(items: list[Item]) -> CachedTimeline:
     """A timeline from its items."""
-    return Kept(items, [_entry(item) for item in items])
+    return CachedTimeline(items, [_entry(item) for item in items])
 
 
-def reach(items: Iterable[Item], sequence: int) -> bool:
+def has_events_up_to(items: Iterable[Item], sequence: int) -> bool:
     """Whether these hold all events of a case up to a version of it."""
     return sum(1 for item in items if item["sk"].startswith("event#")) >= sequence
 
 
-def joined(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:
+def join_items(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:
     """Items with those of the last records, by place. What is there stays: a redelivered event came later than it."""
     return sorted({item["sk"]: item for item in (*reversed(tuple(fresh)), *items)}.values(), key=_place)
 
@@ -185,14 +185,14 @@ def _place(item: Item) -> str:
     return place
 
 
-def ordered(entries: Iterable[Entry], order: str) -> list[str]:
+def sorted_texts(entries: Iterable[EncodedEntry], order: str) -> list[str]:
     """As they became known, or as they happened."""
     if order == "known":
         return [entry.text for entry in sorted(entries)]
     return [entry.text for entry in sorted(entries, key=lambda entry: (entry.happened_at_ms, *entry))]
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def _entry(item: Mapping[str, Any]) -> EncodedEntry:
     """From an item of a case; the text of its event is not taken apart."""
     place, _, number = item["sk"].partition("#")
     known, happened = item.get("known_at_ms"), item.get("happened_at_ms")
@@ -203,4 +203,4 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         "known_at_ms": known,
     }
     text = f'{json.dumps(said)[:-1]}, "event": {item["body"]}}}'
-    return Entry(known or 0, happened or 0, place == "answer", item["sk"], text)
+    return EncodedEntry(known or 0, happened or 0, place == "answer", item["sk"], text)

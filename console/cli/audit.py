@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from console.cli.options import AsJson, instant
+from console.cli.options import AsJson, parse_instant
 from console.cli.output import fail, report
 from console.evidence import verify_pack
-from console.evidence.pack import Evidence, NotExported, Selection
+from console.evidence.pack import EvidenceExportError, EvidencePackBuilder, RecordSelection
 from console.terminal import messages, progress
 from console.wiring import bucket, topics
 from infra.settings import Settings
@@ -80,7 +80,7 @@ def verify_archive(head: HeadFile = None, public_key: PublicKey = None, as_json:
     try:
         known = signer_of(settings).public_key if public_key is None else verify_pack.read_key(public_key)
         seen = None if head is None else head.read_bytes().strip()
-    except (verify_pack.Fault, OSError) as error:
+    except (verify_pack.PackFault, OSError) as error:
         raise fail(str(error)) from error
     with progress("records checked", None) as counted:
         found = audit(bucket(settings), known, seen, counted)
@@ -115,14 +115,14 @@ def export(
     chosen = tuple(name if name.startswith(settings.prefix) else f"{settings.prefix}{name}" for name in topic or ())
     if unknown := sorted(set(chosen) - set(names.archived_logs)):
         raise fail(f"no such log: {', '.join(unknown)}. There are {', '.join(names.archived_logs)}")
-    selection = Selection(
-        case_id=case, account_id=account, from_ms=instant(from_time), to_ms=instant(to_time), topics=chosen
+    selection = RecordSelection(
+        case_id=case, account_id=account, from_ms=parse_instant(from_time), to_ms=parse_instant(to_time), topics=chosen
     )
     try:
-        evidence = Evidence(bucket(settings), names, signer_of(settings), redact or ())
+        evidence = EvidencePackBuilder(bucket(settings), names, signer_of(settings), redact or ())
         pack = evidence.pack(selection, None if since_head is None else since_head.read_bytes().strip())
         out.write_bytes(pack)
-    except (NotExported, BadHead, OSError) as error:
+    except (EvidenceExportError, BadHead, OSError) as error:
         raise fail(str(error)) from error
     messages.print(f"{out}: {len(pack):,} bytes. Check it: fraudcase verify {out} --public-key …", highlight=False)
 

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from console.bench.console import Load, bench_console, console_settings
+from console.bench.console import ConsoleLoad, bench_console, console_settings
 from console.bench.replay import bench_replay
 from console.bench.rules import bench_rules
 from console.bench.stream import bench_settings, bench_stream
-from console.cli.output import explained, report
+from console.cli.output import errors_as_messages, report
 from console.rules.files import load_pack
 from console.system import lifecycle as system
-from console.terminal import messages, tell
+from console.terminal import messages, print_status_line
 from infra import stack
 from infra.services import services
 from infra.settings import Settings
@@ -41,7 +41,7 @@ def _stores(home: Settings) -> Iterator[None]:
     running = [each.name for each in stack.status(home, services(home)) if each.pid is not None]
     if running:
         messages.print(f"beside {', '.join(running)}, which take part of the machine. Without them: fraudcase down")
-    started = system.up(home, report=tell, only_stores=True)
+    started = system.up(home, report=print_status_line, only_stores=True)
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ def stream(
     """Our risk job beside the same rules in Flink SQL and in textbook PyFlink; then latencies at half load."""
     home = Settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
-    with explained(), _stores(home):
+    with errors_as_messages(), _stores(home):
         document = bench_stream(settings, transactions, seed, load_pack(rules))
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -82,8 +82,10 @@ def console(
     """How fast queue and case pages answer with many cases and readers, while payments come in."""
     home = Settings()
     settings = console_settings(home, run or f"{time.time_ns() // 1_000_000_000:x}")
-    load = Load(cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, pause_ms=pause_ms, seed=seed)
-    with explained(), _stores(home):
+    load = ConsoleLoad(
+        cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, pause_ms=pause_ms, seed=seed
+    )
+    with errors_as_messages(), _stores(home):
         document = bench_console(settings, load)
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -104,7 +106,7 @@ def replay(
     """How fast history is derived again, beside consuming and decoding the same records with nothing done to them."""
     home = Settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
-    with explained(), _stores(home):
+    with errors_as_messages(), _stores(home):
         document = bench_replay(settings, transactions, seed, workers)
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -120,7 +122,7 @@ def rules(
     seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
 ) -> None:
     """What rule packs cost: payments a second, memory in all and for each account; without Flink or Kafka."""
-    with explained():
+    with errors_as_messages():
         document = bench_rules(packs.split(","), transactions, accounts, seed)
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from console.cases.acts import ACTS, BadAct, make_command
-from console.cases.desk import CaseDesk, NotSent, Unanswered
-from console.cli.options import AsJson, instant
-from console.cli.output import explained, fail, report
+from console.cases.desk import AnswerTimeout, CaseDesk, CommandNotSent
+from console.cli.options import AsJson, parse_instant
+from console.cli.output import errors_as_messages, fail, report
 from console.times import iso_time
 from console.wiring import case_table, vault
 from domain.cases.commands import Command
@@ -27,7 +27,7 @@ SORTS = ("sequence", "event-time", "known")
 CaseId = Annotated[str, typer.Argument(help="the id of the case")]
 Actor = Annotated[str, typer.Option("--actor", help="who does it")]
 Reason = Annotated[str, typer.Option("--reason", help="why, in words")]
-Seen = Annotated[
+SeenVersion = Annotated[
     int | None, typer.Option("--seen", help="the version of the case that was looked at; default: the stored one")
 ]
 AsOf = Annotated[
@@ -59,7 +59,7 @@ def list_cases(
     if as_of_time is None and known_at is None:
         views = [view_of(item) for item in items if item["sk"] == "view"]
     else:
-        views = _views_as_of(items, instant(as_of_time), instant(known_at))
+        views = _views_as_of(items, parse_instant(as_of_time), parse_instant(known_at))
     chosen = [
         view
         for view in views
@@ -109,7 +109,7 @@ def show(
     """A case and its timeline: as it is now, or as of a time, as it was known at another."""
     if sort not in SORTS:
         raise fail(f"--sort is one of {', '.join(SORTS)}")
-    settings, at_ms, known_ms = Settings(), instant(as_of_time), instant(known_at)
+    settings, at_ms, known_ms = Settings(), parse_instant(as_of_time), parse_instant(known_at)
     items = case_table(settings).items_of(case_id)
     if at_ms is None and known_ms is None:
         view = _view(settings, case_id)
@@ -121,8 +121,8 @@ def show(
         items = [item for item in items if is_visible_at(item, at_ms, known_ms)]
     fields = {name: getattr(view, name) for name in CaseView.__slots__}
     document = {name: value for name, value in fields.items() if value is not None}
-    timeline = [_entry(item) for item in _sorted(items, sort)]
-    document, timeline = _opened(settings, [document, timeline])
+    timeline = [_entry(item) for item in _sort_items(items, sort)]
+    document, timeline = _unseal_texts(settings, [document, timeline])
     if as_json:
         sys.stdout.write(json.dumps({**document, "timeline": timeline}, indent=2) + "\n")
         return
@@ -137,7 +137,7 @@ def _entry(item: Item) -> dict[str, Any]:
     return {**json.loads(item["body"]), **times}
 
 
-def _sorted(items: Iterable[Item], sort: str) -> list[Item]:
+def _sort_items(items: Iterable[Item], sort: str) -> list[Item]:
     timeline = [item for item in items if item["sk"] != "view"]
     if sort == "sequence":
         return timeline
@@ -156,12 +156,13 @@ def act(
     disposition: Annotated[str | None, typer.Option(help=f"one of {', '.join(DISPOSITIONS)}")] = None,
     typology: Annotated[str | None, typer.Option(help="what it turned out to be, if another than it says")] = None,
     other: Annotated[str | None, typer.Option(help="the case to merge into, or to link to")] = None,
-    seen: Seen = None,
+    seen: SeenVersion = None,
     as_json: AsJson = False,
 ) -> None:
     """Act on a case: take, note, snooze, merge and so on. Exit 1 if it was refused."""
     told: dict[str, Any] = {
-        "reason": reason, "text": text, "assignee": assignee, "until_ms": instant(until), "disposition": disposition,
+        "reason": reason, "text": text, "assignee": assignee, "until_ms": parse_instant(until),
+        "disposition": disposition,
         "typology": typology,
     }  # fmt: skip
     settings = Settings()
@@ -176,14 +177,14 @@ def close(
     disposition: Annotated[str, typer.Option(help=f"one of {', '.join(DISPOSITIONS)}")],
     actor: Actor,
     reason: Reason,
-    seen: Seen = None,
+    seen: SeenVersion = None,
     as_json: AsJson = False,
 ) -> None:
     """Close a case; a confirmed fraud puts a label on each of its payments. Exit 1 if it was refused."""
     _act(Settings(), "close", case_id, actor, {"disposition": disposition, "reason": reason}, seen, as_json)
 
 
-def escalate(case_id: CaseId, actor: Actor, reason: Reason, seen: Seen = None, as_json: AsJson = False) -> None:
+def escalate(case_id: CaseId, actor: Actor, reason: Reason, seen: SeenVersion = None, as_json: AsJson = False) -> None:
     """Ask for more eyes on a case. Exit 1 if it was refused."""
     _act(Settings(), "escalate", case_id, actor, {"reason": reason}, seen, as_json)
 
@@ -197,18 +198,18 @@ def _act(
     except BadAct as error:
         raise fail(str(error)) from error
     answer = ask(settings, command)
-    report(_opened(settings, _shown(answer)), as_json=as_json)
+    report(_unseal_texts(settings, _answer_fields(answer)), as_json=as_json)
     if isinstance(answer, CommandRejected):
         missed = "".join(f"\n  {event.sequence:>4}  {event.kind}" for event in answer.missed)
         raise fail(f"refused: {vault(settings).opened(answer.reason)}{missed}")
 
 
-def _opened(settings: Settings, document: Any) -> Any:
+def _unseal_texts(settings: Settings, document: Any) -> Any:
     """What people wrote, opened for whoever may run commands here."""
     return json.loads(vault(settings).opened_json(json.dumps(document)))
 
 
-def _shown(answer: CaseEvent) -> dict[str, Any]:
+def _answer_fields(answer: CaseEvent) -> dict[str, Any]:
     fields = to_fields(answer)
     if isinstance(answer, CaseClosed):
         fields["payments"] = len(answer.payments)
@@ -224,9 +225,9 @@ def _view(settings: Settings, case_id: str) -> CaseView:
 
 def ask(settings: Settings, command: Command) -> CaseEvent:
     """Put a command into the log and wait for its answer."""
-    with explained():
+    with errors_as_messages():
         try:
             with CaseDesk(settings) as desk:
                 return desk.ask(command, PATIENCE_S)
-        except (Unanswered, NotSent) as error:
+        except (AnswerTimeout, CommandNotSent) as error:
             raise fail(str(error)) from error

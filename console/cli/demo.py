@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
+from console.cli.output import errors_as_messages, fail, report
 from console.cli.sign_ins import print_sign_ins
-from console.history.replay import Replay, replay
-from console.payments.intake import Answers, Sent, open_intake, send_generated
+from console.history.replay import ReplayReport, replay
+from console.payments.intake import AcknowledgedRecords, AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system
-from console.terminal import messages, progress, tell
-from console.waiting import Stalled
+from console.terminal import messages, print_status_line, progress
+from console.waiting import ProgressStalled
 from console.wiring import bucket, topics
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions, run_of
 from infra import stack
@@ -61,8 +61,8 @@ def demo(
 ) -> None:
     """Payments become flags, cases, views and an audit log, through the real parts; then a replay proves it."""
     settings = Settings()
-    with explained():
-        system.up(settings, report=tell)
+    with errors_as_messages():
+        system.up(settings, report=print_status_line)
         figures = run_demo(settings, transactions, seed)
         if not once:
             _stay(settings, seed)
@@ -70,7 +70,7 @@ def demo(
         result = _replay_without_views(settings)
     document = {**figures, **{name: result.document[name] for name in SHOWN_OF_REPLAY}}
     report(document, as_json=as_json)
-    with explained():
+    with errors_as_messages():
         system.down(settings, lambda _, __: None)
     if result.exit_code or document["live_views_digest"] != document["replay_views_digest"]:
         raise fail("\n".join(result.problems or ["the stored views are not those that the replay derives"]))
@@ -101,7 +101,7 @@ def _traffic(seed: int, start_ms: int, per_second: float) -> Traffic:
 
 def _send(settings: Settings, made: list[GeneratedPayment], rate: float | None) -> tuple[float, list[int]]:
     """Send payments and wait for every answer; returns the seconds, and each one's milliseconds from log to log."""
-    answers, (intake, sent) = Answers(settings), open_intake(settings)
+    answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
     begun = time.monotonic()
     with progress("payments sent", len(made)) as seen:
         send_generated(intake, made, rate, lambda _: seen(intake.rows) if intake.rows % 500 == 0 else None)
@@ -111,14 +111,14 @@ def _send(settings: Settings, made: list[GeneratedPayment], rate: float | None) 
     return time.monotonic() - begun, _latencies(answers, sent)
 
 
-def _latencies(answers: Answers, sent: Sent) -> list[int]:
+def _latencies(answers: AnswerTracker, sent: AcknowledgedRecords) -> list[int]:
     return [answers.answered_ms[place] - sent_ms for place, sent_ms in sent.sent_ms.items()]
 
 
-def settle(settings: Settings) -> Replay:
+def settle(settings: Settings) -> ReplayReport:
     """Wait until views and archive hold all that the logs lead to. Raises Stalled."""
     _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
-    found: list[Replay] = []
+    found: list[ReplayReport] = []
 
     def is_complete() -> bool:
         found.append(replay(settings, "kafka"))
@@ -127,7 +127,7 @@ def settle(settings: Settings) -> Replay:
     _until(is_complete, "events or views are still missing")
     _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
     if found[-1].exit_code:
-        raise Stalled("\n".join(found[-1].problems))
+        raise ProgressStalled("\n".join(found[-1].problems))
     return found[-1]
 
 
@@ -148,11 +148,11 @@ def _until(is_so: Callable[[], bool], otherwise: str) -> None:
     begun = time.monotonic()
     while not is_so():
         if time.monotonic() - begun > PATIENCE_S:
-            raise Stalled(f"{otherwise} after {PATIENCE_S:.0f} s. Look: fraudcase status")
+            raise ProgressStalled(f"{otherwise} after {PATIENCE_S:.0f} s. Look: fraudcase status")
         time.sleep(0.5)
 
 
-def _replay_without_views(settings: Settings) -> Replay:
+def _replay_without_views(settings: Settings) -> ReplayReport:
     """From S3 alone: the live tables and Kafka are stopped first, so that nothing can be read from them."""
     stores = {part.name: part for part in store_programs(settings)}
     messages.print("stopping DynamoDB and Kafka: the replay has the archive in S3, and nothing else", highlight=False)

@@ -10,8 +10,8 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
-from console.rules.store import Refused
+from console.cli.output import errors_as_messages, fail, report
+from console.rules.store import RulePackActionError
 from console.terminal import messages
 from console.times import iso_time
 from console.wiring import engine_log, engines
@@ -52,9 +52,9 @@ def activate(
     """Decide by this engine from here on, in every partition. Again after a crash, to the end. There is no way back."""
     settings = Settings()
     try:
-        with explained():
+        with errors_as_messages():
             written = engines(settings).activate(version, actor, engine_log(settings))
-    except Refused as refused:
+    except RulePackActionError as refused:
         raise fail(str(refused)) from refused
     except KafkaException as error:
         raise fail(f"the logs cannot be reached at {settings.kafka_bootstrap}: {error}. Cure: fraudcase up") from error

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
+from console.cli.output import errors_as_messages, fail, report
 from console.payments.attributes import payments_of
-from console.privacy.vault import SETTLED_S, Known
-from console.system.canary import Place, TooShort, search
+from console.privacy.vault import SETTLED_S, SubjectKeyHistory
+from console.system.canary import CanaryTooShort, TextLocation, search
 from console.terminal import messages
 from console.times import iso_time
 from console.wiring import vault
@@ -41,7 +41,7 @@ def erase(
     """
     if not actor.strip():
         raise fail("--actor must say who does it")
-    with explained():
+    with errors_as_messages():
         erased = vault(Settings()).erase(subjects, actor, mask_card_numbers(reason))
     for each in erased:
         if each.key_id is None:
@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Whether an account has a key, since when, and when it was erased; with --payments, what is sealed, opened."""
     settings = Settings()
-    with explained():
+    with errors_as_messages():
         keys = vault(settings)
         document = _document(keys.known(subject))
         if payments:
@@ -74,7 +74,7 @@ def show(
     report(document, as_json=False)
 
 
-def _document(known: Known) -> dict[str, Any]:
+def _document(known: SubjectKeyHistory) -> dict[str, Any]:
     erasures = [
         {"at_ms": each.at_ms, "actor": each.actor, "reason": each.reason, "generation": each.generation}
         for each in known.erasures
@@ -94,15 +94,17 @@ def canary(
 ) -> None:
     """Look for a text in all that the system stores, raw and decoded. Exit 1 where it is found; prints the places."""
     try:
-        with explained():
+        with errors_as_messages():
             found, looked = search(Settings(), text, also or ())
-    except TooShort as error:
+    except CanaryTooShort as error:
         raise fail(str(error)) from error
-    report({"found": [_named(place) for place in found] if as_json else len(found), **looked}, as_json=as_json)
+    report(
+        {"found": [_location_fields(place) for place in found] if as_json else len(found), **looked}, as_json=as_json
+    )
     if found:
         shown = "\n".join(f"  {place.store}  {place.where}" for place in found[:50])
         raise fail(f"it is found in {len(found)} places:\n{shown}")
 
 
-def _named(place: Place) -> dict[str, str]:
+def _location_fields(place: TextLocation) -> dict[str, str]:
     return {"store": place.store, "where": place.where}

@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from console.cli.options import AsJson, Feedback
-from console.cli.output import explained, fail
-from console.payments.admission import as_entered
+from console.cli.output import errors_as_messages, fail
+from console.payments.admission import prepare_rows
 from console.rules import explain as explaining
-from console.rules.dossier import Line, Log, NotExplained, find_accounts, of_account, read_dossier
+from console.rules.dossier import ExplanationError, InboundRecord, Log, account_records, find_accounts, read_dossier
 from console.rules.files import load_pack
-from console.scoring.run import Feedback as Coming
+from console.scoring.run import LabelFeedbackQueue as Coming
 from console.scoring.truth import read_truth
 from console.terminal import progress
 from console.wiring import topics
@@ -58,14 +58,14 @@ def explain(
 ) -> None:
     """Each rule's value, threshold and distance for a payment, and the smallest change that turns the decision."""
     try:
-        with explained():
+        with errors_as_messages():
             if transactions:
                 lines = _file_lines(transactions, load_pack(rules), labels, feedback)
                 found = logs_of([lines], transaction_id)
             else:
-                found = _in_system(Settings(), transaction_id)
+                found = _system_logs(Settings(), transaction_id)
             document = _explain(found, transaction_id, account, digest)
-    except (NotExplained, BadFile, BadRulePack) as error:
+    except (ExplanationError, BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -77,15 +77,15 @@ def explain(
 def _explain(found: dict[str, Log], transaction_id: str, account: str | None, digest: str) -> dict[str, Any]:
     wanted = [each for each in found if account in (None, each)]
     if not wanted:
-        of_account = f" of account {account!r}" if account else ""
-        raise NotExplained(f"there is no payment {transaction_id!r}{of_account}")
+        whose = f" of account {account!r}" if account else ""
+        raise ExplanationError(f"there is no payment {transaction_id!r}{whose}")
     if len(wanted) > 1:
         others = ", ".join(wanted[1:10])
-        raise NotExplained(
+        raise ExplanationError(
             f"{len(wanted)} accounts have a payment {transaction_id!r}. Cure: --account {wanted[0]}, or {others}"
         )
     log = found[wanted[0]]
-    return explaining.explained(log, read_dossier(log, wanted[0], transaction_id, digest))
+    return explaining.explain_decision(log, read_dossier(log, wanted[0], transaction_id, digest))
 
 
 def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: int | None) -> Log:
@@ -93,10 +93,10 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="explain")
     truth = read_truth(labels) if labels and feedback_ms is not None else None
 
-    def lines() -> Iterator[Line]:
-        yield Line("RulesActivated", to_fields(activation), 0, None)
+    def lines() -> Iterator[InboundRecord]:
+        yield InboundRecord("RulesActivated", to_fields(activation), 0, None)
         coming, clock_ms = Coming(feedback_ms or 0), -1
-        for number, row in enumerate(as_entered(files.read_rows(path), Settings())):
+        for number, row in enumerate(prepare_rows(files.read_rows(path), Settings())):
             if row.refusal is not None:
                 continue
             if truth is not None:
@@ -104,16 +104,16 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
                 if isinstance(payment, Payment):
                     clock_ms = max(clock_ms, payment.event_time_ms)
                     for known in coming.due(clock_ms):
-                        yield Line("FraudConfirmed", to_fields(known), number, None)
+                        yield InboundRecord("FraudConfirmed", to_fields(known), number, None)
                     label = truth.of(number, payment.transaction_id)
                     if label is not None and label.is_fraud:
                         coming.add(payment)
-            yield Line("Transaction", row.fields, number, None)
+            yield InboundRecord("Transaction", row.fields, number, None)
 
     return lines
 
 
-def _in_system(settings: Settings, transaction_id: str) -> dict[str, Log]:
+def _system_logs(settings: Settings, transaction_id: str) -> dict[str, Log]:
     log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     ends = log.ends(topic)
@@ -127,14 +127,14 @@ def _in_system(settings: Settings, transaction_id: str) -> dict[str, Log]:
         return logs_of(partitions(), transaction_id)
 
 
-def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder: Decoder) -> Iterator[Line]:
+def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder: Decoder) -> Iterator[InboundRecord]:
     """A partition as the fold reads it."""
     for record in log.read(topic, partition, end):
         try:
             name, data = decoder.decode(record.value)
         except UnreadableRecord:
             continue  # quarantined: no decision rests on it
-        yield Line(name, data, record.offset, record.timestamp_ms)
+        yield InboundRecord(name, data, record.offset, record.timestamp_ms)
 
 
 def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
@@ -142,7 +142,7 @@ def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
     found: dict[str, Log] = {}
     for log in logs:
         for account_id in find_accounts(log, transaction_id):
-            lines = list(of_account(log, account_id))
+            lines = list(account_records(log, account_id))
             found[account_id] = lines.copy
     return found
 
@@ -169,7 +169,7 @@ def show(document: dict[str, Any], out: Console) -> None:
         was = "flagged" if document["on_arrival"]["flagged"] else "not flagged"
         out.print(f"on arrival it was {was}: late payments have changed that", highlight=False)
     out.print(_table(document["rules"]))
-    out.print(_told(document), markup=False, highlight=False)
+    out.print(_smallest_change_text(document), markup=False, highlight=False)
 
 
 def _table(rules: list[dict[str, Any]]) -> Table:
@@ -179,7 +179,7 @@ def _table(rules: list[dict[str, Any]]) -> Table:
     for rule in rules:
         fired = {True: "yes", False: "no", None: "elsewhere"}[rule["fired"]]
         numbers = [_number(rule.get(key)) for key in ("value", "threshold", "distance", "points")]
-        table.add_row(escape(rule["rule"]), fired, *numbers, escape(_why(rule)))
+        table.add_row(escape(rule["rule"]), fired, *numbers, escape(_rule_text(rule)))
     return table
 
 
@@ -187,7 +187,7 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _why(rule: dict[str, Any]) -> str:
+def _rule_text(rule: dict[str, Any]) -> str:
     lines = [rule["lacking"]] if rule["lacking"] else []
     if rule["fired"]:
         named = rule["contributing"]
@@ -202,7 +202,7 @@ def _why(rule: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _told(document: dict[str, Any]) -> str:
+def _smallest_change_text(document: dict[str, Any]) -> str:
     change = document["smallest_change"]
     if change is None:
         return "No single change of amount, time, place or a field was found that turns the decision."

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
+from console.cli.output import errors_as_messages, fail, report
 from console.payments.labels import ingest_labels
 from generator.files import BadFile
 from infra.settings import Settings
@@ -26,7 +26,7 @@ def ingest(
 ) -> None:
     """Enter the frauds of a file into the log: from then on they raise the risk of what was paid with and to whom."""
     try:
-        with explained():
+        with errors_as_messages():
             document = ingest_labels(Settings(), file, actor)
     except BadFile as error:
         raise fail(str(error)) from error

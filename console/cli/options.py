@@ -31,7 +31,7 @@ Feedback = Annotated[
 ]
 
 
-def instant(text: str | None) -> int | None:
+def parse_instant(text: str | None) -> int | None:
     """UTC milliseconds of a time that somebody typed; without an offset it is taken for UTC."""
     if text is None:
         return None

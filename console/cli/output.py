@@ -9,11 +9,11 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from console.privacy.scrubbing import Unscrubbed
+from console.privacy.scrubbing import ScrubbingError
 from console.privacy.vault import VaultError
 from console.terminal import messages
 from console.times import iso_time
-from console.waiting import Stalled
+from console.waiting import ProgressStalled
 from generator.producer import NotWritten
 from infra.errors import StackError
 from projections.logs.partition_writer import NotAcknowledged
@@ -26,11 +26,11 @@ def fail(message: str, code: int = 1) -> typer.Exit:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def errors_as_messages() -> Iterator[None]:
     """Errors that people can cure end a command with a message instead of a traceback."""
     try:
         yield
-    except (StackError, Stalled, NotWritten, NotAcknowledged, VaultError, Unscrubbed) as error:
+    except (StackError, ProgressStalled, NotWritten, NotAcknowledged, VaultError, ScrubbingError) as error:
         raise fail(str(error)) from error
 
 

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
-from console.payments.admission import as_entered
-from console.payments.decisions import answered, derived_decisions
+from console.cli.output import errors_as_messages, fail, report
+from console.payments.admission import prepare_rows
+from console.payments.decisions import answered_rows, derived_decisions
 from console.payments.decisions import backtest as decide_rows
 from console.payments.intake import ingest as take_in
 from console.payments.intake import open_intake, send_generated
@@ -66,11 +66,11 @@ def generate(
     )
     if not continuous:
         traffic = islice(traffic, transactions)
-    with explained():
+    with errors_as_messages():
         if out is not None:
             made = list(traffic)
             files.write_rows(out, (generated.transaction for generated in made))
-            files.write_truth(truth or files.truth_of(out), made)
+            files.write_truth(truth or files.truth_path(out), made)
             report({"transactions": len(made), "file": str(out)}, as_json=as_json)
             return
         _send(
@@ -121,7 +121,7 @@ def ingest(
 ) -> None:
     """Send the payments of a file through the running system; every row is accounted for."""
     try:
-        with explained():
+        with errors_as_messages():
             report(take_in(Settings(), file), as_json=as_json)
     except BadFile as error:
         raise fail(str(error)) from error
@@ -135,7 +135,9 @@ def flags(
     """Write the decision on every payment of the running system, in the order of the intake."""
     settings = Settings()
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
-    lines = [answer.line for answer in answered(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)]
+    lines = [
+        answer.line for answer in answered_rows(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)
+    ]
     _write_decisions(out, lines, as_json)
 
 
@@ -162,10 +164,10 @@ def backtest(
         return
     try:
         pack = load_pack(rules or DEFAULT.name)
-        rows = as_entered(files.read_rows(transactions), Settings())
+        rows = prepare_rows(files.read_rows(transactions), Settings())
         with progress("rows", files.count_rows(transactions)) as seen:
 
-            def counted() -> Iterator[files.Row]:
+            def counted() -> Iterator[files.IntakeRow]:
                 for number, row in enumerate(rows, start=1):
                     yield row
                     if number % 1000 == 0:
@@ -181,7 +183,7 @@ def _decided_again(settings: Settings) -> list[dict[str, object]]:
     log, names = KafkaLog(settings.kafka_bootstrap), topics(settings)
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     decisions = derived_decisions(log, names, decoder)
-    return [answer.line for answer in answered(log, names, decoder, decisions=decisions)]
+    return [answer.line for answer in answered_rows(log, names, decoder, decisions=decisions)]
 
 
 def _write_decisions(out: Path | None, lines: list[dict[str, object]], as_json: bool) -> None:
@@ -207,7 +209,7 @@ def clock(
     settings = Settings()
     ticks = ticks_from(source) if source else live_ticks(every, lambda: False)
     try:
-        with explained():
+        with errors_as_messages():
             count = write_ticks(settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_inbox, ticks)
     except (BadTickFile, OSError) as error:
         raise fail(str(error)) from error

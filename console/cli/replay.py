@@ -8,7 +8,7 @@ import duckdb
 import typer
 
 from console.cli.options import AsJson, parse_time_ms
-from console.cli.output import explained, fail, report
+from console.cli.output import errors_as_messages, fail, report
 from console.history.replay import SHOWN, cores, source_of
 from console.history.replay import replay as run_replay
 from console.terminal import messages, progress
@@ -46,7 +46,7 @@ def replay(
     if source not in ("kafka", "s3"):
         raise fail(f"--from is kafka or s3, not {source}")
     until_ms = None if until is None else parse_time_ms(until)
-    with explained():
+    with errors_as_messages():
         result = run_replay(Settings(), source, with_views=live_views, until_ms=until_ms, workers=workers)
     if certificate is not None:
         text = json.dumps(result.certificate, indent=2, ensure_ascii=False, sort_keys=True)
@@ -71,7 +71,7 @@ def replay(
 def digest(as_json: AsJson = False) -> None:
     """The digest of what the running system has recorded."""
     settings = Settings()
-    with explained(), progress("records read", None) as seen:
+    with errors_as_messages(), progress("records read", None) as seen:
         live = recorded(source_of(settings, "kafka"), topics(settings), cores(), seen)
     report(
         {"payments": live.payments, "audit_events": live.digest.events, "live_digest": live.digest.hexdigest()},

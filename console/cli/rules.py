@@ -11,9 +11,9 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
+from console.cli.output import errors_as_messages, fail, report
 from console.rules.files import load_pack
-from console.rules.store import Refused
+from console.rules.store import RulePackActionError
 from console.terminal import messages
 from console.times import iso_time
 from console.wiring import control_store, rules_log
@@ -45,12 +45,12 @@ def _several() -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_as_messages() -> Iterator[None]:
     """What may not be done, and a store that is away, end a command with a message."""
     try:
-        with explained():
+        with errors_as_messages():
             yield
-    except (Refused, BadRulePack) as error:
+    except (RulePackActionError, BadRulePack) as error:
         raise fail(str(error)) from error
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip()
@@ -59,7 +59,7 @@ def _told() -> Iterator[None]:
 
 def validate(file: File, as_json: AsJson = False) -> None:
     """Check a pack without keeping it."""
-    with _told():
+    with _errors_as_messages():
         pack = load_pack(file)
     report({"name": pack.name, "version": pack.version, "rules": len(pack.rules), "pack_id": pack.pack_id},
            as_json=as_json)  # fmt: skip
@@ -67,46 +67,46 @@ def validate(file: File, as_json: AsJson = False) -> None:
 
 def draft(file: File, actor: Actor, as_json: AsJson = False) -> None:
     """Take in a pack, to be approved by somebody else."""
-    with _told():
-        report(_shown(control_store(Settings()).draft(load_pack(file), actor)), as_json=as_json)
+    with _errors_as_messages():
+        report(_pack_fields(control_store(Settings()).draft(load_pack(file), actor)), as_json=as_json)
 
 
 def approve(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Vouch for a draft of another person."""
-    with _told():
-        report(_shown(control_store(Settings()).approve(name, actor)), as_json=as_json)
+    with _errors_as_messages():
+        report(_pack_fields(control_store(Settings()).approve(name, actor)), as_json=as_json)
 
 
 def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Put an approved pack in force: from here on, every partition decides by it. Again after a crash, to the end."""
     settings = Settings()
-    with _told():
+    with _errors_as_messages():
         row, written = control_store(settings).activate(name, actor, rules_log(settings))
-    report({**_shown(row), "partitions_written": written}, as_json=as_json)
+    report({**_pack_fields(row), "partitions_written": written}, as_json=as_json)
 
 
 def shadow(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Let a pack score every payment beside the active one; it decides nothing."""
     settings = Settings()
-    with _told():
+    with _errors_as_messages():
         row, written = control_store(settings).shadow(name, actor, rules_log(settings))
-    report({**_shown(row), "partitions_written": written}, as_json=as_json)
+    report({**_pack_fields(row), "partitions_written": written}, as_json=as_json)
 
 
 def retire(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Take a pack out of use; the active one retires by activating another."""
     settings = Settings()
-    with _told():
+    with _errors_as_messages():
         row, written = control_store(settings).retire(name, actor, rules_log(settings))
-    report({**_shown(row), "partitions_written": written}, as_json=as_json)
+    report({**_pack_fields(row), "partitions_written": written}, as_json=as_json)
 
 
 def list_packs(as_json: AsJson = False) -> None:
     """Every pack and how far it has come."""
-    with _told():
+    with _errors_as_messages():
         rows = control_store(Settings()).packs()
     if as_json:
-        sys.stdout.write(json.dumps([_shown(row) for row in rows], indent=2) + "\n")
+        sys.stdout.write(json.dumps([_pack_fields(row) for row in rows], indent=2) + "\n")
         return
     table = Table("pack", "state", "author", "approver", "since", "id")
     for row in rows:
@@ -118,23 +118,26 @@ def list_packs(as_json: AsJson = False) -> None:
 
 def show(name: Name, as_json: AsJson = False) -> None:
     """A pack, and what was done to it."""
-    with _told():
+    with _errors_as_messages():
         store = control_store(Settings())
         row = store.pack(name)
         history = store.history(row.pack_id)
     document = json.loads(row.document)
     if as_json:
-        steps = [{"action": step.action, "actor": step.actor, "at_ms": step.at_ms, **_tried(step)} for step in history]
-        sys.stdout.write(json.dumps({**_shown(row), "document": document, "history": steps}, indent=2) + "\n")
+        steps = [
+            {"action": step.action, "actor": step.actor, "at_ms": step.at_ms, **_whatif_fields(step)}
+            for step in history
+        ]
+        sys.stdout.write(json.dumps({**_pack_fields(row), "document": document, "history": steps}, indent=2) + "\n")
         return
-    report(_shown(row), as_json=False)
+    report(_pack_fields(row), as_json=False)
     for step in history:
-        tried = "".join(f", with what-if {run_id}" for run_id in _tried(step).values())
+        tried = "".join(f", with what-if {run_id}" for run_id in _whatif_fields(step).values())
         sys.stdout.write(f"{iso_time(step.at_ms)}  {step.action} by {step.actor}{tried}\n")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def _tried(step: RulePackLogRow) -> dict[str, str]:
+def _whatif_fields(step: RulePackLogRow) -> dict[str, str]:
     """The what-if that an approval rests on."""
     found = json.loads(step.detail).get("whatif_run")
     return {"whatif_run": found} if found else {}
@@ -142,12 +145,12 @@ def _tried(step: RulePackLogRow) -> dict[str, str]:
 
 def upgrade_store() -> None:
     """Make the control store's tables, or bring them up to date."""
-    with _told():
+    with _errors_as_messages():
         upgrade(connect(Settings().control_database))
     messages.print("the control store is up to date", highlight=False)
 
 
-def _shown(row: RulePackRow) -> dict[str, Any]:
+def _pack_fields(row: RulePackRow) -> dict[str, Any]:
     columns = (
         "name", "version", "pack_id", "state", "shadow", "author", "approver",
         "drafted_at_ms", "approved_at_ms", "activated_at_ms", "retired_at_ms",

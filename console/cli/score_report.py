@@ -10,9 +10,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from console.payments.admission import as_entered
-from console.scoring.figures import DAY_MS, TRAINING_DAYS, Window, figures, window_of, within
-from console.scoring.run import admitted, run
+from console.payments.admission import prepare_rows
+from console.scoring.figures import DAY_MS, TRAINING_DAYS, ScoringWindow, figures, select_window, window_of
+from console.scoring.run import admit_rows, run
 from console.scoring.truth import read_truth
 from console.terminal import progress
 from domain.durations import format_duration
@@ -34,13 +34,13 @@ def report_of(
     plot: Path | None,
 ) -> dict[str, Any]:
     """All that `fraudcase score` says, by the keys of docs/scoreboard.md. Raises BadFile."""
-    payments = admitted(as_entered(files.read_rows(transactions), Settings()), read_truth(labels))
+    payments = admit_rows(prepare_rows(files.read_rows(transactions), Settings()), read_truth(labels))
     with progress("payments", files.count_rows(transactions)) as seen:
         everything, counts = run(payments, pack, feedback, seen)
     if not everything.time_ms.size:
         raise BadFile(f"none of the {counts.rows} payments was decided on and has a label: is {labels} theirs?")
     window = _window(window_of(everything), *days)
-    scored = within(everything, window, _days(feedback) if exclude_known else None)
+    scored = select_window(everything, window, _days(feedback) if exclude_known else None)
     report = {
         "pack": pack.name,
         "version": pack.version,
@@ -60,8 +60,8 @@ def report_of(
     return report
 
 
-def _window(whole: Window, first: datetime | None, last: datetime | None) -> Window:
-    window = Window(_day(first, whole.first_day), _day(last, whole.last_day))
+def _window(whole: ScoringWindow, first: datetime | None, last: datetime | None) -> ScoringWindow:
+    window = ScoringWindow(_day(first, whole.first_day), _day(last, whole.last_day))
     if window.days < 1:
         raise BadFile(f"no day is between {date_of(window.first_day)} and {date_of(window.last_day)}")
     return window
@@ -95,12 +95,12 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
                 table.add_row(f"{inner} on arrival", text_of(figure))
         elif name not in ("scenarios", "pack_id"):
             table.add_row(name.replace("_", " "), text_of(value))
-    printed(table)
+    print_wide(table)
     if report["scenarios"]:
-        printed(_scenario_table(report["scenarios"]))
+        print_wide(_scenario_table(report["scenarios"]))
 
 
-def printed(what: Table | str) -> None:
+def print_wide(what: Table | str) -> None:
     """Write to standard output, as wide as a terminal is, or as wide as a table needs."""
     out = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     out.print(what, highlight=False)

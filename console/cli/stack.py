@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail
+from console.cli.output import errors_as_messages, fail
 from console.cli.sign_ins import print_sign_ins
 from console.system import lifecycle as system
-from console.terminal import messages, tell
+from console.terminal import messages, print_status_line
 from infra import stack
 from infra.settings import Settings
 
@@ -27,9 +27,9 @@ def up(
     only_stores: Annotated[bool, typer.Option("--only-stores", help="without the jobs, workers and the clock")] = False,
 ) -> None:
     """Start the whole system on this machine; what runs already stays as it is."""
-    with explained():
+    with errors_as_messages():
         settings = Settings()
-        started = system.up(settings, report=tell, only_stores=only_stores)
+        started = system.up(settings, report=print_status_line, only_stores=only_stores)
     messages.print(f"started: {', '.join(started)}" if started else "all of it ran already", highlight=False)
     if not only_stores:
         print_sign_ins(settings, system.first_sign_ins(settings))
@@ -37,15 +37,15 @@ def up(
 
 def down() -> None:
     """Stop exactly what `up` started; what was stored stays."""
-    with explained():
-        stopped = system.down(Settings(), tell)
+    with errors_as_messages():
+        stopped = system.down(Settings(), print_status_line)
     messages.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing ran", highlight=False)
 
 
 def status(as_json: AsJson = False) -> None:
     """How each part is; exit 1 if one is not well."""
     settings = Settings()
-    found = stack.status(settings, system.everything(settings))
+    found = stack.status(settings, system.all_programs(settings))
     if as_json:
         sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
     else:
@@ -77,7 +77,7 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
     settings = Settings()
     if not yes and not typer.confirm(f"Wipe every payment, case and archive under {settings.home}?", err=True):
         raise fail("nothing was wiped")
-    with explained():
-        system.down(settings, tell)
-        stack.reset(settings, system.everything(settings))
+    with errors_as_messages():
+        system.down(settings, print_status_line)
+        stack.reset(settings, system.all_programs(settings))
     messages.print("wiped", highlight=False)

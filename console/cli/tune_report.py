@@ -8,24 +8,24 @@ from typing import Any
 
 from rich.table import Table
 
-from console.cli.score_report import date_of, printed, text_of
-from console.payments.admission import as_entered
+from console.cli.score_report import date_of, print_wide, text_of
+from console.payments.admission import prepare_rows
 from console.rules.files import load_pack
-from console.scoring.run import admitted
+from console.scoring.run import admit_rows
 from console.scoring.truth import read_truth
 from console.scoring.tune import (
-    Aim,
     Objective,
-    Search,
-    Tuned,
+    TuningGoal,
+    TuningOptions,
+    TuningResult,
     average_precision,
     f1,
     pack_yaml,
-    places,
     ranges_of,
     recall_at,
     search,
     split,
+    tunable_numbers,
 )
 from console.terminal import messages, progress
 from domain.durations import format_duration
@@ -33,11 +33,11 @@ from generator import files
 from infra.settings import Settings
 
 
-def tuned_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: Search) -> dict[str, Any]:
+def tune_and_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: TuningOptions) -> dict[str, Any]:
     """Search, write the pack that was found, and say how it does. Raises BadFile, BadRulePack, OSError."""
     pack, ranges = load_pack(rules), ranges_of(rules)
-    searched = places(pack, ranges, with_flag_at=wanted.aim is not Aim.AVERAGE_PRECISION)
-    payments = list(admitted(as_entered(files.read_rows(transactions), Settings()), read_truth(labels)))
+    searched = tunable_numbers(pack, ranges, with_flag_at=wanted.aim is not TuningGoal.AVERAGE_PRECISION)
+    payments = list(admit_rows(prepare_rows(files.read_rows(transactions), Settings()), read_truth(labels)))
     with progress("packs tried", wanted.trials + len(searched)) as seen:
         best_so_far = -1.0
 
@@ -59,13 +59,13 @@ def tuned_report(transactions: Path, labels: Path, rules: str, out: Path, wanted
     return {**report, "out": str(out)}
 
 
-def _objective(wanted: Search) -> Objective:
-    if wanted.aim is Aim.RECALL_AT_PRECISION:
+def _objective(wanted: TuningOptions) -> Objective:
+    if wanted.aim is TuningGoal.RECALL_AT_PRECISION:
         return recall_at(wanted.precision)
-    return {Aim.AVERAGE_PRECISION: average_precision, Aim.F1: f1}[wanted.aim]
+    return {TuningGoal.AVERAGE_PRECISION: average_precision, TuningGoal.F1: f1}[wanted.aim]
 
 
-def _report(tuned: Tuned, wanted: Search) -> dict[str, Any]:
+def _report(tuned: TuningResult, wanted: TuningOptions) -> dict[str, Any]:
     return {
         "pack": tuned.pack.name,
         "objective": wanted.aim.value,
@@ -103,10 +103,10 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(label, text_of(value), text_of(report["later"]["after"][name]))
     for name, change in report["changes"].items():
         table.add_row(name, *(_number(name, change[when]) for when in ("before", "after")))
-    printed(table)
+    print_wide(table)
     if not report["later"]["after"]["fraud"]:
         messages.print(f"no fraud is on {report['learnt_before']} or later: nothing to judge by", highlight=False)
-    printed(f"written: {report['out']}")
+    print_wide(f"written: {report['out']}")
 
 
 def _number(name: str, value: int) -> str:

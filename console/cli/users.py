@@ -8,7 +8,7 @@ import typer
 
 from console.cli.options import AsJson
 from console.cli.output import fail
-from console.people.accounts import NotPossible
+from console.people.accounts import UserAccountError
 from console.people.roles import Role
 from console.wiring import people
 from infra.settings import Settings
@@ -48,7 +48,7 @@ def add(name: Name, role: Roles) -> None:
     """Let somebody in; their random password is printed once."""
     try:
         password = people(Settings()).add(name, frozenset(role), ACTOR)
-    except NotPossible as error:
+    except UserAccountError as error:
         raise fail(str(error)) from error
     sys.stdout.write(password + "\n")
 
@@ -57,7 +57,7 @@ def roles(name: Name, role: Roles) -> None:
     """Give somebody other roles than they have."""
     try:
         people(Settings()).set_roles(name, frozenset(role), ACTOR)
-    except NotPossible as error:
+    except UserAccountError as error:
         raise fail(str(error)) from error
 
 
@@ -65,7 +65,7 @@ def reset_password(name: Name) -> None:
     """Give somebody another random password, printed once; their sessions and tokens end."""
     try:
         password = people(Settings()).set_password(name, ACTOR)
-    except NotPossible as error:
+    except UserAccountError as error:
         raise fail(str(error)) from error
     sys.stdout.write(password + "\n")
 
@@ -78,7 +78,7 @@ def token(
     """Print a token for a machine, once: it comes in with this person's roles (Authorization: Bearer …)."""
     try:
         made = people(Settings()).add_token(name, label, days, ACTOR)
-    except NotPossible as error:
+    except UserAccountError as error:
         raise fail(str(error)) from error
     sys.stdout.write(made + "\n")
 
@@ -96,5 +96,5 @@ def enable(name: Name) -> None:
 def _switch(name: str, *, is_disabled: bool) -> None:
     try:
         people(Settings()).set_disabled(name, ACTOR, is_disabled=is_disabled)
-    except NotPossible as error:
+    except UserAccountError as error:
         raise fail(str(error)) from error

@@ -9,11 +9,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import KafkaException
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail, report
-from console.history.rebuild import SHOWN, NotRebuilt, drop, old_versions, rebuild, switch
+from console.cli.output import errors_as_messages, fail, report
+from console.history.rebuild import SHOWN, RebuildError, drop, old_versions, rebuild, switch
 from console.terminal import messages
 from console.times import iso_time
-from console.views.versions import VIEWS, Refused
+from console.views.versions import VIEWS, ViewVersionError
 from console.wiring import view_versions
 from infra.settings import Settings
 from migrations.store import LockHeld
@@ -42,14 +42,14 @@ def rebuild_command(
     if view not in VIEWS:
         raise fail(f"there is no view {view}: it is {' or '.join(VIEWS)}")
     settings = Settings()
-    with explained():
+    with errors_as_messages():
         try:
             if drop_old:
                 dropped = [drop(settings, number) for number in old_versions(settings)]
                 report({"view": view, "dropped": dropped}, as_json=as_json)
                 return
             outcome = rebuild(settings, source, keep_old=keep_old)
-        except (NotRebuilt, Refused, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
+        except (RebuildError, ViewVersionError, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     document = outcome.document
     report({name: value for name, value in document.items() if as_json or name != "differences"}, as_json=as_json)
@@ -84,10 +84,10 @@ def list_versions(as_json: AsJson = False) -> None:
 @views.command(name="switch")
 def switch_version(version: Annotated[int, typer.Argument(help="its number", min=1)]) -> None:
     """Make another version the live one, an old one too: it catches up with the log first."""
-    with explained():
+    with errors_as_messages():
         try:
             switch(Settings(), version)
-        except (Refused, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
+        except (ViewVersionError, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     messages.print(f"version {version} is live", highlight=False)
 
@@ -95,9 +95,9 @@ def switch_version(version: Annotated[int, typer.Argument(help="its number", min
 @views.command(name="drop")
 def drop_version(version: Annotated[int, typer.Argument(help="its number", min=1)]) -> None:
     """Do away with a version that is not live, and with its table."""
-    with explained():
+    with errors_as_messages():
         try:
             drop(Settings(), version)
-        except (Refused, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
+        except (ViewVersionError, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     messages.print(f"version {version} is dropped", highlight=False)

@@ -15,12 +15,12 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson
-from console.cli.output import explained, fail
-from console.history.whatif import MINUTES_PER_CASE, Asked, Progress, Source, moment, run, stretch_words
-from console.history.whatif_job import AWAY, carry_out
+from console.cli.output import errors_as_messages, fail
+from console.history.whatif import MINUTES_PER_CASE, Progress, Source, WhatifRequest, parse_moment, period_text, run
+from console.history.whatif_job import OUTAGE_ERRORS, carry_out
 from console.history.whatif_runs import WhatifRuns, runs_of
 from console.rules.files import load_pack
-from console.rules.store import Refused
+from console.rules.store import RulePackActionError
 from console.terminal import messages, progress
 from console.times import iso_time
 from console.web.pages.formats import money
@@ -46,10 +46,10 @@ def register(app: typer.Typer) -> None:
     app.command()(whatif)
 
 
-def moment_of(text: str) -> int:
+def parse_moment_option(text: str) -> int:
     """A time in UTC milliseconds, for an option."""
     try:
-        return moment(text)
+        return parse_moment(text)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is no time: write 2026-01-31, or 2026-01-31T12:00, in UTC") from error
 
@@ -57,10 +57,11 @@ def moment_of(text: str) -> int:
 def whatif(
     rules: Annotated[str, typer.Option(help="a pack: its file, NAME, NAME@VERSION, or the start of its id")],
     first: Annotated[
-        int | None, typer.Option("--from", parser=moment_of, metavar="TIME", help="payments dated from then on")
+        int | None,
+        typer.Option("--from", parser=parse_moment_option, metavar="TIME", help="payments dated from then on"),
     ] = None,
     last: Annotated[
-        int | None, typer.Option("--to", parser=moment_of, metavar="TIME", help="and before then, UTC")
+        int | None, typer.Option("--to", parser=parse_moment_option, metavar="TIME", help="and before then, UTC")
     ] = None,
     source: Annotated[str, typer.Option(help="where history is read: kafka or s3")] = "kafka",
     minutes: Annotated[
@@ -78,8 +79,8 @@ def whatif(
         raise typer.BadParameter("nothing lies between: --from is not before --to")
     settings = Settings()
     where: Source = "s3" if source == "s3" else "kafka"
-    asked = Asked(where, WhatifPeriod(first, last), minutes)
-    with explained():
+    asked = WhatifRequest(where, WhatifPeriod(first, last), minutes)
+    with errors_as_messages():
         pack = pack_of(settings, rules)
         found = _run(settings, pack, asked, actor)
     _write(found, html, out)
@@ -95,7 +96,7 @@ def pack_of(settings: Settings, reference: str) -> RulePack:
         if not Path(reference).is_file():
             try:
                 return parse_pack(control_store(settings).pack(reference).document)
-            except (Refused, SQLAlchemyError):
+            except (RulePackActionError, SQLAlchemyError):
                 pass  # not a pack that was drafted; perhaps one that comes along
         return load_pack(reference)
     except BadRulePack as error:
@@ -103,25 +104,25 @@ def pack_of(settings: Settings, reference: str) -> RulePack:
         raise fail(f"{error}{drafted}") from error
 
 
-def _run(settings: Settings, pack: RulePack, asked: Asked, actor: str) -> dict[str, Any]:
+def _run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> dict[str, Any]:
     """With the control store the run is kept there, which an approval may ask for; without one it is only said."""
 
-    def work(pack: RulePack, asked: Asked, seen: Progress) -> dict[str, Any]:
+    def work(pack: RulePack, asked: WhatifRequest, seen: Progress) -> dict[str, Any]:
         return run(settings, pack, asked, seen)
 
     try:
         with _progress() as tell:
-            runs = _begun(settings, pack, asked, actor)
+            runs = _begin_run(settings, pack, asked, actor)
             if runs is None:
                 return work(pack, asked, tell)
             return carry_out(*runs, work, tell)
-    except AWAY as error:
+    except OUTAGE_ERRORS as error:
         raise fail(f"{error}. Cure: fraudcase status says what runs; --source s3 reads the archive") from error
     except SchemaRegistryError as error:
         raise fail(f"the schema registry: {error}. Cure: fraudcase status, or --source s3") from error
 
 
-def _begun(settings: Settings, pack: RulePack, asked: Asked, actor: str) -> tuple[WhatifRuns, str] | None:
+def _begin_run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> tuple[WhatifRuns, str] | None:
     runs = runs_of(settings)
     try:
         return runs, runs.begin(pack, asked, actor)
@@ -164,7 +165,7 @@ def show(found: dict[str, Any]) -> None:
     out = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     rules = found["rules"]
     known = ", ".join(f"{each['name']}@{each['version']}" for each in found["baseline_rules"]) or "nothing"
-    out.print(f"[b]{escape(rules['name'])}@{rules['version']}[/] instead of {escape(known)}, {stretch_words(found)}",
+    out.print(f"[b]{escape(rules['name'])}@{rules['version']}[/] instead of {escape(known)}, {period_text(found)}",
               highlight=False)  # fmt: skip
     out.print(f"{found['payments']:,} payments; analysts' commands are on neither side", highlight=False)
     out.print(_figures(found))

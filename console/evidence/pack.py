@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from console.evidence import verify_pack
-from console.evidence.report import Report, Shown, as_html, as_pdf
+from console.evidence.report import EvidenceReport, ReportRecord, render_html, render_pdf
 from domain.digest import canonical_json
 from projections.archive.bucket import Bucket
 from projections.archive.case_counts import CaseCounts
@@ -46,12 +46,12 @@ Get KEY from the company that made the pack, not from the pack. Read verify.py, 
 """
 
 
-class NotExported(Exception):
+class EvidenceExportError(Exception):
     """A pack that cannot be made; the message says why, and the cure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class RecordSelection:
     """What a pack is to hold: one case, one account, or the records of a time by their Kafka timestamps."""
 
     case_id: str | None = None
@@ -62,7 +62,7 @@ class Selection:
 
 
 @dataclass(slots=True)
-class Partition:
+class EvidencePartition:
     """A partition of the archive as of a head: all leaves, and the rows that were chosen by their index."""
 
     tree: TreeHead
@@ -79,7 +79,7 @@ Chooser = Callable[[pa.Table], Iterable[int]]
 """Says which rows of a segment are wanted."""
 
 
-class Evidence:
+class EvidencePackBuilder:
     """Makes one pack."""
 
     def __init__(self, bucket: Bucket, topics: Topics, signer: Signer, redacted: Sequence[str] = ()) -> None:
@@ -89,12 +89,14 @@ class Evidence:
         numbers = head_numbers(bucket)
         head = stored_head(bucket, numbers[-1], signer.public_key) if numbers else None
         if head is None:
-            raise NotExported("the archive has no signed head yet. Cure: wait some seconds; fraudcase audit heads")
+            raise EvidenceExportError(
+                "the archive has no signed head yet. Cure: wait some seconds; fraudcase audit heads"
+            )
         self._head: Head = head
 
     # -- choosing ---------------------------------------------------------------------------------------
 
-    def pack(self, selection: Selection, since: bytes | None = None) -> bytes:
+    def pack(self, selection: RecordSelection, since: bytes | None = None) -> bytes:
         """The bytes of a pack. Raises NotExported."""
         if selection.case_id is not None:
             chosen = self._case(selection.case_id)
@@ -104,12 +106,12 @@ class Evidence:
             chosen = self._range(selection)
         records = [self._shown(part, index) for part in chosen for index in sorted(part.rows)]
         if not records:
-            raise NotExported(f"the archive has nothing of it up to head {self._head.number}")
+            raise EvidenceExportError(f"the archive has nothing of it up to head {self._head.number}")
         if len(records) > MAX_RECORDS:
-            raise NotExported(f"{len(records)} records, a pack has at most {MAX_RECORDS}: ask for less")
+            raise EvidenceExportError(f"{len(records)} records, a pack has at most {MAX_RECORDS}: ask for less")
         return self._bound(selection, chosen, records, since)
 
-    def _read(self, topic: str, choose: Chooser, partition: int | None = None) -> Iterator[Partition]:
+    def _read(self, topic: str, choose: Chooser, partition: int | None = None) -> Iterator[EvidencePartition]:
         """The partitions of a topic that have any chosen row, as far as the head reaches."""
         for place, tree in sorted(self._head.trees.items()):
             if place[0] == topic and partition in (None, place[1]):
@@ -117,8 +119,8 @@ class Evidence:
                 if found.rows:
                     yield found
 
-    def _read_partition(self, tree: TreeHead, choose: Chooser) -> Partition:
-        part = Partition(tree)
+    def _read_partition(self, tree: TreeHead, choose: Chooser) -> EvidencePartition:
+        part = EvidencePartition(tree)
         for segment in segments(self._bucket, partition_folder(tree.topic, tree.partition)):
             table = read_segment(self._bucket.get(segment.key))
             table = table.slice(0, tree.size - len(part.leaves))
@@ -129,7 +131,9 @@ class Evidence:
             part.leaves += self._leaves(table)
         if MerkleTree(part.leaves).root().hex() != tree.root:
             where = f"{tree.topic} partition {tree.partition}"
-            raise NotExported(f"{where} is not what head {self._head.number} says. Look: fraudcase audit verify")
+            raise EvidenceExportError(
+                f"{where} is not what head {self._head.number} says. Look: fraudcase audit verify"
+            )
         return part
 
     def _leaves(self, table: pa.Table) -> list[bytes]:
@@ -138,11 +142,11 @@ class Evidence:
             return leaves
         return [row_leaf(row_record(self._bucket, row), row, self._schemas) for row in table.to_pylist()]
 
-    def _case(self, case_id: str) -> list[Partition]:
+    def _case(self, case_id: str) -> list[EvidencePartition]:
         """A case's events, the commands and flags that led to them, and its payments."""
         begin = f"{case_id}/"
         events = list(
-            self._read(self._topics.cases_events, lambda table: _where(pc.starts_with(table["identity"], begin)))
+            self._read(self._topics.cases_events, lambda table: _row_numbers(pc.starts_with(table["identity"], begin)))
         )
         rows = [row for part in events for row in part.rows.values()]
         keys = {row["key"] for row in rows}
@@ -153,7 +157,7 @@ class Evidence:
 
         def of_accounts(name: tuple[str, ...], ids: set[str]) -> Chooser:
             def choose(table: pa.Table) -> Iterable[int]:
-                for number in _where(pc.is_in(table["key"], wanted)):
+                for number in _row_numbers(pc.is_in(table["key"], wanted)):
                     data = self._data(table.slice(number, 1).to_pylist()[0]) or {}
                     if any(data.get(each) in ids for each in name):
                         yield number
@@ -163,21 +167,21 @@ class Evidence:
         inbox = self._read(self._topics.cases_inbox, of_accounts(("command_id", "flag_id"), causes))
         return [*events, *inbox, *self._read(self._topics.payments_inbound, of_accounts(("transaction_id",), payments))]
 
-    def _account(self, account_id: str) -> list[Partition]:
+    def _account(self, account_id: str) -> list[EvidencePartition]:
         key = pa.array([account_id.encode()], pa.binary())
         return [
             part
             for topic in sorted(self._topics.archived_logs)
-            for part in self._read(topic, lambda table: _where(pc.is_in(table["key"], key)))
+            for part in self._read(topic, lambda table: _row_numbers(pc.is_in(table["key"], key)))
         ]
 
-    def _range(self, selection: Selection) -> list[Partition]:
+    def _range(self, selection: RecordSelection) -> list[EvidencePartition]:
         """Of each partition everything from the first record of the time to the last."""
         begin, end = selection.from_ms or 0, selection.to_ms if selection.to_ms is not None else 1 << 62
 
         def in_time(table: pa.Table) -> Iterable[int]:
             times = table["timestamp_ms"]
-            return _where(pc.and_(pc.greater_equal(times, begin), pc.less(times, end)))
+            return _row_numbers(pc.and_(pc.greater_equal(times, begin), pc.less(times, end)))
 
         found = []
         for topic in sorted(selection.topics or self._topics.archived_logs):
@@ -188,7 +192,7 @@ class Evidence:
                 found.append(part)
         return found
 
-    def _between(self, tree: TreeHead, first: int, last: int) -> Partition:
+    def _between(self, tree: TreeHead, first: int, last: int) -> EvidencePartition:
         """Timestamps do not always ascend: those between the first and the last belong to the range too."""
         begun = 0
 
@@ -224,7 +228,7 @@ class Evidence:
             shown["data"] = verify_pack.shown_fields(shown, schema)
         return shown
 
-    def _shown(self, part: Partition, index: int) -> dict[str, Any]:
+    def _shown(self, part: EvidencePartition, index: int) -> dict[str, Any]:
         """A record as the pack shows it, with its proof to come; what is to be withheld is not in it any more."""
         row = part.rows[index]
         shown = {**self._record(row), "index": index}
@@ -232,7 +236,7 @@ class Evidence:
         if not hidden:
             return shown
         if row["salt"] is None:
-            raise NotExported("records that were archived before there were salts cannot be withheld in part")
+            raise EvidenceExportError("records that were archived before there were salts cannot be withheld in part")
         for number, (name, salt, data) in enumerate(shown["parts"]):
             if name in hidden:
                 hashed = part_hash(bytes.fromhex(salt), bytes.fromhex(data)).hex()
@@ -257,7 +261,11 @@ class Evidence:
     # -- binding ----------------------------------------------------------------------------------------
 
     def _bound(
-        self, selection: Selection, chosen: list[Partition], records: list[dict[str, Any]], since: bytes | None
+        self,
+        selection: RecordSelection,
+        chosen: list[EvidencePartition],
+        records: list[dict[str, Any]],
+        since: bytes | None,
     ) -> bytes:
         trees = {part.place: MerkleTree(part.leaves) for part in chosen}
         for record in records:
@@ -267,21 +275,23 @@ class Evidence:
         older = self._older_heads(since)
         claims = self._claims(selection, chosen, records)
         said = self._said(selection)
-        report = Report(
+        report = EvidenceReport(
             title=said["title"],
-            claims=[verify_pack.check_claim(claim, _by_place(records), _plain(self._head)) for claim in claims],
+            claims=[
+                verify_pack.check_claim(claim, _records_by_place(records), _head_fields(self._head)) for claim in claims
+            ],
             redacted=sorted(self._redacted),
             head=self._head,
             key=self._signer.public_key,
-            shown=[Shown.of(record) for record in records],
+            shown=[ReportRecord.of(record) for record in records],
         )
         members = {
             "README.txt": README.encode(),
             "verify.py": files("console.evidence").joinpath("verify_pack.py").read_bytes(),
             "records.jsonl": b"".join(canonical_json(record) + b"\n" for record in records),
             "records.parquet": _parquet(records),
-            "report.html": as_html(report).encode(),
-            "report.pdf": as_pdf(report),
+            "report.html": render_html(report).encode(),
+            "report.pdf": render_pdf(report),
             **{head_key(head.number): head.body for head in [*older, self._head]},
             **{
                 f"schemas/{sha256}.avsc": (self._schemas.text(sha256) or "").encode() for sha256 in _schemas_of(records)
@@ -298,9 +308,9 @@ class Evidence:
         }
         body = canonical_json(manifest)
         signature = self._signer.sign(verify_pack.FORMAT.encode() + b"\n" + body).hex().encode()
-        return verify_pack.zipped([("manifest.json", body), ("manifest.sig", signature), *sorted(members.items())])
+        return verify_pack.make_zip([("manifest.json", body), ("manifest.sig", signature), *sorted(members.items())])
 
-    def _said(self, selection: Selection) -> dict[str, Any]:
+    def _said(self, selection: RecordSelection) -> dict[str, Any]:
         """What was asked for, without what is to be withheld."""
         if selection.case_id is not None:
             case_id = None if "case_id" in self._redacted else selection.case_id
@@ -313,7 +323,7 @@ class Evidence:
         return {"title": "A range of the log", **said}
 
     def _claims(
-        self, selection: Selection, chosen: list[Partition], records: list[dict[str, Any]]
+        self, selection: RecordSelection, chosen: list[EvidencePartition], records: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """What the pack has all of: the events of a case, a range without a hole; of an account nothing is claimed."""
         if selection.account_id is not None:
@@ -329,11 +339,11 @@ class Evidence:
             return []  # who may not see which case an event is of cannot see that all of them are there
         events = [part for part in chosen if part.place[0] == self._topics.cases_events]
         if len(events) != 1:
-            raise NotExported(f"events of case {selection.case_id} lie in {len(events)} partitions")
+            raise EvidenceExportError(f"events of case {selection.case_id} lie in {len(events)} partitions")
         tree, counts = events[0].tree, CaseCounts()
         counts.extend(self._identities(tree))
         if counts.root().hex() != tree.cases:
-            raise NotExported(f"the counts of cases are not what head {self._head.number} says")
+            raise EvidenceExportError(f"the counts of cases are not what head {self._head.number} says")
         entry, path = counts.proof(selection.case_id)
         return [
             {"kind": "case", "case_id": selection.case_id, "topic": tree.topic, "partition": tree.partition,
@@ -360,7 +370,7 @@ class Evidence:
         if since is not None:
             seen = read_head(since, self._signer.public_key)
             if self._bucket.get(head_key(seen.number)) != seen.body:
-                raise NotExported(f"head {seen.number} is not one of this archive")
+                raise EvidenceExportError(f"head {seen.number} is not one of this archive")
             if seen.number < last:
                 found[seen.number] = seen
         return [found[number] for number in sorted(found)]
@@ -381,20 +391,20 @@ def check_redactions(names: Sequence[str]) -> frozenset[str]:
         known |= {schema.name} | fields | {f"{schema.name}.{name}" for name in fields}
     unknown = sorted(set(names) - known)
     if unknown:
-        raise NotExported(f"no record has {', '.join(unknown)}: FIELD, RecordType.FIELD or RecordType")
+        raise EvidenceExportError(f"no record has {', '.join(unknown)}: FIELD, RecordType.FIELD or RecordType")
     return frozenset(names)
 
 
-def _where(mask: pa.Array) -> list[int]:
+def _row_numbers(mask: pa.Array) -> list[int]:
     numbers: list[int] = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
     return numbers
 
 
-def _by_place(records: Sequence[dict[str, Any]]) -> dict[Any, Any]:
+def _records_by_place(records: Sequence[dict[str, Any]]) -> dict[Any, Any]:
     return {(record["topic"], record["partition"], record["index"]): record for record in records}
 
 
-def _plain(head: Head) -> dict[str, Any]:
+def _head_fields(head: Head) -> dict[str, Any]:
     return {"by_place": {place: tree.fields() for place, tree in head.trees.items()}}
 
 

@@ -20,7 +20,7 @@ PDF_TEXT = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class ReportRecord:
     """A record as people read it."""
 
     at_ms: int
@@ -31,7 +31,7 @@ class Shown:
     withheld: tuple[str, ...]
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> "Shown":
+    def of(cls, record: dict[str, Any]) -> "ReportRecord":
         """From a record of the pack."""
         data = record["data"] or {}
         times = [value for name, value in data.items() if is_time(name) and isinstance(value, int)]
@@ -49,7 +49,7 @@ class Shown:
         for name, value in self.data.items():
             if value not in (None, [], {}):
                 if is_time(name) and isinstance(value, int):
-                    yield name, when(value)
+                    yield name, format_time(value)
                 else:
                     yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name in self.withheld:
@@ -57,7 +57,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class EvidenceReport:
     """What a report says."""
 
     title: str
@@ -65,7 +65,7 @@ class Report:
     redacted: list[str]
     head: Head
     key: bytes
-    shown: list[Shown]
+    shown: list[ReportRecord]
 
     def facts(self) -> list[tuple[str, str]]:
         """What it all rests on."""
@@ -76,13 +76,13 @@ class Report:
             ("Withheld", ", ".join(self.redacted) or "nothing"),
             (
                 "Head of the log",
-                f"number {self.head.number}, {self.head.records} records up to {when(self.head.time_ms)}",
+                f"number {self.head.number}, {self.head.records} records up to {format_time(self.head.time_ms)}",
             ),
             ("Head's SHA-256", self.head.sha256),
             ("Signed by", fingerprint(self.key)),
         ]
 
-    def timeline(self) -> list[Shown]:
+    def timeline(self) -> list[ReportRecord]:
         """By the time of the events."""
         return sorted(self.shown, key=lambda shown: (shown.at_ms, shown.place))
 
@@ -101,7 +101,7 @@ def is_time(name: str) -> bool:
     return name == "event_time" or name.endswith("_at_ms")
 
 
-def when(at_ms: int) -> str:
+def format_time(at_ms: int) -> str:
     """A time for people."""
     try:
         return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
@@ -124,7 +124,7 @@ svg{width:100%;height:auto}.soft{color:var(--soft)}summary{cursor:pointer}
 """
 
 
-def as_html(report: Report) -> str:
+def render_html(report: EvidenceReport) -> str:
     """One page that needs nothing else: no script, no font, no picture from anywhere."""
     facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts())
     rows = "".join(_row(shown) for shown in report.timeline())
@@ -141,10 +141,10 @@ def as_html(report: Report) -> str:
     )
 
 
-def _row(shown: Shown) -> str:
+def _row(shown: ReportRecord) -> str:
     fields = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in shown.lines())
     return (
-        f"<tr><td>{escape(when(shown.at_ms))}</td><td>{escape(when(shown.known_ms))}</td><td><details>"
+        f"<tr><td>{escape(format_time(shown.at_ms))}</td><td>{escape(format_time(shown.known_ms))}</td><td><details>"
         f'<summary>{escape(shown.kind)} <span class="soft">{escape(shown.place)}</span></summary>'
         f"<dl>{fields}</dl></details></td></tr>"
     )
@@ -155,10 +155,10 @@ def _chart(points: list[tuple[int, int, int]]) -> str:
         return ""
     dots = "".join(
         f'<circle class="{"flag" if score else "dot"}" cx="{60 + x * 8.2:.1f}" cy="{200 - y * 1.8:.1f}" r="4">'
-        f"<title>{escape(f'{when(at)}: {amount} minor units, score {score}')}</title></circle>"
-        for (x, y), (at, amount, score) in zip(_scaled(points), points, strict=True)
+        f"<title>{escape(f'{format_time(at)}: {amount} minor units, score {score}')}</title></circle>"
+        for (x, y), (at, amount, score) in zip(_scale_points(points), points, strict=True)
     )
-    first, last = when(points[0][0]), when(points[-1][0])
+    first, last = format_time(points[0][0]), format_time(points[-1][0])
     top = max(amount for _, amount, _ in points)
     return (
         "<h2>Amounts</h2>"
@@ -170,14 +170,14 @@ def _chart(points: list[tuple[int, int, int]]) -> str:
     )
 
 
-def _scaled(points: list[tuple[int, int, int]]) -> list[tuple[float, float]]:
+def _scale_points(points: list[tuple[int, int, int]]) -> list[tuple[float, float]]:
     """Time and amount, each from 0 to 100."""
     begin, span = points[0][0], max(1, points[-1][0] - points[0][0])
     top = max(1, *(abs(amount) for _, amount, _ in points))
     return [((at - begin) * 100 / span, max(0, amount) * 100 / top) for at, amount, _ in points]
 
 
-def as_pdf(report: Report) -> bytes:
+def render_pdf(report: EvidenceReport) -> bytes:
     """The same to be printed and filed; dated as the head is, so that the same pack is the same bytes."""
     from fpdf import FPDF  # it takes half a second with its fonts, which no other command needs to wait
 
@@ -203,7 +203,7 @@ def as_pdf(report: Report) -> bytes:
         pdf.set_font(font, size=10)
         pdf.ln(2)
         pdf.multi_cell(
-            0, 5, _printable(f"{when(each.at_ms)}  {each.kind}  {each.place}"), new_x="LMARGIN", new_y="NEXT"
+            0, 5, _printable(f"{format_time(each.at_ms)}  {each.kind}  {each.place}"), new_x="LMARGIN", new_y="NEXT"
         )
         pdf.set_font(font, size=8)
         for line in lines:
@@ -243,7 +243,7 @@ def _draw(pdf: "FPDF", points: list[tuple[int, int, int]]) -> None:
     pdf.set_draw_color(160)
     pdf.line(left, top + height, left + width, top + height)
     pdf.line(left, top, left, top + height)
-    for (x, y), (_, _, score) in zip(_scaled(points), points, strict=True):
+    for (x, y), (_, _, score) in zip(_scale_points(points), points, strict=True):
         pdf.set_fill_color(*((179, 38, 30) if score else (47, 111, 159)))
         pdf.ellipse(left + x * width / 100 - 0.8, top + height - y * height / 100 - 0.8, 1.6, 1.6, style="F")
     pdf.set_y(top + height + 3)

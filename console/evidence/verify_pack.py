@@ -21,11 +21,11 @@ from typing import Any
 FORMAT, HEAD_FORMAT, CASE_BUCKETS = "fraudcase pack v1", "fraudcase head v1", 1024
 
 
-class Fault(Exception):
+class PackFault(Exception):
     """Something is not as it must be."""
 
 
-class Unproven(Fault):
+class MissingProof(PackFault):
     """Nothing is wrong, but something is not proved."""
 
 
@@ -35,10 +35,10 @@ def sha256(data: bytes) -> bytes:
 
 def expect(condition: bool, message: str) -> None:
     if not condition:
-        raise Fault(message)
+        raise PackFault(message)
 
 
-def canonical(document: Any) -> bytes:
+def canonical_json_bytes(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -48,7 +48,7 @@ D = -121665 * pow(121666, P - 2, P) % P
 ROOT = pow(2, (P - 1) // 4, P)
 
 
-def recovered(data: bytes) -> Any:
+def recover_point(data: bytes) -> Any:
     """The point that 32 bytes stand for, as (X, Y, Z, T); None if there is none."""
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & (1 << 255) - 1
@@ -61,30 +61,30 @@ def recovered(data: bytes) -> Any:
     return (x, y, 1, x * y % P) if x & 1 == sign else (P - x, y, 1, (P - x) * y % P)
 
 
-def added(one: Any, other: Any) -> Any:
+def add_points(one: Any, other: Any) -> Any:
     a, b = (one[1] - one[0]) * (other[1] - other[0]) % P, (one[1] + one[0]) * (other[1] + other[0]) % P
     c, d = 2 * one[3] * other[3] * D % P, 2 * one[2] * other[2] % P
     e, f, g, h = b - a, d - c, d + c, b + a
     return e * f % P, g * h % P, f * g % P, e * h % P
 
 
-BASE = recovered((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
+BASE = recover_point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
 def is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
     """Whether S·B = R + h·A: the sum S·B + h·(-A) is made in one pass, and must be written as R is."""
-    point, s = recovered(key), int.from_bytes(signature[32:], "little")
+    point, s = recover_point(key), int.from_bytes(signature[32:], "little")
     if len(key) != 32 or len(signature) != 64 or point is None or s >= ORDER:
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % ORDER
     minus = (P - point[0], point[1], 1, P - point[3])
-    table = (None, BASE, minus, added(BASE, minus))
+    table = (None, BASE, minus, add_points(BASE, minus))
     total = (0, 1, 1, 0)
     for bit in range(252, -1, -1):
-        total = added(total, total)
+        total = add_points(total, total)
         chosen = (s >> bit & 1) + 2 * (h >> bit & 1)
         if chosen:
-            total = added(total, table[chosen])
+            total = add_points(total, table[chosen])
     inverse = pow(total[2], P - 2, P)
     x, y = total[0] * inverse % P, total[1] * inverse % P
     return (y | (x & 1) << 255).to_bytes(32, "little") == signature[:32]
@@ -111,7 +111,7 @@ def is_included(leaf: bytes, index: int, size: int, path: list[bytes], root: byt
     return ends is not None and ends[1] == root
 
 
-def is_grown(old_size: int, old_root: bytes, size: int, root: bytes, path: list[bytes]) -> bool:
+def is_consistent(old_size: int, old_root: bytes, size: int, root: bytes, path: list[bytes]) -> bool:
     """Whether a tree of `size` leaves has the older one as its beginning."""
     if old_size == size:
         return not path and old_root == root
@@ -124,7 +124,7 @@ def is_grown(old_size: int, old_root: bytes, size: int, root: bytes, path: list[
     return climb(at, last, path[1:], path[0]) == (old_root, root)
 
 
-def zipped(members: list[tuple[str, bytes]]) -> bytes:
+def make_zip(members: list[tuple[str, bytes]]) -> bytes:
     """The one zip that these members make: stored as they are, in this order, dated 1980-01-01."""
     body, directory, offset = [], [], 0
     for name, data in members:
@@ -137,7 +137,7 @@ def zipped(members: list[tuple[str, bytes]]) -> bytes:
     return b"".join(body) + listed + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count, count, len(listed), offset, 0)
 
 
-def unzipped(pack: bytes) -> list[tuple[str, bytes]]:
+def read_zip(pack: bytes) -> list[tuple[str, bytes]]:
     """The members of a zip that `zipped` made. Raises Fault."""
     members, at = [], 0
     while pack[at : at + 4] == b"PK\x03\x04" and at + 30 <= len(pack):
@@ -145,11 +145,11 @@ def unzipped(pack: bytes) -> list[tuple[str, bytes]]:
         begin = at + 30 + length
         members.append((pack[at + 30 : begin].decode(), pack[begin : begin + size]))
         at = begin + size
-    expect(len(dict(members)) == len(members) > 0 and zipped(members) == pack, "the file is not as a pack is written")
+    expect(len(dict(members)) == len(members) > 0 and make_zip(members) == pack, "the file is not as a pack is written")
     return members
 
 
-class Avro:
+class AvroReader:
     def __init__(self, data: bytes, names: dict[str, Any]) -> None:
         self.data, self.at, self.names = data, 0, names
 
@@ -202,10 +202,10 @@ class Avro:
         return [item for [item] in items] if kind == "array" else dict(items)
 
 
-def named(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
+def named_schemas(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
     """The records within a schema, by name: a later field may only name them."""
     for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        named(inner, names)
+        named_schemas(inner, names)
     if isinstance(schema, dict) and schema.get("type") == "record":
         names[schema["name"]] = names["fraudcase." + schema["name"]] = schema
     return names
@@ -213,11 +213,11 @@ def named(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
 
 def shown_fields(record: Any, schema: Any) -> dict[str, Any]:
     """What the bytes of a record say that are shown: its fields by name; one that is withheld is not there."""
-    names, fields = named(schema, {}), {}
+    names, fields = named_schemas(schema, {}), {}
     for field, (name, salt, data) in zip(schema["fields"], record["parts"][2:], strict=True):
         expect(field["name"] == name, "a part is not named as its field")
         if salt is not None:
-            reader = Avro(bytes.fromhex(data), names)
+            reader = AvroReader(bytes.fromhex(data), names)
             fields[name] = reader.value(field["type"])
             expect(reader.at == len(reader.data), "a field goes on after its end")
     return fields
@@ -243,10 +243,10 @@ def leaf_of(record: Any) -> bytes:
 def read_head(body: bytes, key: bytes) -> Any:
     """A head of the log. Raises Fault unless it is signed, and in its one form."""
     head = json.loads(body)
-    unsigned = canonical({name: value for name, value in head.items() if name != "signature"})
+    unsigned = canonical_json_bytes({name: value for name, value in head.items() if name != "signature"})
     is_so = is_signed(key, bytes.fromhex(head["signature"]), HEAD_FORMAT.encode() + b"\n" + unsigned)
     expect(is_so, "a head is not signed by the key")
-    expect(head["format"] == HEAD_FORMAT and canonical(head) == body, "a head is not in the form of heads")
+    expect(head["format"] == HEAD_FORMAT and canonical_json_bytes(head) == body, "a head is not in the form of heads")
     head["by_place"] = {(tree["topic"], tree["partition"]): tree for tree in head["trees"]}
     head["sha256"] = sha256(body).hex()
     return head
@@ -266,10 +266,10 @@ def check_growth(head: Any, old: Any, proofs: Any, places: Any) -> None:
         elif place in places:
             path = proofs.get((place[0], place[1], old["number"]))
             if path is None:
-                raise Unproven(name + ": nothing proves that the pack's log goes on from it: ask for one that does")
+                raise MissingProof(name + ": nothing proves that the pack's log goes on from it: ask for one that does")
             old_root, root, *path = (bytes.fromhex(each) for each in (tree["root"], new["root"], *path))
             expect(
-                is_grown(tree["size"], old_root, new["size"], root, path),
+                is_consistent(tree["size"], old_root, new["size"], root, path),
                 name + " is not the beginning of the pack's log: it was rewritten",
             )
 
@@ -279,7 +279,7 @@ def check_records(members: dict[str, bytes], head: Any) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for line in members["records.jsonl"].splitlines():
         record = json.loads(line)
-        expect(canonical(record) == line, "a record is not in its one form")
+        expect(canonical_json_bytes(record) == line, "a record is not in its one form")
         where = record["topic"], record["partition"], record["index"]
         name = "%s partition %d offset %d" % (*where[:2], record["offset"])
         expect(next(reversed(found), where[:0]) < where, name + " is out of order")
@@ -293,7 +293,10 @@ def check_records(members: dict[str, bytes], head: Any) -> dict[Any, Any]:
             expect(sha256(text).hex() == record["schema"], name + ": its schema is missing")
             schema = json.loads(text)
             expect(record["type"] == schema["name"], name + " is not of the type that is said")
-            expect(canonical(shown_fields(record, schema)) == canonical(record["data"]), name + " is not what is said")
+            expect(
+                canonical_json_bytes(shown_fields(record, schema)) == canonical_json_bytes(record["data"]),
+                name + " is not what is said",
+            )
         else:
             expect(record["type"] is None and record["data"] is None, name + ": nothing can be said of what it is")
         found[where] = record
@@ -327,7 +330,7 @@ def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
 def check(pack: bytes, public_key: bytes | None = None, seen: bytes | None = None) -> list[str]:
     """Check a pack by the bytes of its file; returns what is proved, in lines. Raises Fault."""
     try:
-        manifest, members, key = opened(pack, public_key)
+        manifest, members, key = open_pack(pack, public_key)
         *older, head = [read_head(data, key) for name, data in sorted(members.items()) if name.startswith("heads/")]
         records = check_records(members, head)
         proofs = {(each["topic"], each["partition"], each["head"]): each["path"] for each in manifest["consistency"]}
@@ -348,12 +351,12 @@ def check(pack: bytes, public_key: bytes | None = None, seen: bytes | None = Non
             check_growth(head, known, proofs, {where[:2] for where in records})
         return [*lines, "head %d goes on from head %d that was seen" % (head["number"], known["number"])]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, RecursionError) as error:
-        raise Fault("the pack cannot be read: %s: %s" % (type(error).__name__, error)) from error
+        raise PackFault("the pack cannot be read: %s: %s" % (type(error).__name__, error)) from error
 
 
-def opened(pack: bytes, public_key: bytes | None) -> tuple[Any, dict[str, bytes], bytes]:
+def open_pack(pack: bytes, public_key: bytes | None) -> tuple[Any, dict[str, bytes], bytes]:
     """The manifest, the members and the key that signed them. Raises Fault."""
-    ordered = unzipped(pack)
+    ordered = read_zip(pack)
     members = dict(ordered)
     manifest, listed = json.loads(members["manifest.json"]), {name: sha256(data).hex() for name, data in ordered[2:]}
     is_so = [name for name, _ in ordered] == ["manifest.json", "manifest.sig", *sorted(listed)]
@@ -377,12 +380,12 @@ def main(arguments: list[str] | None = None) -> int:
         key = None if given.public_key is None else read_key(given.public_key)
         seen, pack = given.head and Path(given.head).read_bytes().strip(), Path(given.pack).read_bytes()
         lines = check(pack, key, seen)
-    except (Fault, OSError) as error:
-        print(("UNPROVEN: %s" if isinstance(error, Unproven) else "WRONG: %s") % error)
-        return 2 if isinstance(error, Unproven) else 1
+    except (PackFault, OSError) as error:
+        print(("UNPROVEN: %s" if isinstance(error, MissingProof) else "WRONG: %s") % error)
+        return 2 if isinstance(error, MissingProof) else 1
     print("\n".join(lines))
     if key is None:
-        own = json.loads(dict(unzipped(pack))["manifest.json"])["key"]
+        own = json.loads(dict(read_zip(pack))["manifest.json"])["key"]
         print("UNPROVEN: who made it. Its key is %s, fingerprint %s" % (own, sha256(bytes.fromhex(own)).hex()[:32]))
         return 2
     print("PROVED: nothing was altered, signed by %s" % sha256(key).hex()[:32])

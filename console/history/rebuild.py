@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from console.terminal import messages, progress
 from console.views.live_table import LOOK_EVERY_S
-from console.views.versions import CASES, Refused, Version, ViewVersions
+from console.views.versions import CASES, ViewVersion, ViewVersionError, ViewVersions
 from console.wiring import bucket, case_tables, topics, view_versions
 from domain.digest import canonical_json
 from infra.settings import Settings
@@ -54,12 +54,12 @@ _WAIT_S: Final = 0.25
 _MODULUS: Final = 1 << 256
 
 
-class NotRebuilt(RuntimeError):
+class RebuildError(RuntimeError):
     """The new version cannot be made, or is not what the log leads to; the message says why, and what would do."""
 
 
 @dataclass(slots=True)
-class Outcome:
+class RebuildResult:
     """What came of a rebuild."""
 
     document: dict[str, Any] = field(default_factory=dict)
@@ -67,21 +67,21 @@ class Outcome:
 
 
 @contextmanager
-def _alone(versions: ViewVersions) -> Iterator[None]:
+def _rebuild_lock(versions: ViewVersions) -> Iterator[None]:
     with exclusive_lock(versions.engine, f"rebuild of {CASES}"):
         yield
 
 
-def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: int | None = None) -> Outcome:
+def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: int | None = None) -> RebuildResult:
     """Rebuild the case views from `kafka` or `s3`, or go on with a rebuild that was killed. Raises NotRebuilt, Busy."""
     versions, log = view_versions(settings), _source(settings, source)
-    with _alone(versions):
+    with _rebuild_lock(versions):
         begun = time.monotonic()
         row = _begin(settings, versions, log, source, share_events)
-        rebuilding = Rebuilding(settings, versions, row, log)
+        rebuilding = ShardedRebuild(settings, versions, row, log)
         figures = rebuilding.build()
         built_s = time.monotonic() - begun
-        catching_up = CatchUp(settings, versions, row)
+        catching_up = VersionCatchUp(settings, versions, row)
         try:
             old = versions.live()
             differing = catching_up.compare(old)
@@ -89,7 +89,7 @@ def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: in
         finally:
             catching_up.close()
     dropped = [] if keep_old else [drop(settings, old.number)]
-    outcome = Outcome(
+    outcome = RebuildResult(
         {
             "view": CASES,
             "source": source,
@@ -127,7 +127,7 @@ def _begin(
             _check_whole(settings, topic)
         return versions.begin(source, divide(ends, share_events) if share_events else divide(ends))
     if unfinished.source != source:
-        raise NotRebuilt(
+        raise RebuildError(
             f"version {unfinished.version} of {CASES} is being rebuilt from {unfinished.source}. Go on with it: "
             f"fraudcase rebuild {CASES} --from {unfinished.source}. Or give it up: "
             f"fraudcase views drop {unfinished.version}"
@@ -141,7 +141,7 @@ def _check_whole(settings: Settings, topic: str) -> None:
         for number in _partitions(consumer, topic):
             low, _ = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
             if low:
-                raise NotRebuilt(
+                raise RebuildError(
                     f"{topic} partition {number} begins at offset {low}: Kafka no longer has all of it. "
                     f"Cure: fraudcase rebuild {CASES} --from s3"
                 )
@@ -167,7 +167,7 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
     return sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
 
 
-class Rebuilding:
+class ShardedRebuild:
     """The part that goes by shares: what is done is in the control store, and is not done again after a kill."""
 
     def __init__(
@@ -231,7 +231,7 @@ class Rebuilding:
         altered = self._log.altered if isinstance(self._log, ArchivedLog) else []
         if altered:
             self._versions.undo(self._row.version)
-            raise NotRebuilt(f"{altered[0].detail}: nothing is rebuilt from an archive that was altered")
+            raise RebuildError(f"{altered[0].detail}: nothing is rebuilt from an archive that was altered")
 
     def _compare_with_derived(self) -> None:
         """The table is read back, all of it: its digest is that of what the shares have led to."""
@@ -247,7 +247,7 @@ class Rebuilding:
         if total % _MODULUS != wanted:
             named = self._first_difference()
             self._versions.undo(self._row.version)
-            raise NotRebuilt(
+            raise RebuildError(
                 f"version {self._row.version} is not what the log leads to, nothing was switched: {named}. "
                 f"Build it anew: fraudcase views drop {self._row.version}; fraudcase rebuild {CASES}"
             )
@@ -259,16 +259,16 @@ class Rebuilding:
             share = PartitionShard(row.partition, row.share, row.shares, row.until)
             for item in fold(events_of(self._log, self._topic, share, self._decoder)).items():
                 if stored.pop((item["pk"], item["sk"]), None) != item_digest([item]):
-                    return f"{item['pk']} {item['sk']} should be {_shown(canonical_json(item))}"
+                    return f"{item['pk']} {item['sk']} should be {_shorten_text(canonical_json(item))}"
         return f"{' '.join(min(stored))} comes from no event" if stored else "the log has changed meanwhile"
 
 
-def _shown(encoded: bytes) -> str:
+def _shorten_text(encoded: bytes) -> str:
     text = encoded.decode()
     return text if len(text) <= 400 else f"{text[:400]}…"
 
 
-class CatchUp:
+class VersionCatchUp:
     """Brings a version up to the end of the log, makes it the live one, and keeps it there until its worker does.
 
     It reads by the offsets of the version's group and commits what it has written, as the worker will: whoever is
@@ -317,7 +317,7 @@ class CatchUp:
         with suppress(KafkaException):  # the worker has joined the group: it commits from now on
             self._consumer.commit(offsets=marks, asynchronous=False)
 
-    def compare(self, old: Version) -> list[str]:
+    def compare(self, old: ViewVersion) -> list[str]:
         """What the live version holds otherwise than this one, item by item, once both are as far as the log."""
         self.run()
         before = self._open(old.table)
@@ -327,7 +327,7 @@ class CatchUp:
             self.run()  # in this order: what the old one has by then, this one has had the time to read
             named: dict[str, list[str]] = {}
             for case_id in sorted(suspects):
-                differing = _differing(before.items_of(case_id), self._table.items_of(case_id))
+                differing = _item_differences(before.items_of(case_id), self._table.items_of(case_id))
                 if differing:
                     named[case_id] = differing
             if not named or time.monotonic() > until:
@@ -371,29 +371,29 @@ class CatchUp:
         return len(described.members)
 
 
-def _differing(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
+def _item_differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[str]:
     before = {item["sk"]: item for item in old}
     after = {item["sk"]: item for item in new}
     return [
-        f"{(before.get(place) or after[place])['pk']} {place}: the old version has {_said(before.get(place))}, "
-        f"the log leads to {_said(after.get(place))}"
+        f"{(before.get(place) or after[place])['pk']} {place}: the old version has {_item_text(before.get(place))}, "
+        f"the log leads to {_item_text(after.get(place))}"
         for place in sorted(before.keys() | after.keys())
         if before.get(place) != after.get(place)
     ]
 
 
-def _said(item: Mapping[str, Any] | None) -> str:
-    return "nothing" if item is None else _shown(canonical_json(dict(item)))
+def _item_text(item: Mapping[str, Any] | None) -> str:
+    return "nothing" if item is None else _shorten_text(canonical_json(dict(item)))
 
 
 def switch(settings: Settings, number: int) -> None:
     """Make another version the live one, an old one perhaps: it is brought up to the log's end first."""
     versions = view_versions(settings)
-    with _alone(versions):
+    with _rebuild_lock(versions):
         row = versions.row(number)
         if row.state not in ("built", "old"):
-            raise Refused(f"version {number} of {CASES} is {row.state}: only one that is built can be live")
-        catching_up = CatchUp(settings, versions, row)
+            raise ViewVersionError(f"version {number} of {CASES} is {row.state}: only one that is built can be live")
+        catching_up = VersionCatchUp(settings, versions, row)
         try:
             catching_up.switch()
         finally:
@@ -403,7 +403,7 @@ def switch(settings: Settings, number: int) -> None:
 def drop(settings: Settings, number: int) -> int:
     """Do away with a version that is not live: its table, and its consumer group."""
     versions = view_versions(settings)
-    with _alone(versions):
+    with _rebuild_lock(versions):
         row = versions.row(number)
         ended_s = (row.ended_at_ms or 0) / 1000
         if row.state == "old":

@@ -23,7 +23,7 @@ SIDE_BY_SIDE = 60_000
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class ReplayReport:
     """What came out. `document` is the report; `problems` name what differs, worst first."""
 
     document: dict[str, object]
@@ -61,7 +61,7 @@ def replay(
     with_views: bool = True,
     until_ms: int | None = None,
     workers: int | None = None,
-) -> Replay:
+) -> ReplayReport:
     """Derive everything again from `kafka` or from `s3` alone, and compare it with what was recorded there.
 
     With a time, what the records up to it lead to; the stored views, which have gone on, are then left aside.
@@ -83,15 +83,15 @@ def replay(
     except LogGap as gap:
         problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
         document: dict[str, object] = {"source": source, "problems": problems}
-        return Replay(document, problems, False, failed_certificate(str(gap), gap.altered, until_ms))
+        return ReplayReport(document, problems, False, failed_certificate(str(gap), gap.altered, until_ms))
     views, stored_digest = ReplayComparison([], 0), None
     if stored is not None:
         views = compare_views(stored, replayed.derived.items(replayed.live.known_at_ms))
         stored_digest = views_digest(stored)
-    return _reported(replayed, source, views, stored_digest, [*schemas, *unreadable], settings, until_ms)
+    return _make_report(replayed, source, views, stored_digest, [*schemas, *unreadable], settings, until_ms)
 
 
-def _reported(
+def _make_report(
     replayed: ReplayResult,
     source: str,
     views: ReplayComparison,
@@ -99,7 +99,7 @@ def _reported(
     others: list[str],
     settings: Settings,
     until_ms: int | None,
-) -> Replay:
+) -> ReplayReport:
     differences = [*replayed.comparison.differences, *views.differences]
     problems = [*others, *(each.text for each in (*replayed.altered, *differences))]
     missing = replayed.comparison.missing + views.missing
@@ -128,4 +128,4 @@ def _reported(
     }
     made = certificate(replayed, topics(settings), until_ms, views.differences)
     document["root"] = made["root"]
-    return Replay(document, problems, is_lag, made)
+    return ReplayReport(document, problems, is_lag, made)

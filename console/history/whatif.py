@@ -45,7 +45,7 @@ Source = Literal["kafka", "s3"]
 Progress = Callable[[int, int], None]
 
 
-class Asked(NamedTuple):
+class WhatifRequest(NamedTuple):
     """What a run is to do."""
 
     source: Source
@@ -53,7 +53,7 @@ class Asked(NamedTuple):
     minutes_per_case: int = MINUTES_PER_CASE
 
 
-def run(settings: Settings, pack: RulePack, asked: Asked, seen: Progress = lambda *_: None) -> dict[str, Any]:
+def run(settings: Settings, pack: RulePack, asked: WhatifRequest, seen: Progress = lambda *_: None) -> dict[str, Any]:
     """Replay by the recorded rules and by these, and say what differs. Raises Gap where records are missing."""
     log: KafkaLog | ArchivedLog
     if asked.source == "s3":
@@ -67,7 +67,7 @@ def run(settings: Settings, pack: RulePack, asked: Asked, seen: Progress = lambd
     return document(outcome, asked, list(dict.fromkeys(altered)))
 
 
-def document(outcome: WhatifOutcome, asked: Asked, problems: list[str] | None = None) -> dict[str, Any]:
+def document(outcome: WhatifOutcome, asked: WhatifRequest, problems: list[str] | None = None) -> dict[str, Any]:
     """All that is found, by the keys of docs/whatif.md."""
     diff = compare(outcome)
     series = _series(outcome)
@@ -100,7 +100,7 @@ def document(outcome: WhatifOutcome, asked: Asked, problems: list[str] | None = 
     }
 
 
-def shortened(found: dict[str, Any], most: int) -> dict[str, Any]:
+def shorten_document(found: dict[str, Any], most: int) -> dict[str, Any]:
     """The same with only so many of the changed cases, those that matter most; `cases` counts all of them."""
     return {**found, "changed": found["changed"][:most]}
 
@@ -116,20 +116,22 @@ def _new(traces: Iterable[CaseTrace]) -> list[CaseTrace]:
 def _cases(outcome: WhatifOutcome, diff: WhatifDiff) -> dict[str, Any]:
     sides = outcome.recorded.traces.values(), outcome.other.traces.values()
     return {
-        **_two(*(len(_new(side)) for side in sides)),
+        **_compare_counts(*(len(_new(side)) for side in sides)),
         "same": diff.same,
         "changed": len(diff.changed),
         **{change.value: diff.count(change) for change in WhatifChange},
-        "escalations": _two(*(sum(trace.escalation is not None for trace in side if trace.is_moved) for side in sides)),
+        "escalations": _compare_counts(
+            *(sum(trace.escalation is not None for trace in side if trace.is_moved) for side in sides)
+        ),
     }
 
 
-def _two(baseline: int, new: int) -> dict[str, int]:
+def _compare_counts(baseline: int, new: int) -> dict[str, int]:
     return {"baseline": baseline, "new": new, "difference": new - baseline}
 
 
 def _alerts(outcome: WhatifOutcome, days: int) -> dict[str, Any]:
-    counts = _two(outcome.recorded.flags, outcome.other.flags)
+    counts = _compare_counts(outcome.recorded.flags, outcome.other.flags)
     return {**counts, "per_day": {name: round(each / max(1, days), 2) for name, each in counts.items()}}
 
 
@@ -142,7 +144,10 @@ def _by_currency(baseline: list[MoneyAmount], new: list[MoneyAmount]) -> dict[st
     for total, sums in zip(totals, (baseline, new), strict=True):
         for each in sums:
             total[each.currency] += each.amount_minor
-    return {currency: _two(totals[0][currency], totals[1][currency]) for currency in sorted({*totals[0], *totals[1]})}
+    return {
+        currency: _compare_counts(totals[0][currency], totals[1][currency])
+        for currency in sorted({*totals[0], *totals[1]})
+    }
 
 
 def _fraud(outcome: WhatifOutcome) -> dict[str, Any]:
@@ -150,12 +155,12 @@ def _fraud(outcome: WhatifOutcome) -> dict[str, Any]:
     return {
         "known": len(outcome.frauds),
         "known_minor": {name: each["new"] for name, each in _by_currency([], _sums(outcome.frauds)).items()},
-        "caught": _two(len(one.caught), len(two.caught)),
+        "caught": _compare_counts(len(one.caught), len(two.caught)),
         "caught_minor": _by_currency(_sums(one.caught), _sums(two.caught)),
-        "missed": _two(len(one.missed), len(two.missed)),
+        "missed": _compare_counts(len(one.missed), len(two.missed)),
         "missed_minor": _by_currency(_sums(one.missed), _sums(two.missed)),
-        "newly_caught": _only(two.caught, one),
-        "newly_missed": _only(one.caught, two),
+        "newly_caught": _count_only_here(two.caught, one),
+        "newly_missed": _count_only_here(one.caught, two),
         "precision": {
             "baseline": _share(len(one.caught), len(outcome.recorded.flagged) if outcome.frauds else 0),
             "new": _share(len(two.caught), len(outcome.other.flagged) if outcome.frauds else 0),
@@ -167,7 +172,7 @@ def _sums(frauds: list[LabelledFraud]) -> list[MoneyAmount]:
     return [fraud.sum for fraud in frauds]
 
 
-def _only(caught: list[LabelledFraud], elsewhere: DetectionResult) -> int:
+def _count_only_here(caught: list[LabelledFraud], elsewhere: DetectionResult) -> int:
     missed = {fraud.identity for fraud in elsewhere.missed}
     return sum(fraud.identity in missed for fraud in caught)
 
@@ -248,7 +253,7 @@ def _event(told: TracedEvent | None) -> dict[str, Any] | None:
 # -- in words -------------------------------------------------------------------------------------------------
 
 
-def moment(text: str) -> int:
+def parse_moment(text: str) -> int:
     """A time in UTC milliseconds, from how people write one: a date, a date and time, or the number itself."""
     if text.isdecimal():
         return int(text)
@@ -256,7 +261,7 @@ def moment(text: str) -> int:
     return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def stretch_words(found: dict[str, Any]) -> str:
+def period_text(found: dict[str, Any]) -> str:
     """The stretch of a document, for people."""
     first, last = found["from_ms"], found["to_ms"]
     since = f"from {iso_time(first)}" if first is not None else "from the first payment"

@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import KafkaException
 
-from console.history.whatif import Asked, Progress, run
+from console.history.whatif import Progress, WhatifRequest, run
 from console.history.whatif_runs import WhatifRuns, runs_of
 from domain.risk.packs import RulePack
 from infra.errors import StackError
@@ -21,9 +21,9 @@ from infra.settings import Settings
 from projections.replay.sources import LogGap
 
 NICE = 10
-AWAY = (LogGap, StackError, KafkaException, BotoCoreError, ClientError, OSError)
+OUTAGE_ERRORS = (LogGap, StackError, KafkaException, BotoCoreError, ClientError, OSError)
 """What a log that cannot be read to its end raises."""
-Work = Callable[[RulePack, Asked, Progress], dict[str, Any]]
+Work = Callable[[RulePack, WhatifRequest, Progress], dict[str, Any]]
 
 
 def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda *_: None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda
         found = work(pack, asked, both)
         runs.done(run_id, found)
     except BaseException as error:
-        why = str(error) if isinstance(error, AWAY) else f"a bug: {type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, OUTAGE_ERRORS) else f"a bug: {type(error).__name__}: {error}"
         runs.failed(run_id, "it was stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else why)
         raise
     return {**found, "run_id": run_id}

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, defer
 
-from console.history.whatif import Asked, Progress, Source, shortened
+from console.history.whatif import Progress, Source, WhatifRequest, shorten_document
 from domain.risk.packs import RulePack, parse_pack
 from infra.settings import Settings
 from migrations.models import WhatifRunRow
@@ -24,7 +24,7 @@ SILENT_MS: Final = 120_000
 SAY_EVERY_MS: Final = 500
 
 
-class RunRefused(ValueError):
+class WhatifRunError(ValueError):
     """A run that may not begin; the message says why."""
 
 
@@ -41,7 +41,7 @@ class WhatifRuns:
             yield session
             session.commit()
 
-    def begin(self, pack: RulePack, asked: Asked, actor: str, *, alone: bool = False) -> str:
+    def begin(self, pack: RulePack, asked: WhatifRequest, actor: str, *, alone: bool = False) -> str:
         """Note that a run begins; returns its id. `alone`: only if no other one runs. Raises RunRefused."""
         now_ms, run_id = self._now_ms(), str(uuid.uuid4())
         with self._writing() as session:
@@ -57,12 +57,14 @@ class WhatifRuns:
             )  # fmt: skip
         return run_id
 
-    def asked(self, run_id: str) -> tuple[RulePack, Asked]:
+    def asked(self, run_id: str) -> tuple[RulePack, WhatifRequest]:
         """What a run is to do."""
         with read_transaction(self._engine) as connection, Session(connection) as session:
             row = session.get_one(WhatifRunRow, run_id)
         source = cast(Source, row.source)
-        return parse_pack(row.document), Asked(source, WhatifPeriod(row.from_ms, row.to_ms), row.minutes_per_case)
+        return parse_pack(row.document), WhatifRequest(
+            source, WhatifPeriod(row.from_ms, row.to_ms), row.minutes_per_case
+        )
 
     def teller(self, run_id: str) -> Progress:
         """Writes down how far a run is, now and then."""
@@ -88,7 +90,7 @@ class WhatifRuns:
             row.records = row.records_in_all = found["records"]
             row.payments = found["payments"]
             row.span_ms = (found["last_payment_ms"] or 0) - (found["first_payment_ms"] or 0)
-            row.result = json.dumps({**shortened(found, MAX_KEPT), "run_id": run_id})
+            row.result = json.dumps({**shorten_document(found, MAX_KEPT), "run_id": run_id})
 
     def failed(self, run_id: str, why: str) -> None:
         """Say why a run came to nothing."""
@@ -130,4 +132,4 @@ def _refuse_beside_another(session: Session, now_ms: int) -> None:
     running = select(WhatifRunRow).where(WhatifRunRow.state == "running", WhatifRunRow.seen_at_ms > now_ms - SILENT_MS)
     other = session.scalars(running.options(defer(WhatifRunRow.result))).first()
     if other is not None:
-        raise RunRefused(f"a what-if of {other.pack} by {other.actor} is under way: one at a time. Try again later")
+        raise WhatifRunError(f"a what-if of {other.pack} by {other.actor} is under way: one at a time. Try again later")

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from console.cases.seen_payment import Seen
-from console.monitor.figures import SERIES_S, LiveFigures, Paid
-from console.monitor.health import Readers
+from console.cases.seen_payment import SeenPayment
+from console.monitor.figures import SERIES_S, LiveFigures, RecentPayment
+from console.monitor.health import ConsumerGroupMonitor
 from console.views.versions import ViewVersions
 from migrations.store import connect
 from projections.logs.log import MAX_BATCH, KafkaLog, LogFollower, LogRecord
@@ -42,7 +42,7 @@ _FLAGS: Final = ("RiskFlagged", "EntityFlagged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class LiveFeedSources:
     """Where the counting process reads."""
 
     bootstrap: str
@@ -58,11 +58,11 @@ class Sources:
 class LiveFeed:
     """The counting process, seen from the console."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: LiveFeedSources) -> None:
         self._sources = sources
         self._latest: Mapping[str, Any] = {}
         self._watchers: set[Callable[[], None]] = set()
-        self._asked: dict[int, tuple[threading.Event, list[dict[str, Paid]]]] = {}
+        self._asked: dict[int, tuple[threading.Event, list[dict[str, RecentPayment]]]] = {}
         self._numbers, self._lock, self._ended = count(1), threading.Lock(), threading.Event()
         self._pipe: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="live-figures", daemon=True)
@@ -91,11 +91,11 @@ class LiveFeed:
 
         return end
 
-    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, Seen]:
+    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
         """Those of these payments of an account that are remembered, by id; none if nobody answers in time."""
         if not wanted:
             return {}
-        number, answered, found = next(self._numbers), threading.Event(), list[dict[str, Paid]]()
+        number, answered, found = next(self._numbers), threading.Event(), list[dict[str, RecentPayment]]()
         with self._lock:
             if self._pipe is None:
                 return {}
@@ -107,7 +107,7 @@ class LiveFeed:
         answered.wait(PATIENCE_S)
         with self._lock:
             self._asked.pop(number, None)
-        return seen_of(found[0]) if found else {}
+        return seen_payments(found[0]) if found else {}
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -149,7 +149,7 @@ class LiveFeed:
         for watcher in watchers:
             watcher()
 
-    def _answer(self, number: int, payments: dict[str, Paid]) -> None:
+    def _answer(self, number: int, payments: dict[str, RecentPayment]) -> None:
         with self._lock:
             asked = self._asked.get(number)
         if asked is not None:
@@ -157,10 +157,10 @@ class LiveFeed:
             asked[0].set()
 
 
-def seen_of(payments: Mapping[str, Paid]) -> dict[str, Seen]:
+def seen_payments(payments: Mapping[str, RecentPayment]) -> dict[str, SeenPayment]:
     """Remembered payments as pages take them."""
     return {
-        name: Seen(
+        name: SeenPayment(
             transaction_id=paid.transaction_id, event_time=paid.event_time, amount_minor=paid.amount_minor,
             currency=paid.currency, merchant_id=paid.merchant_id, country=paid.country, channel=paid.channel,
             payment_method=paid.payment_method,
@@ -172,11 +172,11 @@ def seen_of(payments: Mapping[str, Paid]) -> dict[str, Seen]:
 # -- in the process that counts -------------------------------------------------------------------------
 
 
-def _count(sources: Sources, pipe: Connection) -> None:
+def _count(sources: LiveFeedSources, pipe: Connection) -> None:
     """Until the console goes, which ends the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
-    counting = Counting(sources)
+    counting = LiveFigureCounter(sources)
     try:
         while True:
             wait_s = 0.0 if counting.read() else POLL_S
@@ -193,17 +193,17 @@ def _count(sources: Sources, pipe: Connection) -> None:
         counting.close()
 
 
-class Counting:
+class LiveFigureCounter:
     """The logs, and what is counted of them."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: LiveFeedSources) -> None:
         topics = Topics(prefix=sources.prefix)
         self.figures = LiveFigures()
         self._log, self._topics = KafkaLog(sources.bootstrap), (topics.risk_scored, topics.cases_inbox)
         self._decoder = Decoder(SchemaRegistry(sources.registry_url).schema_text)
-        self._positions = starts(sources.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
+        self._positions = start_offsets(sources.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
         self._follower: LogFollower = self._log.follow(self._positions, GATHERS_MS)
-        self._readers = Readers(
+        self._readers = ConsumerGroupMonitor(
             sources.bootstrap, topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
         )
         self._said_s = time.monotonic()
@@ -249,7 +249,7 @@ class Counting:
                 self._follower.seek(topic, partition, end)
 
 
-def starts(bootstrap: str, topics: Iterable[str], since_ms: int) -> dict[tuple[str, int], int]:
+def start_offsets(bootstrap: str, topics: Iterable[str], since_ms: int) -> dict[tuple[str, int], int]:
     """The offsets of the first records since a time, or of the next ones."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "fraudcase-live", "enable.auto.commit": False})
     try:
@@ -273,7 +273,7 @@ def _end(consumer: Consumer, mark: TopicPartition) -> int:
     return int(marks[1])
 
 
-def live_version(sources: Sources) -> Callable[[], int]:
+def live_version(sources: LiveFeedSources) -> Callable[[], int]:
     """Asks which version of the case views is live."""
     if not sources.control_url:
         return lambda: 1

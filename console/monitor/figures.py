@@ -27,7 +27,7 @@ OTHERS: Final = "others"
 _AGES_MS: Final = (15_000, 60_000, 180_000)
 
 
-class Paid(NamedTuple):
+class RecentPayment(NamedTuple):
     """A decided payment, as far as it is remembered."""
 
     transaction_id: str
@@ -41,7 +41,7 @@ class Paid(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Slot:
+class _FigureSlot:
     """Ten seconds of payments and flags, by kind and key."""
 
     number: int
@@ -61,9 +61,9 @@ class LiveFigures:
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, int]] = {"payments": {}, "flags": {}}
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[_FigureSlot] = deque()
         self._points: deque[dict[str, Any]] = deque(maxlen=MAX_POINTS)
-        self._recent: OrderedDict[str, deque[Paid]] = OrderedDict()
+        self._recent: OrderedDict[str, deque[RecentPayment]] = OrderedDict()
         self._last_ms = 0
         self.skipped = 0
         """Records that were passed over to keep up."""
@@ -79,7 +79,7 @@ class LiveFigures:
             _count(counters, "regions", payment["country"] or "unknown")
             _count(counters, "merchants", payment["merchant_id"])
             _count(counters, "methods", payment["payment_method"])
-            self._remember(account, Paid(*(payment[name] for name in Paid._fields)))
+            self._remember(account, RecentPayment(*(payment[name] for name in RecentPayment._fields)))
         seconds = self._seconds["payments"]
         seconds[at_ms // 1000] = seconds.get(at_ms // 1000, 0) + many
         self._last_ms = max(self._last_ms, at_ms)
@@ -96,7 +96,7 @@ class LiveFigures:
         names = ("latitude", "longitude", "country", "amount_minor", "currency", "score", "typology")
         self._points.append({"at_ms": at_ms, **{name: flag.get(name) for name in names}})
 
-    def payments(self, account_id: str, wanted: Iterable[str]) -> dict[str, Paid]:
+    def payments(self, account_id: str, wanted: Iterable[str]) -> dict[str, RecentPayment]:
         """Those of these payments of an account that are remembered, by id."""
         names = set(wanted)
         return {paid.transaction_id: paid for paid in self._recent.get(account_id, ()) if paid.transaction_id in names}
@@ -124,17 +124,17 @@ class LiveFigures:
             "health": health,
         }
 
-    def _slot(self, at_ms: int) -> _Slot:
+    def _slot(self, at_ms: int) -> _FigureSlot:
         """The slot of a time; what is older than all of them counts in the oldest."""
         number = at_ms // SLOT_MS
         if not self._slots or number > self._slots[-1].number:
-            self._slots.append(_Slot(number))
+            self._slots.append(_FigureSlot(number))
             while len(self._slots) > SLOTS + 1:
                 self._slots.popleft()
             return self._slots[-1]
         return next((slot for slot in reversed(self._slots) if slot.number <= number), self._slots[0])
 
-    def _remember(self, account_id: str, paid: Paid) -> None:
+    def _remember(self, account_id: str, paid: RecentPayment) -> None:
         recent = self._recent.get(account_id)
         if recent is None:
             recent = self._recent[account_id] = deque(maxlen=MAX_PAYMENTS)

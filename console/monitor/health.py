@@ -31,7 +31,7 @@ _ROUND: Final = "fraudcase_views_last_full_round_timestamp_seconds"
 
 
 @dataclass(slots=True)
-class Reader:
+class MonitoredGroup:
     """Somebody who reads a log, as far as they commit what they have read."""
 
     name: str
@@ -72,7 +72,7 @@ class Reader:
         return ("well", "keeps up") if self.lag <= FEW else ("slow", "catches up")
 
 
-def figures_at(url: str, *names: str) -> list[int] | None:
+def read_figures(url: str, *names: str) -> list[int] | None:
     """These figures of a program of ours; None where it does not say all of them."""
     if not url:
         return None
@@ -85,7 +85,7 @@ def figures_at(url: str, *names: str) -> list[int] | None:
         return None
 
 
-class Readers:
+class ConsumerGroupMonitor:
     """All of them, looked at now and then in a thread of its own."""
 
     def __init__(
@@ -100,13 +100,13 @@ class Readers:
             return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
 
         self._consumer, self._live_version, self._version = consumer, live_version, 1
-        self._views = Reader("case views", topics.cases_events, consumer(group_of(topics.cases_events, 1)))
+        self._views = MonitoredGroup("case views", topics.cases_events, consumer(group_of(topics.cases_events, 1)))
         self._readers = [
-            Reader("risk job", topics.payments_inbound, consumer(f"{topics.payments_inbound}-risk")),
-            Reader("entity job", topics.entities_inbound, consumer(f"{topics.entities_inbound}-entity")),
-            Reader("case job", topics.cases_inbox, consumer(f"{topics.cases_inbox}-case")),
+            MonitoredGroup("risk job", topics.payments_inbound, consumer(f"{topics.payments_inbound}-risk")),
+            MonitoredGroup("entity job", topics.entities_inbound, consumer(f"{topics.entities_inbound}-entity")),
+            MonitoredGroup("case job", topics.cases_inbox, consumer(f"{topics.cases_inbox}-case")),
             self._views,
-            Reader("process worker", topics.cases_events, consumer(f"{topics.cases_events}-{PROCESS_WORKER}")),
+            MonitoredGroup("process worker", topics.cases_events, consumer(f"{topics.cases_events}-{PROCESS_WORKER}")),
         ]
         self._quarantine, self._metrics_url = topics.quarantine, view_metrics_url
         self._verifier_url = verifier_metrics_url
@@ -173,9 +173,9 @@ class Readers:
             self._quarantined.popleft()
 
     def _look_metrics(self) -> None:
-        parked = figures_at(self._metrics_url, _PARKED)
+        parked = read_figures(self._metrics_url, _PARKED)
         self._parked = parked[0] if parked else None
-        verified = figures_at(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)
+        verified = read_figures(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)
         self._verified = dict(zip(("differing", "checked", "round_at_s"), verified, strict=True)) if verified else None
 
     def _follow_live_version(self) -> None:

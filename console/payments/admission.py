@@ -10,14 +10,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from console.privacy.vault import Vault
 from console.wiring import vault
 from domain.payment import Refusal
-from generator.files import Row
+from generator.files import IntakeRow
 from generator.producer import Sealer, prepare_row
 from infra.settings import Settings
 
-_AT_ONCE: Final = 1_000
+_BATCH_ROWS: Final = 1_000
 
 
-class _Unsealed:
+class _PlainTextSealer:
     """Where no system has keys, what would be sealed stays as it is: no rule reads it."""
 
     def seal(self, subject: str, field: str, text: str) -> str:  # noqa: ARG002 - as a Sealer has them
@@ -25,35 +25,35 @@ class _Unsealed:
         return text
 
 
-def as_entered(rows: Iterable[Row], settings: Settings) -> Iterator[Row]:
+def prepare_rows(rows: Iterable[IntakeRow], settings: Settings) -> Iterator[IntakeRow]:
     """The rows as they would enter this system, in order: with the keys that it has, and without making any."""
     rows, keys = iter(rows), None
-    while chunk := list(islice(rows, _AT_ONCE)):
+    while chunk := list(islice(rows, _BATCH_ROWS)):
         subjects = [row.fields["account_id"] for row in chunk if row.refusal is None and row.fields.get("attributes")]
         if subjects:
-            keys = keys or keys_there_are(settings)
+            keys = keys or existing_keys(settings)
             if isinstance(keys, Vault):
                 keys.prepare(subjects)
-        yield from (_entered(row, keys or _Unsealed(), settings.location_decimals) for row in chunk)
+        yield from (_prepare_entry(row, keys or _PlainTextSealer(), settings.location_decimals) for row in chunk)
 
 
-def _entered(row: Row, sealer: Sealer, decimals: int | None) -> Row:
+def _prepare_entry(row: IntakeRow, sealer: Sealer, decimals: int | None) -> IntakeRow:
     if row.refusal is not None:
         return row
     entered = prepare_row(row.fields, sealer, decimals)
-    return Row(row.fields, entered) if isinstance(entered, Refusal) else Row(dict(entered), None)
+    return IntakeRow(row.fields, entered) if isinstance(entered, Refusal) else IntakeRow(dict(entered), None)
 
 
-def keys_there_are(settings: Settings) -> Sealer:
+def existing_keys(settings: Settings) -> Sealer:
     """The keys of this system, if there is one here, to seal with those that exist."""
     file = settings.home / "keys" / f"{settings.prefix}master.key"
     if settings.control_url is None and not Path(settings.control_database.removeprefix("sqlite:///")).exists():
-        return _Unsealed()
+        return _PlainTextSealer()
     if settings.master_key is None and not file.exists():
-        return _Unsealed()
+        return _PlainTextSealer()
     found = vault(settings, makes_keys=False)
     try:
         found.prepare(())
     except SQLAlchemyError:  # it cannot be reached, or is older than keys are
-        return _Unsealed()
+        return _PlainTextSealer()
     return found

@@ -23,7 +23,7 @@ from domain.risk.events import (
 from domain.risk.families import combine_permille
 from domain.risk.fold import RiskFold
 from domain.risk.packs import RulePack
-from generator.files import Row
+from generator.files import IntakeRow
 from generator.producer import place_of
 from projections.logs.log import KafkaLog, LogRecord, decode_answers
 from schemas.codec import Decoder, UnreadableRecord
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Ledger:
+class DecisionLedger:
     """What was decided, as the folds' outputs come by: first on arrival, and what stands now."""
 
     first: dict[Identity, list[str]] = field(default_factory=dict)
@@ -87,9 +87,9 @@ def refused_line(transaction_id: object, reason: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def backtest(rows: Iterable[Row], pack: RulePack) -> Iterator[dict[str, Any]]:
+def backtest(rows: Iterable[IntakeRow], pack: RulePack) -> Iterator[dict[str, Any]]:
     """The decisions of a rule pack on rows, by the folds that the live jobs run; one line a row, once all are in."""
-    fold, entities, ledger = RiskFold(partition=0), EntityFold(partition=0), Ledger()
+    fold, entities, ledger = RiskFold(partition=0), EntityFold(partition=0), DecisionLedger()
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="backtest")
     fold.activate(activation)
     entities.activate(activation)
@@ -112,7 +112,7 @@ def backtest(rows: Iterable[Row], pack: RulePack) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRow:
     """A row of payments.inbound with its answer: what `flags` writes and `ingest` counts."""
 
     order: tuple[int, str, int]
@@ -124,25 +124,25 @@ class Answered:
     line: dict[str, Any]
 
 
-class Decisions(NamedTuple):
+class InboundDecisions(NamedTuple):
     """What was decided on the records of payments.inbound, by partition and offset."""
 
-    ledger: Ledger
+    ledger: DecisionLedger
     identities: dict[tuple[int, int], tuple[Identity, bool]]
     """Which payment a record is, and whether it is a duplicate."""
     quarantined: dict[tuple[int, int], str]
 
 
-def answered(
-    log: KafkaLog, topics: Topics, decoder: Decoder, run: str | None = None, decisions: Decisions | None = None
-) -> list[Answered]:
+def answered_rows(
+    log: KafkaLog, topics: Topics, decoder: Decoder, run: str | None = None, decisions: InboundDecisions | None = None
+) -> list[AnsweredRow]:
     """Every row of the intake, or of one run of it, in the order in which rows came in.
 
     `decisions` are those that were recorded, unless others are given.
     """
     ledger, identities, quarantined = decisions or recorded_decisions(log, topics, decoder)
     found = []
-    for record in _all(log, topics.payments_inbound):
+    for record in _all_records(log, topics.payments_inbound):
         place = place_of(dict(record.headers))
         if run is not None and (place is None or place.run != run):
             continue
@@ -157,11 +157,11 @@ def answered(
             continue  # not a row: a rule pack's activation; or one that is not answered yet
         order = record.timestamp_ms, place.run if place else "", place.row if place else record.offset
         run_of = place.run if place else None
-        found.append(Answered(order, run_of, where, identity, is_duplicate, where in quarantined, line))
+        found.append(AnsweredRow(order, run_of, where, identity, is_duplicate, where in quarantined, line))
     return sorted(found, key=lambda answer: answer.order)
 
 
-class Reused(NamedTuple):
+class TransactionIdReuse(NamedTuple):
     """A payment whose transaction id came before with other content: on its own account, which its fold reports, or on
     another one, which only somebody who reads all of the intake can tell."""
 
@@ -169,10 +169,10 @@ class Reused(NamedTuple):
     detail: str
 
 
-def reused_ids(answers: Iterable[Answered]) -> dict[tuple[int, int], Reused]:
+def reused_ids(answers: Iterable[AnsweredRow]) -> dict[tuple[int, int], TransactionIdReuse]:
     """Those payments by their places; `answers` are those of the whole intake in order."""
     known: dict[str, list[Identity]] = {}
-    reused: dict[tuple[int, int], Reused] = {}
+    reused: dict[tuple[int, int], TransactionIdReuse] = {}
     for answer in answers:
         if answer.identity is None or answer.is_duplicate:
             continue
@@ -180,14 +180,16 @@ def reused_ids(answers: Iterable[Answered]) -> dict[tuple[int, int], Reused]:
         if earlier and answer.identity not in earlier:
             is_own = any(identity[0] == answer.identity[0] for identity in earlier)
             whose = "with other content" if is_own else "on another account"
-            reused[answer.where] = Reused(is_own, f"transaction id {answer.identity[1]!r} came before {whose}")
+            reused[answer.where] = TransactionIdReuse(
+                is_own, f"transaction id {answer.identity[1]!r} came before {whose}"
+            )
         earlier.append(answer.identity)
     return reused
 
 
-def derived_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decisions:
+def derived_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> InboundDecisions:
     """What the logs that decide lead to: the payments with all activations and labels between them, by the folds."""
-    decisions = Decisions(Ledger(), {}, {})
+    decisions = InboundDecisions(DecisionLedger(), {}, {})
     for partition, end in log.ends(topics.payments_inbound).items():
         fold = RiskFold(partition)
         for record in log.read(topics.payments_inbound, partition, end):
@@ -217,17 +219,19 @@ def _read(decoder: Decoder, record: LogRecord, read: Callable[[str, dict[str, An
         return Refusal(unreadable.reason, str(unreadable))
 
 
-def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decisions:
+def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> InboundDecisions:
     """What the running system has said."""
-    ledger = Ledger()
+    ledger = DecisionLedger()
     identities: dict[tuple[int, int], tuple[Identity, bool]] = {}
-    for answer in (answer for record in _all(log, topics.risk_scored) for answer in decode_answers(record, decoder)):
+    for answer in (
+        answer for record in _all_records(log, topics.risk_scored) for answer in decode_answers(record, decoder)
+    ):
         identity = answer.account_id, answer.transaction_id, answer.content_digest
         identities[answer.partition, answer.offset] = identity, isinstance(answer, DuplicateSeen)
         if isinstance(answer, RiskScored):
             ledger.add(answer)
     sequences: dict[str, int] = {}
-    for record in _all(log, topics.cases_inbox):
+    for record in _all_records(log, topics.cases_inbox):
         try:
             event = from_fields(*decoder.decode(record.value))
         except (UnreadableRecord, KeyError, TypeError):
@@ -237,15 +241,15 @@ def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Decis
             ledger.add(event)
         elif isinstance(event, EntityFlagged):
             ledger.add(event)
-    return Decisions(ledger, identities, _quarantined(log, topics, decoder))
+    return InboundDecisions(ledger, identities, _quarantine_reasons(log, topics, decoder))
 
 
-def _quarantined(log: KafkaLog, topics: Topics, decoder: Decoder) -> dict[tuple[int, int], str]:
+def _quarantine_reasons(log: KafkaLog, topics: Topics, decoder: Decoder) -> dict[tuple[int, int], str]:
     return {(each.partition, each.offset): each.reason for each in _reports(log, topics, decoder) if not each.decided}
 
 
 def _reports(log: KafkaLog, topics: Topics, decoder: Decoder) -> Iterator[Quarantined]:
-    for record in _all(log, topics.quarantine):
+    for record in _all_records(log, topics.quarantine):
         report = from_fields(*decoder.decode(record.value))
         if isinstance(report, Quarantined) and report.topic == topics.payments_inbound:
             yield report
@@ -259,6 +263,6 @@ def _transaction_id(decoder: Decoder, record: LogRecord) -> object:
         return ""
 
 
-def _all(log: KafkaLog, topic: str) -> Iterator[LogRecord]:
+def _all_records(log: KafkaLog, topic: str) -> Iterator[LogRecord]:
     for partition, end in log.ends(topic).items():
         yield from log.read(topic, partition, end)

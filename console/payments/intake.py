@@ -9,10 +9,10 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from console.payments.decisions import answered, reused_ids
+from console.payments.decisions import answered_rows, reused_ids
 from console.privacy.vault import Vault
 from console.terminal import progress
-from console.waiting import Stalled, end_offsets
+from console.waiting import ProgressStalled, end_offsets
 from console.wiring import topics, vault
 from domain.payment import Refusal
 from domain.quarantine import Quarantined, key_of
@@ -31,19 +31,19 @@ from schemas.registry import SchemaRegistry
 PATIENCE_S = 60.0
 KEYS_AT_ONCE = 1_000
 """Rows whose keys are had in one step."""
-Place = tuple[int, int]
+LogPlace = tuple[int, int]
 """Partition and offset in payments.inbound."""
 
 
-class Answers:
+class AnswerTracker:
     """Follows what the risk job says, from the moment it is made.
 
     `places` are the records of payments.inbound that were answered, `answered_ms` Kafka's timestamps of the answers.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.places: set[Place] = set()
-        self.answered_ms: dict[Place, int] = {}
+        self.places: set[LogPlace] = set()
+        self.answered_ms: dict[LogPlace, int] = {}
         names = topics(settings)
         starts = {
             (topic, number): end
@@ -68,7 +68,7 @@ class Answers:
                 self.answered_ms.setdefault((answer.partition, answer.offset), record.timestamp_ms)
         return len(self.places)
 
-    def wait_for(self, sent: set[Place], seen: Callable[[int], None] = lambda _: None) -> None:
+    def wait_for(self, sent: set[LogPlace], seen: Callable[[int], None] = lambda _: None) -> None:
         """Wait until all of these are answered. Raises Stalled."""
         before, moved = -1, time.monotonic()
         while not sent <= self.places:
@@ -78,7 +78,7 @@ class Answers:
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > PATIENCE_S:
                 left = len(sent - self.places)
-                raise Stalled(
+                raise ProgressStalled(
                     f"{left} of {len(sent)} payments are not answered, and nothing came for {PATIENCE_S:.0f} s. "
                     "All of them are in the log. Look: fraudcase status"
                 )
@@ -86,12 +86,12 @@ class Answers:
 
 
 @dataclass(slots=True)
-class Sent:
+class AcknowledgedRecords:
     """What one run wrote, as Kafka acknowledged it."""
 
     run: str
-    places: set[Place] = field(default_factory=set)
-    sent_ms: dict[Place, int] = field(default_factory=dict)
+    places: set[LogPlace] = field(default_factory=set)
+    sent_ms: dict[LogPlace, int] = field(default_factory=dict)
 
     def acknowledged(self, message: Message) -> None:
         """Told of each record that is in the log."""
@@ -100,9 +100,9 @@ class Sent:
         self.sent_ms[place] = message.timestamp()[1]
 
 
-def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[IntakeWriter, Sent]:
+def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[IntakeWriter, AcknowledgedRecords]:
     """A door for one run, and the account of what passed it; `keys` are the subjects', if somebody has them open."""
-    sent = Sent(uuid.uuid4().hex[:12])
+    sent = AcknowledgedRecords(uuid.uuid4().hex[:12])
     encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
     intake = IntakeWriter(
         settings.kafka_bootstrap,
@@ -119,12 +119,12 @@ def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[IntakeWr
 def ingest(settings: Settings, path: Path) -> dict[str, object]:
     """Every row of a file into the log, and what became of each. Raises BadFile, NotWritten, Stalled."""
     rows, total = files.read_rows(path), files.count_rows(path)
-    answers = Answers(settings)
+    answers = AnswerTracker(settings)
     keys = vault(settings)
     intake, sent = open_intake(settings, keys)
     begun = time.monotonic()
     with progress("rows sent", total) as seen:
-        for row in prepared(rows, keys):
+        for row in prepare_keys(rows, keys):
             if row.refusal is None:
                 intake.send(row.fields, path.name)
             else:
@@ -139,7 +139,7 @@ def ingest(settings: Settings, path: Path) -> dict[str, object]:
             "rows_per_s": round(intake.rows / seconds)}  # fmt: skip
 
 
-def prepared(rows: Iterable[files.Row], keys: Vault) -> Iterator[files.Row]:
+def prepare_keys(rows: Iterable[files.IntakeRow], keys: Vault) -> Iterator[files.IntakeRow]:
     """The rows, in order; the keys that they need are had for many of them at once."""
     rows = iter(rows)
     while chunk := list(islice(rows, KEYS_AT_ONCE)):
@@ -151,13 +151,13 @@ def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
     """How the rows of a run ended; their sum is the number of rows, or something is wrong."""
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     log = KafkaLog(settings.kafka_bootstrap)
-    everything = answered(log, topics(settings), decoder)
+    everything = answered_rows(log, topics(settings), decoder)
     lines = [answer for answer in everything if answer.run == run]
     quarantined = sum(line.is_quarantined for line in lines)
     flagged = sum(bool(line.line["rules"]) for line in lines)
     passed = len(lines) - quarantined - flagged
     if len(lines) != rows:
-        raise Stalled(f"{rows} rows went in and {len(lines)} are accounted for")
+        raise ProgressStalled(f"{rows} rows went in and {len(lines)} are accounted for")
     here = {line.where for line in lines}
     reused = {where: found for where, found in reused_ids(everything).items() if where in here}
     report_reused(settings, {where: each.detail for where, each in reused.items() if not each.on_own_account})
@@ -172,7 +172,7 @@ def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
     }
 
 
-def report_reused(settings: Settings, reused: dict[Place, str]) -> None:
+def report_reused(settings: Settings, reused: dict[LogPlace, str]) -> None:
     """Report ids to quarantine that another account had used. Raises NotAcknowledged."""
     names, log = topics(settings), KafkaLog(settings.kafka_bootstrap)
     encoder = Encoder(SchemaRegistry(settings.registry_url).ids())

@@ -30,7 +30,7 @@ REQUIRED = ("transaction_id", "fraud")
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
 
 
-class Label(NamedTuple):
+class LabelRow(NamedTuple):
     """A row of a file of labels."""
 
     transaction_id: str
@@ -38,7 +38,7 @@ class Label(NamedTuple):
     is_fraud: bool
 
 
-def read_labels(path: Path) -> Iterator[Label]:
+def read_labels(path: Path) -> Iterator[LabelRow]:
     """The labels in a Parquet, CSV or JSON lines file: transaction_id, fraud (0 or 1), and account_id if given.
 
     Raises BadFile, with the row, at the first that is none.
@@ -47,11 +47,11 @@ def read_labels(path: Path) -> Iterator[Label]:
         is_fraud = _TRUTH.get(str(row.get("fraud")).lower())
         transaction_id, account_id = row.get("transaction_id"), row.get("account_id")
         if is_fraud is None or transaction_id in (None, ""):
-            raise BadFile(f"{path}, row {number}: it needs a transaction_id, and fraud as 0 or 1, not {_shown(row)}")
-        yield Label(str(transaction_id), None if account_id in (None, "") else str(account_id), is_fraud)
+            raise BadFile(f"{path}, row {number}: it needs a transaction_id, and fraud as 0 or 1, not {_row_text(row)}")
+        yield LabelRow(str(transaction_id), None if account_id in (None, "") else str(account_id), is_fraud)
 
 
-def _shown(row: dict[str, Any]) -> str:
+def _row_text(row: dict[str, Any]) -> str:
     return str({name: row.get(name) for name in REQUIRED})[:200]
 
 
@@ -80,7 +80,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(slots=True)
-class Lookup:
+class LabelLookup:
     """The payments of payments.inbound that labels ask for, and the labels that stand there already."""
 
     wanted: set[str]
@@ -99,13 +99,13 @@ class Lookup:
                 identity = payment.account_id, payment.digest
                 self.payments.setdefault(payment.transaction_id, {}).setdefault(identity, payment)
 
-    def find(self, label: Label) -> list[Payment]:
+    def find(self, label: LabelRow) -> list[Payment]:
         """The payments that a label is about."""
         found = self.payments.get(label.transaction_id, {}).values()
         return [payment for payment in found if label.account_id in (None, payment.account_id)]
 
 
-class Counts(NamedTuple):
+class LabelRowCounts(NamedTuple):
     """What became of the rows of a file of labels; each fraud is one of found, unknown and ambiguous."""
 
     rows: int
@@ -116,7 +116,7 @@ class Counts(NamedTuple):
     """No account is given, and several have a payment of this id: nothing is written."""
 
 
-def match(labels: Iterable[Label], lookup: Lookup) -> tuple[Counts, dict[str, Payment]]:
+def match(labels: Iterable[LabelRow], lookup: LabelLookup) -> tuple[LabelRowCounts, dict[str, Payment]]:
     """The payments to be labelled, by label id."""
     rows = frauds = found = unknown = ambiguous = 0
     payments: dict[str, Payment] = {}
@@ -134,10 +134,10 @@ def match(labels: Iterable[Label], lookup: Lookup) -> tuple[Counts, dict[str, Pa
             found += 1
             for payment in candidates:
                 payments[label_id(payment.account_id, payment.transaction_id, payment.digest.hex())] = payment
-    return Counts(rows, frauds, found, unknown, ambiguous), payments
+    return LabelRowCounts(rows, frauds, found, unknown, ambiguous), payments
 
 
-def confirmed(label: str, payment: Payment, cause_id: str, actor: str, now_ms: int) -> FraudConfirmed:
+def label_record(label: str, payment: Payment, cause_id: str, actor: str, now_ms: int) -> FraudConfirmed:
     """The record of a label from a file."""
     return FraudConfirmed(
         label_id=label,
@@ -161,7 +161,7 @@ def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, objec
     registry = SchemaRegistry(settings.registry_url)
     inbound = topics(settings).payments_inbound
     ends = end_offsets(settings.kafka_bootstrap, inbound)
-    lookup = Lookup({label.transaction_id for label in labels if label.is_fraud})
+    lookup = LabelLookup({label.transaction_id for label in labels if label.is_fraud})
     _look_up(KafkaLog(settings.kafka_bootstrap), inbound, ends, Decoder(registry.schema_text), lookup)
     counts, payments = match(labels, lookup)
     encoder = Encoder(registry.ids())
@@ -171,7 +171,9 @@ def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, objec
         AddressedRecord(partition, label.encode(), value)
         for label, payment in payments.items()
         if missing[label]
-        for value in [encoder.encode("FraudConfirmed", to_fields(confirmed(label, payment, cause_id, actor, now_ms)))]
+        for value in [
+            encoder.encode("FraudConfirmed", to_fields(label_record(label, payment, cause_id, actor, now_ms)))
+        ]
         for partition in sorted(missing[label])
     )
     PartitionWriter(settings.kafka_bootstrap, inbound).write(records)
@@ -179,7 +181,7 @@ def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, objec
     return {**counts._asdict(), "written": written, "known_already": len(missing) - written, "partitions": len(ends)}
 
 
-def _look_up(log: KafkaLog, topic: str, ends: dict[int, int], decoder: Decoder, lookup: Lookup) -> None:
+def _look_up(log: KafkaLog, topic: str, ends: dict[int, int], decoder: Decoder, lookup: LabelLookup) -> None:
     done = 0
     with progress("records read", sum(ends.values())) as seen:
         for partition, end in ends.items():

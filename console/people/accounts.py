@@ -33,7 +33,7 @@ _NOBODYS: Final = "$argon2id$v=19$m=65536,t=3,p=4$ZHE39vgIFX9AMdifb8t+5g$4vauuln
 """Checked where there is no such person, so that the time it takes tells nothing."""
 
 
-class NotPossible(ValueError):
+class UserAccountError(ValueError):
     """Something that cannot be done with an account; the message says why."""
 
 
@@ -51,7 +51,7 @@ class Person:
         return permission in self.permissions
 
 
-class _Known(NamedTuple):
+class _CachedPerson(NamedTuple):
     """Whom a session or token belongs to, since when that is known, and whether it is asked for again already."""
 
     person: Person
@@ -59,13 +59,13 @@ class _Known(NamedTuple):
     is_renewed: bool = False
 
 
-class People:
+class UserAccountStore:
     """The accounts of a control store, and the log of what happened at the doors."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _CachedPerson] = {}
         """By digest."""
 
     @contextmanager
@@ -90,12 +90,14 @@ class People:
     def add(self, name: str, roles: frozenset[Role], actor: str, password: str | None = None) -> str:
         """A new account; returns its password, a random one unless given."""
         if not _NAME.fullmatch(name):
-            raise NotPossible("a name has 1 to 64 letters, digits and . _ @ + -, and begins with a letter or digit")
+            raise UserAccountError(
+                "a name has 1 to 64 letters, digits and . _ @ + -, and begins with a letter or digit"
+            )
         chosen = password or new_password()
         row = _person(name, roles, self._now_ms(), password_hash=hash_password(chosen))
         with self._writing() as session:
             if session.scalars(select(PersonRow).where(PersonRow.name == name)).first() is not None:
-                raise NotPossible(f"there is a {name} already")
+                raise UserAccountError(f"there is a {name} already")
             session.add(row)
             self._log(session, actor, "add-person", name, "done", row.roles)
         return chosen
@@ -104,7 +106,7 @@ class People:
         """An account of a new system: its password if it was made just now."""
         try:
             return self.add(name, frozenset({role}), "system")
-        except NotPossible:
+        except UserAccountError:
             return None
 
     def set_password(self, name: str, actor: str, password: str | None = None) -> str:
@@ -112,24 +114,24 @@ class People:
         chosen = password or new_password()
         hashed = hash_password(chosen)
         with self._writing() as session:
-            row = _named(session, name)
+            row = _find_account(session, name)
             row.password_hash = hashed
-            _end_all(session, row.person_id)
+            _end_sessions(session, row.person_id)
             self._log(session, actor, "set-password", name, "done", "")
         return chosen
 
     def set_disabled(self, name: str, actor: str, *, is_disabled: bool) -> None:
         """Nobody comes in by this account any more, or again."""
         with self._writing() as session:
-            row = _named(session, name)
+            row = _find_account(session, name)
             row.is_disabled = is_disabled
-            _end_all(session, row.person_id)
+            _end_sessions(session, row.person_id)
             self._log(session, actor, "disable-person" if is_disabled else "enable-person", name, "done", "")
 
     def set_roles(self, name: str, roles: frozenset[Role], actor: str) -> None:
         """Other roles, from the next request on."""
         with self._writing() as session:
-            row = _named(session, name)
+            row = _find_account(session, name)
             before, row.roles = row.roles, _roles_text(roles)
             self._log(session, actor, "set-roles", name, "done", f"{before} -> {row.roles}")
 
@@ -199,11 +201,11 @@ class People:
         known[key] = found._replace(is_renewed=True)
         return True
 
-    def _remember(self, known: "dict[str, _Known]", key: str, person: Person) -> Person:
+    def _remember(self, known: "dict[str, _CachedPerson]", key: str, person: Person) -> Person:
         """`known` as it was before the store was asked: what was forgotten meanwhile stays forgotten."""
         if len(known) >= MAX_KNOWN:
             known.clear()
-        known[key] = _Known(person, self._now_ms())
+        known[key] = _CachedPerson(person, self._now_ms())
         return person
 
     def of_session(self, token: str, *, is_use: bool = True) -> Person | None:
@@ -234,7 +236,7 @@ class People:
         """A token for a machine, with the roles of a person; shown once."""
         token, now = f"fct_{secrets.token_urlsafe(32)}", self._now_ms()
         with self._writing() as session:
-            row = _named(session, name)
+            row = _find_account(session, name)
             expires = now + days * 86_400_000
             session.add(
                 ApiTokenRow(
@@ -301,7 +303,7 @@ def new_password() -> str:
 def hash_password(password: str) -> str:
     """By Argon2id. Raises NotPossible for one that is too short or too long."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise NotPossible(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        raise UserAccountError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     return _HASHER.hash(password)
 
 
@@ -337,13 +339,13 @@ def _as_person(row: PersonRow) -> Person:
     return Person(person_id=row.person_id, name=row.name, roles=roles, permissions=permissions_of(roles))
 
 
-def _named(session: Session, name: str) -> PersonRow:
+def _find_account(session: Session, name: str) -> PersonRow:
     row = session.scalars(select(PersonRow).where(PersonRow.name == name)).first()
     if row is None:
-        raise NotPossible(f"there is nobody called {name}")
+        raise UserAccountError(f"there is nobody called {name}")
     return row
 
 
-def _end_all(session: Session, person_id: str) -> None:
+def _end_sessions(session: Session, person_id: str) -> None:
     session.execute(delete(SessionRow).where(SessionRow.person_id == person_id))
     session.execute(delete(ApiTokenRow).where(ApiTokenRow.person_id == person_id))

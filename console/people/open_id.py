@@ -29,12 +29,12 @@ SIGNATURES: Final = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 """By the provider's private key only: with a shared secret, whoever reads our settings could be anybody."""
 
 
-class NotVouched(Exception):
+class OpenIdError(Exception):
     """The provider does not vouch for whoever comes, or not in a way that we take; the message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
+class IdentityProvider:
     """One identity provider, and what its words mean here."""
 
     issuer: str
@@ -46,7 +46,7 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
+class PendingSignIn:
     """A sign-in that has gone out to the provider, and has not come back."""
 
     browser: str
@@ -57,7 +57,7 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vouched:
+class VerifiedIdentity:
     """Whom the provider vouches for."""
 
     subject: str
@@ -65,14 +65,14 @@ class Vouched:
     roles: frozenset[Role]
 
 
-class OpenId:
+class OpenIdClient:
     """The way to the provider and back. What has gone out is remembered here, bounded in number and time."""
 
-    def __init__(self, provider: Provider, callback: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, provider: IdentityProvider, callback: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.provider = provider
         self._callback = callback
         self._clock = clock
-        self._pending: OrderedDict[str, Pending] = OrderedDict()
+        self._pending: OrderedDict[str, PendingSignIn] = OrderedDict()
         self._metadata: dict[str, Any] = {}
         self._keys: dict[str, Any] = {}
 
@@ -85,29 +85,31 @@ class OpenId:
             url, _ = client.create_authorization_url(
                 metadata["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
             )
-        self._pending[state] = Pending(browser=browser, verifier=verifier, nonce=nonce, to=to, begun_s=self._clock())
+        self._pending[state] = PendingSignIn(
+            browser=browser, verifier=verifier, nonce=nonce, to=to, begun_s=self._clock()
+        )
         if len(self._pending) > MAX_PENDING:
             self._pending.popitem(last=False)
         return url, browser
 
     async def finish(
         self, state: str, code: str, browser: str, issuer: str | None, refused: str
-    ) -> tuple[Vouched, str]:
+    ) -> tuple[VerifiedIdentity, str]:
         """Who has come back with this code, and where they wanted to go. Raises NotVouched."""
         pending = self._pending.pop(state, None)
         if pending is None or self._clock() - pending.begun_s > PENDING_S:
-            raise NotVouched("this sign-in was not begun here, or too long ago")
+            raise OpenIdError("this sign-in was not begun here, or too long ago")
         if not hmac.compare_digest(pending.browser.encode(), browser.encode()):
-            raise NotVouched("this sign-in was begun in another browser")
+            raise OpenIdError("this sign-in was begun in another browser")
         if refused:
-            raise NotVouched("the provider refused")
+            raise OpenIdError("the provider refused")
         if issuer is not None and issuer != self.provider.issuer:
-            raise NotVouched("the answer comes from another provider")
+            raise OpenIdError("the answer comes from another provider")
         try:
             token = await self._exchange(code, pending.verifier)
             claims = await self._checked(token, pending.nonce)
         except (AuthlibBaseError, JoseError, HTTPError, KeyError, ValueError) as error:
-            raise NotVouched(f"the provider's answer does not hold: {type(error).__name__}") from error
+            raise OpenIdError(f"the provider's answer does not hold: {type(error).__name__}") from error
         return self._vouched(claims), pending.to
 
     async def _exchange(self, code: str, verifier: str) -> dict[str, Any]:
@@ -139,20 +141,20 @@ class OpenId:
         self._keys = await self._get(metadata["jwks_uri"])
         return jwt.decode(id_token, KeySet.import_key_set(self._keys), registry=registry)  # type: ignore[arg-type]
 
-    def _vouched(self, claims: dict[str, Any]) -> Vouched:
+    def _vouched(self, claims: dict[str, Any]) -> VerifiedIdentity:
         said = claims.get(self.provider.roles_claim, [])
         names = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
         roles = frozenset(Role(self.provider.roles[name]) for name in names if name in self.provider.roles)
         if not roles:
-            raise NotVouched(f"the provider names no role in {self.provider.roles_claim!r} that is one here")
+            raise OpenIdError(f"the provider names no role in {self.provider.roles_claim!r} that is one here")
         name = claims.get("preferred_username") or claims.get("email") or ""
-        return Vouched(subject=str(claims["sub"]), name=str(name), roles=roles)
+        return VerifiedIdentity(subject=str(claims["sub"]), name=str(name), roles=roles)
 
     async def _discover(self) -> dict[str, Any]:
         if not self._metadata:
             found = await self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
             if found.get("issuer") != self.provider.issuer:
-                raise NotVouched("the provider calls itself by another name than the settings do")
+                raise OpenIdError("the provider calls itself by another name than the settings do")
             self._metadata = found
         return self._metadata
 
@@ -174,14 +176,14 @@ class OpenId:
         )
 
 
-def provider_from(issuer: str, client_id: str, client_secret: str, claim: str, roles: str) -> Provider | None:
+def provider_from(issuer: str, client_id: str, client_secret: str, claim: str, roles: str) -> IdentityProvider | None:
     """The provider that the settings name; None if they name none. `roles` is JSON: theirs to ours."""
     if not issuer:
         return None
     if urlsplit(issuer).scheme != "https" and urlsplit(issuer).hostname not in ("127.0.0.1", "localhost"):
         raise ValueError(f"the identity provider must be reached by https, not {issuer}")
     known = json.loads(roles) if roles else {role.value: role.value for role in Role}
-    return Provider(
+    return IdentityProvider(
         issuer=issuer, client_id=client_id, client_secret=client_secret, roles_claim=claim,
         roles={str(theirs): Role(ours).value for theirs, ours in known.items()},
     )  # fmt: skip

@@ -11,7 +11,7 @@ TEXT_FIELD, NAME_FIELD = "text", "name"
 _WORDS: Final = ("reason", "text")
 
 
-def sealed(command: Command, sealer: Sealer) -> Command:
+def seal_command(command: Command, sealer: Sealer) -> Command:
     """A command as it may enter the log: its words sealed. Files are sealed where they are stored, with their names."""
     words: dict[str, Any] = {
         name: sealer.seal(command.account_id, TEXT_FIELD, getattr(command, name))

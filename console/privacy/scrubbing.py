@@ -11,7 +11,7 @@ PIECE: Final = 16
 """Bytes in a row that no chance makes: of a wrapped key, none of them may be left."""
 
 
-class Unscrubbed(RuntimeError):
+class ScrubbingError(RuntimeError):
     """Bytes that were deleted still lie in the store's file; the message says which file."""
 
 
@@ -28,11 +28,13 @@ def scrub(engine: Engine, table: str, secrets: Iterable[bytes]) -> None:
         _run(engine, f"VACUUM (FULL) {table}")
         return
     files = _files(engine)
-    if _left(files, wanted):
+    if _files_with_remains(files, wanted):
         _run(engine, "VACUUM")
-        left = _left(files, wanted)
+        left = _files_with_remains(files, wanted)
         if left:
-            raise Unscrubbed(f"deleted bytes are still in {left[0]}. Cure: run the command again while nobody writes")
+            raise ScrubbingError(
+                f"deleted bytes are still in {left[0]}. Cure: run the command again while nobody writes"
+            )
 
 
 def _run(engine: Engine, statement: str) -> None:
@@ -57,7 +59,7 @@ def _files(engine: Engine) -> list[Path]:
     return [Path(database + suffix) for suffix in ("", "-wal", "-journal")]
 
 
-def _left(files: Iterable[Path], secrets: Iterable[bytes]) -> list[Path]:
+def _files_with_remains(files: Iterable[Path], secrets: Iterable[bytes]) -> list[Path]:
     pieces = [secret[at : at + PIECE] for secret in secrets for at in range(0, len(secret), PIECE)]
     return [file for file in files if file.exists() and file.stat().st_size and _holds(file, pieces)]
 

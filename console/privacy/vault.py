@@ -50,7 +50,7 @@ class VaultError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SubjectKey:
     """A key that is not destroyed, as far as is known."""
 
     key_id: str
@@ -59,7 +59,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Erased:
+class KeyErasure:
     """That a subject was erased; `key_id` is None where nothing had been sealed for it."""
 
     subject: str
@@ -71,13 +71,13 @@ class Erased:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class SubjectKeyHistory:
     """What the store knows of a subject: the key in use, and the erasures so far, oldest first."""
 
     subject: str
     generation: int | None
     made_at_ms: int | None
-    erasures: tuple[Erased, ...]
+    erasures: tuple[KeyErasure, ...]
 
 
 class Vault:
@@ -97,8 +97,8 @@ class Vault:
         self._makes_keys = makes_keys
         self._master = AESSIV(HKDF(SHA256(), KEY_BYTES, None, b"fraudcase master key").derive(master))
         self._lock = threading.Lock()
-        self._by_subject: OrderedDict[str, Key] = OrderedDict()
-        self._by_id: OrderedDict[str, Key | None] = OrderedDict()
+        self._by_subject: OrderedDict[str, SubjectKey] = OrderedDict()
+        self._by_id: OrderedDict[str, SubjectKey | None] = OrderedDict()
         """None stands for a destroyed one: it stays destroyed."""
         self._checked_at = float("-inf")
         self._last_erasure: int | None = None
@@ -110,7 +110,7 @@ class Vault:
         """Have the keys of these subjects at hand, made where missing: one step for many. Raises VaultError."""
         with self._lock:
             self._ask()
-            missing = [name for name in dict.fromkeys(map(named, subjects)) if name not in self._by_subject]
+            missing = [name for name in dict.fromkeys(map(subject_name, subjects)) if name not in self._by_subject]
             for start in range(0, len(missing), _AT_ONCE):
                 self._fetch(missing[start : start + _AT_ONCE])
 
@@ -118,15 +118,17 @@ class Vault:
         """A personal text as it may be stored and sent; a blank one stays blank. Raises VaultError."""
         if not text.strip():
             return text
-        key = self._key_of(named(subject))
+        key = self._key_of(subject_name(subject))
         if key is None:
             return text
         length = length_name(len(text))
-        return sealed_text(key.key_id, field, length, key.cipher.encrypt(text.encode(), _bound(key, field, length)))
+        return sealed_text(
+            key.key_id, field, length, key.cipher.encrypt(text.encode(), _text_associated_data(key, field, length))
+        )
 
     def seal_file(self, subject: str, content: bytes) -> bytes:
         """The same of a file's content. Raises VaultError."""
-        key = self._key_of(named(subject))
+        key = self._key_of(subject_name(subject))
         if key is None or not content:
             return content
         head = _FILE + key.key_id.encode() + _NAME_END
@@ -170,20 +172,20 @@ class Vault:
             key = self._key_by_id(key_id)
             if key is None:
                 return ERASED
-            return key.cipher.decrypt(ciphertext_of(signs), _bound(key, field, length)).decode()
+            return key.cipher.decrypt(ciphertext_of(signs), _text_associated_data(key, field, length)).decode()
         except (InvalidTag, ValueError, VaultError):
             return UNREADABLE
 
     # -- erasing --------------------------------------------------------------------------------------
 
-    def erase(self, subjects: Collection[str], actor: str, reason: str) -> list[Erased]:
+    def erase(self, subjects: Collection[str], actor: str, reason: str) -> list[KeyErasure]:
         """Destroy the keys of subjects for good, and note it: one erasure for each. Raises Unscrubbed.
 
         What other processes hold is gone SETTLED_S later; nobody can take it back.
         """
-        names = list(dict.fromkeys(map(named, subjects)))
+        names = list(dict.fromkeys(map(subject_name, subjects)))
         with self._writing() as session:
-            rows = {name: session.scalars(_of_subject(name)).first() for name in names}
+            rows = {name: session.scalars(_select_subject_keys(name)).first() for name in names}
             wrapped = [row.wrapped for row in rows.values() if row is not None]
             erased = [self._noted(session, name, row, actor, reason) for name, row in rows.items()]
             gone = [row.key_id for row in rows.values() if row is not None]
@@ -196,26 +198,26 @@ class Vault:
         scrub(self._engine, SubjectKeyRow.__tablename__, wrapped)
         return erased
 
-    def known(self, subject: str) -> Known:
+    def known(self, subject: str) -> SubjectKeyHistory:
         """What the store knows of a subject; reads no key."""
-        name = named(subject)
+        name = subject_name(subject)
         with self._reading() as session:
-            row = session.scalars(_of_subject(name)).first()
+            row = session.scalars(_select_subject_keys(name)).first()
             erasures = session.scalars(select(ErasureRow).where(ErasureRow.subject == name).order_by(ErasureRow.number))
-            return Known(
+            return SubjectKeyHistory(
                 subject=name,
                 generation=row.generation if row else None,
                 made_at_ms=row.made_at_ms if row else None,
-                erasures=tuple(_erased(each) for each in erasures),
+                erasures=tuple(_key_erasure(each) for each in erasures),
             )
 
-    def erasures(self, limit: int) -> list[Erased]:
+    def erasures(self, limit: int) -> list[KeyErasure]:
         """The last of them, newest first."""
         with self._reading() as session:
             wanted = select(ErasureRow).order_by(ErasureRow.number.desc()).limit(limit)
-            return [_erased(row) for row in session.scalars(wanted)]
+            return [_key_erasure(row) for row in session.scalars(wanted)]
 
-    def _noted(self, session: Session, name: str, row: SubjectKeyRow | None, actor: str, reason: str) -> Erased:
+    def _noted(self, session: Session, name: str, row: SubjectKeyRow | None, actor: str, reason: str) -> KeyErasure:
         noted = ErasureRow(
             at_ms=self._now_ms(),
             actor=actor[:64],
@@ -226,11 +228,11 @@ class Vault:
         )
         session.add(noted)
         session.flush()
-        return _erased(noted)
+        return _key_erasure(noted)
 
     # -- keys at hand -----------------------------------------------------------------------------------
 
-    def _key_of(self, name: str) -> Key | None:
+    def _key_of(self, name: str) -> SubjectKey | None:
         with self._lock:
             self._ask()
             if name not in self._by_subject:
@@ -240,7 +242,7 @@ class Vault:
                 self._by_subject.move_to_end(name)
             return key
 
-    def _key_by_id(self, key_id: str) -> Key | None:
+    def _key_by_id(self, key_id: str) -> SubjectKey | None:
         """The key of this name; None for a destroyed one. Raises VaultError for one that was never here."""
         with self._lock:
             self._ask()
@@ -292,7 +294,7 @@ class Vault:
         while len(self._by_subject) > MAX_KEYS:
             self._by_subject.popitem(last=False)
 
-    def _keep_id(self, key_id: str, key: Key | None) -> None:
+    def _keep_id(self, key_id: str, key: SubjectKey | None) -> None:
         self._by_id[key_id] = key
         while len(self._by_id) > MAX_KEYS:
             self._by_id.popitem(last=False)
@@ -317,7 +319,7 @@ class Vault:
 
     def _new(self, name: str, generation: int) -> SubjectKeyRow:
         key_id = key_name(secrets.token_bytes(8))
-        wrapped = self._master.encrypt(secrets.token_bytes(KEY_BYTES), _vouched(key_id, name, generation))
+        wrapped = self._master.encrypt(secrets.token_bytes(KEY_BYTES), _key_associated_data(key_id, name, generation))
         return SubjectKeyRow(
             key_id=key_id, subject=name, generation=generation, wrapped=wrapped, made_at_ms=self._now_ms()
         )
@@ -330,15 +332,15 @@ class Vault:
                 self._unwrapped(row)
             self._is_checked = True
 
-    def _unwrapped(self, row: SubjectKeyRow) -> Key:
+    def _unwrapped(self, row: SubjectKeyRow) -> SubjectKey:
         try:
-            key = self._master.decrypt(row.wrapped, _vouched(row.key_id, row.subject, row.generation))
+            key = self._master.decrypt(row.wrapped, _key_associated_data(row.key_id, row.subject, row.generation))
         except InvalidTag as error:
             raise VaultError(
                 "the master key is not the one that wraps the subjects' keys. Cure: bring back "
                 "FRAUDCASE_MASTER_KEY, or the file master.key under FRAUDCASE_HOME/keys"
             ) from error
-        return Key(row.key_id, row.subject, AESSIV(key))
+        return SubjectKey(row.key_id, row.subject, AESSIV(key))
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -352,28 +354,28 @@ class Vault:
             session.commit()
 
 
-def named(subject: str) -> str:
+def subject_name(subject: str) -> str:
     """A subject as the store names it: one that is no plain token, by its digest."""
     is_plain = len(subject) <= MAX_SUBJECT and subject.isprintable()
     return subject if is_plain else f"digest/{sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _bound(key: Key, field: str, length: str) -> list[bytes]:
+def _text_associated_data(key: SubjectKey, field: str, length: str) -> list[bytes]:
     """What a ciphertext is bound to: it opens as nobody else's, and as no other field."""
     return [key.subject.encode(), field.encode(), length.encode()]
 
 
-def _vouched(key_id: str, subject: str, generation: int) -> list[bytes]:
+def _key_associated_data(key_id: str, subject: str, generation: int) -> list[bytes]:
     """What a wrapped key is for: moved into another row, it does not open."""
     return [key_id.encode(), subject.encode(), str(generation).encode()]
 
 
-def _of_subject(name: str) -> Select[SubjectKeyRow]:
+def _select_subject_keys(name: str) -> Select[SubjectKeyRow]:
     return select(SubjectKeyRow).where(SubjectKeyRow.subject == name)
 
 
-def _erased(row: ErasureRow) -> Erased:
-    return Erased(
+def _key_erasure(row: ErasureRow) -> KeyErasure:
+    return KeyErasure(
         subject=row.subject,
         generation=row.generation,
         key_id=row.key_id,

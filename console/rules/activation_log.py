@@ -47,13 +47,13 @@ class KafkaRulesLog:
                     event = from_fields(*decoder.decode(record.value))
                 except (UnreadableRecord, KeyError, TypeError):
                     continue
-                if _is_such(event, wanted):
+                if _is_activation_of(event, wanted):
                     holders.add(partition)
                     break
         return holders
 
 
-def _is_such(event: Event, wanted: RulesActivated | EngineActivated) -> bool:
+def _is_activation_of(event: Event, wanted: RulesActivated | EngineActivated) -> bool:
     """Whoever activated it."""
     if isinstance(wanted, EngineActivated):
         return isinstance(event, EngineActivated) and event.engine == wanted.engine

@@ -17,7 +17,7 @@ FIELDS: Final = ("device_id", "country", "merchant_id", "channel", "card_id")
 MICRODEGREES: Final = 1_000_000
 
 
-class Line(NamedTuple):
+class InboundRecord(NamedTuple):
     """A record of payments.inbound as the fold reads it."""
 
     name: str
@@ -26,16 +26,16 @@ class Line(NamedTuple):
     received_ms: int | None
 
 
-Log = Callable[[], Iterable[Line]]
+Log = Callable[[], Iterable[InboundRecord]]
 """One partition, or a file, from its start: it is read several times."""
 
 
-class NotExplained(Exception):
+class ExplanationError(Exception):
     """There is no such payment, or more than one, or it was not decided on; the message says what would do."""
 
 
 @dataclass(slots=True)
-class Dossier:
+class DecisionDossier:
     """A payment and all that its decision rests on."""
 
     data: Mapping[str, Any]
@@ -74,20 +74,20 @@ def find_accounts(log: Log, transaction_id: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _is_payment(line: Line, transaction_id: str) -> bool:
+def _is_payment(line: InboundRecord, transaction_id: str) -> bool:
     return line.name == "Transaction" and line.data.get("transaction_id") == transaction_id
 
 
-def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "") -> Dossier:
+def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "") -> DecisionDossier:
     """What the log holds on a payment; of several contents under one id, the first whose digest begins so.
 
     Raises NotExplained.
     """
     fold, labels = RiskFold(0), LabelIndex(lambda _: None)
-    dossier: Dossier | None = None
+    dossier: DecisionDossier | None = None
     others: list[Payment] = []
     latest_ms, refusal = -1, ""
-    for line in of_account(log, account_id):
+    for line in account_records(log, account_id):
         outputs = fold.read(line.name, line.data, line.offset, line.received_ms)
         is_wanted = dossier is None and _is_payment(line, transaction_id)
         if line.name == "FraudConfirmed" and dossier is None:
@@ -102,17 +102,17 @@ def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "
         if is_wanted and payment.digest.hex().startswith(digest):
             assert fold.active is not None
             first = fold.decision(payment)
-            dossier = Dossier(line.data, line.received_ms, payment, fold.active, labels, latest_ms, first)
+            dossier = DecisionDossier(line.data, line.received_ms, payment, fold.active, labels, latest_ms, first)
         else:
             others.append(payment)
         latest_ms = max(latest_ms, payment.event_time_ms)
     if dossier is None:
-        raise NotExplained(refusal or f"no payment {transaction_id!r} of this account has this digest")
+        raise ExplanationError(refusal or f"no payment {transaction_id!r} of this account has this digest")
     dossier.others = sorted(others, key=event_order)
     return dossier
 
 
-def of_account(log: Log, account_id: str) -> Iterator[Line]:
+def account_records(log: Log, account_id: str) -> Iterator[InboundRecord]:
     """What can change a decision on an account: its payments, and what concerns all of them."""
     return (line for line in log() if line.name != "Transaction" or line.data.get("account_id") == account_id)
 
@@ -125,14 +125,14 @@ def _label(data: Mapping[str, Any]) -> FraudLabel:
     )  # fmt: skip
 
 
-def verified(log: Log, dossier: Dossier, data: Mapping[str, Any]) -> Decision | None:
+def decide_changed_payment(log: Log, dossier: DecisionDossier, data: Mapping[str, Any]) -> Decision | None:
     """What stands at the end if the payment had been this one, by the fold over the whole log; None if refused."""
     changed = admit(data, dossier.received_ms)
     if isinstance(changed, Refusal):
         return None
     fold = RiskFold(0)
     found: Decision | None = None
-    for line in of_account(log, dossier.payment.account_id):
+    for line in account_records(log, dossier.payment.account_id):
         is_it = line.name == "Transaction" and line.data == dossier.data
         outputs = fold.read(line.name, data if is_it else line.data, line.offset, line.received_ms)
         for output in () if isinstance(outputs, Refusal) else outputs:

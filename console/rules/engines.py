@@ -11,7 +11,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from console.rules.store import Offsets, Refused
+from console.rules.store import Offsets, RulePackActionError
 from domain.engines import ENGINES, FIRST, EngineActivated, activation
 from migrations.models import EngineRow
 from migrations.store import write_transaction
@@ -27,7 +27,7 @@ class EngineLog(Protocol):
         """Write a record into every partition that has none of its engine from these offsets on; into how many."""
 
 
-class Engines:
+class EngineStore:
     """The engines of one system, as its control store has them."""
 
     def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
@@ -48,17 +48,19 @@ class Engines:
         One that is in force stays so, and nothing is written.
         """
         if engine not in ENGINES:
-            raise Refused(f"there is no engine {engine}. Those there are: {', '.join(map(str, ENGINES))}")
+            raise RulePackActionError(f"there is no engine {engine}. Those there are: {', '.join(map(str, ENGINES))}")
         ends = log.ends()
         with write_transaction(self._database) as connection, Session(connection) as session:
             last = session.scalars(select(EngineRow).order_by(EngineRow.engine.desc()).limit(1)).first()
             now = FIRST.number if last is None else last.engine
             if last is not None and last.activated_at_ms is None and engine != now:
-                raise Refused(
+                raise RulePackActionError(
                     f"activating engine {now} by {last.actor} is unfinished. Cure: activate {now} again first"
                 )
             if engine < now:
-                raise Refused(f"engine {now} is active: what it decided cannot be decided by an older one any more")
+                raise RulePackActionError(
+                    f"engine {now} is active: what it decided cannot be decided by an older one any more"
+                )
             if engine == now and (last is None or last.activated_at_ms is not None):
                 return 0
             if last is None or last.engine != engine:

@@ -8,8 +8,8 @@ verified by running the fold over the changed log.
 from dataclasses import asdict
 from typing import Any
 
-from console.rules.dossier import Dossier, Log
-from console.rules.smallest_change import Change, smallest_changes
+from console.rules.dossier import DecisionDossier, Log
+from console.rules.smallest_change import SmallestChange, smallest_changes
 from domain.risk.expression import COMPARISONS, IntegerComparison
 from domain.risk.fold import RuleFinding, findings
 from domain.risk.history import History
@@ -24,7 +24,7 @@ from domain.risk.packs import family_of, is_by_entity
 # -- told -----------------------------------------------------------------------------------------------
 
 
-def explained(log: Log, dossier: Dossier) -> dict[str, Any]:
+def explain_decision(log: Log, dossier: DecisionDossier) -> dict[str, Any]:
     """Everything there is to say about the decision on a payment, as plain data."""
     payment, pack = dossier.payment, dossier.pack
     decision = dossier.decision(payment)
@@ -50,7 +50,7 @@ def explained(log: Log, dossier: Dossier) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rules(dossier: Dossier) -> list[dict[str, Any]]:
+def _rules(dossier: DecisionDossier) -> list[dict[str, Any]]:
     history, index = dossier.placed(dossier.payment)
     found = {each.ready.rule.name: _rule(each, history, index) for each in findings(history, index, dossier.pack)}
     for rule in dossier.pack.pack.rules:
@@ -97,5 +97,5 @@ def _comparison(comparison: IntegerComparison, history: History, index: int) -> 
     }  # fmt: skip
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: SmallestChange) -> dict[str, Any]:
     return {**asdict(change), "rules": list(change.rules), "verified": True}

@@ -37,7 +37,7 @@ PACKS: Final = files("console.rules").joinpath("packs")
 _SUFFIX: Final = ".pack.yaml"
 _IN_DOMAIN: Final = {pack.name: pack for pack in (DEFAULT, THREE)}
 MAX_FILE_BYTES: Final = 1 << 20
-Where = tuple[str | int, ...]
+DocumentPath = tuple[str | int, ...]
 
 
 def pack_names() -> list[str]:
@@ -75,7 +75,7 @@ def parse_file(text: str, name: str) -> RulePack:
     try:
         made = _model().model_validate(document)
     except ValidationError as error:
-        lines = [_shown(each, root, document, name) for each in error.errors()]
+        lines = [_error_text(each, root, document, name) for each in error.errors()]
         raise BadRulePack("\n".join(dict.fromkeys(lines))) from error
     plain = made.model_dump(exclude_unset=True)
     plain.pop("tuning", None)  # ranges for `fraudcase rules tune`: about the pack, not of it
@@ -123,7 +123,7 @@ def _refuse_repeated(node: yaml.Node, name: str) -> None:
             _refuse_repeated(item, name)
 
 
-def _line(root: yaml.Node, where: Where) -> int:
+def _line(root: yaml.Node, where: DocumentPath) -> int:
     """The line of the nearest part that is there, on the way to a place in the document."""
     node, line = root, root.start_mark.line + 1
     for step in where:
@@ -201,13 +201,13 @@ def _annotation(name: str, hint: Any) -> Any:
 # -- errors -----------------------------------------------------------------------------------------------
 
 
-def _shown(error: ErrorDetails, root: yaml.Node, document: Any, name: str) -> str:
+def _error_text(error: ErrorDetails, root: yaml.Node, document: Any, name: str) -> str:
     where = _place(error["loc"], document)
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).removeprefix(".")
     return f"{name}:{_line(root, where)}: {path or 'the pack'}: {_message(error, where, document)}"
 
 
-def _place(loc: Where, document: Any) -> Where:
+def _place(loc: DocumentPath, document: Any) -> DocumentPath:
     """pydantic's path without what stands in no file: the tag of a family, the alternatives of a union."""
     where: list[str | int] = []
     here = document
@@ -229,7 +229,7 @@ def _place(loc: Where, document: Any) -> Where:
 _FORMS: Final = {True: "write milliseconds, or a duration as 60s, 24h or 28d", False: 'as in 600, or "100 * hour"'}
 
 
-def _message(error: ErrorDetails, where: Where, document: Any) -> str:
+def _message(error: ErrorDetails, where: DocumentPath, document: Any) -> str:
     key, given, context = (where[-1] if where else ""), error["input"], error.get("ctx", {})
     match error["type"]:
         case "missing":
@@ -257,7 +257,7 @@ def _message(error: ErrorDetails, where: Where, document: Any) -> str:
             return f"{error['msg']}, not {given!r}"[:300]
 
 
-def _known_keys(where: Where, document: Any) -> list[str]:
+def _known_keys(where: DocumentPath, document: Any) -> list[str]:
     if len(where) == 3 and where[0] == "rules":
         family = document["rules"][where[1]]["family"]
         return ["family", *parameters(FAMILIES[family])]

@@ -7,7 +7,7 @@ from itertools import chain, takewhile
 from math import log as logarithm
 from typing import Any, Final, NamedTuple
 
-from console.rules.dossier import FIELDS, MICRODEGREES, Dossier, Log, event_order, verified
+from console.rules.dossier import FIELDS, MICRODEGREES, DecisionDossier, Log, decide_changed_payment, event_order
 from domain.geo import distance_m
 from domain.payment import FUTURE_TOLERANCE_MS, MAX_AMOUNT_MINOR, Payment
 from domain.risk.features import DAY_MS, previous_present
@@ -26,7 +26,7 @@ ALTERNATIVES: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class SmallestChange:
     """One change that turns the decision, and what the fold then decides.
 
     `effort` makes changes of different kinds comparable: an amount times or divided by e, a day, 100 km, and another
@@ -42,7 +42,7 @@ class Change:
     rules: tuple[str, ...]
 
 
-class _Tried(NamedTuple):
+class _CandidateChange(NamedTuple):
     """A change that seems to turn the decision: the fields that it replaces, and how it is told."""
 
     fields: dict[str, Any]
@@ -53,24 +53,27 @@ class _Tried(NamedTuple):
     effort: float
 
 
-Turns = Callable[[Payment], bool]
+DecisionPredicate = Callable[[Payment], bool]
 
 
-def smallest_changes(log: Log, dossier: Dossier) -> list[Change]:
+def smallest_changes(log: Log, dossier: DecisionDossier) -> list[SmallestChange]:
     """The nearest change of each kind that turns the decision, the easiest first; each verified over the whole log."""
     is_flagged = bool(dossier.decision(dossier.payment).reasons)
 
     def turns(payment: Payment) -> bool:
         return bool(dossier.decision(payment).reasons) is not is_flagged
 
-    made: list[Change] = []
+    made: list[SmallestChange] = []
     for fields, name, before, after, step, effort in chain(
-        _amounts(dossier, turns), _times(dossier, turns), _places(dossier, turns), _values(dossier, turns)
+        _amount_candidates(dossier, turns),
+        _time_candidates(dossier, turns),
+        _place_candidates(dossier, turns),
+        _value_candidates(dossier, turns),
     ):
-        decision = verified(log, dossier, {**dossier.data, **fields})
+        decision = decide_changed_payment(log, dossier, {**dossier.data, **fields})
         if decision is not None and bool(decision.reasons) is not is_flagged:
             made.append(
-                Change(
+                SmallestChange(
                     field=name,
                     before=before,
                     after=after,
@@ -83,7 +86,7 @@ def smallest_changes(log: Log, dossier: Dossier) -> list[Change]:
     return sorted(made, key=lambda change: change.effort)
 
 
-def _nearest(turns: Callable[[int], bool], steps: Iterable[int]) -> int | None:
+def _nearest_step(turns: Callable[[int], bool], steps: Iterable[int]) -> int | None:
     """The step nearest to 0 that turns the decision: outwards along these steps, then back by halves."""
     behind = {True: 0, False: 0}  # on each side the last step that does not turn it
     for step in sorted(set(steps) - {0}, key=lambda step: (abs(step), step)):
@@ -98,13 +101,13 @@ def _nearest(turns: Callable[[int], bool], steps: Iterable[int]) -> int | None:
     return None
 
 
-def _doubling(most: int) -> Iterator[int]:
+def _doubling_steps(most: int) -> Iterator[int]:
     """1, -1, 2, -2, 4, ... up to a bound."""
     steps = takewhile(lambda step: step <= most, (1 << power for power in range(64)))
     return (signed for step in steps for signed in (step, -step))
 
 
-def _amounts(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+def _amount_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iterator[_CandidateChange]:
     payment = dossier.payment
     before = payment.amount_minor
     edges = [
@@ -116,18 +119,18 @@ def _amounts(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
             found.measured.threshold - found.measured.value - 1,
         )
     ]
-    step = _nearest(
+    step = _nearest_step(
         lambda step: 0 <= before + step <= MAX_AMOUNT_MINOR and turns(payment._replace(amount_minor=before + step)),
-        [*edges, *_doubling(MAX_AMOUNT_MINOR)],
+        [*edges, *_doubling_steps(MAX_AMOUNT_MINOR)],
     )
     if step is not None:
         effort = abs(logarithm((before + step + 1) / (before + 1)))
-        yield _Tried(
+        yield _CandidateChange(
             {"amount_minor": before + step}, "amount_minor", before, before + step, f"{step:+,} minor units", effort
         )
 
 
-def _times(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+def _time_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iterator[_CandidateChange]:
     payment = dossier.payment
     before = payment.event_time_ms
     earliest = max(0, before - MAX_WINDOW_MS, dossier.latest_ms - HORIZON_MS)
@@ -136,16 +139,21 @@ def _times(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
         latest = min(latest, dossier.received_ms + FUTURE_TOLERANCE_MS)
     place = bisect_left(dossier.others, payment.order, key=event_order)
     near = dossier.others[max(0, place - NEIGHBOURS) : place + NEIGHBOURS]
-    step = _nearest(
+    step = _nearest_step(
         lambda step: earliest <= before + step <= latest and turns(payment._replace(event_time_ms=before + step)),
-        [*(other.event_time_ms - before + after for other in near for after in (0, 1)), *_doubling(MAX_WINDOW_MS)],
+        [
+            *(other.event_time_ms - before + after for other in near for after in (0, 1)),
+            *_doubling_steps(MAX_WINDOW_MS),
+        ],
     )
     if step is not None:
-        told = f"{'later' if step > 0 else 'earlier'} by {span(abs(step))}"
-        yield _Tried({"event_time": before + step}, "event_time", before, before + step, told, abs(step) / DAY_MS)
+        told = f"{'later' if step > 0 else 'earlier'} by {format_span(abs(step))}"
+        yield _CandidateChange(
+            {"event_time": before + step}, "event_time", before, before + step, told, abs(step) / DAY_MS
+        )
 
 
-def span(ms: int) -> str:
+def format_span(ms: int) -> str:
     """So many milliseconds as people read them: 1 d 3 h, 5 m 0.25 s."""
     parts = []
     for unit, size in (("d", DAY_MS), ("h", 3_600_000), ("m", 60_000)):
@@ -157,7 +165,7 @@ def span(ms: int) -> str:
     return " ".join(parts)
 
 
-def _places(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+def _place_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iterator[_CandidateChange]:
     """Nearer to home or farther from it, and the same from where the card was before."""
     payment = dossier.payment
     if payment.latitude is None or payment.longitude is None:
@@ -170,10 +178,10 @@ def _places(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
         if latitude is None or longitude is None:
             continue
         here = payment.latitude, payment.longitude
-        way = _Way((latitude, longitude), here)
-        step = _nearest(
-            lambda step, way=way: turns(_at(payment, way.point(step))),  # type: ignore[misc]  # bound now
-            _doubling(FARTHEST_M),
+        way = _MapLine((latitude, longitude), here)
+        step = _nearest_step(
+            lambda step, way=way: turns(_move_payment(payment, way.point(step))),  # type: ignore[misc]  # bound now
+            _doubling_steps(FARTHEST_M),
         )
         if step is None:
             continue
@@ -181,10 +189,10 @@ def _places(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
         metres = distance_m(*here, *there)
         fields = {"latitude": there[0] / MICRODEGREES, "longitude": there[1] / MICRODEGREES}
         told = f"{metres / 1000:,.3f} km {'away from' if step > 0 else 'towards'} {name}"
-        yield _Tried(fields, "place", _degrees(here), _degrees(there), told, metres / 100_000)
+        yield _CandidateChange(fields, "place", _degrees(here), _degrees(there), told, metres / 100_000)
 
 
-class _Way(NamedTuple):
+class _MapLine(NamedTuple):
     """The line from a start through where the payment is, straight on the map."""
 
     start: tuple[int, int]
@@ -207,7 +215,7 @@ class _Way(NamedTuple):
         )
 
 
-def _at(payment: Payment, point: tuple[int, int]) -> Payment:
+def _move_payment(payment: Payment, point: tuple[int, int]) -> Payment:
     return payment._replace(latitude=point[0], longitude=point[1])
 
 
@@ -215,7 +223,7 @@ def _degrees(point: tuple[int, int]) -> list[float]:
     return [point[0] / MICRODEGREES, point[1] / MICRODEGREES]
 
 
-def _values(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
+def _value_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iterator[_CandidateChange]:
     """Another value of one field, as the account's last payments had it."""
     payment = dossier.payment
     for name in FIELDS:
@@ -223,5 +231,5 @@ def _values(dossier: Dossier, turns: Turns) -> Iterator[_Tried]:
         known = dict.fromkeys(getattr(other, name) for other in reversed(dossier.others))
         for value in [value for value in known if value not in (before, None)][:ALTERNATIVES]:
             if turns(payment._replace(**{name: value})):
-                yield _Tried({name: value}, name, before, value, f"{value} as in other payments", 1.0)
+                yield _CandidateChange({name: value}, name, before, value, f"{value} as in other payments", 1.0)
                 break

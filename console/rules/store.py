@@ -27,11 +27,11 @@ DAY_MS: Final = 86_400_000
 _ID: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
-class Refused(ValueError):
+class RulePackActionError(ValueError):
     """Something that may not be done to a rule pack; the message says why, and what would do."""
 
 
-class Change(NamedTuple):
+class RulePackTransition(NamedTuple):
     """A change in the logs: its record's mode, and what the store calls its begin and its end."""
 
     mode: str
@@ -39,15 +39,15 @@ class Change(NamedTuple):
     end: str
 
 
-ACTIVATION: Final = Change("active", "activating", "activated")
-SHADOWING: Final = Change("shadow", "shadowing", "shadowed")
-UNSHADOWING: Final = Change("retired-shadow", "unshadowing", "unshadowed")
+ACTIVATION: Final = RulePackTransition("active", "activating", "activated")
+SHADOWING: Final = RulePackTransition("shadow", "shadowing", "shadowed")
+UNSHADOWING: Final = RulePackTransition("retired-shadow", "unshadowing", "unshadowed")
 _CHANGES: Final = (ACTIVATION, SHADOWING, UNSHADOWING)
 _BEGINS: Final = {change.begin: change for change in _CHANGES}
 _ENDS: Final = {change.end: change for change in _CHANGES}
 
 
-class Needed(NamedTuple):
+class WhatifRequirement(NamedTuple):
     """What a what-if of a pack must have covered before the pack may be approved."""
 
     payments: int
@@ -67,10 +67,10 @@ class RulesLog(Protocol):
         """
 
 
-class Store:
+class RulePackStore:
     """The rule packs of a control store."""
 
-    def __init__(self, engine: Engine, now_ms: Callable[[], int], needed: Needed | None = None) -> None:
+    def __init__(self, engine: Engine, now_ms: Callable[[], int], needed: WhatifRequirement | None = None) -> None:
         """With `needed` no pack is approved that has not been tried on so much history."""
         self._engine = engine
         self._now_ms = now_ms
@@ -119,7 +119,7 @@ class Store:
                 return known
             same = select(RulePackRow).where(RulePackRow.name == pack.name, RulePackRow.version == pack.version)
             if session.scalars(same).first() is not None:
-                raise Refused(
+                raise RulePackActionError(
                     f"{pack.name} has a version {pack.version} already, with other content. Cure: a higher version"
                 )
             row = _row(pack, actor, self._now_ms())
@@ -133,12 +133,14 @@ class Store:
         with self._writing() as session:
             row = _find(session, reference)
             if row.state != "draft":
-                raise Refused(f"{_called(row)} is {row.state}: only a draft is approved")
-            if _same_person(row.author, actor):
-                raise Refused(f"{_called(row)} was drafted by {row.author}: another person must approve it")
-            tried = _tried(session, row, self.needed or Needed(0, 0))
+                raise RulePackActionError(f"{_pack_label(row)} is {row.state}: only a draft is approved")
+            if _is_same_person(row.author, actor):
+                raise RulePackActionError(
+                    f"{_pack_label(row)} was drafted by {row.author}: another person must approve it"
+                )
+            tried = _qualifying_whatif(session, row, self.needed or WhatifRequirement(0, 0))
             if tried is None and self.needed is not None:
-                raise Refused(_not_tried(row, self.needed))
+                raise RulePackActionError(_missing_whatif_text(row, self.needed))
             row.state, row.approver, row.approved_at_ms = "approved", actor, self._now_ms()
             self._log(session, row, "approved", actor, {"whatif_run": tried.run_id} if tried else None)
             return row
@@ -148,7 +150,9 @@ class Store:
 
         def is_needed(_: Session, row: RulePackRow) -> bool:
             if row.approver is None:
-                raise Refused(f"{_called(row)} is not approved. Cure: fraudcase rules approve, by another person")
+                raise RulePackActionError(
+                    f"{_pack_label(row)} is not approved. Cure: fraudcase rules approve, by another person"
+                )
             return row.state != "active"
 
         def finish(session: Session, row: RulePackRow, now_ms: int) -> None:
@@ -166,10 +170,12 @@ class Store:
 
         def is_needed(session: Session, row: RulePackRow) -> bool:
             if row.state == "active":
-                raise Refused(f"{_called(row)} is active: it decides, and has no need to score beside itself")
+                raise RulePackActionError(
+                    f"{_pack_label(row)} is active: it decides, and has no need to score beside itself"
+                )
             shadows = session.scalars(select(RulePackRow).where(RulePackRow.shadow)).all()
             if len(shadows) >= MAX_SHADOWS and row not in shadows:
-                raise Refused(f"{', '.join(map(_called, shadows))} are shadow packs: retire one first")
+                raise RulePackActionError(f"{', '.join(map(_pack_label, shadows))} are shadow packs: retire one first")
             return row not in shadows
 
         def finish(_: Session, row: RulePackRow, __: int) -> None:
@@ -182,7 +188,9 @@ class Store:
 
         def is_needed(_: Session, row: RulePackRow) -> bool:
             if row.state == "active":
-                raise Refused(f"{_called(row)} is active, and payments need a pack. Cure: activate another one")
+                raise RulePackActionError(
+                    f"{_pack_label(row)} is active, and payments need a pack. Cure: activate another one"
+                )
             return row.state != "retired" or row.shadow
 
         def finish(_: Session, row: RulePackRow, now_ms: int) -> None:
@@ -193,7 +201,7 @@ class Store:
             return self._change(UNSHADOWING, reference, actor, log, is_needed, finish)
         with self._writing() as session:
             row = _find(session, reference)
-            _resumed(session, row, UNSHADOWING)  # nothing retires while its activation is under way
+            _unfinished_offsets(session, row, UNSHADOWING)  # nothing retires while its activation is under way
             if is_needed(session, row):
                 finish(session, row, self._now_ms())
                 self._log(session, row, "retired", actor)
@@ -201,7 +209,7 @@ class Store:
 
     def _change(
         self,
-        change: Change,
+        change: RulePackTransition,
         reference: str,
         actor: str,
         log: RulesLog,
@@ -212,7 +220,7 @@ class Store:
         ends = log.ends()
         with self._writing() as session:
             row = _find(session, reference)
-            since = _resumed(session, row, change)
+            since = _unfinished_offsets(session, row, change)
             if since is None:
                 if not is_needed(session, row):
                     return row, 0
@@ -222,7 +230,9 @@ class Store:
         written = log.write(record, since)
         with self._writing() as session:
             row = _find(session, row.pack_id)
-            if _resumed(session, row, change) is not None:  # else another run of the same command has ended it
+            if (
+                _unfinished_offsets(session, row, change) is not None
+            ):  # else another run of the same command has ended it
                 finish(session, row, self._now_ms())
                 self._log(session, row, change.end, actor)
         return row, written
@@ -235,7 +245,7 @@ class Store:
         session.flush()
 
 
-def _resumed(session: Session, row: RulePackRow, wanted: Change) -> Offsets | None:
+def _unfinished_offsets(session: Session, row: RulePackRow, wanted: RulePackTransition) -> Offsets | None:
     """From where on to look for this very change, if it is unfinished. Raises Refused if another one is."""
     steps = select(RulePackLogRow).where(RulePackLogRow.action.in_([*_BEGINS, *_ENDS]))
     last = session.scalars(steps.order_by(RulePackLogRow.number.desc()).limit(1)).first()
@@ -245,10 +255,12 @@ def _resumed(session: Session, row: RulePackRow, wanted: Change) -> Offsets | No
         since = json.loads(last.detail)["since"]
         return {topic: {int(number): end for number, end in ends.items()} for topic, ends in since.items()}
     other = session.get_one(RulePackRow, last.pack_id)
-    raise Refused(f"{last.action} {_called(other)} by {last.actor} is unfinished. Cure: run that command again first")
+    raise RulePackActionError(
+        f"{last.action} {_pack_label(other)} by {last.actor} is unfinished. Cure: run that command again first"
+    )
 
 
-def _tried(session: Session, row: RulePackRow, needed: Needed) -> WhatifRunRow | None:
+def _qualifying_whatif(session: Session, row: RulePackRow, needed: WhatifRequirement) -> WhatifRunRow | None:
     """The newest what-if of this very pack that has covered so much."""
     wanted = select(WhatifRunRow).where(
         WhatifRunRow.pack_id == row.pack_id,
@@ -260,11 +272,11 @@ def _tried(session: Session, row: RulePackRow, needed: Needed) -> WhatifRunRow |
     return session.scalars(newest.options(defer(WhatifRunRow.result))).first()
 
 
-def _not_tried(row: RulePackRow, needed: Needed) -> str:
+def _missing_whatif_text(row: RulePackRow, needed: WhatifRequirement) -> str:
     days = f" over {needed.days} days" if needed.days else ""
     return (
-        f"{_called(row)} has no what-if of at least {needed.payments:,} payments{days}, which this system asks for "
-        f"before an approval. Cure: fraudcase whatif --rules {_called(row)}, or the pack's page"
+        f"{_pack_label(row)} has no what-if of at least {needed.payments:,} payments{days}, which this system asks for "
+        f"before an approval. Cure: fraudcase whatif --rules {_pack_label(row)}, or the pack's page"
     )
 
 
@@ -278,7 +290,7 @@ def _find(session: Session, reference: str) -> RulePackRow:
         found = session.scalars(select(RulePackRow).where(RulePackRow.pack_id.startswith(reference))).all()
         row = found[0] if len(found) == 1 else None
     if row is None:
-        raise Refused(f"there is no rule pack {reference}. Those there are: fraudcase rules list")
+        raise RulePackActionError(f"there is no rule pack {reference}. Those there are: fraudcase rules list")
     return row
 
 
@@ -299,9 +311,9 @@ def _row(pack: RulePack, actor: str, now_ms: int) -> RulePackRow:
     )
 
 
-def _called(row: RulePackRow) -> str:
+def _pack_label(row: RulePackRow) -> str:
     return f"{row.name}@{row.version}"
 
 
-def _same_person(one: str, other: str) -> bool:
+def _is_same_person(one: str, other: str) -> bool:
     return one.strip().casefold() == other.strip().casefold()

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from console.scoring.run import NEVER, Scored, Texts, Truths
+from console.scoring.run import NEVER, ScoredPayments, Texts, Truths
 
 DAY_MS: Final = 86_400_000
 TOP: Final = 100
@@ -17,7 +17,7 @@ TRAINING_DAYS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ScoringWindow:
     """Days that are scored, both included, counted from 1970-01-01 in UTC."""
 
     first_day: int
@@ -29,14 +29,16 @@ class Window:
         return self.last_day - self.first_day + 1
 
 
-def window_of(scored: Scored) -> Window:
+def window_of(scored: ScoredPayments) -> ScoringWindow:
     """All days that there are payments on, and those between."""
     if not scored.time_ms.size:
-        return Window(0, 0)
-    return Window(int(scored.time_ms.min()) // DAY_MS, int(scored.time_ms.max()) // DAY_MS)
+        return ScoringWindow(0, 0)
+    return ScoringWindow(int(scored.time_ms.min()) // DAY_MS, int(scored.time_ms.max()) // DAY_MS)
 
 
-def within(scored: Scored, window: Window, excluded_after_days: int | None = None) -> Scored:
+def select_window(
+    scored: ScoredPayments, window: ScoringWindow, excluded_after_days: int | None = None
+) -> ScoredPayments:
     """The payments of a window; with `excluded_after_days`, without those of cards that are known by then.
 
     As in the handbook's `get_train_test_set`: known on a day are the cards with a fraud in the seven training days
@@ -55,34 +57,37 @@ def within(scored: Scored, window: Window, excluded_after_days: int | None = Non
     return scored.where(kept)
 
 
-def figures(scored: Scored, window: Window) -> dict[str, Any]:
+def figures(scored: ScoredPayments, window: ScoringWindow) -> dict[str, Any]:
     """The figures of the payments of a window; None where there is nothing to divide by."""
-    groups = compromises(scored)
+    groups = detection_delays(scored)
     return {
         "transactions": int(scored.time_ms.size),
         "fraud": int(scored.fraud.sum()),
         "days": window.days,
         "flagged": int(scored.flagged.sum()),
-        **_decided(scored.fraud, scored.flagged),
-        **_ranked(scored),
+        **_decision_figures(scored.fraud, scored.flagged),
+        **_ranking_figures(scored),
         "card_precision_100": card_precision(scored),
         "alerts_per_day": float(scored.flagged.sum()) / window.days,
         "time_to_detect_s": _median_s([delay for delay in groups.values() if delay is not None]),
         "compromises": len(groups),
         "compromises_detected": sum(delay is not None for delay in groups.values()),
-        "on_arrival": {"flagged": int(scored.flagged_first.sum()), **_decided(scored.fraud, scored.flagged_first)},
+        "on_arrival": {
+            "flagged": int(scored.flagged_first.sum()),
+            **_decision_figures(scored.fraud, scored.flagged_first),
+        },
         "scenarios": scenarios(scored),
     }
 
 
-def _decided(fraud: Truths, flagged: Truths) -> dict[str, float | None]:
+def _decision_figures(fraud: Truths, flagged: Truths) -> dict[str, float | None]:
     return {
         "precision": float(precision_score(fraud, flagged)) if flagged.any() else None,
         "recall": float(recall_score(fraud, flagged)) if fraud.any() else None,
     }
 
 
-def _ranked(scored: Scored) -> dict[str, float | None]:
+def _ranking_figures(scored: ScoredPayments) -> dict[str, float | None]:
     if scored.fraud.all() or not scored.fraud.any():
         return {"auc_roc": None, "average_precision": None}
     return {
@@ -91,7 +96,7 @@ def _ranked(scored: Scored) -> dict[str, float | None]:
     }
 
 
-def card_precision(scored: Scored, top: int = TOP) -> float | None:
+def card_precision(scored: ScoredPayments, top: int = TOP) -> float | None:
     """The handbook's card precision top-k: the mean over days of the share of frauds among the cards checked.
 
     Each day the `top` cards with the riskiest payment are checked; of equal scores, the card that comes first by name.
@@ -107,7 +112,7 @@ def card_precision(scored: Scored, top: int = TOP) -> float | None:
     return float(np.mean(shares)) if shares else None
 
 
-def _cards_by_day(scored: Scored) -> Iterator[tuple[dict[str, int], set[str]]]:
+def _cards_by_day(scored: ScoredPayments) -> Iterator[tuple[dict[str, int], set[str]]]:
     """Of each day with payments: the score of each card's riskiest payment, and the cards with a fraud."""
     days = scored.time_ms // DAY_MS
     for day in np.unique(days):
@@ -127,7 +132,7 @@ def split_scenario(scenario: str) -> tuple[str, str]:
     return "|".join(part for part in parts[:2] if part), "|".join(parts[2:])
 
 
-def compromises(scored: Scored) -> dict[tuple[str, str], int | None]:
+def detection_delays(scored: ScoredPayments) -> dict[tuple[str, str], int | None]:
     """Milliseconds from the first fraud of each campaign to the first flag on one of its frauds; None: no flag.
 
     Without campaigns, an account's frauds of one scenario are taken together.
@@ -148,7 +153,7 @@ def _median_s(delays_ms: list[int]) -> float | None:
     return float(np.median(delays_ms)) / 1000 if delays_ms else None
 
 
-def scenarios(scored: Scored) -> dict[str, dict[str, Any]]:
+def scenarios(scored: ScoredPayments) -> dict[str, dict[str, Any]]:
     """By name: payments, how many of them are frauds and how many flagged, and the share of frauds that are flagged."""
     of_row: Texts = np.array([split_scenario(each) for each in scored.scenario] or np.empty((0, 2)), dtype=object)
     found: dict[str, dict[str, Any]] = {}
@@ -159,7 +164,7 @@ def scenarios(scored: Scored) -> dict[str, dict[str, Any]]:
             "payments": int(here.sum()),
             "fraud": int(scored.fraud[here].sum()),
             "flagged": int(scored.flagged[here].sum()),
-            "recall": _decided(scored.fraud[here], scored.flagged[here])["recall"],
+            "recall": _decision_figures(scored.fraud[here], scored.flagged[here])["recall"],
         }
         if campaigns:
             caught = set(of_row[here & scored.flagged, 1])

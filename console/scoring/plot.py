@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from console.scoring.figures import DAY_MS, Window
-from console.scoring.run import Scored
+from console.scoring.figures import DAY_MS, ScoringWindow
+from console.scoring.run import ScoredPayments
 from generator.files import BadFile
 
 _INK, _BLUE, _RED, _GREY = "#222222", "#2f6db3", "#c8442c", "#b8bcc2"
@@ -17,7 +17,7 @@ MAX_BARS = 16
 """Scenarios that are drawn; the report has all of them."""
 
 
-def draw(path: Path, scored: Scored, window: Window, report: dict[str, Any]) -> None:
+def draw(path: Path, scored: ScoredPayments, window: ScoringWindow, report: dict[str, Any]) -> None:
     """Write the picture; its format is what the suffix says. Raises BadFile."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     title = (
@@ -37,10 +37,10 @@ def draw(path: Path, scored: Scored, window: Window, report: dict[str, Any]) -> 
         raise BadFile(f"{path} cannot be drawn: {error}") from error
 
 
-def _precision_recall(axes: Axes, scored: Scored, report: dict[str, Any]) -> None:
+def _precision_recall(axes: Axes, scored: ScoredPayments, report: dict[str, Any]) -> None:
     axes.set(title="Precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     if report["average_precision"] is None:
-        return _nothing(axes)
+        return _write_empty_note(axes)
     precision, recall, _ = precision_recall_curve(scored.fraud, scored.score)
     axes.step(
         recall, precision, where="post", color=_BLUE, label=f"average precision {report['average_precision']:.3f}"
@@ -54,10 +54,10 @@ def _precision_recall(axes: Axes, scored: Scored, report: dict[str, Any]) -> Non
     return None
 
 
-def _roc(axes: Axes, scored: Scored, report: dict[str, Any]) -> None:
+def _roc(axes: Axes, scored: ScoredPayments, report: dict[str, Any]) -> None:
     axes.set(title="ROC", xlabel="share of honest payments", ylabel="share of frauds", xlim=(0, 1.02), ylim=(0, 1.02))
     if report["auc_roc"] is None:
-        return _nothing(axes)
+        return _write_empty_note(axes)
     honest, frauds, _ = roc_curve(scored.fraud, scored.score)
     axes.plot(honest, frauds, color=_BLUE, label=f"area {report['auc_roc']:.3f}")
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="by chance")
@@ -65,7 +65,7 @@ def _roc(axes: Axes, scored: Scored, report: dict[str, Any]) -> None:
     return None
 
 
-def _alerts(axes: Axes, scored: Scored, window: Window, report: dict[str, Any]) -> None:
+def _alerts(axes: Axes, scored: ScoredPayments, window: ScoringWindow, report: dict[str, Any]) -> None:
     axes.set(title=f"Alerts a day, mean {report['alerts_per_day']:.1f}", ylabel="alerts", xlabel="day (UTC)")
     day = scored.time_ms // DAY_MS - window.first_day
     good = np.bincount(day[scored.flagged & scored.fraud], minlength=window.days)
@@ -82,7 +82,7 @@ def _recalls(axes: Axes, report: dict[str, Any]) -> None:
     found = [(name, each) for name, each in report["scenarios"].items() if each["recall"] is not None][:MAX_BARS]
     axes.set(title="Share of frauds flagged, by scenario", xlim=(0, 1.02))
     if not found:
-        return _nothing(axes)
+        return _write_empty_note(axes)
     names = [name for name, _ in reversed(found)]
     values = [each["recall"] for _, each in reversed(found)]
     bars = axes.barh(names, values, color=_BLUE)
@@ -93,6 +93,6 @@ def _recalls(axes: Axes, report: dict[str, Any]) -> None:
     return None
 
 
-def _nothing(axes: Axes) -> None:
+def _write_empty_note(axes: Axes) -> None:
     axes.set_axis_off()
     axes.text(0.5, 0.5, "the labels have nothing to draw here", transform=axes.transAxes, ha="center", color=_INK)

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from console.payments.labels import confirmed
-from console.scoring.truth import Label, Truth
+from console.payments.labels import label_record
+from console.scoring.truth import GroundTruth, TruthLabel
 from domain.payment import Payment, Refusal, admit
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import (
@@ -31,18 +31,18 @@ from domain.risk.events import (
 from domain.risk.families import combine_permille
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.packs import RulePack
-from generator.files import Row
+from generator.files import IntakeRow
 
 NEVER: Final = -1
 Integers: TypeAlias = NDArray[np.int64]
 Truths: TypeAlias = NDArray[np.bool_]
 Texts: TypeAlias = NDArray[np.object_]
-Admitted: TypeAlias = tuple[Payment | Refusal, Label | None]
+AdmittedRow: TypeAlias = tuple[Payment | Refusal, TruthLabel | None]
 """A row as it came through the door, and what it really was, if a label says so."""
 
 
 @dataclass(slots=True)
-class Counts:
+class ScoringCounts:
     """What became of the rows. Those that are not scored: duplicates, quarantined and unlabelled ones."""
 
     rows: int = 0
@@ -56,7 +56,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredPayments:
     """The payments that were decided on and have a label, in the order in which they came; one column a fact.
 
     `score` and `flagged_first` are what was said on arrival, `flagged` is what stands once all is in: a score below the
@@ -75,12 +75,12 @@ class Scored:
     flagged_first: Truths
     flagged_at_ms: Integers
 
-    def where(self, kept: Truths) -> "Scored":
+    def where(self, kept: Truths) -> "ScoredPayments":
         """Some of them."""
-        return Scored(*(getattr(self, name)[kept] for name in self.__slots__))
+        return ScoredPayments(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
-class Feedback:
+class LabelFeedbackQueue:
     """Frauds on their way to be known: each label enters the log once the clock has passed its payment by the delay."""
 
     def __init__(self, delay_ms: int) -> None:
@@ -97,10 +97,10 @@ class Feedback:
         while self._coming and self._coming[0][0] <= clock_ms:
             due_ms, _, payment = heapq.heappop(self._coming)
             label = label_id(payment.account_id, payment.transaction_id, payment.digest.hex())
-            yield confirmed(label, payment, "score", "score", due_ms)
+            yield label_record(label, payment, "score", "score", due_ms)
 
 
-def admitted(rows: Iterable[Row], truth: Truth) -> Iterator[Admitted]:
+def admit_rows(rows: Iterable[IntakeRow], truth: GroundTruth) -> Iterator[AdmittedRow]:
     """Rows through the door that every payment passes, each with its label. Raises BadFile if labels do not fit."""
     for number, (fields, refusal) in enumerate(rows):
         label = truth.of(number, fields.get("transaction_id"))
@@ -108,16 +108,16 @@ def admitted(rows: Iterable[Row], truth: Truth) -> Iterator[Admitted]:
 
 
 @dataclass(slots=True)
-class _Columns:
+class _ScoreColumns:
     """The columns of Scored while they grow, and where each payment stands in them."""
 
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in Scored.__slots__})
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in ScoredPayments.__slots__})
     places: dict[bytes, int] = field(default_factory=dict)
     """By content digest, which covers account and transaction id."""
     by_entity: set[int] = field(default_factory=set)
     """The places of what merchants, terminals or devices flag: that is never restated."""
 
-    def add(self, payment: Payment, label: Label, answer: RiskScored, clock_ms: int) -> None:
+    def add(self, payment: Payment, label: TruthLabel, answer: RiskScored, clock_ms: int) -> None:
         flagged = bool(answer.rules)
         self.places[payment.digest] = len(self.places)
         for column, value in zip(
@@ -149,24 +149,24 @@ class _Columns:
         if columns["flagged_at_ms"][place] == NEVER:
             columns["flagged_at_ms"][place] = clock_ms
 
-    def scored(self) -> Scored:
+    def scored(self) -> ScoredPayments:
         kinds: dict[str, type] = dict.fromkeys(("account", "card", "scenario"), object)
         kinds |= dict.fromkeys(("fraud", "flagged", "flagged_first"), np.bool_)
-        return Scored(*(np.array(values, kinds.get(name, np.int64)) for name, values in self.columns.items()))
+        return ScoredPayments(*(np.array(values, kinds.get(name, np.int64)) for name, values in self.columns.items()))
 
 
 def run(
-    payments: Iterable[Admitted],
+    payments: Iterable[AdmittedRow],
     pack: RulePack,
     feedback_ms: int | None = None,
     seen: Callable[[int], None] = lambda _: None,
-) -> tuple[Scored, Counts]:
+) -> tuple[ScoredPayments, ScoringCounts]:
     """Decide on payments in this order by a pack; frauds become known `feedback_ms` after their payment, or never."""
-    fold, entities, counts, columns = RiskFold(partition=0), EntityFold(partition=0), Counts(), _Columns()
+    fold, entities, counts, columns = RiskFold(partition=0), EntityFold(partition=0), ScoringCounts(), _ScoreColumns()
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="score")
     fold.activate(activation)
     entities.activate(activation)
-    feedback = None if feedback_ms is None else Feedback(feedback_ms)
+    feedback = None if feedback_ms is None else LabelFeedbackQueue(feedback_ms)
     clock_ms, owners = NEVER, dict[str, str]()
     for payment, label in payments:
         counts.rows += 1
@@ -199,9 +199,9 @@ def run(
 def _note(
     outputs: list[RiskOutput | ContentConflict],
     payment: Payment,
-    label: Label | None,
-    columns: _Columns,
-    counts: Counts,
+    label: TruthLabel | None,
+    columns: _ScoreColumns,
+    counts: ScoringCounts,
     clock_ms: int,
 ) -> None:
     for output in outputs:
@@ -221,7 +221,11 @@ def _note(
 
 
 def _ask_entities(
-    outputs: list[RiskOutput | ContentConflict], entities: EntityFold, columns: _Columns, offset: int, clock_ms: int
+    outputs: list[RiskOutput | ContentConflict],
+    entities: EntityFold,
+    columns: _ScoreColumns,
+    offset: int,
+    clock_ms: int,
 ) -> None:
     for output in outputs:
         if isinstance(output, EntityPayment):

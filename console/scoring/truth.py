@@ -15,7 +15,7 @@ _COLUMNS: Final = ("row", "transaction_id", "fraud", "scenario")
 _FRAUD: Final = {"0": False, "1": True, "false": False, "true": True}
 
 
-class Label(NamedTuple):
+class TruthLabel(NamedTuple):
     """Whether a payment is a fraud, and which kind of thing it is: `class|scenario|campaign`, or only a name."""
 
     transaction_id: str
@@ -23,14 +23,14 @@ class Label(NamedTuple):
     scenario: str
 
 
-class Truth:
+class GroundTruth:
     """The labels of a file of payments: by row where the labels say rows, otherwise by transaction id."""
 
-    def __init__(self, by_row: dict[int, Label], by_id: dict[str, Label]) -> None:
+    def __init__(self, by_row: dict[int, TruthLabel], by_id: dict[str, TruthLabel]) -> None:
         self._by_row = by_row
         self._by_id = by_id
 
-    def of(self, row: int, transaction_id: object) -> Label | None:
+    def of(self, row: int, transaction_id: object) -> TruthLabel | None:
         """The label of a row of the payments, None if it has none. Raises BadFile if labels and payments disagree."""
         if not self._by_row:
             return self._by_id.get(str(transaction_id))
@@ -43,18 +43,18 @@ class Truth:
         return label
 
 
-def read_truth(path: Path) -> Truth:
+def read_truth(path: Path) -> GroundTruth:
     """Labels from Parquet, CSV or JSON lines: transaction_id, fraud (0 or 1), and if given row (from 0) and scenario.
 
     Raises BadFile, with the line, at the first that is none.
     """
-    by_row: dict[int, Label] = {}
-    by_id: dict[str, Label] = {}
+    by_row: dict[int, TruthLabel] = {}
+    by_id: dict[str, TruthLabel] = {}
     for number, (row, transaction_id, fraud, scenario) in enumerate(_cells(path)):
         is_fraud = _FRAUD.get(str(fraud).lower())
         if is_fraud is None or transaction_id in (None, ""):
             raise BadFile(f"{path}, label {number}: it needs a transaction_id, and fraud as 0 or 1, not {fraud!r}")
-        label = Label(str(transaction_id), is_fraud, "" if scenario is None else str(scenario))
+        label = TruthLabel(str(transaction_id), is_fraud, "" if scenario is None else str(scenario))
         if row in (None, ""):
             if by_id.setdefault(label.transaction_id, label) != label:
                 raise BadFile(f"{path}: {label.transaction_id!r} has two labels; say which is which by a column row")
@@ -62,7 +62,7 @@ def read_truth(path: Path) -> Truth:
             raise BadFile(f"{path}, label {number}: row {row} has one already")
     if by_row and by_id:
         raise BadFile(f"{path}: either each label says its row, or none does")
-    return Truth(by_row, by_id)
+    return GroundTruth(by_row, by_id)
 
 
 def _row_number(path: Path, number: int, row: Any) -> int:

@@ -16,8 +16,8 @@ import yaml
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from console.rules.files import PACKS, pack_names
-from console.scoring.figures import DAY_MS, Window, figures, window_of, within
-from console.scoring.run import Admitted, Scored, run
+from console.scoring.figures import DAY_MS, ScoringWindow, figures, select_window, window_of
+from console.scoring.run import AdmittedRow, ScoredPayments, run
 from domain.durations import UNITS_MS, duration_ms, format_duration
 from domain.payment import Payment
 from domain.risk.packs import FAMILIES, BadRulePack, NumberRange, RulePack, parameters, parse_pack
@@ -27,10 +27,10 @@ MIN_STEPS: Final = 4
 """A duration is searched in the largest unit of which it has at least so many."""
 SHOWN: Final = ("fraud", "precision", "recall", "average_precision", "auc_roc", "card_precision_100", "alerts_per_day")
 
-Objective = Callable[[Scored], float]
+Objective = Callable[[ScoredPayments], float]
 
 
-class Place(NamedTuple):
+class TunableNumber(NamedTuple):
     """A number of a pack that may change: a parameter, or the nth number of an expression, from 0.
 
     It is searched from `least` to `most` in steps of `unit`: 1, or the milliseconds of a duration's unit.
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     unit: int
 
 
-class Tuned(NamedTuple):
+class TuningResult(NamedTuple):
     """What a search has found: the pack, what changed, and how both did on the payments that it did not see."""
 
     pack: RulePack
@@ -61,12 +61,12 @@ class Tuned(NamedTuple):
 # -- objectives -------------------------------------------------------------------------------------------
 
 
-def average_precision(scored: Scored) -> float:
+def average_precision(scored: ScoredPayments) -> float:
     """How well scores order payments, whatever is flagged."""
     return float(average_precision_score(scored.fraud, scored.score)) if scored.fraud.any() else 0.0
 
 
-def f1(scored: Scored) -> float:
+def f1(scored: ScoredPayments) -> float:
     """The harmonic mean of precision and recall of what is flagged."""
     return float(f1_score(scored.fraud, scored.flagged, zero_division=0))
 
@@ -74,7 +74,7 @@ def f1(scored: Scored) -> float:
 def recall_at(least_precision: float) -> Objective:
     """The recall of what is flagged, if that is precise enough; otherwise by how much it is not, below zero."""
 
-    def recall(scored: Scored) -> float:
+    def recall(scored: ScoredPayments) -> float:
         precision = float(precision_score(scored.fraud, scored.flagged, zero_division=0))
         if precision < least_precision:
             return precision - least_precision
@@ -93,22 +93,22 @@ def ranges_of(name_or_file: str) -> dict[str, list[Any]]:
     return dict(yaml.safe_load(source.read_text(encoding="utf-8")).get("tuning", {})) if source.is_file() else {}
 
 
-def places(pack: RulePack, ranges: Mapping[str, Sequence[Any]], *, with_flag_at: bool) -> list[Place]:
+def tunable_numbers(pack: RulePack, ranges: Mapping[str, Sequence[Any]], *, with_flag_at: bool) -> list[TunableNumber]:
     """The numbers named in `ranges`; if none is, each parameter that is one, from half to twice what it is.
 
     Numbers inside expressions are searched only if they are named. Raises BadRulePack for what is not there.
     """
-    known = {place.name: place for place in _all_places(json.loads(pack.canonical))}
+    known = {place.name: place for place in _all_numbers(json.loads(pack.canonical))}
     if not ranges:
         found = [place for place in known.values() if place.literal is None]
         return [place for place in found if with_flag_at or place.name != "flag_at"]
     unknown = ranges.keys() - known.keys()
     if unknown:
         raise BadRulePack(f"tuning: the pack has no number {min(unknown)}; it has {', '.join(known)}")
-    return [_ranged(known[name], limits) for name, limits in ranges.items()]
+    return [_apply_range(known[name], limits) for name, limits in ranges.items()]
 
 
-def _ranged(place: Place, limits: Sequence[Any]) -> Place:
+def _apply_range(place: TunableNumber, limits: Sequence[Any]) -> TunableNumber:
     try:
         least, most = (duration_ms(limit) if isinstance(limit, str) else limit for limit in limits)
     except ValueError as error:
@@ -122,8 +122,10 @@ def _ranged(place: Place, limits: Sequence[Any]) -> Place:
     return place._replace(least=least, most=most, unit=max(fitting, default=1))
 
 
-def _all_places(document: Mapping[str, Any]) -> Iterator[Place]:
-    yield _derived("flag_at", None, "flag_at", None, document.get("flag_at", 1), NumberRange(1, 1_000), is_time=False)
+def _all_numbers(document: Mapping[str, Any]) -> Iterator[TunableNumber]:
+    yield _default_range(
+        "flag_at", None, "flag_at", None, document.get("flag_at", 1), NumberRange(1, 1_000), is_time=False
+    )
     for number, rule in enumerate(document["rules"]):
         hints = parameters(FAMILIES[rule["family"]])
         for key, value in rule.items():
@@ -131,17 +133,17 @@ def _all_places(document: Mapping[str, Any]) -> Iterator[Place]:
             if key in ("points", "when", "value") and isinstance(value, str):
                 yield from _literals(name, number, key, value)
             elif key == "points":
-                yield _derived(name, number, key, None, value, NumberRange(1, 1_000), is_time=False)
+                yield _default_range(name, number, key, None, value, NumberRange(1, 1_000), is_time=False)
             elif get_origin(hints.get(key)) is not None and isinstance(get_args(hints[key])[-1], NumberRange):
                 within_limits: NumberRange = get_args(hints[key])[-1]
-                yield _derived(name, number, key, None, value, within_limits, is_time=key.endswith("_ms"))
+                yield _default_range(name, number, key, None, value, within_limits, is_time=key.endswith("_ms"))
 
 
-def _literals(name: str, rule: int, key: str, source: str) -> Iterator[Place]:
+def _literals(name: str, rule: int, key: str, source: str) -> Iterator[TunableNumber]:
     for number, text in enumerate(_numbers(source)):
         is_time = not text[0].isdigit()
         now = duration_ms(text[1:-1]) if is_time else int(text)
-        yield _derived(f"{name}.{number}", rule, key, number, now, NumberRange(0, 10**15), is_time=is_time)
+        yield _default_range(f"{name}.{number}", rule, key, number, now, NumberRange(0, 10**15), is_time=is_time)
 
 
 def _numbers(source: str) -> list[str]:
@@ -156,17 +158,17 @@ def _is_duration(text: str) -> bool:
         return False
 
 
-def _derived(
+def _default_range(
     name: str, rule: int | None, key: str, literal: int | None, now: int, limits: NumberRange, *, is_time: bool
-) -> Place:
+) -> TunableNumber:
     unit = 1
     if is_time:
         fitting = [size for size in UNITS_MS.values() if now % size == 0 and now // size >= MIN_STEPS]
         unit = max(fitting, default=1)
-    return Place(name, rule, key, literal, now, max(limits.least, now // 2), min(limits.most, now * 2), unit)
+    return TunableNumber(name, rule, key, literal, now, max(limits.least, now // 2), min(limits.most, now * 2), unit)
 
 
-def changed(pack: RulePack, values: Mapping[Place, int]) -> RulePack:
+def change_numbers(pack: RulePack, values: Mapping[TunableNumber, int]) -> RulePack:
     """The pack with other numbers in some places. Raises BadRulePack where they do not go together."""
     document = json.loads(pack.canonical)
     written: dict[tuple[int, str], dict[int, int]] = {}
@@ -178,11 +180,11 @@ def changed(pack: RulePack, values: Mapping[Place, int]) -> RulePack:
         else:
             written.setdefault((place.rule, place.key), {})[place.literal] = value
     for (rule, key), literals in written.items():
-        document["rules"][rule][key] = _rewritten(document["rules"][rule][key], literals)
+        document["rules"][rule][key] = _rewrite_expression(document["rules"][rule][key], literals)
     return parse_pack(json.dumps(document))
 
 
-def _rewritten(source: str, literals: Mapping[int, int]) -> str:
+def _rewrite_expression(source: str, literals: Mapping[int, int]) -> str:
     number = -1
 
     def put(matched: re.Match[str]) -> str:
@@ -202,7 +204,7 @@ def _rewritten(source: str, literals: Mapping[int, int]) -> str:
 # -- the search -------------------------------------------------------------------------------------------
 
 
-def split(payments: Sequence[Admitted], share: float) -> int:
+def split(payments: Sequence[AdmittedRow], share: float) -> int:
     """The first day of the later part, so that about `share` of the days come before it."""
     days = sorted({payment.event_time_ms // DAY_MS for payment, _ in payments if isinstance(payment, Payment)})
     if len(days) < 2:
@@ -211,9 +213,9 @@ def split(payments: Sequence[Admitted], share: float) -> int:
 
 
 def search(
-    payments: Sequence[Admitted],
+    payments: Sequence[AdmittedRow],
     pack: RulePack,
-    searched: Sequence[Place],
+    searched: Sequence[TunableNumber],
     objective: Objective,
     *,
     first_judged_day: int,
@@ -221,7 +223,7 @@ def search(
     trials: int,
     seed: int,
     seen: Callable[[int, float], None] = lambda _, __: None,
-) -> Tuned:
+) -> TuningResult:
     """Try packs on the payments before a day, and judge the best of them on those from that day on.
 
     Changes that gain nothing are taken back, one after the other. `seen` is told how many packs were tried, at most
@@ -242,39 +244,45 @@ def search(
             for place in searched
         }
         try:
-            return worth(changed(pack, values))
+            return worth(change_numbers(pack, values))
         except BadRulePack as error:
             raise optuna.TrialPruned(str(error)) from error
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     at_first = worth(pack)
-    study.optimize(attempt, trials, callbacks=[lambda study, trial: seen(trial.number + 1, _best(study, at_first))])
-    found: dict[Place, int] = {}
-    reached = _best(study, at_first)
+    study.optimize(
+        attempt, trials, callbacks=[lambda study, trial: seen(trial.number + 1, _best_value(study, at_first))]
+    )
+    found: dict[TunableNumber, int] = {}
+    reached = _best_value(study, at_first)
     if reached > at_first:
         found = {place: place.unit * study.best_params[place.name] for place in searched}
     for done, place in enumerate(searched if found else (), start=trials + 1):
-        reached = _taken_back(pack, found, place, reached, worth)
+        reached = _drop_useless_changes(pack, found, place, reached, worth)
         seen(done, reached)
-    best = changed(pack, found)
-    return Tuned(
+    best = change_numbers(pack, found)
+    return TuningResult(
         best,
         _changes(pack, best),
         (at_first, reached),
-        _judged(payments, pack, feedback_ms, first_judged_day),
-        _judged(payments, best, feedback_ms, first_judged_day),
+        _judge_pack(payments, pack, feedback_ms, first_judged_day),
+        _judge_pack(payments, best, feedback_ms, first_judged_day),
         first_judged_day,
     )
 
 
-def _taken_back(
-    pack: RulePack, found: dict[Place, int], place: Place, reached: float, worth: Callable[[RulePack], float]
+def _drop_useless_changes(
+    pack: RulePack,
+    found: dict[TunableNumber, int],
+    place: TunableNumber,
+    reached: float,
+    worth: Callable[[RulePack], float],
 ) -> float:
     """Drop a change that gains nothing: what is left can be explained. Returns what the rest reaches."""
     rest = {other: value for other, value in found.items() if other is not place}
     try:
-        without = worth(changed(pack, rest))
+        without = worth(change_numbers(pack, rest))
     except BadRulePack:
         return reached  # the other changes need it
     if found[place] != place.now and without < reached:
@@ -283,24 +291,24 @@ def _taken_back(
     return without
 
 
-def _best(study: optuna.Study, at_first: float) -> float:
+def _best_value(study: optuna.Study, at_first: float) -> float:
     done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     return max([at_first, *(trial.value for trial in done if trial.value is not None)])
 
 
 def _changes(before: RulePack, after: RulePack) -> dict[str, tuple[int, int]]:
-    was = {place.name: place.now for place in _all_places(json.loads(before.canonical))}
-    now = {place.name: place.now for place in _all_places(json.loads(after.canonical))}
+    was = {place.name: place.now for place in _all_numbers(json.loads(before.canonical))}
+    now = {place.name: place.now for place in _all_numbers(json.loads(after.canonical))}
     return {name: (was[name], now[name]) for name in was if was[name] != now[name]}
 
 
-def _judged(
-    payments: Sequence[Admitted], pack: RulePack, feedback_ms: int | None, first_judged_day: int
+def _judge_pack(
+    payments: Sequence[AdmittedRow], pack: RulePack, feedback_ms: int | None, first_judged_day: int
 ) -> dict[str, Any]:
     """All payments go through the fold, so that it knows what came before; the later ones count."""
     everything, _ = run(payments, pack, feedback_ms)
-    window = Window(first_judged_day, window_of(everything).last_day)
-    report = figures(within(everything, window), window)
+    window = ScoringWindow(first_judged_day, window_of(everything).last_day)
+    report = figures(select_window(everything, window), window)
     return {name: report[name] for name in SHOWN}
 
 
@@ -327,7 +335,7 @@ def pack_yaml(pack: RulePack, ranges: Mapping[str, Sequence[Any]], remarks: Sequ
 _FIRST: Final = ("name", "family", "typology", "severity", "reason_code", "when", "value", "points")
 
 
-class Aim(StrEnum):
+class TuningGoal(StrEnum):
     """What a search makes as large as it can."""
 
     AVERAGE_PRECISION = "average_precision"
@@ -335,10 +343,10 @@ class Aim(StrEnum):
     RECALL_AT_PRECISION = "recall_at_precision"
 
 
-class Search(NamedTuple):
+class TuningOptions(NamedTuple):
     """How to search: for what, how long, from which seed, on which share of the days, with labels how late."""
 
-    aim: Aim
+    aim: TuningGoal
     precision: float
     trials: int
     seed: int

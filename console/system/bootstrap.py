@@ -12,7 +12,7 @@ from schemas.codec import Decoder, Encoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
 
 ACTIVATIONS = ("RulesActivated", "EngineActivated")
-MANY = 100
+MAX_ACTIVATIONS = 100
 """Records of a partition among which there is certainly more than activations."""
 
 
@@ -42,7 +42,7 @@ def is_untouched(bootstrap: str, registry_url: str, topics: Iterable[str]) -> bo
     log, decoder = KafkaLog(bootstrap), Decoder(SchemaRegistry(registry_url).schema_text)
     for topic in topics:
         for partition, end in end_offsets(bootstrap, topic).items():
-            if end > MANY:
+            if end > MAX_ACTIVATIONS:
                 return False
             for record in log.read(topic, partition, end):
                 try:

@@ -28,18 +28,18 @@ _SKIPPED: Final = frozenset({"jars"})
 """Folders of a home that hold nothing of ours: downloaded programs."""
 
 
-class TooShort(ValueError):
+class CanaryTooShort(ValueError):
     """A text that would be found by chance."""
 
 
-class Place(NamedTuple):
+class TextLocation(NamedTuple):
     """Where a text was found."""
 
     store: str
     where: str
 
 
-Found = Callable[[bytes], bool]
+TextMatcher = Callable[[bytes], bool]
 
 
 def forms_of(text: str) -> list[bytes]:
@@ -63,16 +63,16 @@ def forms_of(text: str) -> list[bytes]:
     return sorted(forms)
 
 
-def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[list[Place], dict[str, int]]:
+def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[list[TextLocation], dict[str, int]]:
     """Where a text is, and how much was looked through of each store, and of other files. Raises TooShort."""
     if len(text.strip()) < MIN_LENGTH:
-        raise TooShort(f"a text of at least {MIN_LENGTH} characters can be looked for")
+        raise CanaryTooShort(f"a text of at least {MIN_LENGTH} characters can be looked for")
     wanted = re.compile(b"|".join(map(re.escape, forms_of(text))))
 
     def is_in(content: bytes) -> bool:
         return wanted.search(content) is not None
 
-    found: list[Place] = []
+    found: list[TextLocation] = []
     looked: dict[str, int] = {}
     for store, places in (
         ("kafka", _kafka(settings, is_in)),
@@ -80,17 +80,17 @@ def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[li
         ("dynamodb", _dynamodb(settings, is_in)),
         ("control_store", _control_store(settings, is_in)),
         ("files", _files(settings.home, wanted)),
-        ("also", _others(also, wanted)),
+        ("also", _extra_files(also, wanted)),
     ):
         looked[store] = 0
         for where, is_hit in places:
             looked[store] += 1
             if is_hit and len(found) < MAX_PLACES:
-                found.append(Place(store, where))
+                found.append(TextLocation(store, where))
     return found, looked
 
 
-def _kafka(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
+def _kafka(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
     """Every record of every topic of the broker, keys and headers too; batches come decompressed."""
     consumer = Consumer(
         {
@@ -105,12 +105,12 @@ def _kafka(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
         topics = consumer.list_topics(timeout=10).topics
         places = {(topic, number) for topic, about in topics.items() for number in about.partitions}
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in sorted(places)])
-        yield from _to_their_ends(consumer, places, is_in)
+        yield from _read_to_ends(consumer, places, is_in)
     finally:
         consumer.close()
 
 
-def _to_their_ends(consumer: Consumer, places: set[tuple[str, int]], is_in: Found) -> Iterator[tuple[str, bool]]:
+def _read_to_ends(consumer: Consumer, places: set[tuple[str, int]], is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
     """To the ends that they had when they were reached; also what was compacted leaves no gap to wait for."""
     while places:
         for message in consumer.consume(1_000, timeout=0.1):
@@ -126,7 +126,7 @@ def _to_their_ends(consumer: Consumer, places: set[tuple[str, int]], is_in: Foun
             yield f"{message.topic()}/{message.partition()}/{message.offset()}", any(map(is_in, parts))
 
 
-def _s3(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
+def _s3(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
     """Every object of every bucket: its name, its metadata, its bytes, and of Parquet every value decompressed."""
     client = object_store(settings)
     for bucket in client.list_buckets().get("Buckets", []):
@@ -139,7 +139,7 @@ def _s3(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
                 yield f"{bucket['Name']}/{each['Key']}", hit
 
 
-def _is_in_parquet(body: bytes, is_in: Found) -> bool:
+def _is_in_parquet(body: bytes, is_in: TextMatcher) -> bool:
     try:
         found = pq.read_table(BytesIO(body))
     except (pa.ArrowException, OSError):
@@ -153,7 +153,7 @@ def _is_in_parquet(body: bytes, is_in: Found) -> bool:
     )
 
 
-def _dynamodb(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
+def _dynamodb(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
     """Every item of every table, each value as it is stored."""
     client = table_store(settings)
     for names in client.get_paginator("list_tables").paginate():
@@ -180,7 +180,7 @@ def _texts(value: Any) -> Iterator[bytes]:
         yield bytes(value) if isinstance(value, bytes | bytearray | memoryview) else str(value).encode()
 
 
-def _control_store(settings: Settings, is_in: Found) -> Iterator[tuple[str, bool]]:
+def _control_store(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
     """Every row of every table; SQLite's file is among the files, deleted rows with it."""
     engine = connect(settings.control_database)
     with read_transaction(engine) as connection:
@@ -199,7 +199,7 @@ def _files(home: Path, wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
         yield str(file.relative_to(home)), _is_in_file(file, wanted)
 
 
-def _others(paths: Iterable[Path], wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
+def _extra_files(paths: Iterable[Path], wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
     """Files, and all files of folders: what was exported, backed up, handed on."""
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -216,13 +216,13 @@ def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:
             return any(
                 wanted.search(content, *part) is not None
                 or any(wanted.search(entry) is not None for entry in unpack_entries(content, *part))
-                for part in _written(opened.fileno(), size)
+                for part in _written_ranges(opened.fileno(), size)
             )
     except FileNotFoundError:
         return False  # its owner removed it meanwhile
 
 
-def _written(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+def _written_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     """The parts of a file that hold anything: Kafka's indexes are gigabytes that nobody has written to yet."""
     end = 0
     while end < size:

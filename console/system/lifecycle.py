@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from console.people.roles import Role
-from console.rules.store import SYSTEM, Refused
+from console.rules.store import SYSTEM, RulePackActionError
 from console.system.bootstrap import activate_first_rules, is_untouched, register_schemas
 from console.terminal import messages, progress
 from console.wiring import case_table, control_store, engine_log, engines, master_key, people, topics
@@ -23,7 +23,7 @@ from projections.archive import signing
 NEEDED_BYTES = 2 << 30
 
 
-def everything(settings: Settings) -> tuple[StackProgram, ...]:
+def all_programs(settings: Settings) -> tuple[StackProgram, ...]:
     """Stores and services; a service waits for the stores."""
     return (*store_programs(settings), *services(settings))
 
@@ -33,7 +33,7 @@ def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -
     check_machine(settings)
     check_slots(settings)
     fetch_jars(settings)
-    wanted = store_programs(settings) if only_stores else everything(settings)
+    wanted = store_programs(settings) if only_stores else all_programs(settings)
     stack.check_ports(settings, wanted)
     started = stack.up(settings, store_programs(settings), report)
     prepare(settings)
@@ -65,7 +65,7 @@ def activate_first_engine(settings: Settings, engine: int) -> None:
     """Let a system in which nothing has been decided begin with this engine. Raises StackError if there is none."""
     try:
         engines(settings).activate(engine, SYSTEM, engine_log(settings))
-    except Refused as refused:
+    except RulePackActionError as refused:
         raise StackError(f"FRAUDCASE_ENGINE={settings.engine}: {refused}") from refused
 
 
@@ -122,7 +122,7 @@ def diagnose(settings: Settings) -> list[str]:
     checks: tuple[Callable[[], None], ...] = (
         lambda: check_machine(settings),
         lambda: check_slots(settings),
-        lambda: stack.check_ports(settings, everything(settings)),
+        lambda: stack.check_ports(settings, all_programs(settings)),
     )
     for check in checks:
         try:
@@ -133,7 +133,7 @@ def diagnose(settings: Settings) -> list[str]:
         f"{jar.name} is not what was locked. Cure: delete {jars.jar_path(settings.jar_folder, jar)}; fraudcase up"
         for jar in jars.altered_jars(settings.jar_folder)
     ]
-    for status in stack.status(settings, everything(settings)):
+    for status in stack.status(settings, all_programs(settings)):
         if status.pid is None:
             problems.append(f"{status.name} does not run. Cure: fraudcase up. The end of its log: {status.log}")
         elif not status.is_ready:

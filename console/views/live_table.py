@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.views.versions import Version
+from console.views.versions import ViewVersion
 from projections.views.case_table import WRITERS, DynamoCaseTable
 from projections.views.case_view import CaseView, Item
 
@@ -15,21 +15,21 @@ LOOK_EVERY_S: Final = 0.5
 """How long a name that was found is used: so long after a switch somebody may still read the old version."""
 
 
-class LiveTable:
+class LiveCaseTable:
     """The live version's table; each call is about one version as a whole."""
 
     def __init__(
         self,
         open_table: Callable[[str], DynamoCaseTable],
-        live: Callable[[], Version],
+        live: Callable[[], ViewVersion],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._open, self._live, self._clock = open_table, live, clock
         self._lock = threading.Lock()
-        self._found: tuple[Version, DynamoCaseTable] | None = None
+        self._found: tuple[ViewVersion, DynamoCaseTable] | None = None
         self._looked_s = 0.0
 
-    def now(self) -> tuple[Version, DynamoCaseTable]:
+    def now(self) -> tuple[ViewVersion, DynamoCaseTable]:
         """The version that is live, and its table. While the control store is away, the one that was live last."""
         with self._lock:
             now_s = self._clock()
@@ -37,7 +37,7 @@ class LiveTable:
                 self._found, self._looked_s = self._look(self._found), now_s
             return self._found
 
-    def _look(self, held: tuple[Version, DynamoCaseTable] | None) -> tuple[Version, DynamoCaseTable]:
+    def _look(self, held: tuple[ViewVersion, DynamoCaseTable] | None) -> tuple[ViewVersion, DynamoCaseTable]:
         try:
             live = self._live()
         except SQLAlchemyError:

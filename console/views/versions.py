@@ -21,12 +21,12 @@ CASES: Final = "cases"
 VIEWS: Final = (CASES,)
 
 
-class Refused(ValueError):
+class ViewVersionError(ValueError):
     """Something that may not be done to a version; the message says why, and what would do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
+class ViewVersion:
     """A version of a view: its number and its table."""
 
     number: int
@@ -38,12 +38,12 @@ class ViewVersions:
 
     def __init__(self, engine: Engine, first_table: str, now_ms: Callable[[], int], view: str = CASES) -> None:
         self.engine = engine
-        self._first = Version(number=1, table=first_table)
+        self._first = ViewVersion(number=1, table=first_table)
         self._now_ms = now_ms
         self._view = view
         self._is_there = False
 
-    def live(self) -> Version:
+    def live(self) -> ViewVersion:
         """The version that everybody reads and writes."""
         if not self._is_there and not inspect(self.engine).has_table(ViewVersionRow.__tablename__):
             return self._first  # a store of before there were versions, or none yet: nothing was ever rebuilt
@@ -53,7 +53,7 @@ class ViewVersions:
         )
         with read_transaction(self.engine) as connection:
             found = connection.execute(wanted).first()
-        return self._first if found is None else Version(number=found[0], table=found[1])
+        return self._first if found is None else ViewVersion(number=found[0], table=found[1])
 
     def every(self) -> list[ViewVersionRow]:
         """All versions, the oldest first."""
@@ -65,7 +65,7 @@ class ViewVersions:
         """A version. Raises Refused if there is none of that number."""
         found = [row for row in self.every() if row.version == number]
         if not found:
-            raise Refused(f"{self._view} has no version {number}. Those there are: fraudcase views list")
+            raise ViewVersionError(f"{self._view} has no version {number}. Those there are: fraudcase views list")
         return found[0]
 
     def unfinished(self) -> ViewVersionRow | None:
@@ -81,7 +81,7 @@ class ViewVersions:
                 select(ViewVersionRow).where(of_view, ViewVersionRow.state.in_(("building", "built")))
             )
             if half is not None:
-                raise Refused(f"version {half.version} of {self._view} is not finished yet")
+                raise ViewVersionError(f"version {half.version} of {self._view} is not finished yet")
             number = 1 + (session.scalar(select(func.max(ViewVersionRow.version)).where(of_view)) or 0)
             session.add(
                 ViewVersionRow(
@@ -144,7 +144,9 @@ class ViewVersions:
             if state == "live":
                 return
             if state not in ("built", "old"):
-                raise Refused(f"version {number} of {self._view} is {state}: only one that is built can be live")
+                raise ViewVersionError(
+                    f"version {number} of {self._view} is {state}: only one that is built can be live"
+                )
             live = update(ViewVersionRow).where(ViewVersionRow.view == self._view, ViewVersionRow.state == "live")
             connection.execute(live.values(state="old", ended_at_ms=self._now_ms()))
             self._set(connection, number, state="live", live_at_ms=self._now_ms(), ended_at_ms=None)
@@ -153,7 +155,7 @@ class ViewVersions:
         """A version is no more; returns the table that can go. Raises Refused for the live one."""
         with write_transaction(self.engine) as connection:
             if self._state(connection, number) == "live":
-                raise Refused(f"version {number} of {self._view} is live: everybody reads it")
+                raise ViewVersionError(f"version {number} of {self._view} is live: everybody reads it")
             self._set(connection, number, state="dropped", ended_at_ms=self._now_ms())
         return self.row(number).table_name
 
@@ -161,7 +163,7 @@ class ViewVersions:
         wanted = select(ViewVersionRow.state).where(ViewVersionRow.view == self._view, ViewVersionRow.version == number)
         state = connection.scalar(wanted)
         if state is None:
-            raise Refused(f"{self._view} has no version {number}. Those there are: fraudcase views list")
+            raise ViewVersionError(f"{self._view} has no version {number}. Those there are: fraudcase views list")
         return str(state)
 
     def _set(self, connection: Connection, number: int, **values: object) -> None:

@@ -11,16 +11,16 @@ from console.cases.archived_payments import ArchivedPayments
 from console.cases.attachments import Attachments
 from console.cases.board_feed import BoardFeed
 from console.cases.desk import CaseDesk
-from console.cases.timelines import Timelines
+from console.cases.timelines import TimelineCache
 from console.history.whatif_job import WhatifJobs
 from console.history.whatif_runs import runs_of
-from console.monitor.feed import LiveFeed, Sources
-from console.people.open_id import OpenId, provider_from
+from console.monitor.feed import LiveFeed, LiveFeedSources
+from console.people.open_id import OpenIdClient, provider_from
 from console.privacy.vault import Vault
 from console.web.app import create_app
-from console.web.idempotency import Requests
-from console.web.pages.parts import PageParts
-from console.web.services import Doors
+from console.web.idempotency import IdempotencyStore
+from console.web.pages.parts import PageServices
+from console.web.services import ConsoleServices
 from console.wiring import bucket, control_store, live_case_table, people, rules_log, topics, vault, webhooks_of
 from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
@@ -33,7 +33,9 @@ SWITCH_S = 0.0005
 """How long a thread that reads a table may keep the others waiting: the one that answers everybody comes first."""
 
 
-def doors(settings: Settings, feed: BoardFeed, timelines: Timelines, desk: CaseDesk, keys: Vault) -> Doors:
+def make_services(
+    settings: Settings, feed: BoardFeed, timelines: TimelineCache, desk: CaseDesk, keys: Vault
+) -> ConsoleServices:
     """The parts of the console that these settings make."""
     provider = provider_from(
         settings.oidc_issuer,
@@ -43,9 +45,9 @@ def doors(settings: Settings, feed: BoardFeed, timelines: Timelines, desk: CaseD
         settings.oidc_roles,
     )
     callback = f"{settings.console_url}/sign-in/oidc/callback"
-    return Doors(
+    return ConsoleServices(
         people=people(settings),
-        requests=Requests(connect(settings.control_database), now_ms),
+        requests=IdempotencyStore(connect(settings.control_database), now_ms),
         board=feed.board,
         changes=feed.changes,
         is_ready=lambda: feed.is_ready,
@@ -58,7 +60,7 @@ def doors(settings: Settings, feed: BoardFeed, timelines: Timelines, desk: CaseD
         vault=keys,
         now_ms=now_ms,
         public_url=settings.console_url,
-        open_id=OpenId(provider, callback) if provider else None,
+        open_id=OpenIdClient(provider, callback) if provider else None,
     )
 
 
@@ -68,7 +70,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_S)
     serve_metrics(metrics_port(settings, CONSOLE))
     table = live_case_table(settings)
-    timelines = Timelines(table)
+    timelines = TimelineCache(table)
     feed = BoardFeed(
         settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, table, timelines.stored
     )
@@ -79,7 +81,7 @@ def main() -> None:
     figures.start()
     jobs = WhatifJobs(settings)
     objects = bucket(settings)
-    parts = PageParts(
+    parts = PageServices(
         control=control_store(settings),
         runs=runs_of(settings),
         rules_log=lambda: rules_log(settings),
@@ -89,15 +91,15 @@ def main() -> None:
     )
     keys = vault(settings)
     with CaseDesk(settings, keys=keys) as desk:
-        _serve(settings, create_app(doors(settings, feed, timelines, desk, keys), parts))
+        _serve(settings, create_app(make_services(settings, feed, timelines, desk, keys), parts))
     jobs.stop()
     figures.stop()
     feed.stop()
 
 
-def live_sources(settings: Settings) -> Sources:
+def live_sources(settings: Settings) -> LiveFeedSources:
     """Where the live figures come from."""
-    return Sources(
+    return LiveFeedSources(
         bootstrap=settings.kafka_bootstrap,
         registry_url=settings.registry_url,
         prefix=settings.prefix,

@@ -22,14 +22,14 @@ from console.web.api import (
 from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
 from console.web.pages import routes as page_routes
-from console.web.pages.parts import PageParts
+from console.web.pages.parts import PageServices
 from console.web.pages.rendering import FOLDER
-from console.web.problems import PlainProblems, Problem, answer
-from console.web.services import Doors
+from console.web.problems import Problem, ProblemMiddleware, answer
+from console.web.services import ConsoleServices
 from console.web.sign_in import oidc, password
 
 
-def create_app(doors: Doors, parts: PageParts) -> FastAPI:
+def create_app(doors: ConsoleServices, parts: PageServices) -> FastAPI:
     """The app, with every route behind the guard."""
     app = FastAPI(
         title="fraudcase",
@@ -62,7 +62,7 @@ def create_app(doors: Doors, parts: PageParts) -> FastAPI:
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     hosts = ["127.0.0.1", "localhost", "[::1]", urlsplit(doors.public_url).hostname or "localhost"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    app.add_middleware(PlainProblems)
+    app.add_middleware(ProblemMiddleware)
     app.add_middleware(SecurityHeaders, is_behind_tls=doors.is_behind_tls)
     return app
 

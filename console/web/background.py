@@ -10,14 +10,14 @@ _RUNNING: Final[set[asyncio.Task[Any]]] = set()
 """The loop itself holds its tasks weakly."""
 
 
-def behind(ask: Callable[..., Any], *arguments: Any) -> None:
+def run_in_background(ask: Callable[..., Any], *arguments: Any) -> None:
     """Call a function in a thread, and wait for nobody; who needs what it fails to get asks again, and hears why."""
     task = asyncio.ensure_future(run_in_threadpool(ask, *arguments))
     _RUNNING.add(task)
-    task.add_done_callback(_ended)
+    task.add_done_callback(_forget_task)
 
 
-def _ended(task: asyncio.Task[Any]) -> None:
+def _forget_task(task: asyncio.Task[Any]) -> None:
     _RUNNING.discard(task)
     if not task.cancelled():
         task.exception()  # looked at, or the loop would complain that nobody did

@@ -9,13 +9,13 @@ from typing import Any, Final
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from console.cases.desk import NotSent, Unanswered
+from console.cases.desk import AnswerTimeout, CommandNotSent
 from console.privacy.vault import VaultError
-from console.web.commands import Kind, Noted, Order, command_of
-from console.web.idempotency import Answer, KeyReused, command_id, fingerprint
-from console.web.inputs import Asked
+from console.web.commands import CommandContext, CommandKind, NoteBody, command_of
+from console.web.idempotency import IdempotencyKeyConflict, StoredAnswer, command_id, fingerprint
+from console.web.inputs import RequestBody
 from console.web.problems import Problem, answer
-from console.web.services import Doors, board_of, doors_of, person_of
+from console.web.services import ConsoleServices, board_of, person_of, services_of
 from domain.cases.commands import Attachment, Command
 from domain.cases.events import CaseEvent, CommandRejected, command_answered
 from domain.digest import canonical_bytes
@@ -43,27 +43,27 @@ def seen_sequence(if_match: str | None) -> int:
     return int(text)
 
 
-async def once(
-    request: Request, key: str | None, asked: tuple[Any, ...], act: Callable[[str, bool], Awaitable[Answer]]
+async def answer_once(
+    request: Request, key: str | None, asked: tuple[Any, ...], act: Callable[[str, bool], Awaitable[StoredAnswer]]
 ) -> Response:
     """Do it, unless the same request with the same key has an answer: then that. `act` is told if it came before."""
-    doors, person = doors_of(request), person_of(request)
+    doors, person = services_of(request), person_of(request)
     made = command_id(person.person_id, key)
     if key is None:
-        return as_response(await act(made, False))
+        return make_response(await act(made, False))
     digest = fingerprint(request.method, request.url.path, *asked)
     try:
         came_before, known = await run_in_threadpool(doors.requests.begin, made, digest)
-    except KeyReused as error:
+    except IdempotencyKeyConflict as error:
         raise Problem(422, str(error)) from error
     if known is not None:
-        return as_response(known)
+        return make_response(known)
     found = await act(made, came_before)
     await run_in_threadpool(doors.requests.end, made, found)
-    return as_response(found)
+    return make_response(found)
 
 
-def as_response(found: Answer) -> Response:
+def make_response(found: StoredAnswer) -> Response:
     """An answer as it goes out."""
     kind = "application/json" if found.status < 400 else "application/problem+json"
     headers = {"ETag": found.etag} if found.etag else {}
@@ -71,13 +71,13 @@ def as_response(found: Answer) -> Response:
 
 
 async def act_on(
-    request: Request, view: CaseView, kind: Kind, body: Asked, seen: int, made: str, again: bool
-) -> Answer:
+    request: Request, view: CaseView, kind: CommandKind, body: RequestBody, seen: int, made: str, again: bool
+) -> StoredAnswer:
     """Send a command on a case and wait for what becomes of it. Raises Problem where nothing is known of that."""
-    doors = doors_of(request)
+    doors = services_of(request)
     if again and (found := await run_in_threadpool(earlier_answer, doors, view.case_id, made)) is not None:
-        return said(found)
-    order = Order(
+        return answer_from_event(found)
+    order = CommandContext(
         account_id=view.account_id,
         case_id=view.case_id,
         command_id=made,
@@ -85,27 +85,27 @@ async def act_on(
         seen_sequence=seen,
         requested_at_ms=doors.now_ms(),
     )
-    attachments = await run_in_threadpool(named_files, doors, view.case_id, body)
+    attachments = await run_in_threadpool(find_named_files, doors, view.case_id, body)
     event = await ask(doors, command_of(kind, body, order, attachments))
-    await _seen(request, event)
-    return said(event)
+    await _wait_until_on_board(request, event)
+    return answer_from_event(event)
 
 
-async def ask(doors: Doors, command: Command) -> CaseEvent:
+async def ask(doors: ConsoleServices, command: Command) -> CaseEvent:
     """The answer to a command. Raises Problem."""
     try:
         future = await run_in_threadpool(doors.desk.send, command)
         return await asyncio.wait_for(asyncio.wrap_future(future), doors.patience_s)
     except VaultError as error:
         raise Problem(503, "nothing can be sealed here: the console's master key is not the one") from error
-    except NotSent as error:
+    except CommandNotSent as error:
         raise Problem(503, "the command was not recorded: try again", {"Retry-After": "3"}) from error
-    except (TimeoutError, Unanswered) as error:
+    except (TimeoutError, AnswerTimeout) as error:
         raise Problem(504, "the command is recorded and not answered yet: look at the case again, or send it again "
                            "with the same idempotency key") from error  # fmt: skip
 
 
-async def _seen(request: Request, event: CaseEvent) -> None:
+async def _wait_until_on_board(request: Request, event: CaseEvent) -> None:
     sequence = getattr(event, "sequence", 0)
     begun, board = time.monotonic(), board_of(request)
     while time.monotonic() - begun < SEEN_WITHIN_S:
@@ -115,7 +115,7 @@ async def _seen(request: Request, event: CaseEvent) -> None:
         await asyncio.sleep(0.01)
 
 
-def earlier_answer(doors: Doors, case_id: str, made: str) -> CaseEvent | None:
+def earlier_answer(doors: ConsoleServices, case_id: str, made: str) -> CaseEvent | None:
     """What a command that was sent before was answered with, if that is stored by now."""
     for item in doors.table.items_of(case_id):
         if item["sk"] != "view" and made in item["body"]:
@@ -127,9 +127,9 @@ def earlier_answer(doors: Doors, case_id: str, made: str) -> CaseEvent | None:
     return None
 
 
-def named_files(doors: Doors, case_id: str, body: Asked) -> tuple[Attachment, ...]:
+def find_named_files(doors: ConsoleServices, case_id: str, body: RequestBody) -> tuple[Attachment, ...]:
     """The files that a note names. Raises Problem for one that was not uploaded."""
-    digests = body.attachments if isinstance(body, Noted) else []
+    digests = body.attachments if isinstance(body, NoteBody) else []
     found = [(digest, doors.attachments.find(case_id, digest)) for digest in dict.fromkeys(digests)]
     missing = [digest for digest, attachment in found if attachment is None]
     if missing:
@@ -137,22 +137,22 @@ def named_files(doors: Doors, case_id: str, body: Asked) -> tuple[Attachment, ..
     return tuple(attachment for _, attachment in found if attachment is not None)
 
 
-def said(event: CaseEvent) -> Answer:
+def answer_from_event(event: CaseEvent) -> StoredAnswer:
     """An event as the answer to the command that it answers."""
     if isinstance(event, CommandRejected):
-        return refused(event)
+        return answer_from_rejection(event)
     sequence = getattr(event, "sequence", None)
     fields = json.loads(canonical_bytes(event))
     document = {"answer": fields.pop("type"), "sequence": sequence, "event": fields}
-    return Answer(200, None if sequence is None else etag_of(sequence), json.dumps(document))
+    return StoredAnswer(200, None if sequence is None else etag_of(sequence), json.dumps(document))
 
 
-def refused(event: CommandRejected) -> Answer:
+def answer_from_rejection(event: CommandRejected) -> StoredAnswer:
     """A rejection as a problem: why, for people and for programs, and what its author had not seen."""
     status = STATUSES.get(event.code or "", 409)
     missed = [{"sequence": each.sequence, "kind": each.kind} for each in event.missed]
     problem = Problem(status, event.reason, code=event.code or "rejected", missed=missed, command_id=event.command_id)
-    return Answer(status, None, bytes(answer(problem).body).decode())
+    return StoredAnswer(status, None, bytes(answer(problem).body).decode())
 
 
 def etag_of(sequence: int) -> str:

@@ -12,13 +12,13 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from console.people.accounts import People, Person, csrf_token
+from console.people.accounts import Person, UserAccountStore, csrf_token
 from console.people.roles import Permission
 from console.privacy.vault import Vault
-from console.web.background import behind
+from console.web.background import run_in_background
 from console.web.problems import Problem
 from console.web.route_permissions import ROUTES
-from console.web.services import Doors, doors_of
+from console.web.services import ConsoleServices, services_of
 from domain.sealed import MARK
 
 MAX_BODY: Final = 64 << 10
@@ -40,12 +40,12 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             await admit(request, ROUTES.get(f"{request.method} {self.path}"))
-            return await opened(await handler(request), doors_of(request).vault)
+            return await unseal_response(await handler(request), services_of(request).vault)
 
         return guarded
 
 
-async def opened(response: Response, vault: Vault) -> Response:
+async def unseal_response(response: Response, vault: Vault) -> Response:
     """The same answer with what is sealed in it opened: nothing that is stored or kept before this holds plain text.
 
     Of files that people download nothing is touched, and streams open what they send themselves.
@@ -67,13 +67,13 @@ async def opened(response: Response, vault: Vault) -> Response:
 
 async def admit(request: Request, permission: Permission | None) -> None:
     """Raise Problem unless whoever asks has this permission; a route without one is for nobody."""
-    doors = doors_of(request)
+    doors = services_of(request)
     same_origin = _is_of_our_pages(request, doors)
     if request.method not in SAFE and same_origin is False:
         raise Problem(403, "this request comes from another site's page")
     if permission is Permission.ANYBODY:
         return
-    person = await _who(request, doors)
+    person = await _signed_in_person(request, doors)
     if person is None:
         raise Problem(401, "there is no valid session or token with this request", {"WWW-Authenticate": "Bearer"})
     request.state.person = person
@@ -87,30 +87,30 @@ async def admit(request: Request, permission: Permission | None) -> None:
         await _check_csrf(request, request.state.session_token)
 
 
-async def _who(request: Request, doors: Doors) -> Person | None:
+async def _signed_in_person(request: Request, doors: ConsoleServices) -> Person | None:
     request.state.session_token = None
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return await _known(doors.people, token, doors.people.of_token)
+        return await _find_person(doors.people, token, doors.people.of_token)
     cookie = request.cookies.get(doors.cookie)
     if not cookie:
         return None
     request.state.session_token = cookie
-    return await _known(doors.people, cookie, doors.people.of_session)
+    return await _find_person(doors.people, cookie, doors.people.of_session)
 
 
-async def _known(people: People, token: str, ask: Callable[[str], Person | None]) -> Person | None:
+async def _find_person(people: UserAccountStore, token: str, ask: Callable[[str], Person | None]) -> Person | None:
     person = people.known(token)
     if person is None:
         return await run_in_threadpool(ask, token)
     if people.is_to_renew(token):
-        behind(ask, token)
+        run_in_background(ask, token)
     return person
 
 
-def still_in(request: Request) -> bool:
+def is_still_permitted(request: Request) -> bool:
     """Whether whoever opened a long answer may still read it: signed in, and with the permission that it took."""
-    doors, permission = doors_of(request), ROUTES.get(_route(request))
+    doors, permission = services_of(request), ROUTES.get(_route(request))
     token = request.state.session_token
     bearer = request.headers.get("authorization", "").partition(" ")[2]
     person = doors.people.of_session(token, is_use=False) if token else doors.people.of_token(bearer)
@@ -127,7 +127,7 @@ async def _check_csrf(request: Request, session_token: str) -> None:
         raise Problem(403, "the page's token is missing or old: load the page again")
 
 
-def _is_of_our_pages(request: Request, doors: Doors) -> bool | None:
+def _is_of_our_pages(request: Request, doors: ConsoleServices) -> bool | None:
     """What the browser says about the page that asks; None where nothing is said, as by a program."""
     fetched = request.headers.get("sec-fetch-site")
     if fetched is not None:

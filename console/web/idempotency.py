@@ -17,7 +17,7 @@ KEPT_MS: Final = 48 * 3_600_000
 """How long an answer is kept for a request that comes again."""
 
 
-class Answer(NamedTuple):
+class StoredAnswer(NamedTuple):
     """What a write was answered with."""
 
     status: int
@@ -25,18 +25,18 @@ class Answer(NamedTuple):
     body: str
 
 
-class KeyReused(ValueError):
+class IdempotencyKeyConflict(ValueError):
     """The key came with another request before."""
 
 
-class Requests:
+class IdempotencyStore:
     """The answers that are kept."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
 
-    def begin(self, command_id: str, fingerprint: str) -> tuple[bool, Answer | None]:
+    def begin(self, command_id: str, fingerprint: str) -> tuple[bool, StoredAnswer | None]:
         """Whether this request came before, and its answer if it has one. Raises KeyReused."""
         now = self._now_ms()
         with write_transaction(self._engine) as connection, Session(connection) as session:
@@ -47,13 +47,13 @@ class Requests:
                 session.commit()
                 return False, None
             if row.fingerprint != fingerprint:
-                raise KeyReused("this idempotency key came with another request before")
+                raise IdempotencyKeyConflict("this idempotency key came with another request before")
             done = row.status is not None and row.body is not None
-            answer = Answer(row.status or 0, row.etag, row.body or "") if done else None
+            answer = StoredAnswer(row.status or 0, row.etag, row.body or "") if done else None
             session.commit()
             return True, answer
 
-    def end(self, command_id: str, answer: Answer) -> None:
+    def end(self, command_id: str, answer: StoredAnswer) -> None:
         """Keep the answer."""
         with write_transaction(self._engine) as connection:
             connection.execute(

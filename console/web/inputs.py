@@ -11,7 +11,7 @@ MAX_REASON, MAX_NOTE = 2_000, 10_000
 _UNWANTED: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def _plain(text: str) -> str:
+def _refuse_control_characters(text: str) -> str:
     """Without what no keyboard writes: control characters other than tabs and line ends."""
     if _UNWANTED.search(text):
         raise ValueError("control characters are not taken")
@@ -24,7 +24,7 @@ def _no_card_number(text: str) -> str:
     return text
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """What comes in has the members that are described, and no others."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,14 +33,14 @@ class Asked(BaseModel):
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON),
-    AfterValidator(_plain),
+    AfterValidator(_refuse_control_characters),
     AfterValidator(mask_card_numbers),
 ]
 """Why, in words."""
 Note = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NOTE),
-    AfterValidator(_plain),
+    AfterValidator(_refuse_control_characters),
     AfterValidator(mask_card_numbers),
 ]
 """What somebody found out."""

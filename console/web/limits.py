@@ -7,7 +7,7 @@ from collections.abc import Callable
 MAX_KEYS = 100_000
 
 
-class Buckets:
+class TokenBuckets:
     """`burst` requests at once, and `per_s` more each second, for each key. Bounded: the longest unseen goes first."""
 
     def __init__(self, burst: float, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:

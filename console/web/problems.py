@@ -80,11 +80,11 @@ def register(app: FastAPI) -> None:
     app.exception_handler(Problem)(_problem)
     app.exception_handler(HTTPException)(_http)
     app.exception_handler(RequestValidationError)(_validation)
-    app.exception_handler(OperationalError)(_away)
-    app.exception_handler(Exception)(_mistake)
+    app.exception_handler(OperationalError)(_store_unavailable)
+    app.exception_handler(Exception)(_internal_error)
 
 
-class PlainProblems:
+class ProblemMiddleware:
     """What the libraries around the routes answer as plain text (a body too large, another host) becomes a problem."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -125,13 +125,13 @@ async def _validation(_: Request, error: Exception) -> Response:
     return answer(Problem(422, "the request does not fit the description of this route", errors=errors))
 
 
-async def _away(request: Request, error: Exception) -> Response:
+async def _store_unavailable(request: Request, error: Exception) -> Response:
     """Without the error's text: it repeats what the statement was given."""
     LOG.error("the control store did not answer at %s %s: %s", request.method, _route(request), type(error).__name__)
     return answer(Problem(503, "the control store does not answer: try again", {"Retry-After": "1"}))
 
 
-async def _mistake(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
     number = uuid.uuid4().hex[:12]
     LOG.error("mistake %s at %s %s", number, request.method, _route(request), exc_info=error)
     return answer(Problem(500, f"this is a bug, noted in the log as {number}"))

@@ -8,14 +8,14 @@ from typing import Protocol
 from fastapi import Request
 
 from console.cases.attachments import Attachments
-from console.cases.board import Board
-from console.cases.board_feed import Changes
-from console.cases.timelines import Timelines
-from console.people.accounts import People, Person
-from console.people.open_id import OpenId
+from console.cases.board import CaseBoard
+from console.cases.board_feed import CaseChangeBuffer
+from console.cases.timelines import TimelineCache
+from console.people.accounts import Person, UserAccountStore
+from console.people.open_id import OpenIdClient
 from console.privacy.vault import SETTLED_S, Vault
-from console.web.idempotency import Requests
-from console.web.limits import Buckets
+from console.web.idempotency import IdempotencyStore
+from console.web.limits import TokenBuckets
 from console.web.problems import Problem
 from console.webhooks.store import Webhooks
 from domain.cases.commands import Command
@@ -23,7 +23,7 @@ from domain.cases.events import CaseEvent
 from projections.views.case_table import CaseTable
 
 
-class Desk(Protocol):
+class CommandSender(Protocol):
     """Where commands are brought; console.case_desk has the real one."""
 
     def send(self, command: Command) -> "Future[CaseEvent]":
@@ -31,33 +31,33 @@ class Desk(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doors:
+class ConsoleServices:
     """One console's parts."""
 
-    people: People
-    requests: Requests
-    board: Board
-    changes: Changes
+    people: UserAccountStore
+    requests: IdempotencyStore
+    board: CaseBoard
+    changes: CaseChangeBuffer
     is_ready: Callable[[], bool]
     """Whether the board holds what the log does."""
-    desk: Desk
+    desk: CommandSender
     table: CaseTable
-    timelines: Timelines
+    timelines: TimelineCache
     attachments: Attachments
     webhooks: Webhooks
     vault: Vault
     """What people wrote is opened by it, on its way out to somebody who may read it."""
     now_ms: Callable[[], int]
     public_url: str = "http://127.0.0.1"
-    open_id: OpenId | None = None
+    open_id: OpenIdClient | None = None
     webhooks_may_be_private: bool = False
     patience_s: float = 20
     """How long a request waits for the answer to a command."""
     settled_s: float = SETTLED_S
     """How long an erasure waits until no process holds the key any more."""
-    sign_ins: Buckets = field(default_factory=lambda: Buckets(burst=10, per_s=1 / 6))
+    sign_ins: TokenBuckets = field(default_factory=lambda: TokenBuckets(burst=10, per_s=1 / 6))
     """By account and by address."""
-    rate: Buckets = field(default_factory=lambda: Buckets(burst=200, per_s=100))
+    rate: TokenBuckets = field(default_factory=lambda: TokenBuckets(burst=200, per_s=100))
     """Of requests, by person."""
 
     @property
@@ -71,15 +71,15 @@ class Doors:
         return "__Host-fraudcase" if self.is_behind_tls else "fraudcase"
 
 
-def doors_of(request: Request) -> Doors:
+def services_of(request: Request) -> ConsoleServices:
     """The parts of the app that a request has come to."""
-    found: Doors = request.app.state.doors
+    found: ConsoleServices = request.app.state.doors
     return found
 
 
-def board_of(request: Request) -> Board:
+def board_of(request: Request) -> CaseBoard:
     """The board, once it is filled. Raises Problem before."""
-    doors = doors_of(request)
+    doors = services_of(request)
     if not doors.is_ready():
         raise Problem(503, "the cases are being read: try again in some seconds", {"Retry-After": "3"})
     return doors.board

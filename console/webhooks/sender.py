@@ -15,12 +15,12 @@ TIMEOUT_S: Final = 10.0
 MAX_ERROR: Final = 200
 
 
-class MayNot(ValueError):
+class ForbiddenAddress(ValueError):
     """This address is not told; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class DeliveryTarget:
     """Where a delivery goes: the very address that was looked at, so that a second look-up cannot name another."""
 
     host: str
@@ -30,23 +30,25 @@ class Target:
     is_tls: bool
 
 
-def target_of(url: str, *, may_be_private: bool = False) -> Target:
+def target_of(url: str, *, may_be_private: bool = False) -> DeliveryTarget:
     """The address behind a URL. Raises MayNot."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (may_be_private and parts.scheme == "http"):
-        raise MayNot("only https is told")
+        raise ForbiddenAddress("only https is told")
     if parts.username or parts.password or not parts.hostname:
-        raise MayNot("an address is a host and a path, without a name or password in it")
+        raise ForbiddenAddress("an address is a host and a path, without a name or password in it")
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError, UnicodeError) as error:
-        raise MayNot(f"the host cannot be found: {type(error).__name__}") from error
+        raise ForbiddenAddress(f"the host cannot be found: {type(error).__name__}") from error
     addresses = [str(each[4][0]) for each in found]
     if not may_be_private and not all(map(_is_public, addresses)):
-        raise MayNot("the host is in a private network")
+        raise ForbiddenAddress("the host is in a private network")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(host=parts.hostname, port=port, address=addresses[0], path=path, is_tls=parts.scheme == "https")
+    return DeliveryTarget(
+        host=parts.hostname, port=port, address=addresses[0], path=path, is_tls=parts.scheme == "https"
+    )
 
 
 def _is_public(address: str) -> bool:
@@ -60,7 +62,7 @@ def send(url: str, secret: str, delivery_id: str, body: bytes, *, may_be_private
     try:
         target = target_of(url, may_be_private=may_be_private)
         status = _post(target, _headers(secret, delivery_id, body), body)
-    except MayNot as error:
+    except ForbiddenAddress as error:
         return str(error)
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"[:MAX_ERROR]
@@ -78,7 +80,7 @@ def _headers(secret: str, delivery_id: str, body: bytes) -> dict[str, str]:
     }
 
 
-def _post(target: Target, headers: dict[str, str], body: bytes) -> int:
+def _post(target: DeliveryTarget, headers: dict[str, str], body: bytes) -> int:
     plain = socket.create_connection((target.address, target.port), TIMEOUT_S)
     with plain:
         raw = plain

@@ -25,11 +25,11 @@ MAX_WEBHOOKS: Final = 50
 DUE, DELIVERED, DEAD = "due", "delivered", "dead"
 
 
-class NoSuchWebhook(LookupError):
+class WebhookNotFound(LookupError):
     """There is no such webhook, or no such delivery."""
 
 
-class TooMany(ValueError):
+class WebhookLimitReached(ValueError):
     """There are as many webhooks as there may be."""
 
 
@@ -75,7 +75,7 @@ class Webhooks:
         )
         with self._writing() as session:
             if len(list(session.scalars(select(WebhookRow.webhook_id)))) >= MAX_WEBHOOKS:
-                raise TooMany(f"there are {MAX_WEBHOOKS} webhooks already")
+                raise WebhookLimitReached(f"there are {MAX_WEBHOOKS} webhooks already")
             session.add(row)
         return row
 
@@ -84,7 +84,7 @@ class Webhooks:
         with self._writing() as session:
             row = session.get(WebhookRow, webhook_id)
             if row is None:
-                raise NoSuchWebhook(webhook_id)
+                raise WebhookNotFound(webhook_id)
             row.is_active = row.is_active if is_active is None else is_active
             row.secret_number += new_secret
         return row
@@ -104,7 +104,7 @@ class Webhooks:
         with self._writing() as session:
             row = session.get(WebhookDeliveryRow, delivery_id)
             if row is None:
-                raise NoSuchWebhook(delivery_id)
+                raise WebhookNotFound(delivery_id)
             for name, value in again.items():
                 setattr(row, name, value)
 

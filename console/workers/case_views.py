@@ -1,6 +1,6 @@
 """Runs the worker of the case views: `python -m console.view_worker`, with the settings of its environment."""
 
-from console.views.live_table import LiveTable
+from console.views.live_table import LiveCaseTable
 from console.wiring import live_case_table, topics
 from infra.services import CASE_VIEWS, metrics_port
 from infra.settings import Settings
@@ -10,7 +10,7 @@ from schemas.codec import Decoder
 from schemas.registry import SchemaRegistry
 
 
-def target_of(table: LiveTable, topic: str) -> ViewTarget:
+def target_of(table: LiveCaseTable, topic: str) -> ViewTarget:
     """The version that is live by now."""
     version, now = table.now()
     return ViewTarget(version.number, now, group_of(topic, version.number))

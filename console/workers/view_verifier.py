@@ -16,7 +16,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import HTTPError
 from prometheus_client import Counter, Gauge
 
-from console.views.live_table import LiveTable
+from console.views.live_table import LiveCaseTable
 from console.views.versions import ViewVersions
 from console.wiring import bucket, live_case_table, topics, view_versions
 from infra.services import VERIFIER, metrics_port
@@ -40,7 +40,7 @@ STEP_REST_S: Final = 0.5
 RETRY_S: Final = 5.0
 
 
-class Rounds:
+class VerificationRounds:
     """One step after the other; those of a round are its shares, and a last one for what the log knows nothing of."""
 
     def __init__(self, verifier: ViewVerifier, versions: ViewVersions, now_ms: Any) -> None:
@@ -58,7 +58,7 @@ class Rounds:
         }
         self._tell()
 
-    def step(self, table: LiveTable, written_of: Any) -> bool:
+    def step(self, table: LiveCaseTable, written_of: Any) -> bool:
         """Check the next share; True when that ended a round."""
         version, now = table.now()
         shares = self._verifier.shares()
@@ -108,7 +108,7 @@ class Rounds:
         LAST_ROUND.set((self.state["last_round_at_ms"] or 0) / 1000)
 
 
-def written_by(bootstrap: str, topic: str, group: str) -> dict[int, int]:
+def committed_offsets(bootstrap: str, topic: str, group: str) -> dict[int, int]:
     """Up to where a version's worker has committed what it wrote, by partition."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     try:
@@ -151,9 +151,9 @@ def main() -> None:
             if rounds is None:
                 log, decoder = source_of(settings, topic)
                 verifier = ViewVerifier(log, topic, decoder, pace.rest)
-                rounds = Rounds(verifier, versions, lambda: time.time_ns() // 1_000_000)
+                rounds = VerificationRounds(verifier, versions, lambda: time.time_ns() // 1_000_000)
             is_end = rounds.step(
-                table, lambda version: written_by(settings.kafka_bootstrap, topic, group_of(topic, version))
+                table, lambda version: committed_offsets(settings.kafka_bootstrap, topic, group_of(topic, version))
             )
             wait(ROUND_REST_S if is_end else STEP_REST_S)
         except (BotoCoreError, ClientError, HTTPError, KafkaException, OSError, SchemaRegistryError) as error:

@@ -18,7 +18,7 @@ SENDERS, AT_ONCE, MAX_BATCH = 8, 64, 500
 POLL_S = 0.5
 
 
-class Sender:
+class WebhookSender:
     """Sends what is due, several at once."""
 
     def __init__(self, webhooks: Webhooks, *, may_be_private: bool) -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     topic = topics(settings).cases_events
     webhooks = webhooks_of(settings)
     decoder = Decoder(stop.retry_while_unavailable(SchemaRegistry(settings.registry_url).schema_text))
-    sender = Sender(webhooks, may_be_private=settings.webhooks_may_be_private)
+    sender = WebhookSender(webhooks, may_be_private=settings.webhooks_may_be_private)
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,

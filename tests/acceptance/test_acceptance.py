@@ -21,8 +21,8 @@ from console.cases.attachments import Attachments
 from console.cases.desk import CaseDesk
 from console.cli.app import app
 from console.cli.demo import settle
-from console.history.replay import Replay, replay
-from console.payments.intake import Answers, open_intake, send_generated
+from console.history.replay import ReplayReport, replay
+from console.payments.intake import AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system
 from console.wiring import bucket, case_table, topics, vault
 from domain.cases.events import NoteAdded
@@ -45,7 +45,7 @@ PAYMENTS = 8_000
 
 
 @pytest.fixture(scope="module")
-def settled(settings: Settings) -> Replay:
+def settled(settings: Settings) -> ReplayReport:
     """What a replay says once all is there that was sent before; who asks for it leaves things as they were."""
     return settle(settings)
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Se
         "future_dated": encoder.encode("Transaction", good(event_time=4_000_000_000_000)),
         "card_number": encoder.encode("Transaction", good(card_id="4111111111111111")),
     }
-    names, answers = topics(settings), Answers(settings)
+    names, answers = topics(settings), AnswerTracker(settings)
     places: set[tuple[int, int]] = set()
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "message.max.bytes": 16 << 20})
     for value in [*bad.values(), encoder.encode("Transaction", good(amount_minor=0))]:
@@ -207,7 +207,7 @@ def wrapped_keys(settings: Settings, subject: str) -> list[bytes]:
         return list(session.scalars(select(SubjectKeyRow.wrapped).where(SubjectKeyRow.subject == subject)))
 
 
-def test_every_answer_is_in_the_analytics_table(settled: Replay, command: CliRunner) -> None:
+def test_every_answer_is_in_the_analytics_table(settled: ReplayReport, command: CliRunner) -> None:
     counted = command.invoke(app, ["analytics", "--json"])
     assert counted.exit_code == 0, counted.output
     found = json.loads(counted.stdout)
@@ -229,7 +229,7 @@ def test_an_altered_view_is_named(settings: Settings, command: CliRunner) -> Non
 
 
 def test_an_altered_event_in_the_archive_is_named_and_changes_the_digest(
-    settings: Settings, settled: Replay, command: CliRunner
+    settings: Settings, settled: ReplayReport, command: CliRunner
 ) -> None:
     before = settled.document
     store = bucket(settings)
@@ -249,7 +249,7 @@ def test_an_altered_event_in_the_archive_is_named_and_changes_the_digest(
 
 
 def test_certificates_are_equal_wherever_they_are_made(
-    settled: Replay, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settled: ReplayReport, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From Kafka and from the archive, by one process and by several, with the registry and without: the same bytes."""
     files = [tmp_path / name for name in ("kafka", "s3", "kafka-without", "s3-without")]
@@ -330,7 +330,7 @@ def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
 
     Nobody else dies of it: that is seen when the stack says how it is.
     """
-    answers, (intake, sent) = Answers(settings), open_intake(settings)
+    answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
     traffic = iter(Traffic(TrafficOptions(seed=5, accounts=2_000, velocity_share=0.001)))
     send_generated(intake, islice(traffic, PAYMENTS // 2), None, lambda _: None)
     intake.flush()
@@ -359,7 +359,7 @@ def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> Non
     result = command.invoke(app, ["status", "--json"])
     assert result.exit_code == 0, result.output
     assert {each["name"]: each["is_ready"] for each in json.loads(result.stdout)} == dict.fromkeys(
-        [part.name for part in system.everything(settings)], True
+        [part.name for part in system.all_programs(settings)], True
     )
     assert command.invoke(app, ["doctor"]).exit_code == 0
     assert "differs" not in command.invoke(app, ["digest"]).stdout

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from console.cases.acts import make_command
-from console.cases.desk import CaseDesk, NotSent, Unanswered
+from console.cases.desk import AnswerTimeout, CaseDesk, CommandNotSent
 from console.cli.app import app
 from console.waiting import end_offsets, wait_until
 from console.wiring import case_table, topics
@@ -220,13 +220,13 @@ def test_a_command_that_is_sent_again_is_answered_once(settings: Settings) -> No
     command = make_command("take", case.account_id, case.case_id, "ana", case.sequence, {})
     with CaseDesk(settings) as desk:
         assert isinstance(desk.ask(command), CaseAssigned)
-        with pytest.raises(Unanswered, match="is recorded"):
+        with pytest.raises(AnswerTimeout, match="is recorded"):
             desk.ask(command, 2.0)
         unknown = make_command("take", case.account_id, "no-such-case", "ana", 1, {})
         answer = desk.ask(unknown)
     assert isinstance(answer, CommandRejected)
     assert answer.code == "unknown_case"
-    with pytest.raises(NotSent):
+    with pytest.raises(CommandNotSent):
         desk.send(command)
     settle_cases(settings)
     kinds = [json.loads(item["body"])["type"] for item in case_table(settings).items_of(case.case_id) if "body" in item]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.cli.demo import settle
 from console.history.replay import replay
-from console.payments.intake import Answers, open_intake
+from console.payments.intake import AnswerTracker, open_intake
 from console.system import lifecycle as system
 from console.waiting import end_offsets, wait_until
 from console.wiring import control_store, rules_log, topics
@@ -36,7 +36,7 @@ BURST = 6
 
 def send(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
     """Send payments and wait until each is answered; returns where they stand in payments.inbound."""
-    answers = Answers(settings)
+    answers = AnswerTracker(settings)
     places = append(settings, payments)
     answers.wait_for(places)
     return places
@@ -209,7 +209,7 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         ]
         crowd[3]["terminal_id"] = first["terminal_id"]
         send(settings, crowd[:20])
-        answers = Answers(settings)
+        answers = AnswerTracker(settings)
         stack.kill(settings, FLINK_JOBS)
         unanswered = append(settings, crowd[20:])
         assert system.up(settings, report=lambda _, __: None) == [FLINK_JOBS]

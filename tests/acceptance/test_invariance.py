@@ -18,9 +18,9 @@ from confluent_kafka import Producer
 
 from console.cli.app import app
 from console.history.replay import replay
-from console.payments.intake import Answers, Place
+from console.payments.intake import AnswerTracker, LogPlace
 from console.system import lifecycle as system
-from console.waiting import Stalled
+from console.waiting import ProgressStalled
 from console.wiring import topics
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
@@ -68,9 +68,9 @@ def recording(seed: int, encoder: Encoder, payments: int = PAYMENTS) -> list[Rec
     return records
 
 
-def write(settings: Settings, records: Sequence[Recorded]) -> set[Place]:
+def write(settings: Settings, records: Sequence[Recorded]) -> set[LogPlace]:
     """Append the records to payments.inbound; returns where they stand."""
-    places: set[Place] = set()
+    places: set[LogPlace] = set()
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random"})
     for record in records:
         producer.produce(
@@ -110,7 +110,7 @@ def settled(settings: Settings) -> dict[str, object]:
     begun = time.monotonic()
     while (result := replay(settings, "kafka")).is_lag:
         if time.monotonic() - begun > PATIENCE_S:
-            raise Stalled("\n".join(result.problems))
+            raise ProgressStalled("\n".join(result.problems))
         time.sleep(0.5)
     assert result.problems == []
     return result.document
@@ -133,7 +133,7 @@ def through(
     half, now = len(records) // 2, resumed or settings
     stack.up(settings, parts_of(settings))
     try:
-        Answers(settings).wait_for(write(settings, records[:half]))
+        AnswerTracker(settings).wait_for(write(settings, records[:half]))
         settled(settings)
         tick(settings, folder, records[half - 1])
         if resumed:
@@ -154,7 +154,7 @@ def through(
 
 def send_on(settings: Settings, records: Sequence[Recorded], killed: Sequence[str]) -> None:
     """Write little by little, kill when half of it is written, write on, start again, wait for all answers."""
-    answers, places = Answers(settings), set[Place]()
+    answers, places = AnswerTracker(settings), set[LogPlace]()
     for first in range(0, len(records), CHUNK):
         places |= write(settings, records[first : first + CHUNK])
         answers.poll()

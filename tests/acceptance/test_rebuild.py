@@ -20,7 +20,7 @@ from console.cli.app import app
 from console.history.rebuild import rebuild
 from console.system.lifecycle import prepare
 from console.wiring import bucket, case_table, case_tables, topics, view_versions
-from console.workers.view_verifier import written_by
+from console.workers.view_verifier import committed_offsets
 from domain.record import replace
 from domain.record_types import to_fields
 from infra import stack
@@ -98,7 +98,7 @@ def settle(system: Settings, *, archived: bool = False) -> Items:
     ends, begun = log.ends(topic), time.monotonic()
     while time.monotonic() - begun < PATIENCE_S:
         group = group_of(topic, view_versions(system).live().number)
-        is_written = written_by(system.kafka_bootstrap, topic, group) == ends
+        is_written = committed_offsets(system.kafka_bootstrap, topic, group) == ends
         there = ArchivedLog(bucket(system)).ends(topic) if archived and is_written else ends
         if is_written and all(there.get(number, 0) == end for number, end in ends.items()):
             break
@@ -193,7 +193,7 @@ def test_an_altered_view_is_found_by_the_verifier_named_and_healed_by_a_rebuild(
     group = group_of(topic, view_versions(system).live().number)
 
     def said() -> list[str]:
-        written = written_by(system.kafka_bootstrap, topic, group)
+        written = committed_offsets(system.kafka_bootstrap, topic, group)
         return [each for share in verifier.shares() for each in verifier.check(share, table, written).said]
 
     assert said() == []

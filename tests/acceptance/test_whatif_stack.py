@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.cli.demo import settle
 from console.history.replay import replay
-from console.history.whatif import Asked
+from console.history.whatif import WhatifRequest
 from console.history.whatif_job import WhatifJobs
 from console.history.whatif_runs import runs_of
-from console.payments.intake import Answers, open_intake, send_generated
+from console.payments.intake import AnswerTracker, open_intake, send_generated
 from domain.risk.packs import DEFAULT, Velocity
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions
 from infra.settings import Settings
@@ -51,7 +51,7 @@ def test_what_other_rules_would_have_done(
     before = replay(settings, "kafka").document
     begin_ms = time.time_ns() // 1_000_000  # later than all that other tests sent, by whatever rules
     stretch = ("--from", str(begin_ms))
-    answers, (intake, sent) = Answers(settings), open_intake(settings)
+    answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
     options = TrafficOptions(seed=31, accounts=2_000, start_ms=begin_ms, per_second=20, velocity_share=0.005)
     send_generated(intake, map(of_whatif, islice(Traffic(options), PAYMENTS)), None, lambda _: None)
     intake.flush()
@@ -76,7 +76,7 @@ def test_what_other_rules_would_have_done(
     assert {**archived, "source": "kafka", "run_id": ""} == {**found, "run_id": ""}
 
     runs, jobs = runs_of(settings), WhatifJobs(settings)
-    run_id = runs.begin(STRICTER, Asked("kafka", WhatifPeriod(begin_ms)), "rui", alone=True)
+    run_id = runs.begin(STRICTER, WhatifRequest("kafka", WhatifPeriod(begin_ms)), "rui", alone=True)
     jobs.start(run_id)
     deadline = time.monotonic() + 60
     while (row := runs.run(run_id)) is not None and row.state == "running" and time.monotonic() < deadline:

@@ -1,16 +1,16 @@
 """The figures of `fraudcase bench stream`, from answers whose times are known."""
 
 from console.bench.latency import percentiles
-from console.bench.stream import sustained
+from console.bench.stream import sustained_rate
 
 
 def test_the_rate_is_that_of_the_answers_in_the_middle() -> None:
     slow_start = {0: 100, 9_000: 100}
     steady = {9_000 + 100 * number: 50 for number in range(1, 17)}
-    assert sustained({**slow_start, **steady}) == 500.0
+    assert sustained_rate({**slow_start, **steady}) == 500.0
     stragglers = {60_000: 20, 70_000: 30}
-    assert sustained({**slow_start, **steady, **stragglers}) == 500.0
-    assert sustained({5: 10}) == 0.0
+    assert sustained_rate({**slow_start, **steady, **stragglers}) == 500.0
+    assert sustained_rate({5: 10}) == 0.0
 
 
 def test_percentiles_are_the_least_values_that_so_many_do_not_exceed() -> None:

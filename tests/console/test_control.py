@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, delete, update
 from sqlalchemy.exc import DBAPIError
 
-from console.rules.store import Offsets, Refused, Store
+from console.rules.store import Offsets, RulePackActionError, RulePackStore
 from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
 from domain.risk.packs import THREE, RulePack, parse_pack
@@ -32,8 +32,8 @@ class Clock:
 
 
 @pytest.fixture
-def store(engine: Engine) -> Store:
-    made = Store(engine, Clock())
+def store(engine: Engine) -> RulePackStore:
+    made = RulePackStore(engine, Clock())
     made.first(FIRST)
     return made
 
@@ -81,15 +81,15 @@ def pack(name: str = "strict", version: int = 1, points: int = 600) -> RulePack:
     return replace(THREE, name=name, version=version, rules=(replace(THREE.rules[0], points=points),))
 
 
-def states(store: Store) -> dict[str, str]:
+def states(store: RulePackStore) -> dict[str, str]:
     return {f"{row.name}@{row.version}": f"{row.state}{'+shadow' * row.shadow}" for row in store.packs()}
 
 
-def actions(store: Store, name: str) -> list[tuple[str, str]]:
+def actions(store: RulePackStore, name: str) -> list[tuple[str, str]]:
     return [(entry.action, entry.actor) for entry in store.history(store.pack(name).pack_id)]
 
 
-def approved(store: Store, made: RulePack) -> RulePack:
+def approved(store: RulePackStore, made: RulePack) -> RulePack:
     store.draft(made, "ana")
     store.approve(f"{made.name}@{made.version}", "ben")
     return made
@@ -101,13 +101,13 @@ def test_the_tables_are_those_of_the_models(engine: Engine) -> None:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
-def test_a_new_store_says_what_a_new_system_decides_by(store: Store) -> None:
+def test_a_new_store_says_what_a_new_system_decides_by(store: RulePackStore) -> None:
     assert states(store) == {"first@1": "active"}
     assert store.first(pack()) == FIRST.canonical  # there is one in force
     assert actions(store, "first") == [("activated", "system")]
 
 
-def test_a_pack_becomes_active_after_a_second_person_approved_it(store: Store, logs: Logs) -> None:
+def test_a_pack_becomes_active_after_a_second_person_approved_it(store: RulePackStore, logs: Logs) -> None:
     made = pack()
     drafted = store.draft(made, "ana")
     assert (drafted.state, drafted.author, drafted.document) == ("draft", "ana", made.canonical)
@@ -126,12 +126,12 @@ def test_a_pack_becomes_active_after_a_second_person_approved_it(store: Store, l
 
 
 def refused(action: Callable[[], object]) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RulePackActionError) as caught:
         action()
     return str(caught.value)
 
 
-def test_what_may_not_be_done_says_why(store: Store, logs: Logs) -> None:
+def test_what_may_not_be_done_says_why(store: RulePackStore, logs: Logs) -> None:
     store.draft(pack(), "Ana")
     assert "not approved" in refused(lambda: store.activate("strict", "ben", logs))
     assert "another person must approve it" in refused(lambda: store.approve("strict", " ana "))
@@ -145,7 +145,7 @@ def test_what_may_not_be_done_says_why(store: Store, logs: Logs) -> None:
     assert logs.modes == [["active strict"]] * 4
 
 
-def test_what_is_so_already_is_left_as_it_is(store: Store, logs: Logs) -> None:
+def test_what_is_so_already_is_left_as_it_is(store: RulePackStore, logs: Logs) -> None:
     approved(store, pack())
     assert [store.activate("strict", "ben", logs)[1] for _ in range(2)] == [4, 0]
     store.draft(pack(version=2), "ana")
@@ -155,20 +155,20 @@ def test_what_is_so_already_is_left_as_it_is(store: Store, logs: Logs) -> None:
     assert len(actions(store, "strict@1")) == 4
 
 
-def test_the_same_content_is_the_same_pack(store: Store) -> None:
+def test_the_same_content_is_the_same_pack(store: RulePackStore) -> None:
     store.draft(pack(), "ana")
     assert store.draft(pack(), "ben").author == "ana"
     assert len(store.packs()) == 2
 
 
-def test_packs_go_by_name_version_and_id(store: Store) -> None:
+def test_packs_go_by_name_version_and_id(store: RulePackStore) -> None:
     first, second = store.draft(pack(), "ana"), store.draft(pack(version=2), "ana")
     assert store.pack("strict").pack_id == second.pack_id
     assert store.pack("strict@1").pack_id == store.pack(first.pack_id[:8]).pack_id == first.pack_id
     assert "there is no rule pack strict@3" in refused(lambda: store.pack("strict@3"))
 
 
-def test_a_shadow_pack_scores_until_it_retires(store: Store, logs: Logs) -> None:
+def test_a_shadow_pack_scores_until_it_retires(store: RulePackStore, logs: Logs) -> None:
     store.draft(pack(), "ana")
     store.shadow("strict", "ana", logs)
     assert states(store)["strict@1"] == "draft+shadow"
@@ -177,7 +177,7 @@ def test_a_shadow_pack_scores_until_it_retires(store: Store, logs: Logs) -> None
     assert logs.modes == [["shadow strict", "retired-shadow strict"]] * 4
 
 
-def test_only_so_many_packs_look_on(store: Store, logs: Logs) -> None:
+def test_only_so_many_packs_look_on(store: RulePackStore, logs: Logs) -> None:
     for version in range(1, MAX_SHADOWS + 2):
         store.draft(pack(version=version), "ana")
     for version in range(1, MAX_SHADOWS + 1):
@@ -187,14 +187,14 @@ def test_only_so_many_packs_look_on(store: Store, logs: Logs) -> None:
     store.shadow("strict", "ana", logs)
 
 
-def test_a_shadow_pack_that_becomes_active_is_no_shadow_any_more(store: Store, logs: Logs) -> None:
+def test_a_shadow_pack_that_becomes_active_is_no_shadow_any_more(store: RulePackStore, logs: Logs) -> None:
     approved(store, pack())
     store.shadow("strict", "ana", logs)
     store.activate("strict", "ana", logs)
     assert states(store)["strict@1"] == "active"
 
 
-def test_a_former_pack_can_be_put_in_force_again(store: Store, logs: Logs) -> None:
+def test_a_former_pack_can_be_put_in_force_again(store: RulePackStore, logs: Logs) -> None:
     approved(store, pack())
     store.activate("strict", "ben", logs)
     store.activate("first", "ben", logs)
@@ -204,7 +204,9 @@ def test_a_former_pack_can_be_put_in_force_again(store: Store, logs: Logs) -> No
 
 
 @pytest.mark.parametrize("written", [0, 1, 3])
-def test_after_a_crash_the_same_command_writes_only_what_is_missing(store: Store, logs: Logs, written: int) -> None:
+def test_after_a_crash_the_same_command_writes_only_what_is_missing(
+    store: RulePackStore, logs: Logs, written: int
+) -> None:
     approved(store, pack())
     approved(store, pack("lax"))
     logs.crash_after = written
@@ -219,14 +221,14 @@ def test_after_a_crash_the_same_command_writes_only_what_is_missing(store: Store
     assert actions(store, "strict")[2:] == [("activating", "ben"), ("activated", "carl")]
 
 
-def test_the_log_is_append_only(store: Store, engine: Engine) -> None:
+def test_the_log_is_append_only(store: RulePackStore, engine: Engine) -> None:
     for change in (update(RulePackLogRow).values(actor="nobody"), delete(RulePackLogRow)):
         with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
             connection.execute(change)
     assert actions(store, "first") == [("activated", "system")]
 
 
-def test_the_database_itself_knows_one_active_pack_and_four_eyes(store: Store, engine: Engine) -> None:
+def test_the_database_itself_knows_one_active_pack_and_four_eyes(store: RulePackStore, engine: Engine) -> None:
     store.draft(pack(), "ana")
     mine = update(RulePackRow).where(RulePackRow.name == "strict")
     for change in (mine.values(state="active"), mine.values(approver="ana"), mine.values(state="odd")):
@@ -234,17 +236,17 @@ def test_the_database_itself_knows_one_active_pack_and_four_eyes(store: Store, e
             connection.execute(change)
 
 
-def test_of_two_who_approve_at_once_one_is_first(engine: Engine, store: Store) -> None:
+def test_of_two_who_approve_at_once_one_is_first(engine: Engine, store: RulePackStore) -> None:
     for version in range(1, 11):
         store.draft(pack(version=version), "ana")
     refusals: list[str] = []
 
     def approve_all(actor: str) -> None:
-        mine = Store(engine, Clock())
+        mine = RulePackStore(engine, Clock())
         for version in range(1, 11):
             try:
                 mine.approve(f"strict@{version}", actor)
-            except Refused as refusal:
+            except RulePackActionError as refusal:
                 refusals.append(str(refusal))
 
     people = [Thread(target=approve_all, args=(actor,)) for actor in ("ben", "carl")]

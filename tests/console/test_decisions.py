@@ -1,14 +1,14 @@
 """What the rows of an intake come to: scores below the flags, and ids that were used before."""
 
-from console.payments.decisions import Answered, Identity, Ledger, Reused, backtest, reused_ids
+from console.payments.decisions import AnsweredRow, DecisionLedger, Identity, TransactionIdReuse, backtest, reused_ids
 from console.rules.files import load_pack
 from domain.risk.packs import Rule, RulePack
-from generator.files import Row
+from generator.files import IntakeRow
 from tests.domain.risk.test_risk import payment
 
 
-def answer(row: int, identity: Identity | None, *, is_duplicate: bool = False) -> Answered:
-    return Answered((row, "run", row), "run", (0, row), identity, is_duplicate, identity is None, {})
+def answer(row: int, identity: Identity | None, *, is_duplicate: bool = False) -> AnsweredRow:
+    return AnsweredRow((row, "run", row), "run", (0, row), identity, is_duplicate, identity is None, {})
 
 
 def test_an_id_is_reused_by_other_content_on_its_own_account_or_another() -> None:
@@ -18,16 +18,16 @@ def test_an_id_is_reused_by_other_content_on_its_own_account_or_another() -> Non
         answer(4, None), answer(5, ("bob", "other", b"4")),
     ]  # fmt: skip
     assert reused_ids(answers) == {
-        (0, 2): Reused(True, "transaction id 'tx' came before with other content"),
-        (0, 3): Reused(False, "transaction id 'tx' came before on another account"),
+        (0, 2): TransactionIdReuse(True, "transaction id 'tx' came before with other content"),
+        (0, 3): TransactionIdReuse(False, "transaction id 'tx' came before on another account"),
     }
 
 
 def test_a_score_below_the_flag_is_told_without_rules() -> None:
     three = load_pack("three")
     weak = RulePack(name="weak", version=1, flag_at=1000, rules=tuple[Rule, ...](three.rules))
-    rows = [Row(payment(f"tx-{number}", event_time=1_750_000_000_000 + number), None) for number in range(5)]
+    rows = [IntakeRow(payment(f"tx-{number}", event_time=1_750_000_000_000 + number), None) for number in range(5)]
     lines = list(backtest(rows, weak))
     assert [(line["score"], line["rules"], line["reasons"]) for line in lines] == [(0, [], [])] * 4 + [(600, [], [])]
     assert [line["rules"] for line in backtest(rows, three)] == [[]] * 4 + [["velocity"]]
-    assert Ledger().line(("anna", "tx", b""))["score"] == 0
+    assert DecisionLedger().line(("anna", "tx", b""))["score"] == 0

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from console.payments.admission import as_entered
-from console.payments.intake import prepared
+from console.payments.admission import prepare_rows
+from console.payments.intake import prepare_keys
 from console.people.roles import Role
-from console.privacy.command_sealing import sealed
+from console.privacy.command_sealing import seal_command
 from console.privacy.vault import RECHECK_S, Vault
-from console.system.canary import TooShort, _files, forms_of, search
+from console.system.canary import CanaryTooShort, _files, forms_of, search
 from console.wiring import vault
 from domain.cases.commands import AddNote, TakeCase
 from domain.digest import canonical_bytes
 from domain.payment import Payment, Refusal, admit
 from domain.sealed import ERASED, is_sealed
-from generator.files import Row, read_rows
+from generator.files import IntakeRow, read_rows
 from generator.producer import IntakeWriter, prepare_row, run_subject
 from infra.settings import Settings
 from migrations.store import connect, upgrade
@@ -71,7 +71,7 @@ def worked_on(desk: Desk) -> tuple[TestClient, str, str]:
 
 def everything_kept(desk: Desk, folder: Path) -> bytes:
     """All bytes that commands, events, views, files and the control store consist of."""
-    kept = [repr(sealed(command, desk.vault)) for command in desk.log.commands]
+    kept = [repr(seal_command(command, desk.vault)) for command in desk.log.commands]
     kept += [json.dumps(item, default=str) for item in desk.log.table.scan()]
     kept += [change.body for change in desk.log.changes.missed((0,)) or ()]
     kept += list(desk.objects.objects)
@@ -140,13 +140,13 @@ def test_limits_hold_for_what_is_sealed(desk: Desk) -> None:
         account_id="acct-1", case_id=desk.case(), command_id="c", actor="ana", requested_at_ms=1, seen_sequence=1,
         text="ü" * 10_001, attachments=(),
     )  # fmt: skip
-    (event,) = desk.log.step(sealed(command, desk.vault))
+    (event,) = desk.log.step(seal_command(command, desk.vault))
     assert "at most 10000 characters, this one has 10001" in canonical_bytes(event).decode()
 
 
 def test_a_command_without_words_stays_as_it_is(desk: Desk) -> None:
     take = TakeCase(account_id="a", case_id="c", command_id="1", actor="ana", requested_at_ms=1, seen_sequence=1)
-    assert sealed(take, desk.vault) is take
+    assert seal_command(take, desk.vault) is take
     assert desk.vault.known("a").generation is None
 
 
@@ -287,23 +287,26 @@ def test_places_enter_as_exact_as_they_may(keys: Vault) -> None:
 
 
 def test_rows_keep_their_order_and_their_keys_are_made_together(keys: Vault) -> None:
-    rows = [Row(row(account_id=f"acct-{number % 3}"), None) for number in range(2_500)]
-    rows[7] = Row({"unreadable": "x"}, Refusal("bad_fields", ""))
-    assert list(prepared(iter(rows), keys)) == rows
+    rows = [IntakeRow(row(account_id=f"acct-{number % 3}"), None) for number in range(2_500)]
+    rows[7] = IntakeRow({"unreadable": "x"}, Refusal("bad_fields", ""))
+    assert list(prepare_keys(iter(rows), keys)) == rows
     assert [keys.known(f"acct-{number}").generation for number in range(3)] == [1, 1, 1]
 
 
 def test_a_backtest_decides_on_what_the_intake_would_let_in(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, location_decimals=2)
-    rows = [Row(row(latitude=1.239, longitude=1.0), None), Row({"unreadable": ""}, Refusal("bad_fields", ""))]
-    (first, second) = as_entered(rows, settings)
+    rows = [
+        IntakeRow(row(latitude=1.239, longitude=1.0), None),
+        IntakeRow({"unreadable": ""}, Refusal("bad_fields", "")),
+    ]
+    (first, second) = prepare_rows(rows, settings)
     assert (first.fields["latitude"], first.fields["attributes"], second) == (1.24, row()["attributes"], rows[1])
     assert list(tmp_path.iterdir()) == []
     upgrade(connect(settings.control_database))
     sealing = vault(settings)
     expected = sealing.seal("acct-7", "attribute", WORDS)
-    theirs = Row(row(account_id="acct-8"), None)
-    found = [each.fields["attributes"]["name"] for each in as_entered([rows[0], theirs], settings)]
+    theirs = IntakeRow(row(account_id="acct-8"), None)
+    found = [each.fields["attributes"]["name"] for each in prepare_rows([rows[0], theirs], settings)]
     assert found == [expected, WORDS]
     assert sealing.known("acct-8").generation is None
 
@@ -325,7 +328,7 @@ def test_a_text_is_found_in_each_form_whatever_stands_around_it(before: bytes, t
 
 
 def test_a_short_text_is_not_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(TooShort):
+    with pytest.raises(CanaryTooShort):
         search(Settings(home=tmp_path), " ab ")
 
 

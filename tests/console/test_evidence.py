@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from console.cli import audit
 from console.cli.app import app
 from console.evidence import verify_pack
-from console.evidence.pack import Evidence, NotExported, Selection
-from console.evidence.verify_pack import Fault, Unproven, check, unzipped, zipped
+from console.evidence.pack import EvidenceExportError, EvidencePackBuilder, RecordSelection
+from console.evidence.verify_pack import MissingProof, PackFault, check, make_zip, read_zip
 from domain.digest import canonical_json
 from domain.record_types import to_fields
 from projections.archive.bucket import MemoryBucket
@@ -53,7 +53,7 @@ def filled(cases: int = 1, accounts: tuple[str, ...] = ("anna", "ben", "carl")) 
 
 
 def pack_of(vault: Vault, *redacted: str, since: bytes | None = None, **selection: Any) -> bytes:
-    return Evidence(vault.bucket, Topics(), SIGNER, redacted).pack(Selection(**selection), since)
+    return EvidencePackBuilder(vault.bucket, Topics(), SIGNER, redacted).pack(RecordSelection(**selection), since)
 
 
 @cache
@@ -66,7 +66,7 @@ def small() -> tuple[bytes, bytes]:
 
 
 def members_of(pack: bytes) -> dict[str, bytes]:
-    return dict(unzipped(pack))
+    return dict(read_zip(pack))
 
 
 def records_of(pack: bytes) -> list[dict[str, Any]]:
@@ -150,10 +150,10 @@ def test_completeness_is_claimed_for_cases_and_ranges_only() -> None:
     assert "Nothing: there may be more" in members_of(account)["report.html"].decode()
     part = pack_of(vault, from_ms=10_002, to_ms=10_005, topics=("payments.inbound",))
     assert "all of payments.inbound partition 0 from record 2 to 4" in "".join(check(part, KEY, head))
-    with pytest.raises(NotExported, match="nothing of it"):
+    with pytest.raises(EvidenceExportError, match="nothing of it"):
         pack_of(vault, case_id="no-such-case")
-    with pytest.raises(NotExported, match="no signed head"):
-        Evidence(MemoryBucket(), Topics(), SIGNER)
+    with pytest.raises(EvidenceExportError, match="no signed head"):
+        EvidencePackBuilder(MemoryBucket(), Topics(), SIGNER)
 
 
 def test_a_range_takes_along_what_the_clock_of_kafka_put_elsewhere() -> None:
@@ -197,7 +197,7 @@ def test_who_withholds_the_case_claims_nothing_of_it() -> None:
 
 
 def test_a_name_that_no_record_has_is_refused() -> None:
-    with pytest.raises(NotExported, match="txet"):
+    with pytest.raises(EvidenceExportError, match="txet"):
         pack_of(filled(), "txet", case_id=ANNA)
 
 
@@ -232,10 +232,10 @@ def test_a_head_that_was_seen_must_be_the_beginning_of_the_packs_log() -> None:
     for number in (1, 32, 33):
         assert "goes on from head" in check(pack, KEY, vault.bucket.get(head_key(number)))[-1]
     assert early is not None
-    with pytest.raises(Fault, match="the pack's is the older"):
+    with pytest.raises(PackFault, match="the pack's is the older"):
         check(older, KEY, last)
     seldom = vault.bucket.get(head_key(12))
-    with pytest.raises(Unproven, match="ask for one that does"):
+    with pytest.raises(MissingProof, match="ask for one that does"):
         check(pack, KEY, seldom)
     assert check(pack_of(vault, account_id="zoe", since=seldom), KEY, seldom)
 
@@ -243,7 +243,7 @@ def test_a_head_that_was_seen_must_be_the_beginning_of_the_packs_log() -> None:
 def test_a_log_rewritten_by_the_owner_of_the_key_contradicts_the_head_that_was_seen() -> None:
     seen = filled().bucket.get(head_key(2))
     other = filled(accounts=("anna", "eve", "carl", "dora"))
-    with pytest.raises(Fault):
+    with pytest.raises(PackFault):
         check(pack_of(other, case_id=ANNA), KEY, seen)
 
 
@@ -256,7 +256,7 @@ def test_every_flipped_byte_of_a_small_pack_is_found() -> None:
     for place in range(len(data)):
         mask = draw.randrange(1, 256)
         data[place] ^= mask
-        with pytest.raises(Fault):
+        with pytest.raises(PackFault):
             check(bytes(data), KEY, head)
         data[place] ^= mask
 
@@ -264,12 +264,12 @@ def test_every_flipped_byte_of_a_small_pack_is_found() -> None:
 def test_a_flipped_byte_is_found_where_the_zip_was_made_anew_around_it() -> None:
     """So that it is not the zip's own checksum that finds it: a sample of each member's bytes."""
     pack, head = small()
-    members, draw = unzipped(pack), random.Random(SEED)
+    members, draw = read_zip(pack), random.Random(SEED)
     for number, (name, data) in enumerate(members):
         for place in draw.sample(range(len(data)), min(60, len(data))):
             changed = data[:place] + bytes([data[place] ^ draw.randrange(1, 256)]) + data[place + 1 :]
-            with pytest.raises(Fault):
-                check(zipped([*members[:number], (name, changed), *members[number + 1 :]]), KEY, head)
+            with pytest.raises(PackFault):
+                check(make_zip([*members[:number], (name, changed), *members[number + 1 :]]), KEY, head)
 
 
 # -- random mutations ------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def resigned(members: Members, signer: Signer = SIGNER, **manifest: Any) -> byte
     document["members"] = {name: verify_pack.sha256(data).hex() for name, data in rest.items()}
     body = canonical_json(document)
     signature = signer.sign(verify_pack.FORMAT.encode() + b"\n" + body).hex().encode()
-    return zipped([("manifest.json", body), ("manifest.sig", signature), *sorted(rest.items())])
+    return make_zip([("manifest.json", body), ("manifest.sig", signature), *sorted(rest.items())])
 
 
 def _lines(members: Members) -> list[bytes]:
@@ -315,28 +315,28 @@ def splice(draw: random.Random, pack: bytes, other: bytes) -> bytes:
 
 
 def drop_member(draw: random.Random, pack: bytes, _: bytes) -> bytes:
-    members = unzipped(pack)
+    members = read_zip(pack)
     del members[draw.randrange(len(members))]
-    return zipped(members)
+    return make_zip(members)
 
 
 def swap_members(draw: random.Random, pack: bytes, _: bytes) -> bytes:
-    members = unzipped(pack)
+    members = read_zip(pack)
     one, two = draw.sample(range(len(members)), 2)
     members[one], members[two] = members[two], members[one]
-    return zipped(members)
+    return make_zip(members)
 
 
 def double_member(draw: random.Random, pack: bytes, _: bytes) -> bytes:
-    members = unzipped(pack)
-    return zipped([*members, draw.choice(members)])
+    members = read_zip(pack)
+    return make_zip([*members, draw.choice(members)])
 
 
 def foreign_member(draw: random.Random, pack: bytes, other: bytes) -> bytes:
     members, theirs = members_of(pack), members_of(other)
     same = sorted(name for name in members if name in theirs and theirs[name] != members[name])
     members[draw.choice(same)] = theirs[draw.choice(same)]
-    return zipped(list(members.items()))
+    return make_zip(list(members.items()))
 
 
 def another_signer(_: random.Random, pack: bytes, __: bytes) -> bytes:
@@ -433,7 +433,7 @@ def test_random_mutations_are_found() -> None:
             continue
         try:
             check(mutated, KEY, head)
-        except Fault:
+        except PackFault:
             continue
         unfound.append((way.__name__, number))
     assert unfound == []

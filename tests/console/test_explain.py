@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.cli.explain import logs_of, partition_lines
 from console.payments.decisions import backtest
-from console.rules.dossier import Line, read_dossier
-from console.rules.explain import explained
+from console.rules.dossier import InboundRecord, read_dossier
+from console.rules.explain import explain_decision
 from console.rules.files import load_pack
-from console.rules.smallest_change import span
+from console.rules.smallest_change import format_span
 from domain.record_types import to_fields
 from domain.risk.packs import THREE, RulePack
-from generator.files import Row
+from generator.files import IntakeRow
 from generator.traffic import Traffic, TrafficOptions
 from projections.logs.log import LogRecord
 from schemas.codec import Decoder
@@ -79,7 +79,7 @@ def document(folder: Path, raws: list[dict[str, Any]], *arguments: str) -> dict[
 
 def is_flagged(raws: list[dict[str, Any]], rules: str, transaction_id: str) -> bool:
     """By the backtest, which shares nothing with the search."""
-    lines = backtest((Row(raw, None) for raw in raws), load_pack(rules))
+    lines = backtest((IntakeRow(raw, None) for raw in raws), load_pack(rules))
     return any(line["rules"] for line in lines if line["transaction_id"] == transaction_id)
 
 
@@ -227,12 +227,12 @@ def test_labels_count_as_they_were_known_on_arrival() -> None:
     """The merchant's first fraud was known when the payment came, the second was not."""
     tx = payment("tx", merchant_id="butcher", event_time=NOON + 1)
     lines = [
-        Line("RulesActivated", to_fields(activated(RISKY)), 0, None),
-        Line("FraudConfirmed", label("x"), 1, None),
-        Line("Transaction", tx, 2, None),
-        Line("FraudConfirmed", label("y"), 3, None),
+        InboundRecord("RulesActivated", to_fields(activated(RISKY)), 0, None),
+        InboundRecord("FraudConfirmed", label("x"), 1, None),
+        InboundRecord("Transaction", tx, 2, None),
+        InboundRecord("FraudConfirmed", label("y"), 3, None),
     ]
-    found = explained(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))
+    found = explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))
     (risk,) = found["rules"]
     assert (risk["value"], risk["fired"], risk["contributing"]) == (1, True, ["x"])
     change = found["smallest_change"]
@@ -241,25 +241,25 @@ def test_labels_count_as_they_were_known_on_arrival() -> None:
 
 def test_the_pack_is_the_one_that_decided() -> None:
     lines = [
-        Line("RulesActivated", to_fields(activated(THREE)), 0, None),
-        Line("Transaction", payment("tx"), 1, None),
-        Line("RulesActivated", to_fields(activated(RISKY)), 2, None),
-        Line("Transaction", payment("tx-2", event_time=NOON + 1), 3, None),
+        InboundRecord("RulesActivated", to_fields(activated(THREE)), 0, None),
+        InboundRecord("Transaction", payment("tx"), 1, None),
+        InboundRecord("RulesActivated", to_fields(activated(RISKY)), 2, None),
+        InboundRecord("Transaction", payment("tx-2", event_time=NOON + 1), 3, None),
     ]
-    assert explained(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))["pack"]["name"] == "three"
-    assert explained(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx-2"))["pack"]["name"] == "test"
+    assert explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))["pack"]["name"] == "three"
+    assert explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx-2"))["pack"]["name"] == "test"
 
 
 def test_a_shift_keeps_to_what_the_door_lets_in() -> None:
     """Five in a minute would be a burst, but nothing may be dated more than five minutes past its arrival."""
     now = NOON + 10 * MINUTE_MS
     raws = [*at(*range(now - NOON + 6 * MINUTE_MS, now - NOON + 6 * MINUTE_MS + 4)), payment("tx", event_time=now)]
-    lines = [Line("RulesActivated", to_fields(activated(THREE)), 0, None)]
-    lines += [Line("Transaction", raw, number, NOON + DAY_MS) for number, raw in enumerate(raws)]
-    free = explained(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))
+    lines = [InboundRecord("RulesActivated", to_fields(activated(THREE)), 0, None)]
+    lines += [InboundRecord("Transaction", raw, number, NOON + DAY_MS) for number, raw in enumerate(raws)]
+    free = explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))
     assert "event_time" in [change["field"] for change in free["changes"]]
     lines[-1] = lines[-1]._replace(received_ms=now)
-    bound = explained(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))
+    bound = explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))
     assert "event_time" not in [change["field"] for change in bound["changes"]]
 
 
@@ -267,14 +267,14 @@ def test_generated_traffic_is_explained_truly() -> None:
     """Of payments of all kinds, what is said of the decision and of each change is what the backtest says."""
     made = [next_ for next_, _ in zip(Traffic(TrafficOptions(seed=7, accounts=12)), range(600), strict=False)]
     raws = [generated.transaction for generated in made]
-    lines = [Line("RulesActivated", to_fields(activated(THREE)), 0, None)]
-    lines += [Line("Transaction", raw, number, None) for number, raw in enumerate(raws)]
+    lines = [InboundRecord("RulesActivated", to_fields(activated(THREE)), 0, None)]
+    lines += [InboundRecord("Transaction", raw, number, None) for number, raw in enumerate(raws)]
     flagged = {
-        line["transaction_id"]: bool(line["rules"]) for line in backtest((Row(raw, None) for raw in raws), THREE)
+        line["transaction_id"]: bool(line["rules"]) for line in backtest((IntakeRow(raw, None) for raw in raws), THREE)
     }
     for raw in [*raws[::60], *[raw for raw in raws if flagged[raw["transaction_id"]]][::8]]:
         wanted = raw["transaction_id"]
-        found = explained(lambda: lines, read_dossier(lambda: lines, raw["account_id"], wanted))
+        found = explain_decision(lambda: lines, read_dossier(lambda: lines, raw["account_id"], wanted))
         assert found["flagged"] is flagged[wanted]
         assert any(rule["fired"] for rule in found["rules"]) is flagged[wanted]
         for change in found["changes"]:
@@ -290,7 +290,7 @@ def test_generated_traffic_is_explained_truly() -> None:
     [(0, "0 s"), (1, "0.001 s"), (61_250, "1 m 1.25 s"), (DAY_MS, "1 d"), (DAY_MS + 3_600_001, "1 d 1 h 0.001 s")],
 )
 def test_spans_are_told_in_words(ms: int, told: str) -> None:
-    assert span(ms) == told
+    assert format_span(ms) == told
 
 
 def test_berlin_is_far_from_lisbon(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_the_running_systems_log_is_read_partition_by_partition() -> None:
         partial(partition_lines, log, "payments.inbound", number, end, decoder) for number, end in enumerate((4, 4))
     ]
     found = logs_of(lines, "tx")
-    documents = {each: explained(found[each], read_dossier(found[each], each, "tx")) for each in found}
+    documents = {each: explain_decision(found[each], read_dossier(found[each], each, "tx")) for each in found}
     assert {each: (made["pack"]["name"], made["flagged"]) for each, made in documents.items()} == {
         "acct-anna": ("three", False),
         "acct-bob": ("test", True),

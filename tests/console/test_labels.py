@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from console.payments.labels import Counts, Label, Lookup, match, read_labels
+from console.payments.labels import LabelLookup, LabelRow, LabelRowCounts, match, read_labels
 from domain.cases.events import CaseClosed
 from domain.risk.events import FraudConfirmed, label_id
 from generator.files import BadFile
@@ -72,7 +72,7 @@ ROWS = [
     {"transaction_id": "2", "fraud": 0, "scenario": ""},
     {"transaction_id": "tx-3", "fraud": 1, "account_id": "acct"},
 ]
-READ = [Label("tx-1", None, True), Label("2", None, False), Label("tx-3", "acct", True)]
+READ = [LabelRow("tx-1", None, True), LabelRow("2", None, False), LabelRow("tx-3", "acct", True)]
 
 
 def test_labels_are_read_from_parquet_csv_and_json_lines(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_file_that_holds_no_labels_says_where(tmp_path: Path, name: str, text:
         list(read_labels(tmp_path / "missing.csv"))
 
 
-def looked_up(*transactions: dict[str, Any]) -> Lookup:
-    lookup = Lookup({"tx-1", "tx-2"})
+def looked_up(*transactions: dict[str, Any]) -> LabelLookup:
+    lookup = LabelLookup({"tx-1", "tx-2"})
     for offset, transaction in enumerate(transactions):
         lookup.add("Transaction", transaction, LogRecord("t", 0, offset, 2_000_000_000_000, None, None, ()))
     return lookup
@@ -116,29 +116,29 @@ TX = {**TRANSACTION, "transaction_id": "tx-1", "account_id": "a", "attributes": 
 @pytest.mark.parametrize(
     ("log", "given", "counts", "labelled"),
     [
-        pytest.param([TX], [Label("tx-1", None, True)], (1, 1, 1, 0, 0), 1, id="found"),
-        pytest.param([TX, TX], [Label("tx-1", None, True)] * 2, (2, 2, 2, 0, 0), 1, id="said twice"),
-        pytest.param([TX], [Label("tx-1", "a", True)], (1, 1, 1, 0, 0), 1, id="by account"),
-        pytest.param([TX], [Label("tx-1", "b", True)], (1, 1, 0, 1, 0), 0, id="of another account"),
-        pytest.param([TX], [Label("tx-2", None, True)], (1, 1, 0, 1, 0), 0, id="unknown"),
-        pytest.param([TX], [Label("tx-1", None, False)], (1, 0, 0, 0, 0), 0, id="no fraud"),
-        pytest.param([{**TX, "amount_minor": -1}], [Label("tx-1", None, True)], (1, 1, 0, 1, 0), 0, id="refused"),
+        pytest.param([TX], [LabelRow("tx-1", None, True)], (1, 1, 1, 0, 0), 1, id="found"),
+        pytest.param([TX, TX], [LabelRow("tx-1", None, True)] * 2, (2, 2, 2, 0, 0), 1, id="said twice"),
+        pytest.param([TX], [LabelRow("tx-1", "a", True)], (1, 1, 1, 0, 0), 1, id="by account"),
+        pytest.param([TX], [LabelRow("tx-1", "b", True)], (1, 1, 0, 1, 0), 0, id="of another account"),
+        pytest.param([TX], [LabelRow("tx-2", None, True)], (1, 1, 0, 1, 0), 0, id="unknown"),
+        pytest.param([TX], [LabelRow("tx-1", None, False)], (1, 0, 0, 0, 0), 0, id="no fraud"),
+        pytest.param([{**TX, "amount_minor": -1}], [LabelRow("tx-1", None, True)], (1, 1, 0, 1, 0), 0, id="refused"),
         pytest.param(
-            [TX, {**TX, "amount_minor": 7}], [Label("tx-1", None, True)], (1, 1, 1, 0, 0), 2, id="other content too"
+            [TX, {**TX, "amount_minor": 7}], [LabelRow("tx-1", None, True)], (1, 1, 1, 0, 0), 2, id="other content too"
         ),
         pytest.param(
-            [TX, {**TX, "account_id": "b"}], [Label("tx-1", None, True)], (1, 1, 0, 0, 1), 0, id="of two accounts"
+            [TX, {**TX, "account_id": "b"}], [LabelRow("tx-1", None, True)], (1, 1, 0, 0, 1), 0, id="of two accounts"
         ),
         pytest.param(
-            [TX, {**TX, "account_id": "b"}], [Label("tx-1", "b", True)], (1, 1, 1, 0, 0), 1, id="of two, one named"
+            [TX, {**TX, "account_id": "b"}], [LabelRow("tx-1", "b", True)], (1, 1, 1, 0, 0), 1, id="of two, one named"
         ),
     ],
 )
 def test_labels_find_their_payments(
-    log: list[dict[str, Any]], given: list[Label], counts: tuple[int, ...], labelled: int
+    log: list[dict[str, Any]], given: list[LabelRow], counts: tuple[int, ...], labelled: int
 ) -> None:
     found, payments = match(given, looked_up(*log))
-    assert found == Counts(*counts)
+    assert found == LabelRowCounts(*counts)
     assert len(payments) == labelled
     assert {label_id(p.account_id, p.transaction_id, p.digest.hex()) for p in payments.values()} == set(payments)
 

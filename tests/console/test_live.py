@@ -9,11 +9,11 @@ import pytest
 from fastapi import Request
 
 from console.monitor import figures as live
-from console.monitor.feed import LiveFeed, Sources
+from console.monitor.feed import LiveFeed, LiveFeedSources
 from console.monitor.figures import LiveFigures
-from console.monitor.health import STILL_S, Reader
+from console.monitor.health import STILL_S, MonitoredGroup
 from console.people.roles import Role
-from console.web.pages.live_updates import _News
+from console.web.pages.live_updates import _PageUpdates
 from tests.support.desk import opened
 
 NOW = 1_750_000_000_000
@@ -73,7 +73,7 @@ def test_keys_accounts_and_payments_are_bounded(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_how_a_reader_is(lag: int | None, still_s: float, state: str) -> None:
-    reader = Reader("views", "cases.events", None, lag=lag, moved_s=1_000.0)
+    reader = MonitoredGroup("views", "cases.events", None, lag=lag, moved_s=1_000.0)
     assert reader.state(1_000.0 + still_s)[0] == state
 
 
@@ -83,7 +83,7 @@ def test_how_a_reader_is(lag: int | None, still_s: float, state: str) -> None:
 def test_only_who_reads_cases_is_told_which_changed(tmp_path: Path, role: Role, told: int) -> None:
     with opened(tmp_path) as desk:
         state = SimpleNamespace(person=desk.person(role))
-        news = _News(cast(Request, SimpleNamespace(state=state, app=desk.app)))
+        news = _PageUpdates(cast(Request, SimpleNamespace(state=state, app=desk.app)))
         case = desk.case()
         found = news.cases()
         assert len(found) == told
@@ -92,7 +92,7 @@ def test_only_who_reads_cases_is_told_which_changed(tmp_path: Path, role: Role, 
 
 
 def test_pages_do_without_remembered_payments_while_the_counting_process_is_gone() -> None:
-    feed = LiveFeed(Sources(bootstrap="", registry_url="", prefix="", view_metrics_url=""))
+    feed = LiveFeed(LiveFeedSources(bootstrap="", registry_url="", prefix="", view_metrics_url=""))
     ours, theirs = multiprocessing.Pipe()
     feed._pipe = ours
     theirs.close()

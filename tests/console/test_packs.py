@@ -6,9 +6,9 @@ import pytest
 
 from console.rules.files import load_pack
 from console.scoring.figures import DAY_MS
-from console.scoring.run import admitted, run
-from console.scoring.truth import Label, Truth
-from generator.files import Row
+from console.scoring.run import admit_rows, run
+from console.scoring.truth import GroundTruth, TruthLabel
+from generator.files import IntakeRow
 
 START = 20_000 * DAY_MS
 HOUR_MS = 3_600_000
@@ -34,8 +34,12 @@ def flags(
 ) -> set[str]:
     """The transactions that are flagged, rows in the order of their time."""
     ordered = sorted(rows, key=lambda row: row["event_time"])
-    labels = {n: Label(row["transaction_id"], row["transaction_id"] in frauds, "") for n, row in enumerate(ordered)}
-    scored, _ = run(admitted((Row(row, None) for row in ordered), Truth(labels, {})), load_pack(pack), feedback_ms)
+    labels = {
+        n: TruthLabel(row["transaction_id"], row["transaction_id"] in frauds, "") for n, row in enumerate(ordered)
+    }
+    scored, _ = run(
+        admit_rows((IntakeRow(row, None) for row in ordered), GroundTruth(labels, {})), load_pack(pack), feedback_ms
+    )
     assert scored.time_ms.size == len(rows)
     return {row["transaction_id"] for row, flagged in zip(ordered, scored.flagged, strict=True) if flagged}
 

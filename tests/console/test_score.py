@@ -15,25 +15,25 @@ from typer.testing import CliRunner
 
 from console.cli.app import app
 from console.payments.decisions import backtest
-from console.scoring.figures import DAY_MS, Window, card_precision, figures, window_of, within
-from console.scoring.run import NEVER, Counts, Scored, admitted, run
-from console.scoring.truth import Label, Truth, read_truth
+from console.scoring.figures import DAY_MS, ScoringWindow, card_precision, figures, select_window, window_of
+from console.scoring.run import NEVER, ScoredPayments, ScoringCounts, admit_rows, run
+from console.scoring.truth import GroundTruth, TruthLabel, read_truth
 from domain.risk.packs import EntityRisk, RulePack, Velocity
 from generator import files
-from generator.files import BadFile, Row
+from generator.files import BadFile, IntakeRow
 from generator.traffic import Traffic, TrafficOptions
 
 NOON = 20_000 * DAY_MS + DAY_MS // 2
 
 
-def scored(*rows: tuple[int, str, int, int, int], scenario: str = "") -> Scored:
+def scored(*rows: tuple[int, str, int, int, int], scenario: str = "") -> ScoredPayments:
     """Payments as (day, card, fraud, score, flagged); the card's account bears the same name."""
     columns = list(zip(*rows, strict=True))
     days, cards, frauds, scores, flagged = columns
     times = np.array(days) * DAY_MS + np.arange(len(days))
     flags = np.array(flagged, bool)
     names = np.array(cards, object)
-    return Scored(
+    return ScoredPayments(
         time_ms=times, account=names, card=names, fraud=np.array(frauds, bool),
         scenario=np.array([scenario] * len(days), object), score=np.array(scores), flagged=flags, flagged_first=flags,
         flagged_at_ms=np.where(flags, times, NEVER),
@@ -44,7 +44,7 @@ def test_figures_of_five_payments() -> None:
     """Two frauds score 900 and 700, honest ones 800, 100 and 0; what scores at least 750 is flagged."""
     report = figures(
         scored((1, "a", 1, 900, 1), (1, "b", 0, 800, 1), (1, "c", 1, 700, 0), (2, "d", 0, 100, 0), (2, "e", 0, 0, 0)),
-        Window(1, 4),
+        ScoringWindow(1, 4),
     )
     assert report["precision"] == 1 / 2
     assert report["recall"] == 1 / 2
@@ -55,7 +55,7 @@ def test_figures_of_five_payments() -> None:
 
 
 def test_nothing_to_divide_by_is_no_figure() -> None:
-    report = figures(scored((1, "a", 0, 0, 0)), Window(1, 1))
+    report = figures(scored((1, "a", 0, 0, 0)), ScoringWindow(1, 1))
     assert [report[key] for key in ("precision", "recall", "auc_roc", "average_precision", "time_to_detect_s")] == (
         [None] * 5
     )
@@ -88,7 +88,7 @@ def test_known_cards_are_left_out_as_the_handbook_does() -> None:
     frauds = [(0, "before"), (1, "first"), (7, "last"), (8, "day-8"), (9, "day-9"), (10, "day-10")]
     past = [(day, card, 1, 0, 0) for day, card in frauds]
     tested = [(day, card, 0, 0, 0) for day in (15, 16, 17) for _, card in frauds]
-    left = within(scored(*past, *tested), Window(15, 17), excluded_after_days=7)
+    left = select_window(scored(*past, *tested), ScoringWindow(15, 17), excluded_after_days=7)
     cards = {day: set(left.card[left.time_ms // DAY_MS == day]) for day in (15, 16, 17)}
     assert cards == {
         15: {"before", "day-8", "day-9", "day-10"},
@@ -99,8 +99,8 @@ def test_known_cards_are_left_out_as_the_handbook_does() -> None:
 
 def test_only_the_days_asked_for_are_scored() -> None:
     rows = [(day, "a", 0, 0, 0) for day in range(5)]
-    assert list(within(scored(*rows), Window(1, 3)).time_ms // DAY_MS) == [1, 2, 3]
-    assert window_of(scored(*rows)) == Window(0, 4)
+    assert list(select_window(scored(*rows), ScoringWindow(1, 3)).time_ms // DAY_MS) == [1, 2, 3]
+    assert window_of(scored(*rows)) == ScoringWindow(0, 4)
 
 
 # -- through the fold -------------------------------------------------------------------------------------
@@ -127,13 +127,15 @@ def payment(transaction_id: str, at_ms: int = 0, **changed: Any) -> dict[str, An
 
 def decided(
     rows: list[dict[str, Any]], frauds: dict[str, str], pack: RulePack, feedback_ms: int | None = None
-) -> tuple[Scored, Counts]:
+) -> tuple[ScoredPayments, ScoringCounts]:
     """Rows through the fold; `frauds` says the scenario of each fraud by transaction id."""
     labels = {
-        number: Label(row["transaction_id"], row["transaction_id"] in frauds, frauds.get(row["transaction_id"], "0"))
+        number: TruthLabel(
+            row["transaction_id"], row["transaction_id"] in frauds, frauds.get(row["transaction_id"], "0")
+        )
         for number, row in enumerate(rows)
     }
-    return run(admitted((Row(row, None) for row in rows), Truth(labels, {})), pack, feedback_ms)
+    return run(admit_rows((IntakeRow(row, None) for row in rows), GroundTruth(labels, {})), pack, feedback_ms)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_a_fraud_is_known_so_long_after_its_payment(feedback_ms: int | None, fla
 def test_what_is_not_scored_is_counted() -> None:
     rows = [payment("one"), payment("one"), payment("bad", amount_minor=-1), payment("one", 1, amount_minor=7)]
     result, counts = decided(rows, {"one": "1", "bad": "1"}, BURST, 7 * DAY_MS)
-    assert counts == Counts(rows=4, duplicates=1, quarantined=1, quarantined_fraud=1, conflicts=1)
+    assert counts == ScoringCounts(rows=4, duplicates=1, quarantined=1, quarantined_fraud=1, conflicts=1)
     assert result.time_ms.size == 2
 
 
@@ -200,11 +202,11 @@ def test_campaigns_are_taken_together_and_scenarios_told_apart() -> None:
     """Two bursts of campaign g1 on two accounts; one honest lookalike; each third payment is flagged."""
     rows = [payment(f"{who}{at}", at, account_id=who) for who in ("anna", "bob", "cleo") for at in (0, 1, 2)]
     labels = {
-        number: Label(row["transaction_id"], row["account_id"] != "cleo", scenario)
+        number: TruthLabel(row["transaction_id"], row["account_id"] != "cleo", scenario)
         for number, row in enumerate(rows)
         for scenario in ["HARD|F02|g9" if row["account_id"] == "cleo" else "FRAUD|F02|g1"]
     }
-    result, _ = run(admitted((Row(row, None) for row in rows), Truth(labels, {})), BURST)
+    result, _ = run(admit_rows((IntakeRow(row, None) for row in rows), GroundTruth(labels, {})), BURST)
     report = figures(result, window_of(result))
     assert report["compromises"] == 1
     assert report["scenarios"] == {
@@ -225,9 +227,9 @@ def traffic(count: int) -> Iterator[dict[str, Any]]:
 
 def test_flags_are_those_of_a_backtest() -> None:
     rows = list(traffic(3_000))
-    lines = list(backtest([Row(row, None) for row in rows], BURST))
-    truth = Truth({number: Label(row["transaction_id"], False, "") for number, row in enumerate(rows)}, {})
-    result, counts = run(admitted((Row(row, None) for row in rows), truth), BURST)
+    lines = list(backtest([IntakeRow(row, None) for row in rows], BURST))
+    truth = GroundTruth({number: TruthLabel(row["transaction_id"], False, "") for number, row in enumerate(rows)}, {})
+    result, counts = run(admit_rows((IntakeRow(row, None) for row in rows), truth), BURST)
     assert result.time_ms.size == 3_000 - counts.duplicates - counts.quarantined
     standing = {line["transaction_id"] for line in lines if line["rules"]}
     assert result.flagged.sum() == len(standing) > 0
@@ -256,8 +258,8 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_labels_come_in_any_of_three_forms(tmp_path: Path, suffix: str) -> None:
     truth = read_truth(written(tmp_path / f"labels{suffix}", LABELS))
-    assert truth.of(0, "a") == Label("a", True, "x")
-    assert truth.of(1, "b") == Label("b", False, "")
+    assert truth.of(0, "a") == TruthLabel("a", True, "x")
+    assert truth.of(1, "b") == TruthLabel("b", False, "")
     assert truth.of(2, "c") is None
 
 
@@ -282,11 +284,11 @@ def test_labels_that_cannot_be_taken_say_why(tmp_path: Path, rows: list[dict[str
 
 def test_labels_of_another_order_are_refused() -> None:
     with pytest.raises(BadFile, match="another file, or to another order"):
-        Truth({0: Label("a", True, "")}, {}).of(0, "b")
+        GroundTruth({0: TruthLabel("a", True, "")}, {}).of(0, "b")
 
 
 def test_without_rows_the_id_tells() -> None:
-    assert Truth({}, {"a": Label("a", True, "")}).of(17, "a") == Label("a", True, "")
+    assert GroundTruth({}, {"a": TruthLabel("a", True, "")}).of(17, "a") == TruthLabel("a", True, "")
 
 
 def test_the_command_reports_and_draws(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.rules.files import load_pack
 from console.scoring.figures import DAY_MS, figures, window_of
-from console.scoring.run import Counts, Scored, admitted, run
+from console.scoring.run import ScoredPayments, ScoringCounts, admit_rows, run
 from console.scoring.truth import read_truth
 from generator import files
 from tests.conftest import STREAMS
@@ -21,8 +21,10 @@ pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as s
 HOUR_MS = 3_600_000
 
 
-def judged(pack: str, stream: str, feedback_ms: int | None = None) -> tuple[Scored, Counts, dict[str, Any]]:
-    payments = admitted(
+def judged(
+    pack: str, stream: str, feedback_ms: int | None = None
+) -> tuple[ScoredPayments, ScoringCounts, dict[str, Any]]:
+    payments = admit_rows(
         files.read_rows(STREAMS / f"{stream}.parquet"), read_truth(STREAMS / f"{stream}.labels.parquet")
     )
     scored, counts = run(payments, load_pack(pack), feedback_ms)

@@ -11,13 +11,23 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.rules.files import load_pack, parse_file
 from console.scoring.figures import DAY_MS
-from console.scoring.run import Admitted, admitted, run
-from console.scoring.truth import Label, Truth
-from console.scoring.tune import Place, average_precision, changed, f1, pack_yaml, places, recall_at, search, split
+from console.scoring.run import AdmittedRow, admit_rows, run
+from console.scoring.truth import GroundTruth, TruthLabel
+from console.scoring.tune import (
+    TunableNumber,
+    average_precision,
+    change_numbers,
+    f1,
+    pack_yaml,
+    recall_at,
+    search,
+    split,
+    tunable_numbers,
+)
 from domain.risk.packs import BadRulePack, RulePack, Velocity
 from domain.risk.packs import Expression as ExpressionRule
 from generator import files
-from generator.files import Row
+from generator.files import IntakeRow
 
 START = 20_000 * DAY_MS
 LARGE = ExpressionRule(
@@ -42,18 +52,18 @@ def rows_of(days: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def payments(days: int, limits: list[int]) -> list[Admitted]:
+def payments(days: int, limits: list[int]) -> list[AdmittedRow]:
     """From each day's limit on, amounts are frauds."""
     rows = rows_of(days)
     labels = {
-        number: Label(row["transaction_id"], row["amount_minor"] >= limits[number // 10], "")
+        number: TruthLabel(row["transaction_id"], row["amount_minor"] >= limits[number // 10], "")
         for number, row in enumerate(rows)
     }
-    return list(admitted((Row(row, None) for row in rows), Truth(labels, {})))
+    return list(admit_rows((IntakeRow(row, None) for row in rows), GroundTruth(labels, {})))
 
 
-def found(ranges: dict[str, list[Any]], **limits: Any) -> list[Place]:
-    return places(PACK, ranges, **{"with_flag_at": True, **limits})
+def found(ranges: dict[str, list[Any]], **limits: Any) -> list[TunableNumber]:
+    return tunable_numbers(PACK, ranges, **{"with_flag_at": True, **limits})
 
 
 def test_parameters_are_searched_from_half_to_twice() -> None:
@@ -76,7 +86,7 @@ def test_numbers_in_expressions_are_searched_where_they_are_named() -> None:
         48 * 3_600_000,
         3_600_000,
     )
-    pack = changed(PACK, {hours: 36 * 3_600_000, points: 777})
+    pack = change_numbers(PACK, {hours: 36 * 3_600_000, points: 777})
     assert pack.rules[0] == replace(LARGE, points='if(count(account, "36h") > 3, 777, 500)')
 
 
@@ -105,7 +115,7 @@ def test_objectives_by_hand() -> None:
     assert recall_at(0.7)(scored) == pytest.approx(2 / 3 - 0.7)
 
 
-def tuned(stream: list[Admitted], **options: Any) -> Any:
+def tuned(stream: list[AdmittedRow], **options: Any) -> Any:
     searched = found({"large.at_least": [100, 1000], "burst.at_least": [2, 9]})
     given = {"objective": f1, "first_judged_day": 20_007, "feedback_ms": None, "trials": 25, "seed": 3, **options}
     return search(stream, PACK, searched, **given)

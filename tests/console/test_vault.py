@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from console.privacy.scrubbing import PIECE
-from console.privacy.vault import RECHECK_S, Vault, VaultError, named
+from console.privacy.vault import RECHECK_S, Vault, VaultError, subject_name
 from domain.masking import mask_card_numbers
 from domain.payment import holds_card_number
 from domain.sealed import ERASED, UNREADABLE, ciphertext_of, count_characters, is_sealed, length_name, sealed_text
@@ -266,8 +266,8 @@ def test_any_name_of_a_subject_has_a_key(make: Make, subject: str) -> None:
 
 
 def test_a_name_too_long_to_keep_is_known_by_its_digest() -> None:
-    assert named(ANA) == ANA
-    assert re.fullmatch(r"digest/[0-9a-f]{64}", named("x" * 513))
+    assert subject_name(ANA) == ANA
+    assert re.fullmatch(r"digest/[0-9a-f]{64}", subject_name("x" * 513))
 
 
 @given(st.binary(max_size=400), st.integers(0, 2**32 - 1))

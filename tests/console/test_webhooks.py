@@ -15,9 +15,9 @@ import pytest
 
 from console.people.roles import Role
 from console.privacy.key_files import console_key
-from console.webhooks.sender import MayNot, send, target_of
+from console.webhooks.sender import ForbiddenAddress, send, target_of
 from console.webhooks.store import BACKOFF_S
-from console.workers.webhooks import Sender
+from console.workers.webhooks import WebhookSender
 from domain.cases.events import CaseEvent
 from projections.logs.log import LogRecord
 from tests.support.desk import Desk, opened
@@ -85,7 +85,7 @@ def test_what_is_sent_is_signed_with_the_secret_that_was_shown_once(desk: Desk, 
     assert made["secret"].encode() not in Path(str(desk.engine.url.database)).read_bytes()
     events = desk.flag()
     desk.doors.webhooks.take_in(recorded(events))
-    assert Sender(desk.doors.webhooks, may_be_private=True).run_once() == 1
+    assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 1
     [(headers, body)] = receiver.got
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     key = base64.b64decode(made["secret"].removeprefix("whsec_"))
@@ -95,7 +95,7 @@ def test_what_is_sent_is_signed_with_the_secret_that_was_shown_once(desk: Desk, 
         "type": "CaseOpened", "timestamp_ms": 7,
         "data": {"case_id": events[0].case_id, "account_id": "acct-1", "sequence": 1},
     }  # fmt: skip
-    assert Sender(desk.doors.webhooks, may_be_private=True).run_once() == 0, "what was taken is not sent again"
+    assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 0, "what was taken is not sent again"
 
 
 def test_the_same_event_again_is_sent_once_and_only_what_was_asked_for(desk: Desk, receiver: Receiver) -> None:
@@ -104,14 +104,14 @@ def test_the_same_event_again_is_sent_once_and_only_what_was_asked_for(desk: Des
     assert [type(event).__name__ for event in events] == ["CaseOpened", "RiskLinked", "CaseEscalated"]
     for _ in range(2):
         desk.doors.webhooks.take_in(recorded(events))
-        Sender(desk.doors.webhooks, may_be_private=True).run_once()
+        WebhookSender(desk.doors.webhooks, may_be_private=True).run_once()
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["CaseEscalated"]
 
 
 def test_failures_are_tried_again_ever_later_then_dead_and_can_be_sent_again(desk: Desk, receiver: Receiver) -> None:
     made = webhook(desk, receiver.url)
     desk.doors.webhooks.take_in(recorded(desk.flag()))
-    sender = Sender(desk.doors.webhooks, may_be_private=True)
+    sender = WebhookSender(desk.doors.webhooks, may_be_private=True)
     path = f"/api/v1/webhooks/{made['webhook_id']}/deliveries"
     receiver.status = 500
     for wait_s in BACKOFF_S:
@@ -140,7 +140,7 @@ def test_switched_off_nothing_is_sent_and_a_new_secret_is_another(desk: Desk, re
     assert admin.patch(path, json={"new_secret": True}).json()["secret"] not in (None, made["secret"])
     assert admin.patch(path, json={"is_active": False}).json()["is_active"] is False
     desk.doors.webhooks.take_in(recorded(desk.flag()))
-    assert Sender(desk.doors.webhooks, may_be_private=True).run_once() == 0
+    assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 0
 
 
 def test_redirects_are_not_followed(receiver: Receiver) -> None:
@@ -160,7 +160,7 @@ def test_redirects_are_not_followed(receiver: Receiver) -> None:
     ],
 )  # fmt: skip
 def test_it_does_not_go_where_it_must_not(url: str) -> None:
-    with pytest.raises(MayNot):
+    with pytest.raises(ForbiddenAddress):
         target_of(url)
 
 
@@ -188,7 +188,7 @@ def test_addresses_are_looked_at_when_they_are_set_up_and_when_they_are_told(tmp
         assert (answer.status_code, answer.json()["detail"]) == (422, "the host is in a private network")
         made.doors.webhooks.add("https://127.0.0.1/", [], "test")
         made.doors.webhooks.take_in(recorded(made.flag()))
-        assert Sender(made.doors.webhooks, may_be_private=False).run_once() == 1
+        assert WebhookSender(made.doors.webhooks, may_be_private=False).run_once() == 1
         row = made.doors.webhooks.deliveries(made.doors.webhooks.all()[0].webhook_id, None, 1)[0]
         assert row.last_error == "the host is in a private network"
 

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException, Producer
 
 from console.history.replay import replay
 from console.system import lifecycle as system
-from console.waiting import Stalled
+from console.waiting import ProgressStalled
 from console.wiring import topics
 from infra import stack
 from infra.flink_cluster import cluster
@@ -130,7 +130,7 @@ def write(settings: Settings, records: Sequence[Recorded]) -> None:
     for record in records:
         producer.produce(topics(settings).payments_inbound, record.value, record.key, timestamp=record.timestamp_ms)
     if producer.flush(PATIENCE_S):
-        raise Stalled(f"payments were not acknowledged within {PATIENCE_S:.0f} s")
+        raise ProgressStalled(f"payments were not acknowledged within {PATIENCE_S:.0f} s")
 
 
 def settled(settings: Settings) -> dict[str, Any]:
@@ -144,11 +144,11 @@ def settled(settings: Settings) -> dict[str, Any]:
         else:
             if not found.is_lag:
                 if found.problems:
-                    raise Stalled("\n".join(found.problems[:5]))
+                    raise ProgressStalled("\n".join(found.problems[:5]))
                 return found.certificate
             said = "\n".join(found.problems[:5])
         time.sleep(0.5)
-    raise Stalled(f"not all is there after {PATIENCE_S:.0f} s: {said}")
+    raise ProgressStalled(f"not all is there after {PATIENCE_S:.0f} s: {said}")
 
 
 def parsed(file: Path) -> dict[str, Any]:

@@ -9,23 +9,23 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from console.cases.archived_payments import NoPast, PastPayments
-from console.cases.attachments import Attachments, MemoryObjects
-from console.cases.board import Board
-from console.cases.board_feed import Changes, change_of
+from console.cases.archived_payments import EmptyPastPayments, PastPayments
+from console.cases.attachments import Attachments, MemoryObjectStore
+from console.cases.board import CaseBoard
+from console.cases.board_feed import CaseChangeBuffer, change_of
 from console.cases.board_row import row_of
-from console.cases.timelines import Timelines
+from console.cases.timelines import TimelineCache
 from console.history.whatif_runs import WhatifRuns
-from console.people.accounts import People, Person, csrf_token
+from console.people.accounts import Person, UserAccountStore, csrf_token
 from console.people.roles import Role, permissions_of
-from console.privacy.command_sealing import sealed
+from console.privacy.command_sealing import seal_command
 from console.privacy.vault import Vault
-from console.rules.store import Offsets, RulesLog, Store
+from console.rules.store import Offsets, RulePackStore, RulesLog
 from console.web.app import create_app
-from console.web.idempotency import Requests
-from console.web.limits import Buckets
-from console.web.pages.parts import Figures, NoFigures, PageParts
-from console.web.services import Doors
+from console.web.idempotency import IdempotencyStore
+from console.web.limits import TokenBuckets
+from console.web.pages.parts import EmptyFigureSource, FigureSource, PageServices
+from console.web.services import ConsoleServices
 from console.webhooks.store import Webhooks
 from domain.cases.commands import Command
 from domain.cases.events import CaseAnswer, CaseEvent, CaseOpened
@@ -62,8 +62,8 @@ class MemoryDesk:
     def __init__(self, clock: Clock, keys: Vault) -> None:
         self._keys = keys
         self.table = MemoryCaseTable()
-        self.board = Board(self.table.view)
-        self.changes = Changes((0,))
+        self.board = CaseBoard(self.table.view)
+        self.changes = CaseChangeBuffer((0,))
         self.commands: list[Command] = []
         self.is_silent = False
         self._clock, self._fold, self._projector = clock, CaseFold(), ViewProjector(self.table)
@@ -74,7 +74,7 @@ class MemoryDesk:
         """Its first event is the answer; a redelivered command has none, as in the real log."""
         future: Future[CaseEvent] = Future()
         self.commands.append(command)
-        events = self.step(sealed(command, self._keys))
+        events = self.step(seal_command(command, self._keys))
         if events and not self.is_silent:
             future.set_result(events[0])
         return future
@@ -124,7 +124,7 @@ class Desk:
         self,
         folder: Path,
         clock: Clock | None = None,
-        figures: Figures | None = None,
+        figures: FigureSource | None = None,
         rules: RulesLog | None = None,
         carry_out: Callable[[str], None] | None = None,
         past: PastPayments | None = None,
@@ -133,31 +133,31 @@ class Desk:
         self.clock = clock or Clock()
         self.engine = connect(f"sqlite:///{folder / 'control.db'}")
         upgrade(self.engine)
-        self.people = People(self.engine, self.clock)
+        self.people = UserAccountStore(self.engine, self.clock)
         self.vault = Vault(self.engine, b"master key of the tests, long enough", self.clock)
         self.log = MemoryDesk(self.clock, self.vault)
-        self.objects = MemoryObjects()
-        timelines = Timelines(self.log.table)
+        self.objects = MemoryObjectStore()
+        timelines = TimelineCache(self.log.table)
         self.log.changes.tell(lambda change: timelines.changed(change.case_id, change.item))
-        generous = Buckets(burst=1e9, per_s=1e9)
+        generous = TokenBuckets(burst=1e9, per_s=1e9)
         parts: dict[str, Any] = {
-            "people": self.people, "requests": Requests(self.engine, self.clock), "board": self.log.board,
+            "people": self.people, "requests": IdempotencyStore(self.engine, self.clock), "board": self.log.board,
             "changes": self.log.changes, "is_ready": lambda: True, "desk": self.log, "table": self.log.table,
             "timelines": timelines,
             "attachments": Attachments(self.objects, self.vault), "vault": self.vault, "settled_s": 0,
             "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip
-        self.doors = Doors(**{**parts, **changed})
-        self.control = Store(self.engine, self.clock)
+        self.doors = ConsoleServices(**{**parts, **changed})
+        self.control = RulePackStore(self.engine, self.clock)
         self.runs = WhatifRuns(self.engine, self.clock)
         self.rules = rules or MemoryRulesLog()
         self.asked: list[str] = []
         """What-ifs that somebody is to carry out."""
-        page_parts = PageParts(
+        page_parts = PageServices(
             control=self.control, runs=self.runs, rules_log=lambda: self.rules,
-            carry_out=carry_out or self.asked.append, figures=figures or NoFigures(), choices_s=0,
-            past=past or NoPast(),
+            carry_out=carry_out or self.asked.append, figures=figures or EmptyFigureSource(), choices_s=0,
+            past=past or EmptyPastPayments(),
         )  # fmt: skip
         self.app = create_app(self.doors, page_parts)
         self._flags: dict[str, int] = {}

@@ -17,14 +17,14 @@ from typing import Any
 
 import uvicorn
 
-from console.cases.seen_payment import Seen
-from console.history.whatif import Asked, Progress, document
+from console.cases.seen_payment import SeenPayment
+from console.history.whatif import Progress, WhatifRequest, document
 from console.history.whatif_job import carry_out
-from console.monitor.feed import seen_of
+from console.monitor.feed import seen_payments
 from console.monitor.figures import LiveFigures
 from console.people.roles import Role
-from console.rules.store import Offsets, Store
-from console.web.commands import KINDS, Order, command_of
+from console.rules.store import Offsets, RulePackStore
+from console.web.commands import KINDS, CommandContext, command_of
 from domain.cases.events import ClockTicked
 from domain.payment import Refusal
 from domain.record_types import to_fields
@@ -101,10 +101,10 @@ class StageFigures:
         self._watchers.add(watcher)
         return lambda: self._watchers.discard(watcher)
 
-    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, Seen]:
+    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
         """As the real ones do."""
         with self.lock:
-            return seen_of(self.live.payments(account_id, wanted))
+            return seen_payments(self.live.payments(account_id, wanted))
 
 
 class StageRulesLog(MemoryRulesLog):
@@ -135,7 +135,7 @@ class Stage:
         )  # fmt: skip
         self._risk, self._offsets = RiskFold(0), count()
         self._activate(RulesActivated(pack_id=DEFAULT.pack_id, pack=DEFAULT.canonical, activated_by="system"), 0)
-        Store(self.desk.engine, self.clock).first(DEFAULT)
+        RulePackStore(self.desk.engine, self.clock).first(DEFAULT)
         self._seed = seed
         self._ended = threading.Event()
         for name, roles in PEOPLE.items():
@@ -148,7 +148,7 @@ class Stage:
     def carry_out(self, run_id: str) -> None:
         """A what-if on what has been paid here, in a thread of its own."""
 
-        def work(pack: RulePack, asked: Asked, seen: Progress) -> dict[str, Any]:
+        def work(pack: RulePack, asked: WhatifRequest, seen: Progress) -> dict[str, Any]:
             return document(run_whatif(self.log, TOPICS, decoder(), pack, asked.stretch, seen), asked)
 
         threading.Thread(target=carry_out, args=(self.desk.runs, run_id, work), daemon=True).start()
@@ -175,7 +175,7 @@ class Stage:
 
     def act(self, view: CaseView, slug: str, actor: str, **fields: Any) -> None:
         """A command of somebody."""
-        order = Order(
+        order = CommandContext(
             account_id=view.account_id, case_id=view.case_id, command_id=str(uuid.uuid4()), actor=actor,
             seen_sequence=view.sequence, requested_at_ms=self.clock(),
         )  # fmt: skip

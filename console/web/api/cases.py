@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from console.cases.board_row import is_done
-from console.cases.timelines import ordered
+from console.cases.timelines import sorted_texts
 from console.web.command_handling import etag_of
 from console.web.inputs import CaseId
 from console.web.problems import PROBLEMS, Problem
-from console.web.services import Doors, board_of, doors_of
+from console.web.services import ConsoleServices, board_of, services_of
 from domain.payment import LAST_EVENT_TIME_MS
 from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView
@@ -23,7 +23,7 @@ MAX_PAGE = 1_000
 Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 
 
-class Case(BaseModel):
+class CaseDocument(BaseModel):
     """A case; amounts in minor units by currency, times in UTC milliseconds."""
 
     model_config = ConfigDict(extra="allow")
@@ -36,7 +36,7 @@ class Case(BaseModel):
     is_done: bool
 
 
-class Happened(BaseModel):
+class TimelineEvent(BaseModel):
     """Something that happened to a case, or an answer to a command that was refused (without a sequence)."""
 
     sequence: int | None
@@ -48,10 +48,10 @@ class Happened(BaseModel):
     event: dict[str, Any]
 
 
-class Timeline(BaseModel):
+class TimelinePage(BaseModel):
     """A page of what happened."""
 
-    entries: list[Happened]
+    entries: list[TimelineEvent]
     total: int
     next: int | None
     """The `after` of the next page."""
@@ -60,8 +60,8 @@ class Timeline(BaseModel):
 def register(app: FastAPI) -> None:
     """Add these routes."""
     shared: dict[str, Any] = {"tags": ["cases"], "responses": PROBLEMS}
-    app.get("/api/v1/cases/{case_id}", response_model=Case, **shared)(case)
-    app.get("/api/v1/cases/{case_id}/timeline", response_model=Timeline, **shared)(timeline)
+    app.get("/api/v1/cases/{case_id}", response_model=CaseDocument, **shared)(case)
+    app.get("/api/v1/cases/{case_id}/timeline", response_model=TimelinePage, **shared)(timeline)
 
 
 async def case(
@@ -73,15 +73,15 @@ async def case(
 ) -> Response:
     """The case now, with its version as the ETag; or as of a time, as it was known at another, without one."""
     if as_of_ms is None and known_at_ms is None:
-        view = await current(request, case_id)
+        view = await current_view(request, case_id)
         etag = etag_of(view.sequence)
         if if_none_match == etag:
             return Response(status_code=304, headers={"ETag": etag})
-        return Response(json.dumps(document(view)), headers={"ETag": etag}, media_type="application/json")
-    then = await past(doors_of(request), case_id, as_of_ms, known_at_ms)
+        return Response(json.dumps(case_document(view)), headers={"ETag": etag}, media_type="application/json")
+    then = await past_view(services_of(request), case_id, as_of_ms, known_at_ms)
     if then is None:
         raise Problem(404, "this case did not exist then, as far as was known")
-    return Response(json.dumps(document(then)), media_type="application/json")
+    return Response(json.dumps(case_document(then)), media_type="application/json")
 
 
 async def timeline(
@@ -92,25 +92,27 @@ async def timeline(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 200,
 ) -> Response:
     """What happened to the case, in the order in which it was known or in which it happened."""
-    now = await current(request, case_id)
-    timelines = doors_of(request).timelines
+    now = await current_view(request, case_id)
+    timelines = services_of(request).timelines
     found = timelines.kept(case_id, now.sequence)
-    entries = ordered(await run_in_threadpool(timelines.read, case_id) if found is None else found, order)
+    entries = sorted_texts(await run_in_threadpool(timelines.read, case_id) if found is None else found, order)
     page, total = entries[after : after + limit], len(entries)
     following = str(after + limit) if after + limit < total else "null"
     body = f'{{"entries":[{",".join(page)}],"total":{total},"next":{following}}}'
     return Response(body, media_type="application/json")
 
 
-async def current(request: Request, case_id: str) -> CaseView:
+async def current_view(request: Request, case_id: str) -> CaseView:
     """The case as the log has it; from the table if it is too old for the board. Raises Problem."""
-    view = board_of(request).view(case_id) or await run_in_threadpool(doors_of(request).table.view, case_id)
+    view = board_of(request).view(case_id) or await run_in_threadpool(services_of(request).table.view, case_id)
     if view is None:
         raise Problem(404, "there is no such case")
     return view
 
 
-async def past(doors: Doors, case_id: str, as_of_ms: int | None, known_at_ms: int | None) -> CaseView | None:
+async def past_view(
+    doors: ConsoleServices, case_id: str, as_of_ms: int | None, known_at_ms: int | None
+) -> CaseView | None:
     """The case as of a time, as it was known at another."""
 
     def read() -> CaseView | None:
@@ -121,7 +123,7 @@ async def past(doors: Doors, case_id: str, as_of_ms: int | None, known_at_ms: in
     return await run_in_threadpool(read)
 
 
-def document(view: CaseView) -> dict[str, Any]:
+def case_document(view: CaseView) -> dict[str, Any]:
     """The case with all that its view holds."""
     return {**{name: getattr(view, name) for name in _NAMES}, "is_done": is_done(view)}
 

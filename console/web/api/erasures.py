@@ -7,16 +7,16 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from console.privacy.scrubbing import Unscrubbed
-from console.privacy.vault import Erased
-from console.web.inputs import Asked, Reason, Token
+from console.privacy.scrubbing import ScrubbingError
+from console.privacy.vault import KeyErasure
+from console.web.inputs import Reason, RequestBody, Token
 from console.web.problems import PROBLEMS, Problem
-from console.web.services import doors_of, person_of
+from console.web.services import person_of, services_of
 
 MAX_PAGE = 200
 
 
-class ToErase(Asked):
+class ErasureRequest(RequestBody):
     """An account, or intake/RUN; and why: a request's number, nothing personal."""
 
     subject: Token
@@ -46,24 +46,24 @@ def register(app: FastAPI) -> None:
     app.get("/api/v1/audit/erasures", **shared)(erasures)
 
 
-async def erase(request: Request, asked: ToErase) -> Erasure:
+async def erase(request: Request, asked: ErasureRequest) -> Erasure:
     """Destroy the key of an account for good: answered once no process holds it any more."""
-    doors, actor = doors_of(request), person_of(request).name
+    doors, actor = services_of(request), person_of(request).name
     try:
         (erased,) = await run_in_threadpool(doors.vault.erase, [asked.subject], actor, asked.reason)
-    except Unscrubbed as error:
+    except ScrubbingError as error:
         raise Problem(503, "the key is destroyed, and still lies in the store's file: erase again") from error
     await asyncio.sleep(doors.settled_s)
-    return _shown(erased)
+    return _erasure_document(erased)
 
 
 async def erasures(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100) -> Erasures:
     """Who was erased, by whom, when and why."""
-    found = await run_in_threadpool(doors_of(request).vault.erasures, limit)
-    return Erasures(erasures=[_shown(each) for each in found])
+    found = await run_in_threadpool(services_of(request).vault.erasures, limit)
+    return Erasures(erasures=[_erasure_document(each) for each in found])
 
 
-def _shown(erased: Erased) -> Erasure:
+def _erasure_document(erased: KeyErasure) -> Erasure:
     return Erasure(
         subject=erased.subject,
         generation=erased.generation,

@@ -8,11 +8,11 @@ from fastapi import FastAPI, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from console.cases.board_feed import Change, Changes, offsets_of, offsets_text, server_sent
-from console.web.guard import still_in
+from console.cases.board_feed import CaseChange, CaseChangeBuffer, offsets_of, offsets_text, server_sent_event
+from console.web.guard import is_still_permitted
 from console.web.inputs import CaseId
 from console.web.problems import PROBLEMS, Problem
-from console.web.services import board_of, doors_of
+from console.web.services import board_of, services_of
 from domain.sealed import MARK
 
 MAX_WATCHERS: Final = 500
@@ -23,7 +23,7 @@ RESET: Final = "event: reset\ndata: {}\n\n"
 """What was missed is no longer remembered: load the page again."""
 
 
-class Watchers:
+class OpenStreams:
     """How many streams are open."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Watchers:
 
 def register(app: FastAPI) -> None:
     """Add this route."""
-    app.state.watchers = Watchers()
+    app.state.watchers = OpenStreams()
     app.get(
         "/api/v1/events", tags=["events"], responses={**PROBLEMS, 200: {"content": {"text/event-stream": {}}}},
         response_class=StreamingResponse,
@@ -49,7 +49,7 @@ async def events(
     The id of each event says how far the log was read: sent back as Last-Event-ID, nothing is missed.
     """
     board_of(request)
-    doors, watchers = doors_of(request), request.app.state.watchers
+    doors, watchers = services_of(request), request.app.state.watchers
     if watchers.count >= MAX_WATCHERS:
         raise Problem(503, "too many watch already", {"Retry-After": "30"})
     seen = offsets_of(last_event_id) if last_event_id else None
@@ -70,7 +70,7 @@ async def events(
 
 
 async def _stream(
-    request: Request, changes: Changes, missed: list[Change] | None, case_id: str | None
+    request: Request, changes: CaseChangeBuffer, missed: list[CaseChange] | None, case_id: str | None
 ) -> AsyncIterator[str]:
     loop, news = asyncio.get_running_loop(), asyncio.Event()
 
@@ -81,23 +81,23 @@ async def _stream(
     try:
         number, sent = changes.end, {(change.partition, change.offset) for change in missed or ()}
         yield f"retry: 2000\nid: {offsets_text(changes.offsets)}\n\n"
-        yield RESET if missed is None else "".join(_told(missed, case_id))
+        yield RESET if missed is None else "".join(_event_texts(missed, case_id))
         while True:
             news.clear()
             found, number = changes.since(number)
             fresh = [change for change in found if (change.partition, change.offset) not in sent]
             for start in range(0, len(fresh), BATCH):
-                yield "".join(_told(fresh[start : start + BATCH], case_id))
+                yield "".join(_event_texts(fresh[start : start + BATCH], case_id))
             sent = set()
             try:
                 await asyncio.wait_for(news.wait(), QUIET_S)
             except TimeoutError:
-                if not await run_in_threadpool(still_in, request):
+                if not await run_in_threadpool(is_still_permitted, request):
                     return
                 yield ": still here\n\n"
     finally:
         end()
 
 
-def _told(changes: list[Change], case_id: str | None) -> list[str]:
-    return [server_sent(change) for change in changes if case_id in (None, change.case_id)]
+def _event_texts(changes: list[CaseChange], case_id: str | None) -> list[str]:
+    return [server_sent_event(change) for change in changes if case_id in (None, change.case_id)]

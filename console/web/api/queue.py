@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from console.cases.board import MAX_SHARED, Board, Place, Sort, Wanted
+from console.cases.board import MAX_SHARED, CaseBoard, PageCursor, QueueFilter, SortOrder
 from console.cases.board_row import entities_of, row_of
 from console.web.inputs import CaseId, Token, Word
 from console.web.problems import PROBLEMS, Problem
@@ -20,7 +20,7 @@ Time = Annotated[int, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 Entity = Literal["card", "device", "merchant", "terminal"]
 
 
-class Row(BaseModel):
+class QueueRow(BaseModel):
     """A case in a list; amounts in minor units by currency, times in UTC milliseconds."""
 
     model_config = ConfigDict(extra="allow")
@@ -41,43 +41,43 @@ class Row(BaseModel):
     disposition: str | None = None
 
 
-class Queue(BaseModel):
+class QueuePage(BaseModel):
     """A page of the queue."""
 
-    cases: list[Row]
+    cases: list[QueueRow]
     total: int
     """How many there are of these, on all pages."""
     next: str | None
     """The `cursor` of the next page."""
 
 
-class Counts(BaseModel):
+class StatusCounts(BaseModel):
     """How many cases there are, by status."""
 
     statuses: dict[str, int]
 
 
-class Found(BaseModel):
+class CaseSearchResult(BaseModel):
     """The cases that a search has found, newest first."""
 
-    cases: list[Row]
+    cases: list[QueueRow]
     is_complete: bool
     """Whether these are all."""
 
 
-class Shared(BaseModel):
+class SharedEntity(BaseModel):
     """Something that cases have in common."""
 
     kind: str
     value: str
-    cases: list[Row]
+    cases: list[QueueRow]
     is_complete: bool
 
 
-class Neighbours(BaseModel):
+class CaseNeighbours(BaseModel):
     """What a case has in common with others."""
 
-    shared: list[Shared]
+    shared: list[SharedEntity]
 
 
 class QueueQuery(BaseModel):
@@ -99,9 +99,9 @@ class QueueQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
     cursor: Annotated[str, Field(max_length=200)] | None = None
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> QueueFilter:
         """As the board has it."""
-        return Wanted(
+        return QueueFilter(
             statuses=tuple(self.status),
             typologies=tuple(self.typology),
             dispositions=tuple(self.disposition),
@@ -118,9 +118,9 @@ class QueueQuery(BaseModel):
 def register(app: FastAPI) -> None:
     """Add these routes."""
     shared: dict[str, Any] = {"tags": ["cases"], "responses": PROBLEMS}
-    app.get("/api/v1/queue", response_model=Queue, **shared)(queue)
+    app.get("/api/v1/queue", response_model=QueuePage, **shared)(queue)
     app.get("/api/v1/queue/counts", **shared)(counts)
-    app.get("/api/v1/search", response_model=Found, **shared)(search)
+    app.get("/api/v1/search", response_model=CaseSearchResult, **shared)(search)
     app.get("/api/v1/cases/{case_id}/neighbours", **shared)(neighbours)
 
 
@@ -133,9 +133,9 @@ async def queue(request: Request, asked: Annotated[QueueQuery, Query()]) -> Resp
     return Response(body, media_type="application/json")
 
 
-async def counts(request: Request) -> Counts:
+async def counts(request: Request) -> StatusCounts:
     """How many cases there are, by status."""
-    return Counts(statuses=board_of(request).counts())
+    return StatusCounts(statuses=board_of(request).counts())
 
 
 async def search(
@@ -153,7 +153,7 @@ async def search(
     return Response(body, media_type="application/json")
 
 
-def case_ids_by(board: Board, by: str, value: str) -> list[str]:
+def case_ids_by(board: CaseBoard, by: str, value: str) -> list[str]:
     """The cases that a search finds."""
     if by == "account":
         return board.of_account(value)[::-1]
@@ -165,7 +165,9 @@ def case_ids_by(board: Board, by: str, value: str) -> list[str]:
     return board.of_entity(by, value)
 
 
-async def neighbours(request: Request, case_id: CaseId, limit: Annotated[int, Query(ge=1, le=50)] = 20) -> Neighbours:
+async def neighbours(
+    request: Request, case_id: CaseId, limit: Annotated[int, Query(ge=1, le=50)] = 20
+) -> CaseNeighbours:
     """What a case has in common with others: cards, devices, merchants and terminals, each with some of the cases."""
     board = board_of(request)
     view = board.view(case_id)
@@ -175,18 +177,18 @@ async def neighbours(request: Request, case_id: CaseId, limit: Annotated[int, Qu
     for kind, value in entities_of(view):
         others = [each for each in board.of_entity(kind, value) if each != case_id]
         if others:
-            rows = [Row.model_validate(row_of(other)) for other in board.views(others[:limit])]
+            rows = [QueueRow.model_validate(row_of(other)) for other in board.views(others[:limit])]
             complete = len(others) <= limit and len(others) < MAX_SHARED - 1
-            shared.append(Shared(kind=kind, value=value, cases=rows, is_complete=complete))
-    return Neighbours(shared=sorted(shared, key=lambda each: (len(each.cases), each.kind, each.value)))
+            shared.append(SharedEntity(kind=kind, value=value, cases=rows, is_complete=complete))
+    return CaseNeighbours(shared=sorted(shared, key=lambda each: (len(each.cases), each.kind, each.value)))
 
 
-def cursor_of(place: Place, sort: Sort) -> str:
+def cursor_of(place: PageCursor, sort: SortOrder) -> str:
     """Where a page ended, as text to send back."""
     return base64.urlsafe_b64encode(json.dumps([sort, *place]).encode()).decode().rstrip("=")
 
 
-def place_of(cursor: str, sort: Sort) -> Place:
+def place_of(cursor: str, sort: SortOrder) -> PageCursor:
     """And back. Raises Problem."""
     try:
         found, key, case_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
@@ -194,4 +196,4 @@ def place_of(cursor: str, sort: Sort) -> Place:
         raise Problem(400, "this is no cursor of ours: begin at the first page") from error
     if found != sort or type(key) is not int or not isinstance(case_id, str) or abs(key) >= 2**62:
         raise Problem(400, "this cursor is of another order: begin at the first page")
-    return Place(key, case_id)
+    return PageCursor(key, case_id)

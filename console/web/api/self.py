@@ -9,13 +9,13 @@ from console.people.accounts import csrf_token
 from console.web.services import person_of
 
 
-class Health(BaseModel):
+class ConsoleHealth(BaseModel):
     """How the console is."""
 
     status: str
 
 
-class Me(BaseModel):
+class SignedInUser(BaseModel):
     """Who asks."""
 
     name: str
@@ -32,15 +32,15 @@ def register(app: FastAPI) -> None:
     app.get("/api/v1/openapi.json", include_in_schema=False)(description)
 
 
-async def health() -> Health:
+async def health() -> ConsoleHealth:
     """Whether the console answers."""
-    return Health(status="ok")
+    return ConsoleHealth(status="ok")
 
 
-async def me(request: Request) -> Me:
+async def me(request: Request) -> SignedInUser:
     """Who you are here, and what you may do."""
     person, token = person_of(request), request.state.session_token
-    return Me(
+    return SignedInUser(
         name=person.name,
         roles=sorted(person.roles),
         permissions=sorted(person.permissions),

@@ -6,27 +6,27 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
-from console.web.inputs import Asked, CaseId
+from console.web.inputs import CaseId, RequestBody
 from console.web.problems import PROBLEMS, Problem
-from console.web.services import doors_of, person_of
-from console.webhooks.sender import MayNot, target_of
-from console.webhooks.store import NoSuchWebhook, TooMany
+from console.web.services import person_of, services_of
+from console.webhooks.sender import ForbiddenAddress, target_of
+from console.webhooks.store import WebhookLimitReached, WebhookNotFound
 from domain.cases.events import CaseEvent
 from migrations.models import WebhookDeliveryRow, WebhookRow
 
 EVENT_KINDS = tuple(sorted(kind.__name__ for kind in get_args(CaseEvent)))
-Kind = Annotated[str, Field(json_schema_extra={"enum": list(EVENT_KINDS)})]
+EventKind = Annotated[str, Field(json_schema_extra={"enum": list(EVENT_KINDS)})]
 Url = Annotated[str, StringConstraints(max_length=500, pattern=r"^https?://[!-~]+$")]
 
 
-class NewWebhook(Asked):
+class NewWebhook(RequestBody):
     """An address to tell; no kinds: of every event."""
 
     url: Url
-    kinds: Annotated[list[Kind], Field(max_length=len(EVENT_KINDS), default_factory=list)]
+    kinds: Annotated[list[EventKind], Field(max_length=len(EVENT_KINDS), default_factory=list)]
 
 
-class ChangedWebhook(Asked):
+class WebhookChanges(RequestBody):
     """What is to be otherwise."""
 
     is_active: bool | None = None
@@ -45,7 +45,7 @@ class Webhook(BaseModel):
     secret: str | None = None
 
 
-class Delivery(BaseModel):
+class WebhookDelivery(BaseModel):
     """One event on its way."""
 
     delivery_id: str
@@ -69,38 +69,38 @@ def register(app: FastAPI) -> None:
 
 async def list_webhooks(request: Request) -> list[Webhook]:
     """All of them, oldest first."""
-    return [_shown(row) for row in await run_in_threadpool(doors_of(request).webhooks.all)]
+    return [_webhook_document(row) for row in await run_in_threadpool(services_of(request).webhooks.all)]
 
 
 async def add_webhook(request: Request, asked: NewWebhook) -> Webhook:
     """Tell an address of case events: signed, in order of time, at least once. The answer holds its secret."""
-    doors, actor = doors_of(request), person_of(request).name
+    doors, actor = services_of(request), person_of(request).name
     unknown = sorted(set(asked.kinds) - set(EVENT_KINDS))
     if unknown:
         raise Problem(422, f"there is no event called {unknown[0]}")
     try:
         await run_in_threadpool(lambda: target_of(asked.url, may_be_private=doors.webhooks_may_be_private))
         row = await run_in_threadpool(doors.webhooks.add, asked.url, asked.kinds, actor)
-    except MayNot as error:
+    except ForbiddenAddress as error:
         raise Problem(422, str(error)) from error
-    except TooMany as error:
+    except WebhookLimitReached as error:
         raise Problem(409, str(error)) from error
     await run_in_threadpool(doors.people.log, actor, "add-webhook", row.webhook_id, "done")
-    return _shown(row, doors.webhooks.secret(row))
+    return _webhook_document(row, doors.webhooks.secret(row))
 
 
-async def change_webhook(request: Request, webhook_id: CaseId, asked: ChangedWebhook) -> Webhook:
+async def change_webhook(request: Request, webhook_id: CaseId, asked: WebhookChanges) -> Webhook:
     """Switch it on or off, or give it another secret, which the answer then holds."""
-    doors, actor = doors_of(request), person_of(request).name
+    doors, actor = services_of(request), person_of(request).name
     webhooks = doors.webhooks
     try:
         row = await run_in_threadpool(
             lambda: webhooks.change(webhook_id, is_active=asked.is_active, new_secret=asked.new_secret)
         )
-    except NoSuchWebhook as error:
+    except WebhookNotFound as error:
         raise Problem(404, "there is no such webhook") from error
     await run_in_threadpool(doors.people.log, actor, "change-webhook", webhook_id, "done")
-    return _shown(row, webhooks.secret(row) if asked.new_secret else None)
+    return _webhook_document(row, webhooks.secret(row) if asked.new_secret else None)
 
 
 async def list_deliveries(
@@ -108,24 +108,24 @@ async def list_deliveries(
     webhook_id: CaseId,
     state: Literal["due", "delivered", "dead"] | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> list[Delivery]:
+) -> list[WebhookDelivery]:
     """What is or was on its way to it, newest first."""
-    found = await run_in_threadpool(doors_of(request).webhooks.deliveries, webhook_id, state, limit)
+    found = await run_in_threadpool(services_of(request).webhooks.deliveries, webhook_id, state, limit)
     return [_delivery(row) for row in found]
 
 
 async def send_again(request: Request, delivery_id: CaseId) -> Response:
     """Try a delivery once more from the beginning, whatever became of it."""
-    doors, actor = doors_of(request), person_of(request).name
+    doors, actor = services_of(request), person_of(request).name
     try:
         await run_in_threadpool(doors.webhooks.send_again, delivery_id)
-    except NoSuchWebhook as error:
+    except WebhookNotFound as error:
         raise Problem(404, "there is no such delivery") from error
     await run_in_threadpool(doors.people.log, actor, "send-again", delivery_id, "done")
     return Response(status_code=204)
 
 
-def _shown(row: WebhookRow, secret: str | None = None) -> Webhook:
+def _webhook_document(row: WebhookRow, secret: str | None = None) -> Webhook:
     return Webhook(
         webhook_id=row.webhook_id,
         url=row.url,
@@ -137,5 +137,5 @@ def _shown(row: WebhookRow, secret: str | None = None) -> Webhook:
     )
 
 
-def _delivery(row: WebhookDeliveryRow) -> Delivery:
-    return Delivery.model_validate({name: getattr(row, name) for name in Delivery.model_fields})
+def _delivery(row: WebhookDeliveryRow) -> WebhookDelivery:
+    return WebhookDelivery.model_validate({name: getattr(row, name) for name in WebhookDelivery.model_fields})

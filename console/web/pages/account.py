@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse
 
 from console.people.accounts import MIN_PASSWORD
-from console.web.api.people import NewPassword, change_password
+from console.web.api.people import PasswordChange, change_password
 from console.web.pages.rendering import page
 from console.web.problems import Problem
 
@@ -25,7 +25,7 @@ async def new_password(request: Request) -> Response:
     """Choose another password; every session ends, this one too."""
     form = await request.form()
     try:
-        asked = NewPassword.model_validate({name: str(form.get(name, "")) for name in ("current", "new")})
+        asked = PasswordChange.model_validate({name: str(form.get(name, "")) for name in ("current", "new")})
         await change_password(request, asked)
     except ValidationError:
         return page(request, "account.html", minimum=MIN_PASSWORD, error="The new password is too short or too long.")

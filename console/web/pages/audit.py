@@ -9,13 +9,13 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from console.cases.board import Board, Wanted
+from console.cases.board import CaseBoard, QueueFilter
 from console.web.api.queue import case_ids_by
 from console.web.inputs import Token
-from console.web.pages.case_evidence import details
+from console.web.pages.case_evidence import event_details
 from console.web.pages.rendering import page
-from console.web.pages.timeline import Entry, timeline
-from console.web.services import board_of, doors_of
+from console.web.pages.timeline import TimelineEntry, timeline
+from console.web.services import board_of, services_of
 from domain.cases.events import CaseEvent
 from projections.views.case_table import CaseTable
 
@@ -23,16 +23,16 @@ MAX_CASES: Final = 300
 """Cases that a search reads; of more, those that changed last."""
 MAX_SHOWN: Final = 200
 KINDS: Final = tuple(kind.__name__ for kind in get_args(CaseEvent))
-By = Literal["account", "card", "device", "merchant", "terminal", "transaction", "case"]
+AuditSubject = Literal["account", "card", "device", "merchant", "terminal", "transaction", "case"]
 Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")]
 
 
-class Asking(BaseModel):
+class AuditQuery(BaseModel):
     """What to look for; what is left out does not narrow."""
 
     model_config = ConfigDict(extra="ignore")
 
-    by: By = "account"
+    by: AuditSubject = "account"
     value: Token | Literal[""] = ""
     actor: Annotated[str, Field(max_length=64)] = ""
     kind: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]*$")] = ""
@@ -50,37 +50,37 @@ def register(app: FastAPI) -> None:
     app.get("/audit", include_in_schema=False)(audit)
 
 
-async def audit(request: Request, asking: Annotated[Asking, Query()]) -> Response:
+async def audit(request: Request, asking: Annotated[AuditQuery, Query()]) -> Response:
     """What was found, the last first."""
-    board, doors = board_of(request), doors_of(request)
+    board, doors = board_of(request), services_of(request)
     found, looked_at, of = await run_in_threadpool(_find, board, doors.table, asking)
     entries = found[:MAX_SHOWN]
     log = await run_in_threadpool(doors.people.door_log, None, 50)
     return page(
         request, "audit.html", asking=asking, entries=entries, found=len(found), looked_at=looked_at, of=of,
-        kinds=KINDS, bys=get_args(By), door_log=log,
+        kinds=KINDS, bys=get_args(AuditSubject), door_log=log,
     )  # fmt: skip
 
 
-def _find(board: Board, table: CaseTable, asking: Asking) -> tuple[list[tuple[str, Entry]], int, int]:
+def _find(board: CaseBoard, table: CaseTable, asking: AuditQuery) -> tuple[list[tuple[str, TimelineEntry]], int, int]:
     """The events that were found with their cases, and in how many of how many cases was looked."""
     if asking.value:
         ids = case_ids_by(board, asking.by, asking.value)
         of = len(ids)
     else:
-        got = board.page(Wanted(sort="-changed"), MAX_CASES)
-        ids, of = [details(row.decode())["case_id"] for row in got.rows], got.total
+        got = board.page(QueueFilter(sort="-changed"), MAX_CASES)
+        ids, of = [event_details(row.decode())["case_id"] for row in got.rows], got.total
     found = [(case_id, entry) for case_id in ids[:MAX_CASES] for entry in _of_case(table, case_id, asking)]
     found.sort(key=lambda pair: pair[1].known_at_ms or 0, reverse=True)
     return found, min(len(ids), MAX_CASES), of
 
 
-def _of_case(table: CaseTable, case_id: str, asking: Asking) -> Iterator[Entry]:
+def _of_case(table: CaseTable, case_id: str, asking: AuditQuery) -> Iterator[TimelineEntry]:
     since, until = _ms(asking.since), _ms(asking.until)
     for item in table.items_of(case_id):
         if item["sk"] == "view" or (asking.kind and item["kind"] != asking.kind):
             continue
-        if (since is not None and _known(item) < since) or (until is not None and _known(item) >= until):
+        if (since is not None and _known_at_ms(item) < since) or (until is not None and _known_at_ms(item) >= until):
             continue
         if asking.by == "transaction" and asking.value and asking.value not in item["body"]:
             continue
@@ -89,7 +89,7 @@ def _of_case(table: CaseTable, case_id: str, asking: Asking) -> Iterator[Entry]:
             yield entry
 
 
-def _known(item: Mapping[str, Any]) -> int:
+def _known_at_ms(item: Mapping[str, Any]) -> int:
     return int(item.get("known_at_ms") or 0)
 
 

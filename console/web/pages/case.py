@@ -12,24 +12,24 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from console.cases.attachments import MAX_BYTES, NotTaken
-from console.cases.board import Board
+from console.cases.attachments import MAX_BYTES, UnacceptableFile
+from console.cases.board import CaseBoard
 from console.cases.board_row import entities_of
-from console.cases.seen_payment import Seen
-from console.cases.timelines import reach
-from console.web.api.cases import current
+from console.cases.seen_payment import SeenPayment
+from console.cases.timelines import has_events_up_to
+from console.web.api.cases import current_view
 from console.web.command_handling import act_on
-from console.web.commands import KINDS, MAX_ATTACHMENTS, Kind
-from console.web.inputs import Asked, CaseId
-from console.web.pages.case_actions import ACTIONS, SAID, actions_for, undo_of
-from console.web.pages.case_evidence import Flagged, evidence, flags_of, merged_in, unknown_payments
+from console.web.commands import KINDS, MAX_ATTACHMENTS, CommandKind
+from console.web.inputs import CaseId, RequestBody
+from console.web.pages.case_actions import ACTIONS, ANSWER_TEXTS, actions_for, undo_of
+from console.web.pages.case_evidence import CaseFlag, build_evidence, count_merged_flags, flags_of, unknown_payments
 from console.web.pages.formats import HOUR_MS
-from console.web.pages.parts import offered, parts_of
+from console.web.pages.parts import offered_choices, page_services_of
 from console.web.pages.rendering import page
 from console.web.pages.timeline import Order as By
 from console.web.pages.timeline import notes, timeline
 from console.web.problems import Problem
-from console.web.services import board_of, doors_of, person_of
+from console.web.services import board_of, person_of, services_of
 from domain.cases.events import DISPOSITIONS, SequencedCaseEvent
 from domain.payment import LAST_EVENT_TIME_MS
 from projections.logs.known import KnownEvent
@@ -49,7 +49,7 @@ SNOOZES: Final = ((1, "1 hour"), (4, "4 hours"), (24, "1 day"), (72, "3 days"), 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Then:
+class CasePageQuery:
     """Which moment a page shows (None stands for now), in which order, and whether all of it."""
 
     as_of_ms: int | None
@@ -70,7 +70,7 @@ class Then:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class RelatedCases:
     """Something that cases have in common, and some of those cases."""
 
     kind: str
@@ -104,8 +104,8 @@ async def case_page(
 
     `past`: counted payments that nobody remembers are looked up. `whole`: all of a long timeline, and all flags.
     """
-    now = await current(request, case_id)
-    then = Then(as_of_ms=as_of_ms, known_at_ms=known_at_ms, by=by, whole=whole)
+    now = await current_view(request, case_id)
+    then = CasePageQuery(as_of_ms=as_of_ms, known_at_ms=known_at_ms, by=by, whole=whole)
     items = await _items(request, now)
     kept = [item for item in items if is_visible_at(item, as_of_ms, known_at_ms)]
     known = known_events(items)
@@ -116,11 +116,11 @@ async def case_page(
         "now": now,
         "then": then,
         "past": past,
-        "evidence": evidence(flags, await _counted(request, now, flags, kept, past)),
-        "merged_in": merged_in(events),
+        "evidence": build_evidence(flags, await _counted_payments(request, now, flags, kept, past)),
+        "merged_in": count_merged_flags(events),
         "stops": _stops(items),
-        **_happened(kept, then),
-        **await _offered(request, now, then),
+        **_timeline_context(kept, then),
+        **await _choices_context(request, now, then),
     }
     return page(request, "case.html", **context)
 
@@ -130,7 +130,7 @@ def _events(known: Sequence[KnownEvent], kept: Sequence[Item], known_at_ms: int 
     return [event for event in events_known_at(known, known_at_ms) if event_place(event.sequence) in places]
 
 
-def _happened(kept: Sequence[Item], then: Then) -> dict[str, Any]:
+def _timeline_context(kept: Sequence[Item], then: CasePageQuery) -> dict[str, Any]:
     most, flags = WHOLE if then.whole else BRIEF
     return {
         "entries": timeline(kept, then.by, most),
@@ -140,8 +140,8 @@ def _happened(kept: Sequence[Item], then: Then) -> dict[str, Any]:
     }
 
 
-async def _offered(request: Request, now: CaseView, then: Then) -> dict[str, Any]:
-    board, (people, known_typologies) = board_of(request), await offered(request)
+async def _choices_context(request: Request, now: CaseView, then: CasePageQuery) -> dict[str, Any]:
+    board, (people, known_typologies) = board_of(request), await offered_choices(request)
     return {
         "people": people,
         "typologies": known_typologies,
@@ -154,18 +154,18 @@ async def _offered(request: Request, now: CaseView, then: Then) -> dict[str, Any
     }
 
 
-async def _counted(
-    request: Request, now: CaseView, flags: Sequence[Flagged], items: Sequence[Item], past: bool
-) -> dict[str, Seen]:
+async def _counted_payments(
+    request: Request, now: CaseView, flags: Sequence[CaseFlag], items: Sequence[Item], past: bool
+) -> dict[str, SeenPayment]:
     """The payments that the flags' reasons counted, as far as they are remembered, or were looked up."""
     wanted = unknown_payments(flags, {})
-    return await run_in_threadpool(_remembered, request, now, wanted, items, past) if wanted else {}
+    return await run_in_threadpool(_look_up_payments, request, now, wanted, items, past) if wanted else {}
 
 
-def _remembered(
+def _look_up_payments(
     request: Request, now: CaseView, wanted: Sequence[str], items: Sequence[Item], past: bool
-) -> dict[str, Seen]:
-    parts = parts_of(request)
+) -> dict[str, SeenPayment]:
+    parts = page_services_of(request)
     found = parts.figures.payments(now.account_id, wanted)
     missing = [name for name in wanted if name not in found]
     if missing and past:
@@ -176,16 +176,16 @@ def _remembered(
 
 async def _items(request: Request, now: CaseView) -> list[Item]:
     """All that is known of the case: as much as the board shows."""
-    kept = doors_of(request).timelines.kept_items(now.case_id, now.sequence)
+    kept = services_of(request).timelines.kept_items(now.case_id, now.sequence)
     return await run_in_threadpool(_read, request, now) if kept is None else kept
 
 
 def _read(request: Request, now: CaseView) -> list[Item]:
     """The same from the table: a view worker may be far behind."""
-    timelines, parts = doors_of(request).timelines, parts_of(request)
+    timelines, parts = services_of(request).timelines, page_services_of(request)
     items = timelines.read_items(now.case_id)
     for _ in range(int(BEHIND_S / _STEP_S)):
-        if reach(items, now.sequence):
+        if has_events_up_to(items, now.sequence):
             break
         parts.wait(_STEP_S)
         items = timelines.read_items(now.case_id)
@@ -199,18 +199,18 @@ def _stops(items: list[Item]) -> dict[str, list[int]]:
     }
 
 
-def related(board: Board, view: CaseView) -> list[Shared]:
+def related(board: CaseBoard, view: CaseView) -> list[RelatedCases]:
     """What the case has in common with others, the rarest first: what many share says little."""
     found = []
     for kind, value in entities_of(view):
         others = [case_id for case_id in board.of_entity(kind, value) if case_id != view.case_id]
         if others:
             cases = board.views(others[:MAX_RELATED])
-            found.append(Shared(kind=kind, value=value, cases=cases, more=len(others) - len(cases)))
+            found.append(RelatedCases(kind=kind, value=value, cases=cases, more=len(others) - len(cases)))
     return sorted(found, key=lambda shared: (len(shared.cases) + shared.more, shared.kind, shared.value))
 
 
-def _others_of_account(board: Board, view: CaseView) -> list[CaseView]:
+def _others_of_account(board: CaseBoard, view: CaseView) -> list[CaseView]:
     others = [case_id for case_id in board.of_account(view.account_id)[::-1] if case_id != view.case_id]
     return board.views(others[:MAX_OF_ACCOUNT])
 
@@ -218,20 +218,20 @@ def _others_of_account(board: Board, view: CaseView) -> list[CaseView]:
 # -- acting ---------------------------------------------------------------------------------------------
 
 
-def _endpoint(kind: Kind) -> Callable[[Request, CaseId], Awaitable[Response]]:
+def _endpoint(kind: CommandKind) -> Callable[[Request, CaseId], Awaitable[Response]]:
     async def act(request: Request, case_id: CaseId) -> Response:
-        view = await current(request, case_id)
+        view = await current_view(request, case_id)
         form = await request.form()
         try:
             body = await _body(request, kind, view, form)
-            answer = await act_on(request, view, kind, body, _seen(form), str(uuid.uuid4()), False)
-        except (ValidationError, Problem, NotTaken) as error:
-            return page(request, "_not_done.html", case=view, why=_why(error))
+            answer = await act_on(request, view, kind, body, _seen_sequence(form), str(uuid.uuid4()), False)
+        except (ValidationError, Problem, UnacceptableFile) as error:
+            return page(request, "_not_done.html", case=view, why=_error_text(error))
         said = json.loads(answer.body)
         if answer.status != 200:
             return page(request, "_conflict.html", case=view, command=kind.slug, refused=said)
         response = page(
-            request, "_done.html", case=view, said=SAID.get(said["answer"], "Done"), undo=undo_of(said),
+            request, "_done.html", case=view, said=ANSWER_TEXTS.get(said["answer"], "Done"), undo=undo_of(said),
             sequence=said["sequence"],
         )  # fmt: skip
         seen = {"case": view.case_id, "sequence": said["sequence"]}
@@ -242,59 +242,59 @@ def _endpoint(kind: Kind) -> Callable[[Request, CaseId], Awaitable[Response]]:
     return act
 
 
-def _why(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].lower()}"
     return error.detail if isinstance(error, Problem) else str(error)
 
 
-def _seen(form: FormData) -> int:
+def _seen_sequence(form: FormData) -> int:
     text = str(form.get("seen_sequence", ""))
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise Problem(428, "the page did not say which version of the case it showed: load it again")
     return int(text)
 
 
-async def _body(request: Request, kind: Kind, view: CaseView, form: FormData) -> Asked:
+async def _body(request: Request, kind: CommandKind, view: CaseView, form: FormData) -> RequestBody:
     """What the form says, as the command takes it. Raises ValidationError, Problem, NotTaken."""
     fields = {name: str(form[name]) for name in ("reason", "text", "assignee", "disposition") if form.get(name)}
     said: dict[str, Any] = {name: value for name, value in fields.items() if name in kind.body.model_fields}
     if kind.slug == "note":
-        said["attachments"] = await _store(request, view, form)
+        said["attachments"] = await _store_files(request, view, form)
     if kind.slug == "snooze":
         hours = str(form.get("hours", ""))
         chosen = int(hours) if hours.isdigit() and len(hours) <= 4 else 1
-        said["until_ms"] = doors_of(request).now_ms() + chosen * HOUR_MS
+        said["until_ms"] = services_of(request).now_ms() + chosen * HOUR_MS
     if kind.slug == "close" and form.get("typology") not in (None, "", view.typology):
         said["typology"] = str(form["typology"])
     if kind.slug in ("link", "unlink", "merge"):
-        other = await _other(request, view, str(form.get("other", "")).strip())
+        other = await _find_other_case(request, view, str(form.get("other", "")).strip())
         prefix = "into" if kind.slug == "merge" else "other"
         said |= {f"{prefix}_account_id": other[0], f"{prefix}_case_id": other[1]}
     return kind.body.model_validate(said)
 
 
-async def _other(request: Request, view: CaseView, text: str) -> tuple[str, str]:
+async def _find_other_case(request: Request, view: CaseView, text: str) -> tuple[str, str]:
     """The account and id of another case; of one that is linked already it stands in this one."""
     for link in view.links:
         if link["case_id"] == text:
             return link["account_id"], text
     try:
-        other = await current(request, str(uuid.UUID(text)))
+        other = await current_view(request, str(uuid.UUID(text)))
     except ValueError as error:
         raise Problem(422, "this is not the id of a case") from error
     return other.account_id, other.case_id
 
 
-async def _store(request: Request, view: CaseView, form: FormData) -> list[str]:
+async def _store_files(request: Request, view: CaseView, form: FormData) -> list[str]:
     """Keep the files of a form; their digests."""
     digests = []
     for value in form.getlist("files"):
         if isinstance(value, UploadFile) and value.filename:
             body = await value.read(MAX_BYTES + 1)
             stored = await run_in_threadpool(
-                doors_of(request).attachments.store, view.case_id, view.account_id, value.filename, body
+                services_of(request).attachments.store, view.case_id, view.account_id, value.filename, body
             )
             digests.append(stored.sha256)
     return digests

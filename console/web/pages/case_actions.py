@@ -9,18 +9,18 @@ from console.people.accounts import Person
 from console.web.route_permissions import ROUTES
 from projections.views.case_view import CaseView
 
-Fits = Callable[[CaseView, str], bool]
+ActionTest = Callable[[CaseView, str], bool]
 """Whether it makes sense for a case as it stands, and for somebody of this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class CaseAction:
     """One command as a button; with `fields` it opens a dialog that asks for them."""
 
     slug: str
     label: str
     key: str
-    fits: Fits
+    fits: ActionTest
     fields: tuple[str, ...] = ()
     look: str = ""
     hint: str = ""
@@ -34,61 +34,68 @@ def _waits_for(what: str, view: CaseView) -> bool:
     return view.pending is not None and view.pending["what"] == what
 
 
-def _second(what: str) -> Fits:
+def _fits_another(what: str) -> ActionTest:
     return lambda view, name: _waits_for(what, view) and view.pending is not None and view.pending["by"] != name
 
 
-def _first(what: str) -> Fits:
+def _fits_asker(what: str) -> ActionTest:
     return lambda view, name: _waits_for(what, view) and view.pending is not None and view.pending["by"] == name
 
 
 ACTIONS: Final = (
-    Action(slug="take", label="Take", key="t", look="primary",
+    CaseAction(slug="take", label="Take", key="t", look="primary",
            fits=lambda view, name: _is_open(view, name) and view.assignee is None),
-    Action(slug="approve-closing", label="Approve closing", key="y", look="primary", fields=("reason",),
-           fits=_second("closing"), hint="You agree with the closing that was asked for."),
-    Action(slug="refuse-closing", label="Refuse closing", key="x", fields=("reason",), fits=_second("closing"),
+    CaseAction(slug="approve-closing", label="Approve closing", key="y", look="primary", fields=("reason",),
+           fits=_fits_another("closing"), hint="You agree with the closing that was asked for."),
+    CaseAction(slug="refuse-closing", label="Refuse closing", key="x", fields=("reason",),
+           fits=_fits_another("closing"),
            hint="The case stays open."),
-    Action(slug="withdraw-closing", label="Withdraw closing", key="w", fields=("reason",), fits=_first("closing"),
+    CaseAction(slug="withdraw-closing", label="Withdraw closing", key="w", fields=("reason",),
+           fits=_fits_asker("closing"),
            hint="You no longer ask for the closing."),
-    Action(slug="approve-reopening", label="Approve reopening", key="y", look="primary", fields=("reason",),
-           fits=_second("reopening"), hint="The case is worked on again."),
-    Action(slug="refuse-reopening", label="Refuse reopening", key="x", fields=("reason",), fits=_second("reopening"),
+    CaseAction(slug="approve-reopening", label="Approve reopening", key="y", look="primary", fields=("reason",),
+           fits=_fits_another("reopening"), hint="The case is worked on again."),
+    CaseAction(slug="refuse-reopening", label="Refuse reopening", key="x", fields=("reason",),
+           fits=_fits_another("reopening"),
            hint="The case stays closed."),
-    Action(slug="withdraw-reopening", label="Withdraw reopening", key="w", fields=("reason",),
-           fits=_first("reopening"), hint="You no longer ask for the reopening."),
-    Action(slug="note", label="Note", key="n", fields=("text", "files"), fits=lambda view, _: view.status != "merged"),
-    Action(slug="escalate", label="Escalate", key="e", fields=("reason",),
+    CaseAction(slug="withdraw-reopening", label="Withdraw reopening", key="w", fields=("reason",),
+           fits=_fits_asker("reopening"), hint="You no longer ask for the reopening."),
+    CaseAction(slug="note", label="Note", key="n", fields=("text", "files"),
+           fits=lambda view, _: view.status != "merged"),
+    CaseAction(slug="escalate", label="Escalate", key="e", fields=("reason",),
            fits=lambda view, name: _is_open(view, name) and not view.escalated, hint="More eyes are needed."),
-    Action(slug="snooze", label="Snooze", key="s", fields=("until", "reason"),
+    CaseAction(slug="snooze", label="Snooze", key="s", fields=("until", "reason"),
            fits=lambda view, name: _is_open(view, name) and view.snoozed_until_ms is None and view.pending is None,
            hint="Nothing is to be done until then; a new flag ends it."),
-    Action(slug="wake", label="Wake", key="s", fits=lambda view, _: view.status == "snoozed"),
-    Action(slug="close", label="Close", key="c", fields=("disposition", "typology", "reason"),
+    CaseAction(slug="wake", label="Wake", key="s", fits=lambda view, _: view.status == "snoozed"),
+    CaseAction(slug="close", label="Close", key="c", fields=("disposition", "typology", "reason"),
            fits=lambda view, name: _is_open(view, name) and view.pending is None,
            hint="From 5,000 flagged in one currency a second person must agree."),
-    Action(slug="reopen", label="Reopen", key="o", fields=("reason",), look="primary",
+    CaseAction(slug="reopen", label="Reopen", key="o", fields=("reason",), look="primary",
            fits=lambda view, _: view.status == "closed" and view.pending is None,
            hint="A second person must agree."),
-    Action(slug="release", label="Release", key="r",
+    CaseAction(slug="release", label="Release", key="r",
            fits=lambda view, name: _is_open(view, name) and view.assignee is not None),
-    Action(slug="assign", label="Assign", key="a", fields=("assignee",), fits=_is_open),
-    Action(slug="link", label="Link", key="l", fields=("other", "reason"), fits=lambda view, _: view.status != "merged",
+    CaseAction(slug="assign", label="Assign", key="a", fields=("assignee",), fits=_is_open),
+    CaseAction(slug="link", label="Link", key="l", fields=("other", "reason"),
+           fits=lambda view, _: view.status != "merged",
            hint="Both cases will say so."),
-    Action(slug="unlink", label="Unlink", key="", fields=("linked", "reason"), fits=lambda view, _: bool(view.links)),
-    Action(slug="merge", label="Merge", key="m", fields=("other", "reason"),
+    CaseAction(slug="unlink", label="Unlink", key="", fields=("linked", "reason"),
+           fits=lambda view, _: bool(view.links)),
+    CaseAction(slug="merge", label="Merge", key="m", fields=("other", "reason"),
            fits=lambda view, name: _is_open(view, name) and view.pending is None,
            hint="This case becomes part of the other one."),
-    Action(slug="unmerge", label="Unmerge", key="m", fields=("reason",), fits=lambda view, _: view.status == "merged",
+    CaseAction(slug="unmerge", label="Unmerge", key="m", fields=("reason",),
+           fits=lambda view, _: view.status == "merged",
            hint="The case stands for itself again."),
 )  # fmt: skip
 """In the order of the buttons."""
-UNDOES: Final[dict[str, str]] = {
+UNDO_COMMANDS: Final[dict[str, str]] = {
     "CaseAssigned": "release", "CaseSnoozed": "wake", "ClosingRequested": "withdraw-closing",
     "ReopeningRequested": "withdraw-reopening", "CaseMerged": "unmerge", "CaseLinked": "unlink",
 }  # fmt: skip
 """What takes back what an event says, right after it."""
-SAID: Final[dict[str, str]] = {
+ANSWER_TEXTS: Final[dict[str, str]] = {
     "CaseAssigned": "Assigned", "CaseReleased": "Released", "NoteAdded": "Note added", "CaseEscalated": "Escalated",
     "CaseSnoozed": "Snoozed", "CaseWoken": "Awake", "ClosingRequested": "A second person must approve the closing",
     "ClosingRefused": "Closing refused", "ClosingWithdrawn": "Closing withdrawn", "CaseClosed": "Closed",
@@ -96,24 +103,24 @@ SAID: Final[dict[str, str]] = {
     "ReopeningWithdrawn": "Reopening withdrawn", "CaseReopened": "Reopened", "CaseMerged": "Merged",
     "CaseUnmerged": "Stands for itself again", "CaseLinked": "Linked", "CaseUnlinked": "Unlinked",
 }  # fmt: skip
-UNDONE: Final = "undone right away"
+UNDO_REASON: Final = "undone right away"
 
 
-def may(person: Person, slug: str) -> bool:
+def is_permitted(person: Person, slug: str) -> bool:
     """Whether a role of theirs allows the command."""
     return person.may(ROUTES[f"POST /cases/{{case_id}}/{slug}"])
 
 
-def actions_for(view: CaseView, person: Person) -> list[Action]:
+def actions_for(view: CaseView, person: Person) -> list[CaseAction]:
     """The buttons for somebody on a case as it stands."""
-    return [action for action in ACTIONS if action.fits(view, person.name) and may(person, action.slug)]
+    return [action for action in ACTIONS if action.fits(view, person.name) and is_permitted(person, action.slug)]
 
 
 def undo_of(said: Mapping[str, Any]) -> dict[str, Any] | None:
     """What to send to take an answer back: the command and its fields; None where nothing does."""
-    slug = UNDOES.get(said["answer"])
+    slug = UNDO_COMMANDS.get(said["answer"])
     if slug is None:
         return None
-    fields = {"other": said["event"].get("other_case_id"), "reason": UNDONE}
+    fields = {"other": said["event"].get("other_case_id"), "reason": UNDO_REASON}
     wanted = {"release": (), "wake": (), "unlink": ("other", "reason")}.get(slug, ("reason",))
     return {"slug": slug, "fields": {"seen_sequence": said["sequence"], **{name: fields[name] for name in wanted}}}

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from math import log10
 from typing import Any, Final, NamedTuple
 
-from console.cases.seen_payment import Seen
+from console.cases.seen_payment import SeenPayment
 from console.web.pages.formats import money, utc
-from console.web.pages.maps import at, countries
+from console.web.pages.maps import countries, map_point
 from domain.cases.events import CaseAbsorbed, CaseOpened, RiskLinked, RiskRevised, SequencedCaseEvent
 from domain.currencies import DECIMALS
 from domain.reason import Reason
@@ -19,11 +19,11 @@ MAX_DOTS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flagged:
+class CaseFlag:
     """A flag of a case as it stands."""
 
     flag_id: str
-    payment: Seen
+    payment: SeenPayment
     score: int
     rules: tuple[str, ...]
     reasons: tuple[Reason, ...]
@@ -40,7 +40,7 @@ class Flagged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dot:
+class ChartDot:
     """A payment on a chart."""
 
     x: float
@@ -51,7 +51,7 @@ class Dot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class MapPlace:
     """A place on the map; flagged where one of its payments is."""
 
     x: float
@@ -61,10 +61,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
+class AmountChart:
     """Amounts over time, on a scale of powers of ten."""
 
-    dots: list[Dot]
+    dots: list[ChartDot]
     across: list[tuple[float, str]]
     up: list[tuple[float, str]]
     summary: str
@@ -73,43 +73,43 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class CaseEvidence:
     """All of it."""
 
-    flags: list[Flagged]
-    contributing: list[Seen]
+    flags: list[CaseFlag]
+    contributing: list[SeenPayment]
     unknown: list[str]
     """Payments that reasons name and nobody here can look up any more."""
-    charts: list[Chart] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    charts: list[AmountChart] = field(default_factory=list)
+    places: list[MapPlace] = field(default_factory=list)
 
 
-def flags_of(events: Iterable[SequencedCaseEvent]) -> list[Flagged]:
+def flags_of(events: Iterable[SequencedCaseEvent]) -> list[CaseFlag]:
     """The flags of a case as they stand after these events, newest payment first."""
-    found: dict[str, Flagged] = {}
+    found: dict[str, CaseFlag] = {}
     for event in events:
         if isinstance(event, CaseOpened | RiskLinked):
-            found[event.flag_id] = _flagged(event)
+            found[event.flag_id] = _flag_from_event(event)
         elif isinstance(event, RiskRevised) and event.flag_id in found:
             flag = found[event.flag_id]
-            found[event.flag_id] = _revised(flag, event)
+            found[event.flag_id] = _revise_flag(flag, event)
     return sorted(found.values(), key=lambda flag: (-flag.payment.event_time, flag.flag_id))
 
 
-def _flagged(event: CaseOpened | RiskLinked) -> Flagged:
-    payment = Seen(
+def _flag_from_event(event: CaseOpened | RiskLinked) -> CaseFlag:
+    payment = SeenPayment(
         transaction_id=event.transaction_id, event_time=event.event_time, amount_minor=event.amount_minor,
         currency=event.currency, merchant_id=event.merchant_id, country=event.country, channel=event.channel,
         payment_method=event.payment_method, latitude=event.latitude, longitude=event.longitude,
     )  # fmt: skip
-    return Flagged(
+    return CaseFlag(
         flag_id=event.flag_id, payment=payment, score=event.score, rules=event.rules, reasons=event.reasons,
         card_id=event.card_id, device_id=event.device_id, terminal_id=event.terminal_id, sequence=event.sequence,
     )  # fmt: skip
 
 
-def _revised(flag: Flagged, event: RiskRevised) -> Flagged:
-    return Flagged(
+def _revise_flag(flag: CaseFlag, event: RiskRevised) -> CaseFlag:
+    return CaseFlag(
         flag_id=flag.flag_id, payment=flag.payment, score=event.score, rules=event.rules,
         reasons=tuple(reason for reason in flag.reasons if reason.rule in event.rules),
         card_id=flag.card_id, device_id=flag.device_id, terminal_id=flag.terminal_id, sequence=flag.sequence,
@@ -117,27 +117,27 @@ def _revised(flag: Flagged, event: RiskRevised) -> Flagged:
     )  # fmt: skip
 
 
-def named_payments(flags: Iterable[Flagged]) -> list[str]:
+def named_payments(flags: Iterable[CaseFlag]) -> list[str]:
     """The payments that the reasons of these flags counted."""
     return list(dict.fromkeys(one for flag in flags for reason in flag.reasons for one in reason.contributing))
 
 
-def unknown_payments(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> list[str]:
+def unknown_payments(flags: Sequence[CaseFlag], known: Mapping[str, SeenPayment]) -> list[str]:
     """Those that are neither flagged here nor known."""
     flagged = {flag.payment.transaction_id for flag in flags}
     return [name for name in named_payments(flags) if name not in flagged and name not in known]
 
 
-def evidence(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> Evidence:
+def build_evidence(flags: Sequence[CaseFlag], known: Mapping[str, SeenPayment]) -> CaseEvidence:
     """Flags and the payments that they counted, drawn; `known` are payments that are not flagged here, by id."""
     flagged = {flag.payment.transaction_id: flag.payment for flag in flags}
     wanted = [name for name in named_payments(flags) if name not in flagged]
     contributing = sorted((known[name] for name in wanted if name in known), key=lambda seen: -seen.event_time)
     everything = [
-        _Drawn(seen, is_flagged := seen.transaction_id in flagged, _label(seen, is_flagged))
+        _DrawnPayment(seen, is_flagged := seen.transaction_id in flagged, _label(seen, is_flagged))
         for seen in (*contributing, *flagged.values())[:MAX_DOTS]
     ]
-    return Evidence(
+    return CaseEvidence(
         flags=list(flags),
         contributing=contributing,
         unknown=unknown_payments(flags, known),
@@ -146,22 +146,22 @@ def evidence(flags: Sequence[Flagged], known: Mapping[str, Seen]) -> Evidence:
     )
 
 
-class _Drawn(NamedTuple):
+class _DrawnPayment(NamedTuple):
     """A payment that is drawn, and what is said of it."""
 
-    payment: Seen
+    payment: SeenPayment
     is_flagged: bool
     label: str
 
 
-def _by_currency(everything: Iterable[_Drawn]) -> list[list[_Drawn]]:
-    groups: dict[str, list[_Drawn]] = {}
+def _by_currency(everything: Iterable[_DrawnPayment]) -> list[list[_DrawnPayment]]:
+    groups: dict[str, list[_DrawnPayment]] = {}
     for drawn in everything:
         groups.setdefault(drawn.payment.currency, []).append(drawn)
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
-def _chart(group: Sequence[_Drawn]) -> Chart:
+def _chart(group: Sequence[_DrawnPayment]) -> AmountChart:
     """Amounts of one currency over time."""
     currency = group[0].payment.currency
     decimals = DECIMALS.get(currency, 2)
@@ -179,7 +179,7 @@ def _chart(group: Sequence[_Drawn]) -> Chart:
         return round(CHART_HEIGHT - _BOTTOM - (power - low) / (high - low) * (CHART_HEIGHT - _TOP - _BOTTOM), 1)
 
     dots = [
-        Dot(
+        ChartDot(
             x=x_of(payment.event_time),
             y=y_of(power),
             label=label,
@@ -190,7 +190,7 @@ def _chart(group: Sequence[_Drawn]) -> Chart:
     ]
     marks = [first + (last - first) * number / 3 for number in range(4)]
     many = sum(dot.is_flagged for dot in dots)
-    return Chart(
+    return AmountChart(
         dots=sorted(dots, key=lambda dot: dot.is_flagged),
         across=[(x_of(mark), _moment(int(mark), last - first)) for mark in marks],
         up=[(y_of(power), _scale(power - decimals)) for power in range(low, high + 1)],
@@ -208,37 +208,37 @@ def _moment(at_ms: int, span_ms: int) -> str:
     return text[5:10] if span_ms > 5 * 86_400_000 else text[5:16] if span_ms > 86_400_000 else text[11:19]
 
 
-def _label(payment: Seen, is_flagged: bool) -> str:
+def _label(payment: SeenPayment, is_flagged: bool) -> str:
     where = f", {payment.merchant_id}" if payment.merchant_id else ""
     flag = ", flagged" if is_flagged else ""
     return f"{money(payment.amount_minor, payment.currency)} at {utc(payment.event_time)} UTC{where}{flag}"
 
 
-def _places(everything: Iterable[_Drawn]) -> list[Place]:
+def _places(everything: Iterable[_DrawnPayment]) -> list[MapPlace]:
     """Where payments were made: by their coordinates, or else in the middle of their country; one dot for a place."""
-    found: dict[tuple[float, float], list[_Drawn]] = {}
+    found: dict[tuple[float, float], list[_DrawnPayment]] = {}
     for drawn in everything:
         payment = drawn.payment
         if payment.latitude is not None and payment.longitude is not None:
-            found.setdefault(at(payment.latitude, payment.longitude), []).append(drawn)
+            found.setdefault(map_point(payment.latitude, payment.longitude), []).append(drawn)
         elif payment.country is not None and payment.country in countries():
             _, x, y = countries()[payment.country]
             found.setdefault((x, y), []).append(drawn)
     return sorted((_place(where, there) for where, there in found.items()), key=lambda place: place.is_flagged)
 
 
-def _place(where: tuple[float, float], there: Sequence[_Drawn]) -> Place:
+def _place(where: tuple[float, float], there: Sequence[_DrawnPayment]) -> MapPlace:
     flagged = sum(drawn.is_flagged for drawn in there)
     label = there[0].label if len(there) == 1 else f"{len(there)} payments, {flagged} of them flagged"
-    return Place(x=where[0], y=where[1], label=label, is_flagged=flagged > 0)
+    return MapPlace(x=where[0], y=where[1], label=label, is_flagged=flagged > 0)
 
 
-def merged_in(events: Iterable[SequencedCaseEvent]) -> int:
+def count_merged_flags(events: Iterable[SequencedCaseEvent]) -> int:
     """Flags that came by merging, which this case knows without their reasons."""
     return sum(len(event.flags) for event in events if isinstance(event, CaseAbsorbed))
 
 
-def details(body: str) -> dict[str, Any]:
+def event_details(body: str) -> dict[str, Any]:
     """The members of an event's canonical text."""
     found: dict[str, Any] = json.loads(body)
     return found

@@ -14,12 +14,12 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from console.cases.board_feed import Changes
+from console.cases.board_feed import CaseChangeBuffer
 from console.people.roles import Permission
-from console.web.guard import still_in
-from console.web.pages.parts import parts_of
+from console.web.guard import is_still_permitted
+from console.web.pages.parts import page_services_of
 from console.web.problems import Problem
-from console.web.services import doors_of, person_of
+from console.web.services import person_of, services_of
 
 MAX_STREAMS: Final = 500
 LOOK_S: Final = 0.5
@@ -46,7 +46,7 @@ async def stream(request: Request) -> Response:
     async def body() -> AsyncIterator[str]:
         streams.add(mark)
         try:
-            async for text in _told(request):
+            async for text in _event_stream(request):
                 yield text
         finally:
             streams.discard(mark)
@@ -54,15 +54,15 @@ async def stream(request: Request) -> Response:
     return StreamingResponse(body(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-class _News:
+class _PageUpdates:
     """What has happened since it was last asked, of what this person may see."""
 
     def __init__(self, request: Request) -> None:
-        person, self._parts, self._doors = person_of(request), parts_of(request), doors_of(request)
+        person, self._parts, self._doors = person_of(request), page_services_of(request), services_of(request)
         self._sees_cases = person.may(Permission.READ_CASES)
         self._sees_rules = person.may(Permission.READ_RULES)
         self._sees_people = person.may(Permission.ADMINISTER) or person.may(Permission.READ_AUDIT)
-        self._changes: Changes = self._doors.changes
+        self._changes: CaseChangeBuffer = self._doors.changes
         self._number = self._changes.end
         self._figures_at = 0
         self._rules, self._whatif, self._people = "", "", 0
@@ -108,13 +108,13 @@ class _News:
         return told
 
 
-async def _told(request: Request) -> AsyncIterator[str]:
-    loop, woken, news = asyncio.get_running_loop(), asyncio.Event(), _News(request)
+async def _event_stream(request: Request) -> AsyncIterator[str]:
+    loop, woken, news = asyncio.get_running_loop(), asyncio.Event(), _PageUpdates(request)
 
     def wake() -> None:
         loop.call_soon_threadsafe(woken.set)
 
-    ends = [source.watch(wake) for source in (doors_of(request).changes, parts_of(request).figures)]
+    ends = [source.watch(wake) for source in (services_of(request).changes, page_services_of(request).figures)]
     try:
         await run_in_threadpool(news.stored)  # what the page is about to show, to compare with
         looked_s = heard_s = time.monotonic()
@@ -127,7 +127,7 @@ async def _told(request: Request) -> AsyncIterator[str]:
                 looked_s = time.monotonic()
             if time.monotonic() - heard_s >= QUIET_S:
                 heard_s = time.monotonic()
-                if not await run_in_threadpool(still_in, request):
+                if not await run_in_threadpool(is_still_permitted, request):
                     return
                 told.append(": still here\n\n")
             if told:

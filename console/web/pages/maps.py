@@ -24,7 +24,7 @@ _SOUTH: Final = -58.0
 _HERE: Final = Path(__file__).parent
 
 
-class Point(NamedTuple):
+class MapPoint(NamedTuple):
     """A place on the map, in the units of its view box."""
 
     x: float
@@ -39,17 +39,17 @@ class Country(NamedTuple):
     y: float
 
 
-def equal_earth(latitude: float, longitude: float) -> Point:
+def equal_earth(latitude: float, longitude: float) -> MapPoint:
     """Where degrees are on the map (Šavrič, Patterson, Jenny 2018)."""
     theta = asin(_M * sin(radians(latitude)))
     square = theta * theta
     sixth = square**3
     x = radians(longitude) * cos(theta) / (_M * (_A1 + 3 * _A2 * square + sixth * (7 * _A3 + 9 * _A4 * square)))
     y = theta * (_A1 + _A2 * square + sixth * (_A3 + _A4 * square))
-    return Point(round(WIDTH / 2 + x * _SCALE, 1), round((_TOP - y) * _SCALE, 1))
+    return MapPoint(round(WIDTH / 2 + x * _SCALE, 1), round((_TOP - y) * _SCALE, 1))
 
 
-def at(latitude_micro: int, longitude_micro: int) -> Point:
+def map_point(latitude_micro: int, longitude_micro: int) -> MapPoint:
     """Where microdegrees are on the map."""
     return equal_earth(latitude_micro / 1e6, longitude_micro / 1e6)
 
@@ -114,7 +114,7 @@ def _area(ring: Ring) -> float:
     return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(ring, [*ring[1:], ring[0]], strict=True))) / 2
 
 
-def _middle(ring: Ring) -> Point:
+def _middle(ring: Ring) -> MapPoint:
     longitudes, latitudes = zip(*ring, strict=True)
     return equal_earth((min(latitudes) + max(latitudes)) / 2, (min(longitudes) + max(longitudes)) / 2)
 

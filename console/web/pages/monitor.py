@@ -8,10 +8,10 @@ from starlette.concurrency import run_in_threadpool
 
 from console.people.roles import Permission
 from console.web.pages.formats import money
-from console.web.pages.maps import HEIGHT, WIDTH, at, countries, country_name
-from console.web.pages.parts import parts_of
+from console.web.pages.maps import HEIGHT, WIDTH, countries, country_name, map_point
+from console.web.pages.parts import page_services_of
 from console.web.pages.rendering import page
-from console.web.services import doors_of, person_of
+from console.web.services import person_of, services_of
 
 MAX_DEAD: Final = 100
 SHOWN: Final = 8
@@ -25,9 +25,9 @@ def register(app: FastAPI) -> None:
 
 async def monitor(request: Request) -> Response:
     """As of the last snapshot."""
-    figures = parts_of(request).figures.latest()
+    figures = page_services_of(request).figures.latest()
     dead = await run_in_threadpool(_dead_letters, request) if figures else 0
-    board = doors_of(request).board
+    board = services_of(request).board
     return page(
         request,
         "monitor.html",
@@ -35,7 +35,7 @@ async def monitor(request: Request) -> Response:
         dead_letters=dead,
         points=[_point(point) for point in figures.get("points", ())],
         counts=board.counts(),
-        is_ready=doors_of(request).is_ready(),
+        is_ready=services_of(request).is_ready(),
         cases=len(board),
         shown=SHOWN,
         map_width=WIDTH,
@@ -46,7 +46,7 @@ async def monitor(request: Request) -> Response:
 
 def _dead_letters(request: Request) -> int:
     """Deliveries to webhooks that were given up, of each webhook the last ones."""
-    webhooks = doors_of(request).webhooks
+    webhooks = services_of(request).webhooks
     return sum(len(webhooks.deliveries(row.webhook_id, "dead", MAX_DEAD)) for row in webhooks.all())
 
 
@@ -54,7 +54,7 @@ def _point(point: Mapping[str, Any]) -> dict[str, Any]:
     """A flag on the map."""
     country = point.get("country")
     if point.get("latitude") is not None and point.get("longitude") is not None:
-        x, y = at(point["latitude"], point["longitude"])
+        x, y = map_point(point["latitude"], point["longitude"])
     elif country in countries():
         _, x, y = countries()[country]
     else:

@@ -9,20 +9,20 @@ from typing import Any, Final, Protocol
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from console.cases.archived_payments import NoPast, PastPayments
-from console.cases.seen_payment import Seen
+from console.cases.archived_payments import EmptyPastPayments, PastPayments
+from console.cases.seen_payment import SeenPayment
 from console.history.whatif_runs import WhatifRuns
 from console.people.roles import Permission, Role, permissions_of
-from console.rules.store import RulesLog, Store
-from console.web.background import behind
-from console.web.services import doors_of
+from console.rules.store import RulePackStore, RulesLog
+from console.web.background import run_in_background
+from console.web.services import services_of
 from domain.risk.packs import parse_pack
 
 OLD_AFTER: Final = 5
 """Choices are offered while they are asked for anew, unless they are so many times as old as they may be."""
 
 
-class Figures(Protocol):
+class FigureSource(Protocol):
     """The live figures; console.live has the real ones."""
 
     def latest(self) -> Mapping[str, Any]:
@@ -31,11 +31,11 @@ class Figures(Protocol):
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call a function after each snapshot; returns what ends that."""
 
-    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, Seen]:
+    def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
         """Those of these payments of an account that are remembered, by id."""
 
 
-class NoFigures:
+class EmptyFigureSource:
     """Where nobody counts."""
 
     def latest(self) -> Mapping[str, Any]:
@@ -46,7 +46,7 @@ class NoFigures:
         """Never."""
         return lambda: None
 
-    def payments(self, _: str, __: Sequence[str]) -> dict[str, Seen]:
+    def payments(self, _: str, __: Sequence[str]) -> dict[str, SeenPayment]:
         """None."""
         return {}
 
@@ -60,17 +60,17 @@ def _no_work(_: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageParts:
+class PageServices:
     """One console's."""
 
-    control: Store
+    control: RulePackStore
     runs: WhatifRuns
     rules_log: Callable[[], RulesLog] = _no_log
     """The logs that rule packs are activated in."""
     carry_out: Callable[[str], None] = _no_work
     """Begins the work on a what-if that is noted; returns at once."""
-    figures: Figures = field(default_factory=NoFigures)
-    past: PastPayments = field(default_factory=NoPast)
+    figures: FigureSource = field(default_factory=EmptyFigureSource)
+    past: PastPayments = field(default_factory=EmptyPastPayments)
     wait: Callable[[float], None] = time.sleep
     choices_s: float = 1.0
     """How long pages offer the same people and typologies: to ask takes longer than to render a queue."""
@@ -96,24 +96,24 @@ class PageParts:
         return of in self._choices and time.monotonic() - self._choices[of][0] < self.choices_s
 
 
-def parts_of(request: Request) -> PageParts:
+def page_services_of(request: Request) -> PageServices:
     """The parts of the app that a request has come to."""
-    found: PageParts = request.app.state.page_parts
+    found: PageServices = request.app.state.page_parts
     return found
 
 
-async def offered(request: Request) -> tuple[list[str], list[str]]:
+async def offered_choices(request: Request) -> tuple[list[str], list[str]]:
     """Analysts and typologies. Mostly they are there; while they are asked for anew, pages get the old ones."""
 
     def ask() -> tuple[list[str], list[str]]:
         return analysts(request), typologies(request)
 
-    parts = parts_of(request)
+    parts = page_services_of(request)
     held = parts.held("analysts"), parts.held("typologies")
     if held[0] is None or held[1] is None:
         return await run_in_threadpool(ask)
     if not all(map(parts.is_fresh, ("analysts", "typologies"))):
-        behind(ask)
+        run_in_background(ask)
     return held[0], held[1]
 
 
@@ -123,21 +123,21 @@ def analysts(request: Request) -> list[str]:
     def ask() -> list[str]:
         return [
             row.name
-            for row in doors_of(request).people.everybody()
+            for row in services_of(request).people.everybody()
             if not row.is_disabled and Permission.WORK_CASES in permissions_of(frozenset(map(Role, row.roles.split())))
         ]
 
-    return parts_of(request).choices("analysts", ask)
+    return page_services_of(request).choices("analysts", ask)
 
 
 def typologies(request: Request) -> list[str]:
     """What the rules that are in force look for."""
 
     def ask() -> list[str]:
-        packs = [row for row in parts_of(request).control.packs() if row.state == "active" or row.shadow]
+        packs = [row for row in page_services_of(request).control.packs() if row.state == "active" or row.shadow]
         return sorted({typology for row in packs for typology in _typologies_of(row.document)})
 
-    return parts_of(request).choices("typologies", ask)
+    return page_services_of(request).choices("typologies", ask)
 
 
 @lru_cache(maxsize=64)

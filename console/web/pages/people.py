@@ -6,12 +6,12 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from console.people.accounts import NotPossible
+from console.people.accounts import UserAccountError
 from console.people.roles import ROLES, Role
-from console.web.api.people import ChangedAccount, NewAccount, NewToken
+from console.web.api.people import NewApiToken, NewUserAccount, UserAccountChanges
 from console.web.pages.rendering import page
 from console.web.problems import Problem
-from console.web.services import doors_of, person_of
+from console.web.services import person_of, services_of
 
 
 def register(app: FastAPI) -> None:
@@ -23,11 +23,11 @@ def register(app: FastAPI) -> None:
 
 async def people(request: Request) -> Response:
     """Everybody."""
-    return await _shown(request)
+    return await _people_page(request)
 
 
-async def _shown(request: Request, **more: Any) -> Response:
-    rows = await run_in_threadpool(doors_of(request).people.everybody)
+async def _people_page(request: Request, **more: Any) -> Response:
+    rows = await run_in_threadpool(services_of(request).people.everybody)
     known = {"secret": None, "secret_of": "", "what": "", "error": ""}
     return page(request, "people.html", people=rows, roles=ROLES, **{**known, **more})
 
@@ -35,40 +35,40 @@ async def _shown(request: Request, **more: Any) -> Response:
 async def add(request: Request) -> Response:
     """Let somebody in; their random password is shown this once."""
     form = await request.form()
-    accounts, actor = doors_of(request).people, person_of(request).name
+    accounts, actor = services_of(request).people, person_of(request).name
     try:
-        asked = NewAccount.model_validate({"name": form.get("name"), "roles": form.getlist("roles")})
+        asked = NewUserAccount.model_validate({"name": form.get("name"), "roles": form.getlist("roles")})
         secret = await run_in_threadpool(accounts.add, asked.name, frozenset(asked.roles), actor)
-    except (NotPossible, ValidationError) as error:
-        return await _shown(request, error=why(error))
-    return await _shown(request, secret=secret, secret_of=asked.name, what="password")
+    except (UserAccountError, ValidationError) as error:
+        return await _people_page(request, error=error_text(error))
+    return await _people_page(request, secret=secret, secret_of=asked.name, what="password")
 
 
 async def change(request: Request, name: str) -> Response:
     """Other roles, a new password, a token for a machine, or the door closed."""
     form = await request.form()
-    accounts, actor, what = doors_of(request).people, person_of(request).name, str(form.get("what"))
+    accounts, actor, what = services_of(request).people, person_of(request).name, str(form.get("what"))
     if name == actor and what in ("roles", "disable"):
-        return await _shown(request, error="another admin must do this: nobody changes their own account")
+        return await _people_page(request, error="another admin must do this: nobody changes their own account")
     try:
         if what == "roles":
-            roles = ChangedAccount.model_validate({"roles": form.getlist("roles")}).roles or []
+            roles = UserAccountChanges.model_validate({"roles": form.getlist("roles")}).roles or []
             await run_in_threadpool(accounts.set_roles, name, frozenset(map(Role, roles)), actor)
         elif what in ("disable", "enable"):
             await run_in_threadpool(lambda: accounts.set_disabled(name, actor, is_disabled=what == "disable"))
         elif what == "password":
             secret = await run_in_threadpool(accounts.set_password, name, actor)
-            return await _shown(request, secret=secret, secret_of=name, what="password")
+            return await _people_page(request, secret=secret, secret_of=name, what="password")
         elif what == "token":
-            token = NewToken.model_validate({"label": form.get("label")})
+            token = NewApiToken.model_validate({"label": form.get("label")})
             secret = await run_in_threadpool(accounts.add_token, name, token.label, token.days, actor)
-            return await _shown(request, secret=secret, secret_of=name, what="token")
-    except (NotPossible, ValidationError) as error:
-        return await _shown(request, error=why(error))
-    return await _shown(request)
+            return await _people_page(request, secret=secret, secret_of=name, what="token")
+    except (UserAccountError, ValidationError) as error:
+        return await _people_page(request, error=error_text(error))
+    return await _people_page(request)
 
 
-def why(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What went wrong, for people."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]

@@ -9,17 +9,17 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from console.cases.board import Board, Place, Wanted
-from console.web.api.cases import current
+from console.cases.board import CaseBoard, PageCursor, QueueFilter
+from console.web.api.cases import current_view
 from console.web.api.queue import cursor_of, place_of
 from console.web.command_handling import act_on
-from console.web.commands import KINDS, Kind
-from console.web.inputs import Asked, Token, Word
+from console.web.commands import KINDS, CommandKind
+from console.web.inputs import RequestBody, Token, Word
 from console.web.pages.formats import HOUR_MS
-from console.web.pages.parts import offered
+from console.web.pages.parts import offered_choices
 from console.web.pages.rendering import page
 from console.web.problems import Problem
-from console.web.services import board_of, doors_of
+from console.web.services import board_of, services_of
 from domain.currencies import DECIMALS
 from projections.views.case_view import CaseView
 
@@ -37,7 +37,7 @@ BULK: Final = {"take": "Take", "release": "Release", "assign": "Assign to", "esc
 """What is done to many cases at once; to close them is decided one by one."""
 
 
-class Asking(BaseModel):
+class QueueFilterForm(BaseModel):
     """What the filters say; what is left out does not narrow. Empty fields of the form count as left out."""
 
     model_config = ConfigDict(extra="ignore")
@@ -59,9 +59,9 @@ class Asking(BaseModel):
     sort: Literal["-score", "due", "opened", "-opened", "-changed"] = "-score"
     cursor: Annotated[str, Field(max_length=200)] = ""
 
-    def wanted(self, now_ms: int) -> Wanted:
+    def wanted(self, now_ms: int) -> QueueFilter:
         """As the board has it."""
-        return Wanted(
+        return QueueFilter(
             statuses=tuple(self.status) or OPEN,
             typologies=(self.typology,) if self.typology else (),
             assignee=None if not self.assignee else self.assignee.removeprefix("-"),
@@ -95,7 +95,7 @@ class Asking(BaseModel):
         )  # fmt: skip
 
 
-class Found(BaseModel):
+class QueueResult(BaseModel):
     """A page of the queue."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -106,7 +106,7 @@ class Found(BaseModel):
     next: str
 
 
-class Several(Asked):
+class BulkForm(RequestBody):
     """What is to be done to many cases."""
 
     slug: Literal["take", "release", "assign", "escalate", "snooze"]
@@ -124,11 +124,11 @@ def register(app: FastAPI) -> None:
     app.post("/queue/bulk", include_in_schema=False)(bulk)
 
 
-async def queue_page(request: Request, asking: Annotated[Asking, Query()]) -> Response:
+async def queue_page(request: Request, asking: Annotated[QueueFilterForm, Query()]) -> Response:
     """The cases that are asked for."""
     board = board_of(request)
-    names, known = await offered(request)
-    now_ms = doors_of(request).now_ms()
+    names, known = await offered_choices(request)
+    now_ms = services_of(request).now_ms()
     found = find(board, asking, now_ms)
     return page(
         request, "queue.html", asking=asking, found=found, counts=board.counts(), analysts=names, typologies=known,
@@ -136,7 +136,7 @@ async def queue_page(request: Request, asking: Annotated[Asking, Query()]) -> Re
     )  # fmt: skip
 
 
-def find(board: Board, asking: Asking, now_ms: int) -> Found:
+def find(board: CaseBoard, asking: QueueFilterForm, now_ms: int) -> QueueResult:
     """A page of the queue."""
     place = place_of(asking.cursor, asking.sort) if asking.cursor else None
     wanted = asking.wanted(now_ms)
@@ -144,11 +144,13 @@ def find(board: Board, asking: Asking, now_ms: int) -> Found:
         got = board.page(wanted, PAGE, place)
         cases = board.views(got.case_ids)
         after = cursor_of(got.after, asking.sort) if got.after else ""
-        return Found(cases=cases, total=got.total, is_exact=True, next=after)
+        return QueueResult(cases=cases, total=got.total, is_exact=True, next=after)
     return _look_through(board, asking, wanted, place)
 
 
-def _look_through(board: Board, asking: Asking, wanted: Wanted, place: Place | None) -> Found:
+def _look_through(
+    board: CaseBoard, asking: QueueFilterForm, wanted: QueueFilter, place: PageCursor | None
+) -> QueueResult:
     cases: list[CaseView] = []
     looked_at, is_end = 0, False
     while len(cases) < PAGE and looked_at < MAX_LOOKED_AT and not is_end:
@@ -157,7 +159,7 @@ def _look_through(board: Board, asking: Asking, wanted: Wanted, place: Place | N
         cases += [view for view in views if asking.fits(view)]
         looked_at, place, is_end = looked_at + len(got.rows), got.after, got.after is None
     after = "" if place is None else cursor_of(place, asking.sort)
-    return Found(cases=cases, total=len(cases), is_exact=is_end, next=after)
+    return QueueResult(cases=cases, total=len(cases), is_exact=is_end, next=after)
 
 
 async def take_next(request: Request) -> Response:
@@ -165,20 +167,20 @@ async def take_next(request: Request) -> Response:
     board, kind, form = board_of(request), KINDS["take"], await request.form()
     fields = {name: str(value) for name, value in form.items() if name != "status"}
     try:
-        asking = Asking.model_validate({**fields, "status": [str(each) for each in form.getlist("status")]})
+        asking = QueueFilterForm.model_validate({**fields, "status": [str(each) for each in form.getlist("status")]})
     except ValidationError:
         return page(request, "_not_done.html", case=None, why="The filters say what cannot be.")
-    wanted = asking.wanted(doors_of(request).now_ms())
-    free = Wanted(**{name: getattr(wanted, name) for name in Wanted.__dataclass_fields__}
+    wanted = asking.wanted(services_of(request).now_ms())
+    free = QueueFilter(**{name: getattr(wanted, name) for name in QueueFilter.__dataclass_fields__}
                   | {"statuses": ("new", "open"), "assignee": ""})  # fmt: skip
-    for view in _first(board, free, asking):
+    for view in _first_matches(board, free, asking):
         answer = await act_on(request, view, kind, kind.body(), view.sequence, str(uuid.uuid4()), False)
         if answer.status == 200:
             return Response(status_code=200, headers={"HX-Redirect": f"/cases/{view.case_id}"})
     return page(request, "_not_done.html", case=None, why="Nobody's case is left among these.")
 
 
-def _first(board: Board, wanted: Wanted, asking: Asking) -> list[CaseView]:
+def _first_matches(board: CaseBoard, wanted: QueueFilter, asking: QueueFilterForm) -> list[CaseView]:
     found = board.page(wanted, 500 if asking.is_narrow else TRIES).case_ids
     return [view for view in board.views(found) if asking.fits(view)][:TRIES]
 
@@ -188,28 +190,28 @@ async def bulk(request: Request) -> Response:
     form = await request.form()
     fields = {name: str(form[name]) for name in ("slug", "reason", "assignee", "hours") if form.get(name)}
     try:
-        asked = Several.model_validate({**fields, "case": [str(each) for each in form.getlist("case")]})
-        kind, body = _bulk_body(asked, doors_of(request).now_ms())
+        asked = BulkForm.model_validate({**fields, "case": [str(each) for each in form.getlist("case")]})
+        kind, body = _bulk_body(asked, services_of(request).now_ms())
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
         return page(request, "_not_done.html", case=None, why=why)
-    outcomes = await asyncio.gather(*(_one(request, kind, body, each) for each in asked.case))
+    outcomes = await asyncio.gather(*(_run_on_case(request, kind, body, each) for each in asked.case))
     response = page(request, "_bulk.html", outcomes=outcomes, label=BULK[asked.slug])
     response.headers["HX-Trigger"] = "acted"
     return response
 
 
-def _bulk_body(asked: Several, now_ms: int) -> tuple[Kind, Asked]:
+def _bulk_body(asked: BulkForm, now_ms: int) -> tuple[CommandKind, RequestBody]:
     kind = KINDS[asked.slug]
     fields = {"reason": asked.reason, "assignee": asked.assignee, "until_ms": now_ms + asked.hours * HOUR_MS}
     return kind, kind.body.model_validate({name: fields[name] for name in kind.body.model_fields})
 
 
-async def _one(request: Request, kind: Kind, body: Asked, chosen: str) -> dict[str, Any]:
+async def _run_on_case(request: Request, kind: CommandKind, body: RequestBody, chosen: str) -> dict[str, Any]:
     case_id, _, seen = chosen.partition("@")
     try:
-        view = await current(request, case_id)
+        view = await current_view(request, case_id)
         answer = await act_on(request, view, kind, body, int(seen), str(uuid.uuid4()), False)
     except Problem as problem:
         return {"case_id": case_id, "is_done": False, "why": problem.detail}

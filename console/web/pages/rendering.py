@@ -28,7 +28,7 @@ TEMPLATES.filters.update(FILTERS)
 MAX_ROWS: Final = 20_000
 
 
-class Rows:
+class QueueRowCache:
     """Rows of the queue as they were rendered: one says the same as long as its case does."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def icon(name: str) -> Markup:
     return Markup(TEMPLATES.get_template("_icon.html").render(name=name))  # noqa: S704
 
 
-TEMPLATES.globals |= {"case_row": Rows().row, "icon": icon}
+TEMPLATES.globals |= {"case_row": QueueRowCache().row, "icon": icon}
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:

@@ -14,20 +14,20 @@ from starlette.responses import RedirectResponse
 
 from console.people.accounts import Person
 from console.people.roles import Permission
-from console.rules.diff import Part, differences
+from console.rules.diff import RulePackDifference, differences
 from console.rules.files import MAX_FILE_BYTES, parse_file
-from console.rules.store import Refused, Store
-from console.web.pages.parts import PageParts, parts_of
+from console.rules.store import RulePackActionError, RulePackStore
+from console.web.pages.parts import PageServices, page_services_of
 from console.web.pages.rendering import page
 from console.web.problems import Problem
-from console.web.services import doors_of, person_of
+from console.web.services import person_of, services_of
 from domain.risk.packs import BadRulePack, RulePack
 from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow
 from projections.logs.partition_writer import NotAcknowledged
 
 PackId = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
 ACTS: Final = ("approve", "activate", "shadow", "retire")
-AWAY: Final = (NotAcknowledged, KafkaException, SchemaRegistryError, OSError)
+LOG_OUTAGE_ERRORS: Final = (NotAcknowledged, KafkaException, SchemaRegistryError, OSError)
 """What the logs raise that cannot be written to: the same act again goes on from there."""
 OVERHEAD: Final = 16 << 10
 _ORDER = {"active": 0, "approved": 2, "draft": 3, "retired": 4}
@@ -58,18 +58,18 @@ def register(app: FastAPI) -> None:
 
 async def rules(request: Request) -> Response:
     """All packs, the one that decides first."""
-    rows = await run_in_threadpool(parts_of(request).control.packs)
+    rows = await run_in_threadpool(page_services_of(request).control.packs)
     rows.sort(key=lambda row: (1 if row.shadow else _ORDER[row.state], row.name, -row.version))
     return page(request, "rules.html", packs=[(row, len(json.loads(row.document)["rules"])) for row in rows])
 
 
 async def rule_pack(request: Request, pack_id: PackId) -> Response:
     """One pack, rule by rule."""
-    return await _shown(request, pack_id)
+    return await _pack_page(request, pack_id)
 
 
-async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
-    parts, person = parts_of(request), person_of(request)
+async def _pack_page(request: Request, pack_id: str, error: str = "") -> Response:
+    parts, person = page_services_of(request), person_of(request)
 
     def read() -> dict[str, Any]:
         row = parts.control.pack(pack_id)
@@ -82,7 +82,7 @@ async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
 
     try:
         known = await run_in_threadpool(read)
-    except Refused as refused:
+    except RulePackActionError as refused:
         raise Problem(404, "there is no such rule pack") from refused
     document = json.loads(known["pack"].document)
     plain = dict.fromkeys(_PLAIN, "") | {"severity": "medium"}
@@ -105,7 +105,7 @@ def steps_of(log: list[RulePackLogRow]) -> list[tuple[RulePackLogRow, str]]:
     return [(entry, str(json.loads(entry.detail).get("whatif_run") or "")) for entry in log]
 
 
-def base_of(store: Store, row: RulePackRow) -> RulePackRow | None:
+def base_of(store: RulePackStore, row: RulePackRow) -> RulePackRow | None:
     """What a pack is compared with: the one in force; if it is that, or was, the one in force before it."""
     packs = store.packs()
     active = next((each for each in packs if each.state == "active"), None)
@@ -116,11 +116,11 @@ def base_of(store: Store, row: RulePackRow) -> RulePackRow | None:
     return max(before, key=lambda each: each.activated_at_ms or 0, default=None)
 
 
-def _parts(against: RulePackRow | None, row: RulePackRow) -> list[Part]:
+def _parts(against: RulePackRow | None, row: RulePackRow) -> list[RulePackDifference]:
     return differences(json.loads(against.document), json.loads(row.document)) if against else []
 
 
-def _last_done(parts: PageParts, row: RulePackRow) -> WhatifRunRow | None:
+def _last_done(parts: PageServices, row: RulePackRow) -> WhatifRunRow | None:
     return next((run for run in parts.runs.of_pack(row.pack_id) if run.state == "done"), None)
 
 
@@ -143,21 +143,21 @@ def acts_for(row: RulePackRow, person: Person) -> list[str]:
 def _act(what: str) -> Callable[..., Any]:
     async def act(request: Request, pack_id: PackId) -> Response:
         """Do it, and show the pack as it is then; or show why not."""
-        parts, actor = parts_of(request), person_of(request).name
+        parts, actor = page_services_of(request), person_of(request).name
         try:
-            await run_in_threadpool(_done, parts, what, pack_id, actor)
-        except Refused as refused:
-            return await _shown(request, pack_id, str(refused))
-        except AWAY as error:
+            await run_in_threadpool(_run_action, parts, what, pack_id, actor)
+        except RulePackActionError as refused:
+            return await _pack_page(request, pack_id, str(refused))
+        except LOG_OUTAGE_ERRORS as error:
             again = f"Not all of it is written: {error}. Do it again, and it goes on from there."
-            return await _shown(request, pack_id, again)
-        await run_in_threadpool(doors_of(request).people.log, actor, f"rules-{what}", pack_id, "done")
+            return await _pack_page(request, pack_id, again)
+        await run_in_threadpool(services_of(request).people.log, actor, f"rules-{what}", pack_id, "done")
         return RedirectResponse(f"/rules/{pack_id}", 303)
 
     return act
 
 
-def _done(parts: PageParts, what: str, pack_id: str, actor: str) -> None:
+def _run_action(parts: PageServices, what: str, pack_id: str, actor: str) -> None:
     store = parts.control
     if what == "approve":
         store.approve(pack_id, actor)
@@ -174,14 +174,14 @@ def _done(parts: PageParts, what: str, pack_id: str, actor: str) -> None:
 
 async def new_draft(request: Request, like: Annotated[str, Query(alias="from", max_length=64)] = "") -> Response:
     """A form with a pack to begin with: another one's next version, or a small one."""
-    text = await run_in_threadpool(_next_version, parts_of(request).control, like) if like else _NEW
+    text = await run_in_threadpool(_next_version, page_services_of(request).control, like) if like else _NEW
     return page(request, "rule_draft.html", text=text, errors=[], like=like)
 
 
-def _next_version(store: Store, reference: str) -> str:
+def _next_version(store: RulePackStore, reference: str) -> str:
     try:
         row = store.pack(reference)
-    except Refused:
+    except RulePackActionError:
         return _NEW
     document = json.loads(row.document)
     document["version"] = 1 + max(each.version for each in store.packs() if each.name == row.name)
@@ -197,17 +197,17 @@ async def draft(request: Request) -> Response:
     try:
         if isinstance(file, UploadFile) and file.filename:
             name = file.filename[:100]
-            text = await _read(file, name)
-        made = await run_in_threadpool(_parsed, text.replace("\r\n", "\n"), name)
-        row = await run_in_threadpool(parts_of(request).control.draft, made, person_of(request).name)
-    except (BadRulePack, Refused) as error:
+            text = await _read_upload(file, name)
+        made = await run_in_threadpool(_parse_upload, text.replace("\r\n", "\n"), name)
+        row = await run_in_threadpool(page_services_of(request).control.draft, made, person_of(request).name)
+    except (BadRulePack, RulePackActionError) as error:
         return page(request, "rule_draft.html", 422, text=text, errors=str(error).splitlines(), like="")
     finally:
         await form.close()
     return RedirectResponse(f"/rules/{row.pack_id}", 303)
 
 
-def _parsed(text: str, name: str) -> RulePack:
+def _parse_upload(text: str, name: str) -> RulePack:
     """The pack. A file from elsewhere may not refer to its own parts: a few lines of that unfold to gigabytes."""
     try:
         for token in yaml.scan(text):
@@ -219,7 +219,7 @@ def _parsed(text: str, name: str) -> RulePack:
     return parse_file(text, name)
 
 
-async def _read(file: UploadFile, name: str) -> str:
+async def _read_upload(file: UploadFile, name: str) -> str:
     body = await file.read(MAX_FILE_BYTES + 1)
     if len(body) > MAX_FILE_BYTES:
         raise BadRulePack(f"{name}: more than {MAX_FILE_BYTES:,} bytes. Cure: fewer entries in its lists")

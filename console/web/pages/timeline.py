@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from console.web.pages.case_evidence import details
+from console.web.pages.case_evidence import event_details
 from console.web.pages.formats import duration, kind_words, money, utc, words
 
 Order = Literal["known", "happened"]
@@ -17,7 +17,7 @@ _DONE_BY: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attached:
+class AttachedFile:
     """A file of a note."""
 
     file_name: str
@@ -26,7 +26,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class TimelineEntry:
     """One thing that happened."""
 
     sequence: int | None
@@ -40,7 +40,7 @@ class Entry:
     """The words that were given with it."""
     happened_at_ms: int | None
     known_at_ms: int | None
-    attachments: tuple[Attached, ...] = ()
+    attachments: tuple[AttachedFile, ...] = ()
 
     @property
     def late_by(self) -> str:
@@ -51,13 +51,13 @@ class Entry:
         return duration(late_ms) if late_ms >= LATE_MS else ""
 
 
-def timeline(items: Iterable[Mapping[str, Any]], order: Order, most: int | None = None) -> list[Entry]:
+def timeline(items: Iterable[Mapping[str, Any]], order: Order, most: int | None = None) -> list[TimelineEntry]:
     """What happened, the last first, at most so much: in the order in which it was known, or in which it happened."""
     ordered = sorted(items, key=lambda item: _place(item, order), reverse=True)
     return [_entry(item) for item in ordered[:most]]
 
 
-def notes(items: Iterable[Mapping[str, Any]], order: Order) -> list[Entry]:
+def notes(items: Iterable[Mapping[str, Any]], order: Order) -> list[TimelineEntry]:
     """The notes among it."""
     return timeline((item for item in items if item["kind"] == "NoteAdded"), order)
 
@@ -67,27 +67,27 @@ def _place(item: Mapping[str, Any], order: Order) -> tuple[int, bool, str]:
     return (item.get(by) or 0, item["sk"].startswith("answer#"), item["sk"])
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
-    event, kind = details(item["body"]), item["kind"]
+def _entry(item: Mapping[str, Any]) -> TimelineEntry:
+    event, kind = event_details(item["body"]), item["kind"]
     place, _, number = item["sk"].partition("#")
-    tone, what = described(kind, event)
-    return Entry(
+    tone, what = describe_event(kind, event)
+    return TimelineEntry(
         sequence=int(number) if place == "event" else None,
         kind=kind,
         tone=tone,
         actor=event.get("actor") or "",
         what=what,
-        more=_more(kind, event),
+        more=_given_text(kind, event),
         happened_at_ms=item.get("happened_at_ms"),
         known_at_ms=item.get("known_at_ms"),
         attachments=tuple(
-            Attached(file_name=each["file_name"], size=each["size"], sha256=each["sha256"])
+            AttachedFile(file_name=each["file_name"], size=each["size"], sha256=each["sha256"])
             for each in event.get("attachments") or ()
         ),
     )
 
 
-def _more(kind: str, event: Mapping[str, Any]) -> str:
+def _given_text(kind: str, event: Mapping[str, Any]) -> str:
     if kind == "NoteAdded":
         return str(event["text"])
     if kind == "CaseEscalated":
@@ -97,7 +97,7 @@ def _more(kind: str, event: Mapping[str, Any]) -> str:
     return str(event.get("reason") or "")
 
 
-def described(kind: str, event: Mapping[str, Any]) -> tuple[str, str]:
+def describe_event(kind: str, event: Mapping[str, Any]) -> tuple[str, str]:
     """How an event looks, and what it says."""
     match kind:
         case "CaseOpened" | "RiskLinked":

@@ -6,11 +6,11 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from console.web.api.webhooks import EVENT_KINDS, ChangedWebhook, NewWebhook, add_webhook, change_webhook, send_again
-from console.web.pages.people import why
+from console.web.api.webhooks import EVENT_KINDS, NewWebhook, WebhookChanges, add_webhook, change_webhook, send_again
+from console.web.pages.people import error_text
 from console.web.pages.rendering import page
 from console.web.problems import Problem
-from console.web.services import doors_of
+from console.web.services import services_of
 from migrations.models import WebhookDeliveryRow, WebhookRow
 
 SHOWN = 20
@@ -27,11 +27,11 @@ def register(app: FastAPI) -> None:
 
 async def webhooks(request: Request) -> Response:
     """All of them."""
-    return await _shown(request)
+    return await _webhooks_page(request)
 
 
-async def _shown(request: Request, secret: str | None = None, error: str = "") -> Response:
-    store = doors_of(request).webhooks
+async def _webhooks_page(request: Request, secret: str | None = None, error: str = "") -> Response:
+    store = services_of(request).webhooks
 
     def read() -> list[tuple[WebhookRow, list[WebhookDeliveryRow]]]:
         return [(row, store.deliveries(row.webhook_id, None, SHOWN)) for row in store.all()]
@@ -47,8 +47,8 @@ async def add(request: Request) -> Response:
         asked = NewWebhook.model_validate({"url": form.get("url"), "kinds": form.getlist("kinds")})
         made = await add_webhook(request, asked)
     except (ValidationError, Problem) as error:
-        return await _shown(request, error=why(error))
-    return await _shown(request, secret=made.secret)
+        return await _webhooks_page(request, error=error_text(error))
+    return await _webhooks_page(request, secret=made.secret)
 
 
 async def change(request: Request, webhook_id: str) -> Response:
@@ -56,10 +56,10 @@ async def change(request: Request, webhook_id: str) -> Response:
     what = str((await request.form()).get("what"))
     changes: dict[str, Any] = {"on": {"is_active": True}, "off": {"is_active": False}, "secret": {"new_secret": True}}
     try:
-        made = await change_webhook(request, webhook_id, ChangedWebhook(**changes.get(what, {})))
+        made = await change_webhook(request, webhook_id, WebhookChanges(**changes.get(what, {})))
     except Problem as error:
-        return await _shown(request, error=why(error))
-    return await _shown(request, secret=made.secret)
+        return await _webhooks_page(request, error=error_text(error))
+    return await _webhooks_page(request, secret=made.secret)
 
 
 async def again(request: Request, delivery_id: str) -> Response:
@@ -67,5 +67,5 @@ async def again(request: Request, delivery_id: str) -> Response:
     try:
         await send_again(request, delivery_id)
     except Problem as error:
-        return await _shown(request, error=why(error))
-    return await _shown(request)
+        return await _webhooks_page(request, error=error_text(error))
+    return await _webhooks_page(request)

@@ -9,18 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
-from console.history.whatif import MINUTES_PER_CASE, Asked, Source
-from console.history.whatif_runs import RunRefused
+from console.history.whatif import MINUTES_PER_CASE, Source, WhatifRequest
+from console.history.whatif_runs import WhatifRunError
 from console.people.roles import Permission
-from console.rules.store import Refused
-from console.web.pages.parts import parts_of
-from console.web.pages.people import why
+from console.rules.store import RulePackActionError
+from console.web.pages.parts import page_services_of
+from console.web.pages.people import error_text
 from console.web.pages.rendering import page
 from console.web.pages.rules import PackId, steps_of
 from console.web.pages.whatif_report import SHOWING, report
 from console.web.pages.whatif_view import view_of
 from console.web.problems import Problem
-from console.web.services import doors_of, person_of
+from console.web.services import person_of, services_of
 from domain.risk.packs import parse_pack
 from migrations.models import RulePackRow, WhatifRunRow
 from projections.replay.whatif import WhatifPeriod
@@ -31,7 +31,7 @@ SHOWN: Final = 20
 """Runs that a page lists."""
 
 
-class Asking(BaseModel):
+class WhatifForm(BaseModel):
     """The form."""
 
     model_config = ConfigDict(extra="ignore")
@@ -53,11 +53,11 @@ def register(app: FastAPI) -> None:
 
 async def whatif(request: Request, pack_id: PackId) -> Response:
     """What was asked of a pack, how far that is, and what the last run has found."""
-    return await _shown(request, pack_id)
+    return await _whatif_page(request, pack_id)
 
 
-async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
-    parts = parts_of(request)
+async def _whatif_page(request: Request, pack_id: str, error: str = "") -> Response:
+    parts = page_services_of(request)
 
     def read() -> dict[str, Any]:
         row = _pack(request, pack_id)
@@ -67,7 +67,7 @@ async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
         return {
             "pack": row, "runs": [(run, parts.runs.state(run)) for run in runs], "newest": newest,
             "view": view_of(json.loads(newest.result)) if newest and newest.result else None,
-            "now_ms": doors_of(request).now_ms(), "needed": parts.control.needed,
+            "now_ms": services_of(request).now_ms(), "needed": parts.control.needed,
         }  # fmt: skip
 
     known = await run_in_threadpool(read)
@@ -80,29 +80,29 @@ async def _shown(request: Request, pack_id: str, error: str = "") -> Response:
 
 def _pack(request: Request, pack_id: str) -> RulePackRow:
     try:
-        return parts_of(request).control.pack(pack_id)
-    except Refused as refused:
+        return page_services_of(request).control.pack(pack_id)
+    except RulePackActionError as refused:
         raise Problem(404, "there is no such rule pack") from refused
 
 
 async def begin(request: Request, pack_id: PackId) -> Response:
     """Note what is asked, and have somebody carry it out."""
-    form, parts, actor = await request.form(), parts_of(request), person_of(request).name
+    form, parts, actor = await request.form(), page_services_of(request), person_of(request).name
     try:
-        asking = Asking.model_validate({name: value for name, value in form.items() if isinstance(value, str)})
-        asked = Asked(asking.source, _stretch(asking), asking.minutes)
+        asking = WhatifForm.model_validate({name: value for name, value in form.items() if isinstance(value, str)})
+        asked = WhatifRequest(asking.source, _stretch(asking), asking.minutes)
         row = await run_in_threadpool(_pack, request, pack_id)
         run_id = await run_in_threadpool(lambda: parts.runs.begin(parse_pack(row.document), asked, actor, alone=True))
         try:
             parts.carry_out(run_id)
         except OSError as error:
             await run_in_threadpool(parts.runs.failed, run_id, str(error))
-    except (ValidationError, ValueError, RunRefused) as error:
-        return await _shown(request, pack_id, why(error))
+    except (ValidationError, ValueError, WhatifRunError) as error:
+        return await _whatif_page(request, pack_id, error_text(error))
     return RedirectResponse(f"/rules/{row.pack_id}/whatif", 303)
 
 
-def _stretch(asking: Asking) -> WhatifPeriod:
+def _stretch(asking: WhatifForm) -> WhatifPeriod:
     first, last = (_ms(text) for text in (asking.since, asking.until))
     if first is not None and last is not None and first >= last:
         raise ValueError("nothing lies between: the first time is not before the second one")
@@ -115,7 +115,7 @@ def _ms(moment: str) -> int | None:
 
 async def whatif_run(request: Request, pack_id: PackId, run_id: RunId) -> Response:
     """One run, with every case that differs and is kept."""
-    row, run, approved = await run_in_threadpool(_found, request, pack_id, run_id)
+    row, run, approved = await run_in_threadpool(_find_finished_run, request, pack_id, run_id)
     live = person_of(request).may(Permission.READ_CASES)
     view = view_of(json.loads(run.result or "{}"))
     return page(request, "whatif_run.html", pack=row, run=run, view=view, live=live, approved=approved, **SHOWING)
@@ -125,7 +125,7 @@ async def download(
     request: Request, pack_id: PackId, run_id: RunId, form: Annotated[Literal["html", "json"], Query(alias="as")]
 ) -> Response:
     """The report as a file of its own, for people or for programs."""
-    row, run, _ = await run_in_threadpool(_found, request, pack_id, run_id)
+    row, run, _ = await run_in_threadpool(_find_finished_run, request, pack_id, run_id)
     name = f"whatif-{row.pack_id[:12]}-{run.run_id[:8]}.{form}"
     text = run.result or ""
     if form == "html":
@@ -134,9 +134,9 @@ async def download(
     return Response(text, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def _found(request: Request, pack_id: str, run_id: str) -> tuple[RulePackRow, WhatifRunRow, bool]:
+def _find_finished_run(request: Request, pack_id: str, run_id: str) -> tuple[RulePackRow, WhatifRunRow, bool]:
     """The pack, its run, and whether the pack was approved by it."""
-    parts, row = parts_of(request), _pack(request, pack_id)
+    parts, row = page_services_of(request), _pack(request, pack_id)
     run = parts.runs.run(run_id)
     if run is None or run.pack_id != row.pack_id or run.state != "done":
         raise Problem(404, "there is no such what-if of this pack that is done")

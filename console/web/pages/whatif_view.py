@@ -23,7 +23,7 @@ WORSE: Final = frozenset({"lost", "not_escalated", "later", "escalated_later"})
 MORE: Final = frozenset({"opened", "escalated", "earlier", "escalated_earlier"})
 
 
-class Box(NamedTuple):
+class ChartBar(NamedTuple):
     """A bar on a chart, with what is written about it."""
 
     x: float
@@ -34,7 +34,7 @@ class Box(NamedTuple):
     label: str
 
 
-class Tick(NamedTuple):
+class AxisMark(NamedTuple):
     """A mark on an axis."""
 
     at: float
@@ -42,17 +42,17 @@ class Tick(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Days:
+class DailyAlertsChart:
     """The chart of alerts by day."""
 
-    boxes: list[Box]
-    lines: list[Tick]
-    dates: list[Tick]
+    boxes: list[ChartBar]
+    lines: list[AxisMark]
+    dates: list[AxisMark]
     each: int
     """Days of one bar."""
 
 
-class Row(NamedTuple):
+class AmountComparison(NamedTuple):
     """Two amounts beside each other, each with its share of the larger one."""
 
     name: str
@@ -64,7 +64,7 @@ class Row(NamedTuple):
     trend: str
 
 
-class Spread(NamedTuple):
+class TimingShift(NamedTuple):
     """So many cases moved by so much."""
 
     label: str
@@ -75,22 +75,22 @@ class Spread(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class WhatifView:
     """All that a page shows."""
 
     found: dict[str, Any]
-    flow: list[Box]
-    days: Days
-    money: list[Row]
-    frauds: list[Row]
-    spread: list[Spread]
+    flow: list[ChartBar]
+    days: DailyAlertsChart
+    money: list[AmountComparison]
+    frauds: list[AmountComparison]
+    spread: list[TimingShift]
     kinds: list[tuple[str, str, int]]
     """Slug, words and number of each kind of change that there is."""
 
 
-def view_of(found: dict[str, Any]) -> View:
+def view_of(found: dict[str, Any]) -> WhatifView:
     """A document made ready to be shown."""
-    return View(
+    return WhatifView(
         found=found,
         flow=_flow(found["cases"]),
         days=_days(found["per_day"]),
@@ -101,7 +101,7 @@ def view_of(found: dict[str, Any]) -> View:
     )
 
 
-def _flow(cases: dict[str, Any]) -> list[Box]:
+def _flow(cases: dict[str, Any]) -> list[ChartBar]:
     """Cases by the recorded rules above, those by the new ones below: what both have stands in the middle."""
     lost, opened = cases["lost"], cases["opened"]
     kept = cases["baseline"] - lost
@@ -111,13 +111,13 @@ def _flow(cases: dict[str, Any]) -> list[Box]:
              (lost + kept, opened, 76, "opened"))  # fmt: skip
     texts = {"lost": "no longer found", "kept": "found by both", "opened": "only by the new rules"}
     return [
-        Box(round(begin * unit, 1), y, round(max(size * unit - 2, 1.5), 1), 42, look, f"{size:,} {texts[look]}")
+        ChartBar(round(begin * unit, 1), y, round(max(size * unit - 2, 1.5), 1), 42, look, f"{size:,} {texts[look]}")
         for begin, size, y, look in parts
         if size
     ]
 
 
-def _days(series: list[dict[str, Any]]) -> Days:
+def _days(series: list[dict[str, Any]]) -> DailyAlertsChart:
     each = max(1, -(-len(series) // MAX_BARS))
     groups = [series[at : at + each] for at in range(0, len(series), each)]
     sums = [(sum(day["baseline"] for day in group), sum(day["new"] for day in group)) for group in groups]
@@ -132,16 +132,16 @@ def _days(series: list[dict[str, Any]]) -> Days:
         middle = _LEFT + slot * (number + 0.5)
         for side, value in enumerate(pair):
             height = round(high * value / top, 1)
-            label = f"{_dates(group)}: {value:,} by the {('recorded', 'new')[side]} rules"
+            label = f"{_date_range(group)}: {value:,} by the {('recorded', 'new')[side]} rules"
             x = round(middle - width + side * width, 1)
             look = ("baseline", "new")[side]
-            boxes.append(Box(x, round(_TOP + high - height, 1), round(width - 1, 1), height, look, label))
+            boxes.append(ChartBar(x, round(_TOP + high - height, 1), round(width - 1, 1), height, look, label))
     every = max(1, len(groups) // 8)
-    return Days(
+    return DailyAlertsChart(
         boxes=boxes,
-        lines=[Tick(round(_TOP + high * (1 - value / top), 1), f"{value:,}") for value in range(0, top + 1, step)],
+        lines=[AxisMark(round(_TOP + high * (1 - value / top), 1), f"{value:,}") for value in range(0, top + 1, step)],
         dates=[
-            Tick(round(_LEFT + slot * (number + 0.5), 1), _day(group[0]["day"]))
+            AxisMark(round(_LEFT + slot * (number + 0.5), 1), _day(group[0]["day"]))
             for number, group in enumerate(groups)
             if number % every == 0
         ],
@@ -164,16 +164,16 @@ def _day(day: str) -> str:
     return f"{found.day} {found:%b}"
 
 
-def _dates(group: list[dict[str, Any]]) -> str:
+def _date_range(group: list[dict[str, Any]]) -> str:
     first, last = group[0]["day"], group[-1]["day"]
     return first if first == last else f"{first} to {last}"
 
 
-def _money_row(currency: str, each: dict[str, int]) -> Row:
+def _money_row(currency: str, each: dict[str, int]) -> AmountComparison:
     return _row(currency, each, lambda amount: money(amount, currency), "")
 
 
-def _frauds(fraud: dict[str, Any]) -> list[Row]:
+def _frauds(fraud: dict[str, Any]) -> list[AmountComparison]:
     if not fraud["known"]:
         return []
     rows = [_row("Frauds", fraud["caught"], lambda number: f"{number:,}", "catch", fraud["known"])]
@@ -183,19 +183,20 @@ def _frauds(fraud: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _row(name: str, each: dict[str, int], said: Any, kind: str, most: int = 0) -> Row:
+def _row(name: str, each: dict[str, int], said: Any, kind: str, most: int = 0) -> AmountComparison:
     most = max(1, most, each["baseline"], each["new"])
     difference = each["difference"]
     text = f"{'+' if difference > 0 else ''}{said(difference)}" if difference else "no change"
     trend = "" if not difference or not kind else "good" if difference > 0 else "bad"
-    return Row(name, said(each["baseline"]), said(each["new"]), text, round(100 * each["baseline"] / most, 1),
+    return AmountComparison(name, said(each["baseline"]), said(each["new"]), text,
+                            round(100 * each["baseline"] / most, 1),
                round(100 * each["new"] / most, 1), trend)  # fmt: skip
 
 
 _SPANS: Final = (("up to a minute", MINUTE_MS), ("up to an hour", HOUR_MS), ("up to a day", DAY_MS), ("longer", None))
 
 
-def _spread(changed: list[dict[str, Any]]) -> list[Spread]:
+def _spread(changed: list[dict[str, Any]]) -> list[TimingShift]:
     """By how much cases open earlier or later: when they became known."""
     moved = [each["known_difference_ms"] for each in changed if each["known_difference_ms"]]
     counts = {label: [0, 0] for label, _ in _SPANS}
@@ -204,7 +205,7 @@ def _spread(changed: list[dict[str, Any]]) -> list[Spread]:
         counts[label][by > 0] += 1
     most = max([1, *(number for pair in counts.values() for number in pair)])
     return [
-        Spread(label, earlier, later, round(100 * earlier / most, 1), round(100 * later / most, 1))
+        TimingShift(label, earlier, later, round(100 * earlier / most, 1), round(100 * later / most, 1))
         for label, (earlier, later) in counts.items()
         if earlier or later
     ]
@@ -222,7 +223,7 @@ def event_lines(event: dict[str, Any], other: dict[str, Any] | None) -> list[tup
         if name in _HIDDEN or value in (None, "", []):
             continue
         differs = other is not None and other.get(name) != value
-        lines.append((words(name.removesuffix("_ms").removesuffix("_minor")), _said(name, value, event), differs))
+        lines.append((words(name.removesuffix("_ms").removesuffix("_minor")), _value_text(name, value, event), differs))
     for reason in event.get("reasons") or ():
         said = f"{reason['value']:,} {reason['measure']}, from {reason['threshold']:,}: {reason['points']} points"
         is_same = other is not None and reason in (other.get("reasons") or ())
@@ -230,7 +231,7 @@ def event_lines(event: dict[str, Any], other: dict[str, Any] | None) -> list[tup
     return lines
 
 
-def _said(name: str, value: Any, event: dict[str, Any]) -> str:
+def _value_text(name: str, value: Any, event: dict[str, Any]) -> str:
     if name.endswith("_ms") or name == "event_time":
         return f"{utc(value)} UTC"
     if name == "amount_minor":

@@ -7,9 +7,9 @@ from httpx2 import HTTPError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
-from console.people.open_id import PENDING_S, NotVouched
+from console.people.open_id import PENDING_S, OpenIdError
 from console.web.problems import Problem
-from console.web.services import doors_of
+from console.web.services import services_of
 from console.web.sign_in.password import safe_target, with_session
 
 COOKIE: Final = "fraudcase-oidc"
@@ -23,7 +23,7 @@ def register(app: FastAPI) -> None:
 
 async def begin(request: Request, to: str = "/") -> Response:
     """Off to the provider."""
-    doors = doors_of(request)
+    doors = services_of(request)
     if doors.open_id is None:
         raise Problem(404, "no identity provider is set up here")
     address = request.client.host if request.client else ""
@@ -31,7 +31,7 @@ async def begin(request: Request, to: str = "/") -> Response:
         raise Problem(429, "too many attempts: wait a minute", {"Retry-After": "60"})
     try:
         url, browser = await doors.open_id.begin(safe_target(to))
-    except (HTTPError, NotVouched, KeyError, ValueError) as error:
+    except (HTTPError, OpenIdError, KeyError, ValueError) as error:
         raise Problem(503, f"the identity provider does not answer as it must: {type(error).__name__}") from error
     response = RedirectResponse(url, 303)
     response.set_cookie(
@@ -45,12 +45,12 @@ async def callback(
     request: Request, state: str = "", code: str = "", error: str = "", iss: str | None = None
 ) -> Response:
     """Back from the provider: a session, if it vouches for somebody with a role here."""
-    doors = doors_of(request)
+    doors = services_of(request)
     if doors.open_id is None:
         raise Problem(404, "no identity provider is set up here")
     try:
         vouched, to = await doors.open_id.finish(state, code, request.cookies.get(COOKIE, ""), iss, error)
-    except NotVouched as refusal:
+    except OpenIdError as refusal:
         await run_in_threadpool(doors.people.log, "nobody", "sign-in", "identity provider", "refused", str(refusal))
         raise Problem(403, str(refusal)) from refusal
     issuer = doors.open_id.provider.issuer

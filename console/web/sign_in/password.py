@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse
 
 from console.people.accounts import ABSOLUTE_MS, MAX_PASSWORD
 from console.web.pages.rendering import page
-from console.web.services import Doors, doors_of, person_of
+from console.web.services import ConsoleServices, person_of, services_of
 
 
 def register(app: FastAPI) -> None:
@@ -31,7 +31,7 @@ async def sign_in(
     to: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
     """A session for whoever knows the password; each attempt costs the account and the address a token."""
-    doors, target = doors_of(request), safe_target(to)
+    doors, target = services_of(request), safe_target(to)
     address = request.client.host if request.client else ""
     if doors.sign_ins.take(f"name {name}") or doors.sign_ins.take(f"address {address}"):
         return _form(request, 429, target, name, "Too many attempts. Wait a minute.")
@@ -44,19 +44,19 @@ async def sign_in(
     return with_session(RedirectResponse(target, 303), doors, token)
 
 
-async def _known(doors: Doors, name: str) -> str:
+async def _known(doors: ConsoleServices, name: str) -> str:
     """The name if it is somebody's; what else was typed there, perhaps a password, is not written down."""
     return name if await run_in_threadpool(doors.people.is_known, name) else "an unknown name"
 
 
 def _form(request: Request, status: int, to: str, account: str = "", error: str = "") -> Response:
-    elsewhere = f"/sign-in/oidc?to={quote(to)}" if doors_of(request).open_id else ""
+    elsewhere = f"/sign-in/oidc?to={quote(to)}" if services_of(request).open_id else ""
     return page(request, "sign_in.html", status, to=to, account=account, error=error, elsewhere=elsewhere)
 
 
 async def sign_out(request: Request) -> Response:
     """The session ends here, not only in the browser."""
-    doors = doors_of(request)
+    doors = services_of(request)
     if request.state.session_token is not None:
         await run_in_threadpool(doors.people.end_session, request.state.session_token)
         await run_in_threadpool(doors.people.log, person_of(request).name, "sign-out", "", "done")
@@ -66,7 +66,7 @@ async def sign_out(request: Request) -> Response:
     return response
 
 
-def with_session(response: Response, doors: Doors, token: str) -> Response:
+def with_session(response: Response, doors: ConsoleServices, token: str) -> Response:
     """The cookie of a new session."""
     response.set_cookie(
         doors.cookie, token, max_age=ABSOLUTE_MS // 1000, path="/", secure=doors.is_behind_tls, httponly=True,

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from console.web.pages.parts import PageParts
+from console.web.pages.parts import PageServices
 
 
 def test_choices_are_asked_for_when_they_are_old_and_who_comes_meanwhile_gets_the_old(
@@ -13,7 +13,7 @@ def test_choices_are_asked_for_when_they_are_old_and_who_comes_meanwhile_gets_th
 ) -> None:
     now_s = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
-    parts = PageParts(control=cast("Any", None), runs=cast("Any", None), choices_s=1.0)
+    parts = PageServices(control=cast("Any", None), runs=cast("Any", None), choices_s=1.0)
     meanwhile: list[list[str]] = []
 
     def ask() -> list[str]:

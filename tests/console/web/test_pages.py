@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, expect
 
-from console.rules.store import Store
+from console.rules.store import RulePackStore
 from console.web.pages.formats import duration, measured, money, moneys
 from console.web.pages.maps import countries, equal_earth
 from domain.risk.packs import DEFAULT, THREE, Velocity
@@ -166,7 +166,7 @@ def test_the_monitor_counts_on(visit: "Visits") -> None:
 def test_rules_show_a_new_draft_by_themselves(visit: "Visits") -> None:
     rui = visit("rui")
     rui.go("/rules")
-    Store(visit.stage.desk.engine, visit.stage.clock).draft(THREE, "rui")
+    RulePackStore(visit.stage.desk.engine, visit.stage.clock).draft(THREE, "rui")
     expect(rui.page.locator("#live")).to_contain_text("drafted by rui", timeout=2_500)
 
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from console.history.whatif import Asked, document
+from console.history.whatif import WhatifRequest, document
 from console.history.whatif_job import carry_out
-from console.history.whatif_runs import SILENT_MS, RunRefused
+from console.history.whatif_runs import SILENT_MS, WhatifRunError
 from console.people.roles import Role
 from console.rules.diff import differences
-from console.rules.store import Needed, Refused, Store
+from console.rules.store import RulePackActionError, RulePackStore, WhatifRequirement
 from console.web.pages.whatif_report import report
 from console.web.pages.whatif_view import step_of
 from domain.risk.packs import DEFAULT, THREE, RulePack, Velocity
@@ -27,7 +27,7 @@ from tests.support.desk import Desk, opened
 from tests.support.logs import MemoryLog
 
 STRICT = replace(THREE, name="strict")
-ASKED = Asked("kafka", WhatifPeriod())
+ASKED = WhatifRequest("kafka", WhatifPeriod())
 RA, LEAD, ADMIN, ANALYST, AUDITOR = Role.RULE_AUTHOR, Role.LEAD, Role.ADMIN, Role.ANALYST, Role.AUDITOR
 
 
@@ -206,19 +206,19 @@ def test_an_approval_is_recorded_with_its_what_if(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("needed", "is_enough"),
     [
-        pytest.param(Needed(12, 0), True, id="as many payments"),
-        pytest.param(Needed(13, 0), False, id="too few payments"),
-        pytest.param(Needed(1, 3), True, id="as many days"),
-        pytest.param(Needed(1, 4), False, id="too few days"),
+        pytest.param(WhatifRequirement(12, 0), True, id="as many payments"),
+        pytest.param(WhatifRequirement(13, 0), False, id="too few payments"),
+        pytest.param(WhatifRequirement(1, 3), True, id="as many days"),
+        pytest.param(WhatifRequirement(1, 4), False, id="too few days"),
     ],
 )
 def test_where_it_is_asked_for_nothing_is_approved_without_a_what_if(
-    desk: Desk, needed: Needed, is_enough: bool
+    desk: Desk, needed: WhatifRequirement, is_enough: bool
 ) -> None:
-    store = Store(desk.engine, desk.clock, needed)
+    store = RulePackStore(desk.engine, desk.clock, needed)
     store.draft(STRICT, "rui")
     store.draft(replace(STRICT, version=2), "rui")
-    with pytest.raises(Refused, match=r"no what-if of at least .* Cure: fraudcase whatif --rules strict@1"):
+    with pytest.raises(RulePackActionError, match=r"no what-if of at least .* Cure: fraudcase whatif --rules strict@1"):
         store.approve("strict@1", "lea")
     failing = desk.runs.begin(STRICT, ASKED, "rui")
     desk.runs.failed(failing, "no broker")
@@ -227,9 +227,9 @@ def test_where_it_is_asked_for_nothing_is_approved_without_a_what_if(
         store.approve("strict@1", "lea")
         assert json.loads(store.history(STRICT.pack_id)[-1].detail) == {"whatif_run": run_id}
     else:
-        with pytest.raises(Refused, match="no what-if"):
+        with pytest.raises(RulePackActionError, match="no what-if"):
             store.approve("strict@1", "lea")
-    with pytest.raises(Refused, match="no what-if"):
+    with pytest.raises(RulePackActionError, match="no what-if"):
         store.approve("strict@2", "lea")  # another pack's run is none of its own
 
 
@@ -239,7 +239,10 @@ def test_a_what_if_is_asked_by_page_carried_out_elsewhere_and_shown(desk: Desk) 
     form = {"source": "s3", "since": "2026-01-01T00:00", "until": "2026-02-01T00:00", "minutes": "7"}
     assert client.post(path, data=form).headers["location"] == path
     (run_id,) = desk.asked
-    assert desk.runs.asked(run_id) == (STRICT, Asked("s3", WhatifPeriod(START_MS, START_MS + 31 * 86_400_000), 7))
+    assert desk.runs.asked(run_id) == (
+        STRICT,
+        WhatifRequest("s3", WhatifPeriod(START_MS, START_MS + 31 * 86_400_000), 7),
+    )
     desk.runs.teller(run_id)(500, 2_000)
     assert "500 of 2,000 records" in client.get(path).text
     assert "one at a time" in client.post(path, data=form).text
@@ -299,7 +302,7 @@ def test_a_run_that_fails_says_why(desk: Desk) -> None:
     assert row is not None
     assert (row.state, row.error) == ("failed", "payments.inbound partition 3: offset 5 follows 3")
     desk.runs.begin(STRICT, ASKED, "rui", alone=True)
-    with pytest.raises(RunRefused, match="one at a time"):
+    with pytest.raises(WhatifRunError, match="one at a time"):
         desk.runs.begin(STRICT, ASKED, "rui", alone=True)
 
 

@@ -10,11 +10,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from console.people.accounts import ABSOLUTE_MS, IDLE_MS, KNOWN_MS, RENEWED_MS, NotPossible, Person, digest_of
+from console.people.accounts import ABSOLUTE_MS, IDLE_MS, KNOWN_MS, RENEWED_MS, Person, UserAccountError, digest_of
 from console.people.roles import ROLES, Permission, Role, permissions_of
 from console.web.guard import GuardedRoute
 from console.web.headers import ALWAYS, HSTS
-from console.web.limits import Buckets
+from console.web.limits import TokenBuckets
 from console.web.route_permissions import ROUTES
 from console.web.sign_in.password import safe_target
 from migrations.models import AccessLogRow, SessionRow
@@ -282,7 +282,7 @@ def test_other_hosts_are_not_served(desk: Desk) -> None:
 
 
 def test_attempts_to_sign_in_are_limited_by_name_and_address(tmp_path: Path) -> None:
-    with opened(tmp_path, sign_ins=Buckets(burst=3, per_s=1, clock=lambda: 0.0)) as made:
+    with opened(tmp_path, sign_ins=TokenBuckets(burst=3, per_s=1, clock=lambda: 0.0)) as made:
         made.people.add("ann", frozenset({Role.ANALYST}), "test", PASSWORD)
         client = made.client()
         found = [client.post("/sign-in", data={"name": "ann", "password": "wrong"}).status_code for _ in range(5)]
@@ -291,7 +291,7 @@ def test_attempts_to_sign_in_are_limited_by_name_and_address(tmp_path: Path) -> 
 
 
 def test_requests_are_limited_by_person(tmp_path: Path) -> None:
-    with opened(tmp_path, rate=Buckets(burst=2, per_s=0.1, clock=lambda: 0.0)) as made:
+    with opened(tmp_path, rate=TokenBuckets(burst=2, per_s=0.1, clock=lambda: 0.0)) as made:
         client = made.signed_in(Role.ANALYST)
         found = [client.get("/api/v1/me") for _ in range(3)]
         assert [each.status_code for each in found] == [200, 200, 429]
@@ -301,7 +301,7 @@ def test_requests_are_limited_by_person(tmp_path: Path) -> None:
 
 def test_a_bucket_fills_again_and_no_further_than_full() -> None:
     now = 0.0
-    buckets = Buckets(burst=2, per_s=0.5, clock=lambda: now)
+    buckets = TokenBuckets(burst=2, per_s=0.5, clock=lambda: now)
     assert [buckets.take("a"), buckets.take("a"), buckets.take("a")] == [0.0, 0.0, 2.0]
     now = 2.0
     assert [buckets.take("a"), buckets.take("a")] == [0.0, 2.0]
@@ -330,7 +330,7 @@ def test_a_door_log_cannot_be_rewritten(fresh: Desk) -> None:
 
 @pytest.mark.parametrize("password", ["short", "x" * 300])
 def test_poor_passwords_are_refused(fresh: Desk, password: str) -> None:
-    with pytest.raises(NotPossible, match="12 to 256"):
+    with pytest.raises(UserAccountError, match="12 to 256"):
         fresh.people.add("ann", frozenset({Role.ANALYST}), "test", password)
 
 

@@ -250,11 +250,11 @@ def test_take_next_gives_each_case_to_one(desk: Desk) -> None:
 def test_take_next_passes_over_what_was_just_offered(desk: Desk) -> None:
     first, second = desk.case("acct-1", score=700), desk.case("acct-2", score=600)
     board = desk.log.board
-    from console.cases.board import Wanted
+    from console.cases.board import QueueFilter
 
-    assert [view.case_id for view in board.first(Wanted(), 1, reserved_for="ann")] == [first]
-    assert [view.case_id for view in board.first(Wanted(), 1, reserved_for="bob")] == [second]
-    assert [view.case_id for view in board.first(Wanted(), 1, reserved_for="ann")] == [first]
+    assert [view.case_id for view in board.first(QueueFilter(), 1, reserved_for="ann")] == [first]
+    assert [view.case_id for view in board.first(QueueFilter(), 1, reserved_for="bob")] == [second]
+    assert [view.case_id for view in board.first(QueueFilter(), 1, reserved_for="ann")] == [first]
 
 
 def test_searches_and_neighbours(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from console.cases.board_feed import MAX_CHANGES, Change, Changes, offsets_of, offsets_text
+from console.cases.board_feed import MAX_CHANGES, CaseChange, CaseChangeBuffer, offsets_of, offsets_text
 from console.people.roles import Role
 from console.web.api import events
 from tests.support.desk import Desk, opened
@@ -110,14 +110,14 @@ def test_what_is_no_id_is_refused(desk: Desk) -> None:
     assert client.get("/api/v1/events", headers={"Last-Event-ID": "x"}).status_code == 400
 
 
-def change(offset: int) -> Change:
-    return Change(
+def change(offset: int) -> CaseChange:
+    return CaseChange(
         partition=0, offset=offset, after=(offset + 1,), kind="k", case_id="c", sequence=offset + 1, body="{}", item={}
     )
 
 
 def test_changes_are_bounded_and_know_what_they_forgot() -> None:
-    changes = Changes((0,))
+    changes = CaseChangeBuffer((0,))
     for offset in range(MAX_CHANGES + 2):
         changes.add(change(offset))
     assert changes.missed((1,)) is None

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from console.bench.console import ANALYSTS, case_id_of, pages, synthetic
+from console.bench.console import ANALYSTS, case_id_of, choose_page, synthetic_case
 from console.cases import timelines
-from console.cases.seen_payment import Seen
-from console.cases.timelines import Timelines, joined
+from console.cases.seen_payment import SeenPayment
+from console.cases.timelines import TimelineCache, join_items
 from console.people.roles import Role
-from console.web.pages.case_evidence import Flagged, evidence
-from console.web.pages.rendering import Rows
+from console.web.pages.case_evidence import CaseFlag, build_evidence
+from console.web.pages.rendering import QueueRowCache
 from projections.logs.known import KnownEvent
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
@@ -70,14 +70,14 @@ def test_what_came_first_stays_whether_it_is_stored_or_only_in_the_log() -> None
 
     stored = [item("event#1", 1), item("event#2", 2)]
     fresh = [item("event#2", 9), item("event#3", 3), item("event#3", 9), item("answer#a", 4)]
-    assert [(each["sk"], each["known_at_ms"]) for each in joined(stored, fresh)] == [
+    assert [(each["sk"], each["known_at_ms"]) for each in join_items(stored, fresh)] == [
         ("answer#a", 4), ("event#1", 1), ("event#2", 2), ("event#3", 3),
     ]  # fmt: skip
 
 
 def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_FRESH", 2)
-    found = Timelines(MemoryCaseTable())
+    found = TimelineCache(MemoryCaseTable())
     for case_id in ("a", "b", "a", "b"):
         found.changed(case_id, {"sk": f"event#{len(found._fresh)}", "kind": "NoteAdded", "body": "{}"})
     assert list(found._fresh) == ["a", "b"]
@@ -112,7 +112,7 @@ def test_what_is_kept_of_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(timelines, "MAX_ENTRIES", 12)
     monkeypatch.setattr(timelines, "MAX_PACKED", 0)
     table = full_table(a=3, b=3, c=2, long=40)
-    found = Timelines(table)
+    found = TimelineCache(table)
     for case_id in ("a", "b", "c"):
         assert found.read_items(case_id) == table.items_of(case_id)
     for number in (1, 2, 2, 3):
@@ -128,7 +128,7 @@ def test_what_is_kept_of_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 def test_what_has_no_room_is_packed_and_the_table_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_ENTRIES", 8)
     table = full_table(a=3, b=5, c=2, late=1)
-    found = Timelines(table)
+    found = TimelineCache(table)
     found.changed("b", note("b", 5))  # the log is further than the table, when it is read
     for case_id in ("a", "b", "c"):
         found.stored(case_id, table.items_of(case_id))
@@ -180,21 +180,23 @@ def test_a_page_shows_the_end_of_a_long_story_and_all_of_it_when_asked(desk: Des
 
 
 def test_payments_at_one_place_are_one_dot_that_says_how_many() -> None:
-    def flag(number: int, country: str) -> Flagged:
-        paid = Seen(transaction_id=f"tx-{number}", event_time=NOON, amount_minor=100, currency="EUR", country=country)
-        return Flagged(
+    def flag(number: int, country: str) -> CaseFlag:
+        paid = SeenPayment(
+            transaction_id=f"tx-{number}", event_time=NOON, amount_minor=100, currency="EUR", country=country
+        )
+        return CaseFlag(
             flag_id=f"f-{number}", payment=paid, score=700, rules=("velocity",), reasons=(), card_id=None,
             device_id=None, terminal_id=None, sequence=number,
         )  # fmt: skip
 
-    places = evidence([flag(1, "DE"), flag(2, "DE"), flag(3, "FR")], {}).places
+    places = build_evidence([flag(1, "DE"), flag(2, "DE"), flag(3, "FR")], {}).places
     assert sorted(place.label.partition(" at ")[0] for place in places) == ["1.00 EUR", "2 payments, 2 of them flagged"]
 
 
 def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_reader(desk: Desk) -> None:
     view = desk.log.board.view(desk.case(account_id="<b>bold</b>"))
     assert view is not None
-    rows = Rows()
+    rows = QueueRowCache()
     first = rows.row(view, may_choose=False)
     assert rows.row(view, may_choose=False) is first
     assert "<b>bold" not in first
@@ -211,13 +213,13 @@ def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_read
 def test_everything_that_the_bench_of_the_console_asks_for_is_answered(desk: Desk) -> None:
     projector, client = ViewProjector(desk.log.table), desk.signed_in(Role.ANALYST, name=ANALYSTS[0])
     for number in range(30):
-        events = synthetic(number, 1)
+        events = synthetic_case(number, 1)
         projector.apply([KnownEvent(event, NOON) for event in events])
         for event in events:
             desk.log.board.apply(event)
     draw, kinds = random.Random(5), set()
     for _ in range(150):
-        kind, path = pages(draw, 30, [case_id_of(3)])
+        kind, path = choose_page(draw, 30, [case_id_of(3)])
         kinds.add(kind)
         answer = client.get(path.replace("cursor=NEXT", ""))
         assert answer.status_code == 200, (kind, path, answer.text[:300])

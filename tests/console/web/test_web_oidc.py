@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import OctKey, RSAKey
 from starlette.testclient import TestClient
 
-from console.people.open_id import OpenId, provider_from
+from console.people.open_id import OpenIdClient, provider_from
 from console.people.roles import Role
 from tests.support.desk import BASE, Desk, opened
 from tests.support.provider import CLIENT, SECRET, Provider
@@ -32,7 +32,7 @@ def provider() -> Iterator[Provider]:
 def desk(provider: Provider, tmp_path: Path) -> Iterator[Desk]:
     known = provider_from(provider.issuer, CLIENT, SECRET, "roles", "")
     assert known is not None
-    with opened(tmp_path, open_id=OpenId(known, provider.redirect_uri)) as made:
+    with opened(tmp_path, open_id=OpenIdClient(known, provider.redirect_uri)) as made:
         yield made
 
 
@@ -140,7 +140,7 @@ def test_refused_at_the_provider_is_refused_here(desk: Desk) -> None:
 def test_a_provider_that_is_away_is_said_to_be_away(tmp_path: Path) -> None:
     known = provider_from("http://127.0.0.1:9", CLIENT, SECRET, "roles", "")
     assert known is not None
-    with opened(tmp_path, open_id=OpenId(known, "http://127.0.0.1/")) as made:
+    with opened(tmp_path, open_id=OpenIdClient(known, "http://127.0.0.1/")) as made:
         assert made.client().get("/sign-in/oidc").status_code == 503
 
 

@@ -13,8 +13,8 @@ from sqlalchemy import Engine as Database
 from typer.testing import CliRunner
 
 from console.cli.app import app
-from console.rules.engines import Engines
-from console.rules.store import SYSTEM, Offsets, Refused
+from console.rules.engines import EngineStore
+from console.rules.store import SYSTEM, Offsets, RulePackActionError
 from console.system import lifecycle as system
 from console.wiring import engine_log, engines, topics
 from domain.cases.commands import AbsorbCase, Amount, MergedFlag
@@ -303,7 +303,7 @@ class Logs:
 
 
 def test_an_engine_is_put_in_force_once_in_every_partition(database: Database) -> None:
-    store, logs = Engines(database, lambda: NOON), Logs()
+    store, logs = EngineStore(database, lambda: NOON), Logs()
     assert (store.active(), store.activate(1, "ana", logs)) == (1, 0)
     assert [store.activate(2, "ana", logs), store.activate(2, "ben", logs)] == [6, 0]
     assert list(logs.records.values()) == [[activation(2, "ana")]] * 6
@@ -313,11 +313,11 @@ def test_an_engine_is_put_in_force_once_in_every_partition(database: Database) -
 
 @pytest.mark.parametrize("written", [0, 1, 5])
 def test_after_a_crash_the_same_command_writes_only_what_is_missing(database: Database, written: int) -> None:
-    store, logs = Engines(database, lambda: NOON), Logs(crash_after=written)
+    store, logs = EngineStore(database, lambda: NOON), Logs(crash_after=written)
     with pytest.raises(ConnectionError):
         store.activate(2, "ana", logs)
     assert store.active() == 1
-    with pytest.raises(Refused, match="activating engine 2 by ana is unfinished"):
+    with pytest.raises(RulePackActionError, match="activating engine 2 by ana is unfinished"):
         store.activate(1, "ben", logs)
     assert store.activate(2, "ben", logs) == 6 - written
     assert list(logs.records.values()) == [[activation(2, "ana")]] * 6  # who began it
@@ -325,11 +325,11 @@ def test_after_a_crash_the_same_command_writes_only_what_is_missing(database: Da
 
 
 def test_what_may_not_be_done_says_why(database: Database) -> None:
-    store, logs = Engines(database, lambda: NOON), Logs()
-    with pytest.raises(Refused, match=r"there is no engine 99\. Those there are: 1, 2"):
+    store, logs = EngineStore(database, lambda: NOON), Logs()
+    with pytest.raises(RulePackActionError, match=r"there is no engine 99\. Those there are: 1, 2"):
         store.activate(99, "ana", logs)
     store.activate(2, "ana", logs)
-    with pytest.raises(Refused, match="engine 2 is active"):
+    with pytest.raises(RulePackActionError, match="engine 2 is active"):
         store.activate(1, "ana", logs)
     assert sum(map(len, logs.records.values())) == 6
 

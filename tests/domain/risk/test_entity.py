@@ -17,7 +17,7 @@ from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
 from domain.risk.packs import Allowlist, RulePack, Velocity, parse_pack
-from generator.files import Row
+from generator.files import IntakeRow
 from tests.domain.cases.test_case import kinds
 from tests.domain.risk.test_risk import NOON, admitted, payment
 
@@ -310,7 +310,7 @@ def test_a_backtest_of_a_file_decides_by_entities_too() -> None:
         PACK, rules=(SHOP, Velocity(name="own", typology="own", points=400, window_ms=MINUTE_MS, at_least=2))
     )
     raws = [*crowd([0, 1]), payment("first", event_time=NOON + 2), payment("second", event_time=NOON + 3)]
-    lines = list(backtest([Row({**raw, "attributes": {}}, None) for raw in raws], pack))
+    lines = list(backtest([IntakeRow({**raw, "attributes": {}}, None) for raw in raws], pack))
     assert [(line["score"], line["rules"], line["first_rules"]) for line in lines] == [
         (0, [], []),
         (0, [], []),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.evidence.verify_pack import is_grown, is_included
+from console.evidence.verify_pack import is_consistent, is_included
 from projections.archive.merkle import EMPTY, Frontier, MerkleTree, leaf_hash
 
 ENTRIES = [bytes.fromhex(each) for each in (
@@ -85,7 +85,7 @@ def test_every_proof_of_small_trees(size: int) -> None:
     for old in range(1, size + 1):
         path = tree.consistency(old)
         assert path == naive_subproof(old, leaves, True)
-        assert is_grown(old, naive_root(leaves[:old]), size, root, path)
+        assert is_consistent(old, naive_root(leaves[:old]), size, root, path)
 
 
 @settings(deadline=None)
@@ -102,8 +102,8 @@ def test_a_proof_of_something_else_proves_nothing(size: int, data: st.DataObject
         assert not is_included(leaves[index], index, size, path[1:], root)
         assert not is_included(leaves[index], index, size, path[:-1], root)
     rewritten = naive_root([leaf_hash(b"other"), *leaves[1:old]])
-    assert not is_grown(old, rewritten, size, root, grown)
-    assert not is_grown(old, naive_root(leaves[:old]), size, root, [*grown, root])
+    assert not is_consistent(old, rewritten, size, root, grown)
+    assert not is_consistent(old, naive_root(leaves[:old]), size, root, [*grown, root])
 
 
 @settings(deadline=None)

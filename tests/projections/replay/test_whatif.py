@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from console.history.whatif import Asked, document, moment
+from console.history.whatif import WhatifRequest, document, parse_moment
 from domain.cases.commands import CloseCase
 from domain.cases.events import ClockTicked
 from domain.payment import admit
@@ -71,7 +71,7 @@ def run(log: MemoryLog, new: RulePack, stretch: WhatifPeriod = WHOLE) -> WhatifO
 
 
 def said(log: MemoryLog, new: RulePack, stretch: WhatifPeriod = WHOLE) -> dict[str, Any]:
-    return document(run(log, new, stretch), Asked("kafka", stretch))
+    return document(run(log, new, stretch), WhatifRequest("kafka", stretch))
 
 
 def traffic(rules: RulePack, payments: int = 6_000, **options: Any) -> MemoryLog:
@@ -425,4 +425,4 @@ def test_missing_records_are_named() -> None:
      ("2026-01-01T01:00:00+01:00", START_MS)],
 )  # fmt: skip
 def test_moments_as_people_write_them(text: str, ms: int) -> None:
-    assert moment(text) == ms
+    assert parse_moment(text) == ms

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Producer
 
 from console.history import rebuild as rebuilding
-from console.history.rebuild import NotRebuilt, drop, rebuild, switch
-from console.views.live_table import LOOK_EVERY_S, LiveTable
+from console.history.rebuild import RebuildError, drop, rebuild, switch
+from console.views.live_table import LOOK_EVERY_S, LiveCaseTable
 from console.views.versions import ViewVersions
 from console.workers.case_views import target_of
 from domain.record_types import to_fields
@@ -113,7 +113,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
 
 def work_until(system: System, stop: Stopper) -> threading.Thread:
     """The real worker's loop, in a thread."""
-    table = LiveTable(system.open, system.versions.live)  # type: ignore[arg-type]
+    table = LiveCaseTable(system.open, system.versions.live)  # type: ignore[arg-type]
     arguments = (system.settings.kafka_bootstrap, TOPIC, DECODER, lambda: target_of(table, TOPIC), stop)
     thread = threading.Thread(target=work, args=arguments, daemon=True)
     thread.start()
@@ -169,7 +169,7 @@ def test_a_table_that_is_not_what_was_derived_is_not_switched_to(
     system.tell(stream(3))
     table = system.open("cases-v2")
     monkeypatch.setattr(table, "fill", lambda items, threads: MemoryCaseTable.fill(table, items[1:], threads))
-    with pytest.raises(NotRebuilt, match="not what the log leads to"):
+    with pytest.raises(RebuildError, match="not what the log leads to"):
         rebuild(system.settings, "kafka", keep_old=True)
     assert system.versions.live().number == 1
 
@@ -196,6 +196,6 @@ def test_an_archive_that_was_altered_is_not_built_from_and_another_source_is_not
     with pytest.raises(KeyboardInterrupt):
         rebuild(system.settings, "kafka", keep_old=True)
     monkeypatch.setattr(rebuilding, "_source", lambda *_: (Log(stream(8)), DECODER))
-    with pytest.raises(NotRebuilt, match="is being rebuilt from kafka"):
+    with pytest.raises(RebuildError, match="is being rebuilt from kafka"):
         rebuild(system.settings, "s3", keep_old=True)
     assert live(stream(8)).items

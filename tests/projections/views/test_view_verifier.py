@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import start_http_server
 
-from console.monitor.health import Readers
-from console.views.versions import Version, ViewVersions
-from console.workers.view_verifier import DIFFERING, LAST_ROUND, Rounds
+from console.monitor.health import ConsumerGroupMonitor
+from console.views.versions import ViewVersion, ViewVersions
+from console.workers.view_verifier import DIFFERING, LAST_ROUND, VerificationRounds
 from migrations.store import connect, upgrade
 from projections.views import verifier as view_verifier
 from projections.views.case_table import MemoryCaseTable
@@ -92,8 +92,8 @@ class Live:
     def __init__(self, table: MemoryCaseTable) -> None:
         self.table, self.number = table, 1
 
-    def now(self) -> tuple[Version, MemoryCaseTable]:
-        return Version(number=self.number, table="t"), self.table
+    def now(self) -> tuple[ViewVersion, MemoryCaseTable]:
+        return ViewVersion(number=self.number, table="t"), self.table
 
 
 def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
@@ -108,8 +108,8 @@ def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
     table.table.items[key] = {**original, "score_max": 1}
     ends: Callable[[int], dict[int, int]] = lambda _: LOG.ends(TOPIC)  # noqa: E731
 
-    def rounds() -> Rounds:
-        return Rounds(ViewVerifier(LOG, TOPIC, DECODER), versions, lambda: 77)
+    def rounds() -> VerificationRounds:
+        return VerificationRounds(ViewVerifier(LOG, TOPIC, DECODER), versions, lambda: 77)
 
     steps = 1
     while not rounds().step(table, ends):  # type: ignore[arg-type]  # a restart after each step
@@ -149,7 +149,7 @@ def test_the_monitor_says_what_the_verifier_counts() -> None:
     server, thread = start_http_server(0, addr="127.0.0.1")
     url = f"http://127.0.0.1:{server.server_address[1]}/metrics"
     version = [1]
-    readers = Readers("127.0.0.1:1", Topics(), url, url, lambda: version[0])
+    readers = ConsumerGroupMonitor("127.0.0.1:1", Topics(), url, url, lambda: version[0])
     try:
         DIFFERING.set(3)
         LAST_ROUND.set(1_750_000_123)

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from console.history import rebuild as rebuilding
-from console.views.live_table import LOOK_EVERY_S, LiveTable
-from console.views.versions import Refused, Version, ViewVersions
+from console.views.live_table import LOOK_EVERY_S, LiveCaseTable
+from console.views.versions import ViewVersion, ViewVersionError, ViewVersions
 from domain.cases.events import CaseEvent, CommandRejected
 from domain.record_types import to_fields
 from migrations.store import LockHeld, connect, exclusive_lock, upgrade
@@ -165,38 +165,38 @@ def versions(engine: Engine) -> ViewVersions:
 
 
 def test_a_version_becomes_live_once_it_is_built_and_the_one_before_can_come_back(versions: ViewVersions) -> None:
-    assert versions.live() == Version(number=1, table="t.cases")
+    assert versions.live() == ViewVersion(number=1, table="t.cases")
     row = versions.begin("kafka", [PartitionShard(0, 0, 1, 10)])
     assert (row.version, row.table_name, row.state) == (2, "t.cases-v2", "building")
     assert versions.live().number == 1
-    with pytest.raises(Refused, match="is building"):
+    with pytest.raises(ViewVersionError, match="is building"):
         versions.switch(2)
-    with pytest.raises(Refused, match="not finished"):
+    with pytest.raises(ViewVersionError, match="not finished"):
         versions.begin("s3", [])
     versions.done(2, PartitionShard(0, 0, 1, 10), ShardResult(10, 12, 99))
     [share] = versions.shares(2)
     assert (share.events, share.items, int(share.digest, 16), share.done_at_ms is None) == (10, 12, 99, False)
     versions.built(2, 12, "0" * 64)
     versions.switch(2)
-    assert versions.live() == Version(number=2, table="t.cases-v2")
+    assert versions.live() == ViewVersion(number=2, table="t.cases-v2")
     assert [(row.version, row.state) for row in versions.every()] == [(1, "old"), (2, "live")]
-    with pytest.raises(Refused, match="everybody reads it"):
+    with pytest.raises(ViewVersionError, match="everybody reads it"):
         versions.drop(2)
     versions.switch(1)
     assert [(row.version, row.state) for row in versions.every()] == [(1, "live"), (2, "old")]
     assert versions.unfinished() is None  # it was live: a rebuild begins a new one
     assert versions.drop(2) == "t.cases-v2"
-    with pytest.raises(Refused, match="is dropped"):
+    with pytest.raises(ViewVersionError, match="is dropped"):
         versions.switch(2)
     assert versions.begin("s3", []).version == 3  # a number is used once
-    with pytest.raises(Refused, match="no version 9"):
+    with pytest.raises(ViewVersionError, match="no version 9"):
         versions.drop(9)
 
 
 def test_a_store_without_versions_has_the_first_one(tmp_path: Path) -> None:
     bare = connect(f"sqlite:///{tmp_path / 'bare.db'}")
     versions = ViewVersions(bare, "cases", lambda: 1)
-    assert versions.live() == Version(number=1, table="cases")
+    assert versions.live() == ViewVersion(number=1, table="cases")
     upgrade(bare)
     versions.begin("kafka", [])
     versions.built(2, 0, "")
@@ -206,24 +206,24 @@ def test_a_store_without_versions_has_the_first_one(tmp_path: Path) -> None:
 
 
 def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_store_is_away() -> None:
-    now, live_now, asked = [0.0], [Version(number=1, table="a")], count()
+    now, live_now, asked = [0.0], [ViewVersion(number=1, table="a")], count()
 
-    def look() -> Version:
+    def look() -> ViewVersion:
         next(asked)
         if live_now[0].number < 0:
             raise OperationalError("the store", None, Exception("is away"))
         return live_now[0]
 
     tables: dict[str, MemoryCaseTable] = {}
-    table = LiveTable(lambda name: tables.setdefault(name, MemoryCaseTable()), look, lambda: now[0])  # type: ignore[arg-type,return-value]
+    table = LiveCaseTable(lambda name: tables.setdefault(name, MemoryCaseTable()), look, lambda: now[0])  # type: ignore[arg-type,return-value]
     item = {"pk": "case#1", "sk": "event#1", "body": ""}
     table.put([item])
-    live_now[0] = Version(number=2, table="b")
+    live_now[0] = ViewVersion(number=2, table="b")
     assert table.items_of("1") == [item]  # within the half second
     now[0] += LOOK_EVERY_S
     assert table.items_of("1") == []
     assert list(tables) == ["a", "b"]
-    live_now[0] = Version(number=-1, table="")
+    live_now[0] = ViewVersion(number=-1, table="")
     now[0] += LOOK_EVERY_S
     assert table.now()[0].number == 2
     assert next(asked) == 3
