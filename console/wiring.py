@@ -17,6 +17,7 @@ from infra.settings import Settings
 from migrations.store import connect
 from projections.archive.bucket import Bucket
 from projections.archive.stores import StoreOptions, dynamodb_client, s3_client
+from projections.logs.kafka_logs import KafkaLogs
 from projections.views.case_table import DynamoCaseTable
 from schemas.topics import Topics
 
@@ -30,6 +31,11 @@ MIN_MASTER_KEY = 32
 def topics(settings: Settings) -> Topics:
     """The names of the logs."""
     return Topics(prefix=settings.prefix)
+
+
+def kafka_logs(settings: Settings) -> KafkaLogs:
+    """Return the system's logs: Kafka, the schema registry and the topics' names."""
+    return KafkaLogs(bootstrap=settings.kafka_bootstrap, registry_url=settings.registry_url, topics=topics(settings))
 
 
 def store_options(settings: Settings, url: str) -> StoreOptions:

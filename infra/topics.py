@@ -1,6 +1,7 @@
 """The logs of a system, and the bucket: made once, checked ever after."""
 
 import time
+from typing import Any
 
 import boto3
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -66,4 +67,5 @@ def ensure_bucket(settings: Settings) -> None:
         aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
     )
     if settings.bucket not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
-        client.create_bucket(Bucket=settings.bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        where: Any = settings.aws_region  # boto3's types list the regions one by one
+        client.create_bucket(Bucket=settings.bucket, CreateBucketConfiguration={"LocationConstraint": where})

@@ -15,10 +15,18 @@ from domain.cases.chain import next_steps
 from domain.cases.events import CONFIRMED_FRAUD, CaseClosed, CaseEvent
 from domain.record_types import to_fields
 from domain.risk.events import FraudConfirmed, label_id
-from projections.logs.partition_writer import BY_KEY, AddressedRecord, PartitionWriter, partitions_of
-from projections.logs.worker import EVENTS, WRITTEN, StopSignal, decode_case_events, parser, poll_records, serve_metrics
+from projections.logs.partition_writer import BY_KEY, AddressedRecord, partitions_of
+from projections.logs.worker import (
+    EVENTS,
+    WRITTEN,
+    StopSignal,
+    decode_case_events,
+    logs_of,
+    parser,
+    poll_records,
+    serve_metrics,
+)
 from schemas.codec import Decoder, Encoder
-from schemas.registry import SchemaRegistry
 
 NAME = "process"
 
@@ -76,16 +84,16 @@ def chain_records(events: Sequence[CaseEvent], encoder: Encoder) -> list[Address
 def main() -> None:
     """Run until stopped by SIGTERM or SIGINT."""
     known = parser().parse_args()
-    stop = StopSignal()
-    source, target = known.topics.cases_events, known.topics.payments_inbound
-    registry = SchemaRegistry(known.registry)
+    stop, logs = StopSignal(), logs_of(known)
+    source, target = logs.topics.cases_events, logs.topics.payments_inbound
+    registry = logs.registry()
     decoder = Decoder(stop.retry_while_unavailable(registry.schema_text))
     encoder = Encoder(stop.retry_while_unavailable(registry.ids)())
-    partitions, writer = partitions_of(known.bootstrap, target), PartitionWriter(known.bootstrap, target)
-    inbox = PartitionWriter(known.bootstrap, known.topics.cases_inbox)
+    partitions, writer = partitions_of(logs.bootstrap, target), logs.writer(target)
+    inbox = logs.writer(logs.topics.cases_inbox)
     consumer = Consumer(
         {
-            "bootstrap.servers": known.bootstrap,
+            "bootstrap.servers": logs.bootstrap,
             "group.id": f"{source}-{NAME}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from console.terminal import progress
-from console.wiring import bucket, case_table, store_options, topics
+from console.wiring import bucket, case_table, kafka_logs, store_options, topics
 from infra.settings import Settings
 from projections.replay.certificate import certificate, failed_certificate
 from projections.replay.compare_views import compare_views, encoded_digest, stored_items, views_digest
@@ -42,7 +42,7 @@ def source_of(settings: Settings, name: str) -> LogSource:
     archive = BucketSource(store_options(settings, settings.s3_url), settings.bucket, settings.prefix)
     if name == "s3":
         return archive
-    return KafkaSource(settings.kafka_bootstrap, settings.registry_url, topics(settings), archive)
+    return KafkaSource(kafka_logs(settings), archive)
 
 
 def cores() -> int:

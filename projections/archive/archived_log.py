@@ -1,6 +1,5 @@
 """A log read record by record from the archive's segments."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow as pa
 from projections.archive.bucket import Bucket
 from projections.archive.segments import (
     Alteration,
+    archived_schema,
     next_offset,
     partition_folder,
     read_segment,
@@ -68,10 +68,4 @@ class ArchivedLog:
 
         Knows the ids of the records read so far.
         """
-        sha256 = self._schema_sha256.get(schema_id)
-        text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
-        if text is None:
-            return None
-        if hashlib.sha256(text).hexdigest() != sha256:
-            self.altered.append(Alteration("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
-        return text.decode()
+        return archived_schema(self._bucket, schema_id, self._schema_sha256.get(schema_id), self.altered)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from projections.archive.analytics import FOLDER
 from projections.archive.bucket import Bucket
-from projections.archive.segments import Alteration, Segment, next_offset, partition_folder, segments
+from projections.archive.segments import Alteration, Segment, archived_schema, next_offset, partition_folder, segments
 from projections.logs.log import ColumnBatch
 
 _RECORD_COLUMNS = [
@@ -160,13 +160,7 @@ class ArchiveColumns:
 
     def schema_text(self, schema_id: int) -> str | None:
         """Return the archived writer's schema of an id, or None if the registry had none at archiving time."""
-        sha256 = self._schema_sha256.get(schema_id)
-        text = self._bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
-        if text is None:
-            return None
-        if hashlib.sha256(text).hexdigest() != sha256:
-            self.altered.append(Alteration("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
-        return text.decode()
+        return archived_schema(self._bucket, schema_id, self._schema_sha256.get(schema_id), self.altered)
 
     def find_schema(self, topics: Sequence[str], schema_id: int) -> str | None:
         """Return the writer's schema of an id, searching unread segments for it. Raises LookupError if no record has

@@ -254,6 +254,16 @@ def row_record(bucket: Bucket, row: Mapping[str, Any]) -> LogRecord:
     return LogRecord(row["topic"], row["partition"], row["offset"], row["timestamp_ms"], row["key"], value, headers)
 
 
+def archived_schema(bucket: Bucket, schema_id: int, sha256: str | None, altered: list[Alteration]) -> str | None:
+    """Return the archived text of a schema, or None if there is none; one that was altered goes to `altered`."""
+    text = bucket.get(f"schemas/{sha256}.avsc") if sha256 else None
+    if text is None:
+        return None
+    if hashlib.sha256(text).hexdigest() != sha256:
+        altered.append(Alteration("schemas", 0, None, f"schema {schema_id} is not what was stored: {sha256}"))
+    return text.decode()
+
+
 class SchemaArchive:
     """The archived writers' schemas by their SHA-256."""
 

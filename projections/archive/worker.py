@@ -25,9 +25,8 @@ from projections.archive.segments import (
 from projections.archive.signing import Signer, load
 from projections.archive.stores import StoreOptions, s3_client
 from projections.logs.log import KafkaLog, LogRecord
-from projections.logs.worker import EVENTS, WRITTEN, StopSignal, complain, parser, serve_metrics
+from projections.logs.worker import EVENTS, WRITTEN, StopSignal, complain, logs_of, parser, serve_metrics
 from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
 
 NAME = "archive"
@@ -262,16 +261,16 @@ def main() -> None:
         "--lock-days", type=int, default=0, help="retention if the bucket has Object Lock; 0: the bucket's default"
     )
     known = options.parse_args()
-    stop = StopSignal()
-    bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, known.topics.prefix)
+    stop, logs = StopSignal(), logs_of(known)
+    bucket = Bucket(s3_client(StoreOptions(url=known.s3_url)), known.bucket, logs.topics.prefix)
     if known.lock_days and bucket.has_lock():
         retention = Retention(mode=known.lock_mode, days=known.lock_days, now=lambda: datetime.now(UTC))
         bucket = bucket.with_retention(retention)
-    log = KafkaLog(known.bootstrap)
+    log = logs.reader()
     given = os.environ.get(KEY_VARIABLE)
     signer = load(given) if given else None
-    lookup = stop.retry_while_unavailable(SchemaRegistry(known.registry).schema_text)
-    buffers = buffers_of(bucket, known.topics, log, lookup, None if signer is None else signer.salt_key)
+    lookup = stop.retry_while_unavailable(logs.registry().schema_text)
+    buffers = buffers_of(bucket, logs.topics, log, lookup, None if signer is None else signer.salt_key)
     writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]
     signing = HeadSchedule(bucket, signer, writers, known.last_head)
     follower = log.follow({place: buffer.sink.position for place, buffer in buffers.items()}, GATHERS_MS)

@@ -11,6 +11,8 @@ from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from schemas.codec import Decoder
 
 MAX_BATCH = 5_000
+QUEUED_KBYTES = 65_536
+"""KiB that one reader prefetches, unless many read at once."""
 _GATHER_BYTES = 262_144
 """Bytes at which the broker answers a gathering fetch at once."""
 LEADERLESS_S, ASK_AGAIN_S = 30.0, 0.2
@@ -56,7 +58,7 @@ def end_offset(consumer: Consumer, partition: TopicPartition) -> int:
 class KafkaLog:
     """The logs of a broker, read without a consumer group: the reader keeps its own position."""
 
-    def __init__(self, bootstrap: str, queued_kbytes: int = 65_536) -> None:
+    def __init__(self, bootstrap: str, queued_kbytes: int = QUEUED_KBYTES) -> None:
         """Read from `bootstrap`, prefetching at most `queued_kbytes` KiB per reader; keep it small if many read at
         once.
         """

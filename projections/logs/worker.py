@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 from domain.cases.events import CaseEvent
 from domain.record_types import from_fields
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.known import KnownEvent
 from projections.logs.log import MAX_BATCH, LogRecord, poll_messages, to_log_record
 from projections.logs.partition_writer import NotAcknowledged
@@ -92,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--prefix", type=lambda prefix: Topics(prefix=prefix), default=Topics(), dest="topics")
     options.add_argument("--metrics-port", type=int, required=True, help="port of the worker's Prometheus metrics")
     return options
+
+
+def logs_of(options: argparse.Namespace) -> KafkaLogs:
+    """Return the logs that the options of `parser` name."""
+    return KafkaLogs(bootstrap=options.bootstrap, registry_url=options.registry, topics=options.topics)
 
 
 def serve_metrics(port: int) -> None:

@@ -14,11 +14,11 @@ from projections.archive.bucket import Bucket
 from projections.archive.columns import Answers, ArchiveColumns
 from projections.archive.segments import Alteration
 from projections.archive.stores import StoreOptions, s3_client
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.log import ColumnBatch, KafkaLog
 from schemas.catalog import all_schemas
 from schemas.codec import Decoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
-from schemas.topics import Topics
 
 SCORED = ("offset", *(name for name in RiskScored._fields if name not in ("partition", "offset", "shadow")))
 """A decision as a row to compare, its offset in payments.inbound first; the analytics table has no shadow scores."""
@@ -92,21 +92,19 @@ class FallbackSource(Protocol):
 class KafkaSource:
     """The broker. Writers' schemas come from the registry, or, when that is away, from the archive."""
 
-    bootstrap: str
-    registry_url: str
-    topics: Topics
+    logs: KafkaLogs
     archive: FallbackSource
 
-    def open(self) -> "_KafkaLogs":
+    def open(self) -> "_KafkaColumns":
         """Connect."""
-        return _KafkaLogs(self)
+        return _KafkaColumns(self)
 
 
-class _KafkaLogs(KafkaLog):
+class _KafkaColumns(KafkaLog):
     def __init__(self, source: KafkaSource) -> None:
-        super().__init__(source.bootstrap)
+        super().__init__(source.logs.bootstrap)
         self._source = source
-        self._registry: SchemaRegistry | None = SchemaRegistry(source.registry_url, retries=0)
+        self._registry: SchemaRegistry | None = source.logs.registry(retries=0)
         self._archive: ArchiveColumns | None = None
         self.altered: list[Alteration] = []
 
@@ -125,9 +123,9 @@ class _KafkaLogs(KafkaLog):
         if self._archive is None:
             self._archive = self._source.archive.open()
         try:
-            return self._archive.find_schema(self._source.topics.archived_logs, schema_id)
+            return self._archive.find_schema(self._source.logs.topics.archived_logs, schema_id)
         except (LookupError, BotoCoreError, ClientError) as error:
-            url = self._source.registry_url
+            url = self._source.logs.registry_url
             raise LogGap(f"schema {schema_id}: the registry at {url} does not answer, and {error}") from error
 
     def answer_ends(self, topic: str) -> dict[int, int]:

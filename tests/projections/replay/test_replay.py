@@ -23,6 +23,7 @@ from confluent_kafka import Producer
 import domain.cases.escalation
 from console.history.replay import replay
 from infra.settings import Settings
+from projections.logs.kafka_logs import KafkaLogs
 from projections.replay.certificate import certificate
 from projections.replay.outcome import ReplayComparison
 from projections.replay.replay import derive
@@ -121,7 +122,10 @@ def test_a_broker_certifies_the_same_though_the_registry_is_away(
             for record in records:
                 broker.produce(topic, record.value, record.key, number, timestamp=record.timestamp_ms)
     assert broker.flush(30) == 0
-    source = KafkaSource(f"{found.host}:{found.port}", "http://127.0.0.1:1", TOPICS, FolderSource(kept))
+    source = KafkaSource(
+        KafkaLogs(bootstrap=f"{found.host}:{found.port}", registry_url="http://127.0.0.1:1", topics=TOPICS),
+        FolderSource(kept),
+    )
     assert certified(source) == expected
 
 
