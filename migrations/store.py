@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_MS = 10_000
@@ -61,6 +62,21 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER})
         yield connection
+
+
+@contextmanager
+def read_session(engine: Engine) -> Iterator[Session]:
+    """Open a session in a transaction that only reads; its rows stay readable after it ends."""
+    with read_transaction(engine) as connection, Session(connection, expire_on_commit=False) as session:
+        yield session
+
+
+@contextmanager
+def write_session(engine: Engine) -> Iterator[Session]:
+    """Open a session in a transaction without other writers, and commit it unless an exception leaves it."""
+    with write_transaction(engine) as connection, Session(connection, expire_on_commit=False) as session:
+        yield session
+        session.commit()
 
 
 class LockHeld(RuntimeError):

@@ -3,8 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from sqlalchemy import Engine, select
@@ -14,7 +13,7 @@ from console.history.whatif import Progress, Source, WhatifRequest, shorten_docu
 from domain.risk.packs import RulePack, parse_pack
 from infra.settings import Settings
 from migrations.models import WhatifRunRow
-from migrations.store import connect, read_transaction, write_transaction
+from migrations.store import connect, read_session, write_session
 from projections.replay.whatif import WhatifPeriod
 
 MAX_KEPT: Final = 500
@@ -35,16 +34,10 @@ class WhatifRuns:
         self._engine = engine
         self._now_ms = now_ms
 
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
-            session.commit()
-
     def begin(self, pack: RulePack, asked: WhatifRequest, actor: str, *, alone: bool = False) -> str:
         """Note that a run begins; returns its id. `alone`: only if no other one runs. Raises RunRefused."""
         now_ms, run_id = self._now_ms(), str(uuid.uuid4())
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             if alone:
                 _refuse_beside_another(session, now_ms)
             session.add(
@@ -59,7 +52,7 @@ class WhatifRuns:
 
     def asked(self, run_id: str) -> tuple[RulePack, WhatifRequest]:
         """What a run is to do."""
-        with read_transaction(self._engine) as connection, Session(connection) as session:
+        with read_session(self._engine) as session:
             row = session.get_one(WhatifRunRow, run_id)
         source = cast(Source, row.source)
         return parse_pack(row.document), WhatifRequest(
@@ -76,7 +69,7 @@ class WhatifRuns:
             if now_ms - last_ms < SAY_EVERY_MS:
                 return
             last_ms = now_ms
-            with self._writing() as session:
+            with write_session(self._engine) as session:
                 row = session.get_one(WhatifRunRow, run_id)
                 row.records, row.records_in_all, row.seen_at_ms = done, total, now_ms
 
@@ -84,7 +77,7 @@ class WhatifRuns:
 
     def done(self, run_id: str, found: dict[str, Any]) -> None:
         """Keep what a run has found."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = session.get_one(WhatifRunRow, run_id)
             row.state, row.ended_at_ms, row.seen_at_ms = "done", self._now_ms(), self._now_ms()
             row.records = row.records_in_all = found["records"]
@@ -94,27 +87,27 @@ class WhatifRuns:
 
     def failed(self, run_id: str, why: str) -> None:
         """Say why a run came to nothing."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = session.get_one(WhatifRunRow, run_id)
             row.state, row.ended_at_ms, row.error = "failed", self._now_ms(), why
 
     def of_pack(self, pack_id: str) -> list[WhatifRunRow]:
         """The runs of a pack, the newest first, without what they found."""
         wanted = select(WhatifRunRow).where(WhatifRunRow.pack_id == pack_id)
-        with read_transaction(self._engine) as connection, Session(connection) as session:
+        with read_session(self._engine) as session:
             newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
             return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
 
     def standing(self) -> list[tuple[str, str, int]]:
         """The last runs, how they are and how far: what pages are kept up to date by."""
         columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
-        with read_transaction(self._engine) as connection, Session(connection) as session:
+        with read_session(self._engine) as session:
             newest = select(*columns).order_by(WhatifRunRow.begun_at_ms.desc()).limit(5)
             return [(run_id, state, records) for run_id, state, records in session.execute(newest)]
 
     def run(self, run_id: str) -> WhatifRunRow | None:
         """One run."""
-        with read_transaction(self._engine) as connection, Session(connection) as session:
+        with read_session(self._engine) as session:
             return session.get(WhatifRunRow, run_id)
 
     def state(self, row: WhatifRunRow) -> str:

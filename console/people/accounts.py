@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from console.people.roles import Permission, Role, permissions_of
 from migrations.models import AccessLogRow, ApiTokenRow, PersonRow, SessionRow
-from migrations.store import read_transaction, write_transaction
+from migrations.store import read_session, write_session
 
 IDLE_MS: Final = 30 * 60_000
 ABSOLUTE_MS: Final = 12 * 3_600_000
@@ -70,21 +70,15 @@ class UserAccountStore:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
+        with write_session(self._engine) as session:
             yield session
-            session.commit()
         self._known = {}
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with read_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
 
     # -- accounts ---------------------------------------------------------------------------------
 
     def everybody(self) -> list[PersonRow]:
         """All of them, by name."""
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             return list(session.scalars(select(PersonRow).order_by(PersonRow.name)))
 
     def add(self, name: str, roles: frozenset[Role], actor: str, password: str | None = None) -> str:
@@ -137,14 +131,14 @@ class UserAccountStore:
 
     def check_password(self, name: str, password: str) -> Person | None:
         """Whoever has this name and password; it takes as long for nobody. About 50 ms of work, by design."""
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             row = session.scalars(select(PersonRow).where(PersonRow.name == name)).first()
         is_right = _verify(row.password_hash if row and row.password_hash else _NOBODYS, password)
         return _as_person(row) if row and row.password_hash and is_right and not row.is_disabled else None
 
     def is_known(self, name: str) -> bool:
         """Whether somebody has this name."""
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             return session.scalars(select(PersonRow).where(PersonRow.name == name)).first() is not None
 
     def of_provider(self, issuer: str, subject: str, name: str, roles: frozenset[Role]) -> Person | None:
@@ -211,7 +205,7 @@ class UserAccountStore:
     def of_session(self, token: str, *, is_use: bool = True) -> Person | None:
         """Whoever is signed in with this cookie; idle and old sessions are nobody's. To watch only is no use of it."""
         now, key, known = self._now_ms(), digest_of(token), self._known
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             found = session.execute(
                 select(SessionRow, PersonRow).join(PersonRow, PersonRow.person_id == SessionRow.person_id)
                 .where(SessionRow.session_id == key)
@@ -250,7 +244,7 @@ class UserAccountStore:
     def of_token(self, token: str) -> Person | None:
         """Whose machine comes with this token."""
         known = self._known
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             found = session.execute(
                 select(ApiTokenRow, PersonRow).join(PersonRow, PersonRow.person_id == ApiTokenRow.person_id)
                 .where(ApiTokenRow.token_id == digest_of(token))
@@ -274,7 +268,7 @@ class UserAccountStore:
         wanted = select(AccessLogRow).order_by(AccessLogRow.number.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(AccessLogRow.number < before)
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             return list(session.scalars(wanted))
 
     def _log(self, session: Session, actor: str, action: str, subject: str, outcome: str, detail: str) -> None:

@@ -12,8 +12,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from re import Match
@@ -29,7 +28,7 @@ from sqlalchemy.orm import Session
 from console.privacy.scrubbing import scrub
 from domain.sealed import ERASED, MARK, SEALED, UNREADABLE, ciphertext_of, key_name, length_name, sealed_text
 from migrations.models import ErasureRow, SubjectKeyRow
-from migrations.store import read_transaction, write_transaction
+from migrations.store import read_session, write_session
 
 KEY_BYTES: Final = 64
 """AES-256 twice: one half authenticates, the other encrypts."""
@@ -184,7 +183,7 @@ class Vault:
         What other processes hold is gone SETTLED_S later; nobody can take it back.
         """
         names = list(dict.fromkeys(map(subject_name, subjects)))
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             rows = {name: session.scalars(_select_subject_keys(name)).first() for name in names}
             wrapped = [row.wrapped for row in rows.values() if row is not None]
             erased = [self._noted(session, name, row, actor, reason) for name, row in rows.items()]
@@ -201,7 +200,7 @@ class Vault:
     def known(self, subject: str) -> SubjectKeyHistory:
         """What the store knows of a subject; reads no key."""
         name = subject_name(subject)
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             row = session.scalars(_select_subject_keys(name)).first()
             erasures = session.scalars(select(ErasureRow).where(ErasureRow.subject == name).order_by(ErasureRow.number))
             return SubjectKeyHistory(
@@ -213,7 +212,7 @@ class Vault:
 
     def erasures(self, limit: int) -> list[KeyErasure]:
         """The last of them, newest first."""
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             wanted = select(ErasureRow).order_by(ErasureRow.number.desc()).limit(limit)
             return [_key_erasure(row) for row in session.scalars(wanted)]
 
@@ -247,7 +246,7 @@ class Vault:
         with self._lock:
             self._ask()
             if key_id not in self._by_id:
-                with self._reading() as session:
+                with read_session(self._engine) as session:
                     row = session.get(SubjectKeyRow, key_id)
                     was = (
                         row is None
@@ -268,7 +267,7 @@ class Vault:
         now = self._monotonic()
         if now - self._checked_at < RECHECK_S:
             return
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             if self._last_erasure is None:
                 self._last_erasure = session.scalars(select(func.max(ErasureRow.number))).one() or 0
             newer = select(ErasureRow).where(ErasureRow.number > self._last_erasure).order_by(ErasureRow.number)
@@ -281,7 +280,7 @@ class Vault:
 
     def _fetch(self, names: list[str]) -> None:
         """Take in the keys of these subjects, made where they are missing. The lock is held."""
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             rows = list(session.scalars(select(SubjectKeyRow).where(SubjectKeyRow.subject.in_(names))))
         found = {row.subject for row in rows}
         missing = [name for name in names if name not in found]
@@ -301,7 +300,7 @@ class Vault:
 
     def _made(self, names: list[str]) -> list[SubjectKeyRow]:
         """New keys, but for subjects that somebody else made one of at this moment."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             self._check_master(session)
             rows = list(session.scalars(select(SubjectKeyRow).where(SubjectKeyRow.subject.in_(names))))
             found = {row.subject for row in rows}
@@ -341,17 +340,6 @@ class Vault:
                 "FRAUDCASE_MASTER_KEY, or the file master.key under FRAUDCASE_HOME/keys"
             ) from error
         return SubjectKey(row.key_id, row.subject, AESSIV(key))
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with read_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
-            session.commit()
 
 
 def subject_name(subject: str) -> str:

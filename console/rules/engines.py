@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from console.rules.store import Offsets, RulePackActionError
 from domain.engines import ENGINES, FIRST, EngineActivated, activation
 from migrations.models import EngineRow
-from migrations.store import write_transaction
+from migrations.store import write_session
 
 
 class EngineLog(Protocol):
@@ -50,7 +50,7 @@ class EngineStore:
         if engine not in ENGINES:
             raise RulePackActionError(f"there is no engine {engine}. Those there are: {', '.join(map(str, ENGINES))}")
         ends = log.ends()
-        with write_transaction(self._database) as connection, Session(connection) as session:
+        with write_session(self._database) as session:
             last = session.scalars(select(EngineRow).order_by(EngineRow.engine.desc()).limit(1)).first()
             now = FIRST.number if last is None else last.engine
             if last is not None and last.activated_at_ms is None and engine != now:
@@ -68,11 +68,9 @@ class EngineStore:
                 session.add(last)
                 session.flush()
             begun_by, noted = last.actor, json.loads(last.since)
-            session.commit()
         since = {topic: {int(number): end for number, end in offsets.items()} for topic, offsets in noted.items()}
         written = log.write(activation(engine, begun_by), since)
-        with write_transaction(self._database) as connection, Session(connection) as session:
+        with write_session(self._database) as session:
             row = session.get_one(EngineRow, engine)
             row.activated_at_ms = row.activated_at_ms or self._now_ms()
-            session.commit()
         return written

@@ -7,8 +7,7 @@ record already, and writes it into the others. While a change is unfinished no o
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Engine, select
@@ -18,7 +17,7 @@ from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
 from domain.risk.packs import RulePack
 from migrations.models import RulePackLogRow, RulePackRow, WhatifRunRow
-from migrations.store import write_transaction
+from migrations.store import write_session
 
 SYSTEM: Final = "system"
 Offsets = Mapping[str, Mapping[int, int]]
@@ -76,12 +75,6 @@ class RulePackStore:
         self._now_ms = now_ms
         self.needed = needed
 
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
-            session.commit()
-
     def packs(self) -> list[RulePackRow]:
         """All of them, by name and version."""
         with Session(self._engine) as session:
@@ -100,7 +93,7 @@ class RulePackStore:
 
     def first(self, pack: RulePack) -> str:
         """The document of the pack in force; if there is none yet, this one is, from now on."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             active = _active(session)
             if active is None:
                 active = _row(pack, SYSTEM, self._now_ms())
@@ -113,7 +106,7 @@ class RulePackStore:
 
     def draft(self, pack: RulePack, actor: str) -> RulePackRow:
         """Take in a pack; the same content again is the same pack, whatever has become of it."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             known = session.get(RulePackRow, pack.pack_id)
             if known is not None:
                 return known
@@ -130,7 +123,7 @@ class RulePackStore:
 
     def approve(self, reference: str, actor: str) -> RulePackRow:
         """A second person vouches for a draft, by what it would have done where that is asked for."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = _find(session, reference)
             if row.state != "draft":
                 raise RulePackActionError(f"{_pack_label(row)} is {row.state}: only a draft is approved")
@@ -199,7 +192,7 @@ class RulePackStore:
         row = self.pack(reference)
         if row.shadow:
             return self._change(UNSHADOWING, reference, actor, log, is_needed, finish)
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = _find(session, reference)
             _unfinished_offsets(session, row, UNSHADOWING)  # nothing retires while its activation is under way
             if is_needed(session, row):
@@ -218,7 +211,7 @@ class RulePackStore:
     ) -> tuple[RulePackRow, int]:
         """Begin in the store, write into the logs, end in the store. What is so already is left as it is."""
         ends = log.ends()
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = _find(session, reference)
             since = _unfinished_offsets(session, row, change)
             if since is None:
@@ -228,7 +221,7 @@ class RulePackStore:
                 self._log(session, row, change.begin, actor, {"since": since})
         record = RulesActivated(pack_id=row.pack_id, pack=row.document, activated_by=actor, mode=change.mode)
         written = log.write(record, since)
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = _find(session, row.pack_id)
             if (
                 _unfinished_offsets(session, row, change) is not None

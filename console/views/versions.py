@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
 from migrations.models import ViewCheckRow, ViewShardRow, ViewVersionRow
-from migrations.store import read_transaction, write_transaction
+from migrations.store import read_transaction, write_session, write_transaction
 from projections.views.rebuild import PartitionShard, ShardResult
 
 CASES: Final = "cases"
@@ -74,7 +74,7 @@ class ViewVersions:
 
     def begin(self, source: str, shares: Sequence[PartitionShard]) -> ViewVersionRow:
         """A new version, to be built from `kafka` or `s3` in these shares. Raises Refused where one is unfinished."""
-        with write_transaction(self.engine) as connection, Session(connection) as session:
+        with write_session(self.engine) as session:
             self._ensure_first(session)
             of_view = ViewVersionRow.view == self._view
             half = session.scalar(
@@ -97,7 +97,6 @@ class ViewVersions:
                 )
                 for share in shares
             )  # fmt: skip
-            session.commit()
         return self.row(number)
 
     def _ensure_first(self, session: Session) -> None:

@@ -7,10 +7,9 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Engine, delete, update
-from sqlalchemy.orm import Session
 
 from migrations.models import RequestRow
-from migrations.store import write_transaction
+from migrations.store import write_session, write_transaction
 
 COMMANDS: Final = UUID("5b0a3d1e-0c6f-5f0e-8a44-0d9f1c7b2e63")
 KEPT_MS: Final = 48 * 3_600_000
@@ -39,18 +38,16 @@ class IdempotencyStore:
     def begin(self, command_id: str, fingerprint: str) -> tuple[bool, StoredAnswer | None]:
         """Whether this request came before, and its answer if it has one. Raises KeyReused."""
         now = self._now_ms()
-        with write_transaction(self._engine) as connection, Session(connection) as session:
+        with write_session(self._engine) as session:
             session.execute(delete(RequestRow).where(RequestRow.begun_at_ms < now - KEPT_MS))
             row = session.get(RequestRow, command_id)
             if row is None:
                 session.add(RequestRow(command_id=command_id, fingerprint=fingerprint, begun_at_ms=now))
-                session.commit()
                 return False, None
             if row.fingerprint != fingerprint:
                 raise IdempotencyKeyConflict("this idempotency key came with another request before")
             done = row.status is not None and row.body is not None
             answer = StoredAnswer(row.status or 0, row.etag, row.body or "") if done else None
-            session.commit()
             return True, answer
 
     def end(self, command_id: str, answer: StoredAnswer) -> None:

@@ -5,17 +5,15 @@ import hashlib
 import hmac
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
 
 from domain.cases.events import CaseEvent
 from migrations.models import WebhookDeliveryRow, WebhookRow
-from migrations.store import read_transaction, write_transaction
+from migrations.store import read_session, write_session, write_transaction
 from projections.logs.log import LogRecord
 
 DELIVERIES: Final = uuid.UUID("c1f6d7c6-44d0-5f0b-8a55-5f4f0b7a9d11")
@@ -41,17 +39,6 @@ class Webhooks:
         self._key = key
         self._now_ms = now_ms
 
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with write_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
-            session.commit()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with read_transaction(self._engine) as connection, Session(connection, expire_on_commit=False) as session:
-            yield session
-
     def secret(self, row: WebhookRow) -> str:
         """What its deliveries are signed with: derived from the console's key, so that the store does not hold it."""
         name = f"webhook {row.webhook_id} {row.secret_number}".encode()
@@ -59,7 +46,7 @@ class Webhooks:
 
     def all(self) -> list[WebhookRow]:
         """All of them, oldest first."""
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             return list(session.scalars(select(WebhookRow).order_by(WebhookRow.created_at_ms, WebhookRow.webhook_id)))
 
     def add(self, url: str, kinds: Iterable[str], actor: str) -> WebhookRow:
@@ -73,7 +60,7 @@ class Webhooks:
             created_by=actor,
             created_at_ms=self._now_ms(),
         )
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             if len(list(session.scalars(select(WebhookRow.webhook_id)))) >= MAX_WEBHOOKS:
                 raise WebhookLimitReached(f"there are {MAX_WEBHOOKS} webhooks already")
             session.add(row)
@@ -81,7 +68,7 @@ class Webhooks:
 
     def change(self, webhook_id: str, *, is_active: bool | None, new_secret: bool) -> WebhookRow:
         """Switch it on or off, or give it another secret. Raises NoSuchWebhook."""
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = session.get(WebhookRow, webhook_id)
             if row is None:
                 raise WebhookNotFound(webhook_id)
@@ -95,13 +82,13 @@ class Webhooks:
         if state is not None:
             wanted = wanted.where(WebhookDeliveryRow.state == state)
         newest = (WebhookDeliveryRow.made_at_ms.desc(), WebhookDeliveryRow.delivery_id)
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             return list(session.scalars(wanted.order_by(*newest).limit(limit)))
 
     def send_again(self, delivery_id: str) -> None:
         """Try once more from the beginning, whatever became of it. Raises NoSuchWebhook."""
         again = {"state": DUE, "attempts": 0, "next_at_ms": self._now_ms()}
-        with self._writing() as session:
+        with write_session(self._engine) as session:
             row = session.get(WebhookDeliveryRow, delivery_id)
             if row is None:
                 raise WebhookNotFound(delivery_id)
@@ -135,7 +122,7 @@ class Webhooks:
             .order_by(WebhookDeliveryRow.next_at_ms, WebhookDeliveryRow.delivery_id)
             .limit(limit)
         )
-        with self._reading() as session:
+        with read_session(self._engine) as session:
             return [(delivery, webhook) for delivery, webhook in session.execute(wanted)]
 
     def tried(self, delivery: WebhookDeliveryRow, error: str | None) -> None:
