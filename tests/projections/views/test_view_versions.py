@@ -236,7 +236,7 @@ def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
         with exclusive_lock(engine, "other work"):
             pass
     code = (
-        "import sys, time; from migrations.store import connect, only_one\n"
+        "import sys, time; from migrations.store import connect, exclusive_lock\n"
         "with exclusive_lock(connect(sys.argv[1]), 'some work'): print('in', flush=True); time.sleep(60)"
     )
     url = engine.url.render_as_string(hide_password=False)
