@@ -1,1 +1,1 @@
-"""Seeded synthetic traffic with its ground truth, and the door through which payments enter the log."""
+"""Seeded synthetic payment traffic with its ground truth."""

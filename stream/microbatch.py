@@ -12,8 +12,8 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapState, MapStateDescriptor
 
+from schemas.packing import pack, unpack
 from stream.journal import KEY, PartitionRecord
-from stream.packing import pack, unpack
 
 
 class Emission(NamedTuple):

@@ -15,7 +15,9 @@ from rich.table import Column, Table
 
 from console.cli.options import AsJson, Feedback
 from console.cli.output import errors_as_messages, fail
+from console.payments import files
 from console.payments.admission import prepare_rows
+from console.payments.files import BadFile
 from console.rules import explain as explaining
 from console.rules.dossier import ExplanationError, InboundRecord, Log, account_records, find_accounts, read_dossier
 from console.rules.files import load_pack
@@ -27,8 +29,6 @@ from domain.payment import Payment, admit
 from domain.record_types import to_fields
 from domain.risk.events import RulesActivated
 from domain.risk.packs import DEFAULT, BadRulePack, RulePack
-from generator import files
-from generator.files import BadFile
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
 from projections.replay.replay import RecordLog as Recorded

@@ -7,8 +7,8 @@ import typer
 
 from console.cli.options import AsJson
 from console.cli.output import errors_as_messages, fail, report
+from console.payments.files import BadFile
 from console.payments.labels import ingest_labels
-from generator.files import BadFile
 from infra.settings import Settings
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import typer
 from rich.markup import escape
 
+from console.payments.intake_writer import NotWritten
 from console.privacy.scrubbing import ScrubbingError
 from console.privacy.vault import VaultError
 from console.terminal import messages
 from console.times import iso_time
 from console.waiting import ProgressStalled
-from generator.producer import NotWritten
 from infra.errors import StackError
 from projections.logs.partition_writer import NotAcknowledged
 

@@ -13,9 +13,11 @@ import typer
 
 from console.cli.options import AsJson
 from console.cli.output import errors_as_messages, fail, report
+from console.payments import files
 from console.payments.admission import prepare_rows
 from console.payments.decisions import answered_rows, derived_decisions
 from console.payments.decisions import backtest as decide_rows
+from console.payments.files import BadFile
 from console.payments.intake import ingest as take_in
 from console.payments.intake import open_intake, send_generated
 from console.rules.files import load_pack
@@ -23,9 +25,8 @@ from console.terminal import messages, progress
 from console.wiring import topics
 from console.workers.clock import BadTickFile, live_ticks, ticks_from, write_ticks
 from domain.risk.packs import DEFAULT, BadRulePack
-from generator import files
-from generator.files import BadFile
 from generator.traffic import START_MS, GeneratedPayment, Traffic, TrafficOptions, run_of
+from generator.truth import truth_line, truth_path, write_truth
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
 from schemas.codec import Decoder
@@ -70,7 +71,7 @@ def generate(
         if out is not None:
             made = list(traffic)
             files.write_rows(out, (generated.transaction for generated in made))
-            files.write_truth(truth or files.truth_path(out), made)
+            write_truth(truth or truth_path(out), made)
             report({"transactions": len(made), "file": str(out)}, as_json=as_json)
             return
         _send(
@@ -93,7 +94,7 @@ def _send(
     with beside.open("w", encoding="utf-8") as file, progress("payments sent", total) as seen:
 
         def note(generated: GeneratedPayment) -> None:
-            file.write(json.dumps(files.truth_line(generated)) + "\n")
+            file.write(json.dumps(truth_line(generated)) + "\n")
             if intake.rows % 500 == 0:
                 seen(intake.rows)
 

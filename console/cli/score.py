@@ -8,9 +8,9 @@ import typer
 
 from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
 from console.cli.output import fail
+from console.payments.files import BadFile
 from console.rules.files import load_pack
 from domain.risk.packs import DEFAULT, BadRulePack
-from generator.files import BadFile
 
 
 def register(app: typer.Typer) -> None:

@@ -10,15 +10,15 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from console.payments import files
 from console.payments.admission import prepare_rows
+from console.payments.files import BadFile
 from console.scoring.figures import DAY_MS, TRAINING_DAYS, ScoringWindow, figures, select_window, window_of
 from console.scoring.run import admit_rows, run
 from console.scoring.truth import read_truth
 from console.terminal import progress
 from domain.durations import format_duration
 from domain.risk.packs import RulePack
-from generator import files
-from generator.files import BadFile
 from infra.settings import Settings
 
 _WIDTH: Final = 100  # of a table where nobody looks

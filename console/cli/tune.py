@@ -8,9 +8,9 @@ import typer
 from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
 from console.cli.output import fail
 from console.cli.rules import rules as rules_app
+from console.payments.files import BadFile
 from console.scoring.tune import TuningGoal, TuningOptions
 from domain.risk.packs import BadRulePack
-from generator.files import BadFile
 
 
 def register(_: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from console.cli.score_report import date_of, print_wide, text_of
+from console.payments import files
 from console.payments.admission import prepare_rows
 from console.rules.files import load_pack
 from console.scoring.run import admit_rows
@@ -29,7 +30,6 @@ from console.scoring.tune import (
 )
 from console.terminal import messages, progress
 from domain.durations import format_duration
-from generator import files
 from infra.settings import Settings
 
 

@@ -7,11 +7,12 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from console.payments.files import IntakeRow
+from console.payments.sealing import prepare_row
+from console.privacy.sealer import Sealer
 from console.privacy.vault import Vault
 from console.wiring import vault
 from domain.payment import Refusal
-from generator.files import IntakeRow
-from generator.producer import Sealer, prepare_row
 from infra.settings import Settings
 
 _BATCH_ROWS: Final = 1_000

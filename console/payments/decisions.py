@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any, Final, NamedTuple, TypeVar
 
+from console.payments.files import IntakeRow
+from console.payments.intake_writer import place_of
 from domain.payment import Refusal
 from domain.quarantine import Quarantined
 from domain.reason import Reason
@@ -23,8 +25,6 @@ from domain.risk.events import (
 from domain.risk.families import combine_permille
 from domain.risk.fold import RiskFold
 from domain.risk.packs import RulePack
-from generator.files import IntakeRow
-from generator.producer import place_of
 from projections.logs.log import KafkaLog, LogRecord, decode_answers
 from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
+from console.payments import files
 from console.payments.decisions import answered_rows, reused_ids
+from console.payments.intake_writer import IntakeWriter
 from console.privacy.vault import Vault
 from console.terminal import progress
 from console.waiting import ProgressStalled, end_offsets
@@ -19,8 +21,6 @@ from domain.quarantine import Quarantined, key_of
 from domain.quarantine import report as quarantine_report
 from domain.record_types import from_fields, to_fields
 from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
-from generator import files
-from generator.producer import IntakeWriter
 from generator.traffic import Behaviour, GeneratedPayment
 from infra.settings import Settings
 from projections.logs.log import KafkaLog

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from console.payments.files import BadFile
 from console.terminal import progress
 from console.waiting import end_offsets
 from console.wiring import topics
 from domain.payment import Payment, Refusal, admit
 from domain.record_types import to_fields
 from domain.risk.events import FraudConfirmed, label_id
-from generator.files import BadFile
 from infra.settings import Settings
 from projections.logs.log import KafkaLog, LogRecord
 from projections.logs.partition_writer import AddressedRecord, PartitionWriter

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
+from console.privacy.sealer import Sealer
 from domain.cases.commands import Command
 from domain.record import replace
-from generator.producer import Sealer
 
 TEXT_FIELD, NAME_FIELD = "text", "name"
 """What sealed texts from here are of: words, the name of a file."""

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from console.payments.files import IntakeRow
 from console.payments.labels import label_record
 from console.scoring.truth import GroundTruth, TruthLabel
 from domain.payment import Payment, Refusal, admit
@@ -31,7 +32,6 @@ from domain.risk.events import (
 from domain.risk.families import combine_permille
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.packs import RulePack
-from generator.files import IntakeRow
 
 NEVER: Final = -1
 Integers: TypeAlias = NDArray[np.int64]

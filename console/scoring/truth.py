@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generator.files import BadFile
+from console.payments.files import BadFile
 
 _COLUMNS: Final = ("row", "transaction_id", "fraud", "scenario")
 _FRAUD: Final = {"0": False, "1": True, "false": False, "true": True}

@@ -19,7 +19,7 @@ from sqlalchemy import inspect, select, table
 from console.wiring import object_store, table_store
 from infra.settings import Settings
 from migrations.store import connect, read_transaction
-from stream.packing import unpack_entries
+from schemas.packing import unpack_entries
 
 MIN_LENGTH: Final = 4
 """A shorter text is found everywhere, by chance."""

@@ -22,13 +22,13 @@ from console.cases.desk import CaseDesk
 from console.cli.app import app
 from console.cli.demo import settle
 from console.history.replay import ReplayReport, replay
+from console.payments.files import write_rows
 from console.payments.intake import AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system
 from console.wiring import bucket, case_table, topics, vault
 from domain.cases.events import NoteAdded
 from domain.quarantine import Quarantined
 from domain.record_types import from_fields
-from generator.files import write_rows
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import CASE_VIEWS, FLINK_JOBS, MODULES, job_name, metrics_port

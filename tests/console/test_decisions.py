@@ -1,9 +1,9 @@
 """What the rows of an intake come to: scores below the flags, and ids that were used before."""
 
 from console.payments.decisions import AnsweredRow, DecisionLedger, Identity, TransactionIdReuse, backtest, reused_ids
+from console.payments.files import IntakeRow
 from console.rules.files import load_pack
 from domain.risk.packs import Rule, RulePack
-from generator.files import IntakeRow
 from tests.domain.risk.test_risk import payment
 
 

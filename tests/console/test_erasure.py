@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from console.payments.admission import prepare_rows
+from console.payments.files import IntakeRow, read_rows
 from console.payments.intake import prepare_keys
+from console.payments.intake_writer import IntakeWriter, run_subject
+from console.payments.sealing import prepare_row
 from console.people.roles import Role
 from console.privacy.command_sealing import seal_command
 from console.privacy.vault import RECHECK_S, Vault
@@ -23,12 +26,10 @@ from domain.cases.commands import AddNote, TakeCase
 from domain.digest import canonical_bytes
 from domain.payment import Payment, Refusal, admit
 from domain.sealed import ERASED, is_sealed
-from generator.files import IntakeRow, read_rows
-from generator.producer import IntakeWriter, prepare_row, run_subject
 from infra.settings import Settings
 from migrations.store import connect, upgrade
 from schemas.codec import Encoder
-from stream.packing import MAGIC, pack
+from schemas.packing import MAGIC, pack
 from tests.console.test_labels import TX
 from tests.support.desk import Desk, opened
 

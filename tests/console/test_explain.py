@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.cli.explain import logs_of, partition_lines
 from console.payments.decisions import backtest
+from console.payments.files import IntakeRow
 from console.rules.dossier import InboundRecord, read_dossier
 from console.rules.explain import explain_decision
 from console.rules.files import load_pack
 from console.rules.smallest_change import format_span
 from domain.record_types import to_fields
 from domain.risk.packs import THREE, RulePack
-from generator.files import IntakeRow
 from generator.traffic import Traffic, TrafficOptions
 from projections.logs.log import LogRecord
 from schemas.codec import Decoder

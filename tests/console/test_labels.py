@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from console.payments.files import BadFile
 from console.payments.labels import LabelLookup, LabelRow, LabelRowCounts, match, read_labels
 from domain.cases.events import CaseClosed
 from domain.risk.events import FraudConfirmed, label_id
-from generator.files import BadFile
 from projections.logs.log import LogRecord
 from projections.process_worker import case_labels, label_records
 from schemas.codec import Decoder

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from console.payments.files import IntakeRow
 from console.rules.files import load_pack
 from console.scoring.figures import DAY_MS
 from console.scoring.run import admit_rows, run
 from console.scoring.truth import GroundTruth, TruthLabel
-from generator.files import IntakeRow
 
 START = 20_000 * DAY_MS
 HOUR_MS = 3_600_000

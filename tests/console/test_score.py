@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from console.cli.app import app
+from console.payments import files
 from console.payments.decisions import backtest
+from console.payments.files import BadFile, IntakeRow
 from console.scoring.figures import DAY_MS, ScoringWindow, card_precision, figures, select_window, window_of
 from console.scoring.run import NEVER, ScoredPayments, ScoringCounts, admit_rows, run
 from console.scoring.truth import GroundTruth, TruthLabel, read_truth
 from domain.risk.packs import EntityRisk, RulePack, Velocity
-from generator import files
-from generator.files import BadFile, IntakeRow
 from generator.traffic import Traffic, TrafficOptions
 
 NOON = 20_000 * DAY_MS + DAY_MS // 2

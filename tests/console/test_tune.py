@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from console.cli.app import app
+from console.payments import files
+from console.payments.files import IntakeRow
 from console.rules.files import load_pack, parse_file
 from console.scoring.figures import DAY_MS
 from console.scoring.run import AdmittedRow, admit_rows, run
@@ -26,8 +28,6 @@ from console.scoring.tune import (
 )
 from domain.risk.packs import BadRulePack, RulePack, Velocity
 from domain.risk.packs import Expression as ExpressionRule
-from generator import files
-from generator.files import IntakeRow
 
 START = 20_000 * DAY_MS
 LARGE = ExpressionRule(

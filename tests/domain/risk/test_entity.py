@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.payments.decisions import backtest
+from console.payments.files import IntakeRow
 from domain.payment import Refusal
 from domain.record import replace as replace_in
 from domain.record_types import to_fields
@@ -17,7 +18,6 @@ from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
 from domain.risk.packs import Allowlist, RulePack, Velocity, parse_pack
-from generator.files import IntakeRow
 from tests.domain.cases.test_case import kinds
 from tests.domain.risk.test_risk import NOON, admitted, payment
 

@@ -4,12 +4,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from domain.geo import round_angle
-from domain.masking import mask_card_numbers
+from console.payments.sealing import prepare_row
+from console.privacy.sealer import Sealer
 from domain.payment import MAX_TEXT, IntakeRefused, Refusal, holds_card_number
 from domain.record_types import to_fields
 from schemas.codec import MAX_BODY, MAX_RECORD, Encoder
@@ -17,41 +17,12 @@ from schemas.codec import MAX_BODY, MAX_RECORD, Encoder
 ROW_HEADER, RUN_HEADER = "row", "run"
 FLUSH_S = 60
 _POLL_EVERY = 500
-PLACES = ("latitude", "longitude", "home_latitude", "home_longitude")
-ATTRIBUTE_FIELD, ROW_FIELD = "attribute", "row"
-"""What sealed texts from here are of."""
-_SEPARATOR = "\x1f"
+ROW_FIELD = "row"
+"""Field name of a sealed refused row; it is bound into the sealed text."""
 
 
 class NotWritten(RuntimeError):
     """Kafka did not acknowledge some payments; the message says how many, and why."""
-
-
-class Sealer(Protocol):
-    """Seals personal texts with a key of their subject, an account; console.vault has the real one."""
-
-    def seal(self, subject: str, field: str, text: str) -> str:
-        """The text as it may enter a log."""
-
-
-def prepare_row(row: Mapping[str, Any], sealer: Sealer, decimals: int | None = None) -> Mapping[str, Any] | Refusal:
-    """A row as it enters the log: attributes sealed, places as exact as they may be; or why it cannot.
-
-    The rules read tokens and places; whatever else may be said of a person stands in the attributes. Card numbers
-    are masked before. Raises TypeError, ValueError and AttributeError for what is no row of a Transaction.
-    """
-    attributes = row.get("attributes")
-    if attributes:
-        if any(_SEPARATOR in value for value in attributes.values()):  # the folds refuse it, and cannot see it sealed
-            return Refusal("control_character", "an attribute holds the unit separator, U+001F")
-        account = row["account_id"]
-        sealed = {
-            name: sealer.seal(account, ATTRIBUTE_FIELD, mask_card_numbers(value)) for name, value in attributes.items()
-        }
-        row = {**row, "attributes": sealed}
-    if decimals is not None:
-        row = {**row, **{name: round_angle(row[name], decimals) for name in PLACES if row.get(name) is not None}}
-    return row
 
 
 class IntakeWriter:

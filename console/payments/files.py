@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from domain.payment import Refusal
-from generator.traffic import GeneratedPayment
 from schemas.catalog import latest
 
 _BATCH = 10_000
@@ -233,23 +232,3 @@ def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]
 def write_rows(path: Path, transactions: Iterable[Mapping[str, Any]]) -> int:
     """Write payments to a file that `read_rows` reads. Raises BadFile."""
     return write_table(path, ({**row, "attributes": list(row["attributes"].items())} for row in transactions), PAYMENTS)
-
-
-def truth_path(path: Path) -> Path:
-    """Where the truth of a file of payments lies: beside it."""
-    return path.with_name(f"{path.stem}.truth.jsonl")
-
-
-def truth_line(generated: GeneratedPayment) -> dict[str, Any]:
-    """What a payment was made as."""
-    return {
-        "transaction_id": generated.transaction["transaction_id"],
-        "account_id": generated.transaction["account_id"],
-        "behaviour": generated.behaviour.value,
-    }
-
-
-def write_truth(path: Path, made: Iterable[GeneratedPayment]) -> None:
-    """Write what payments were made as, one JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(truth_line(generated)) + "\n" for generated in made)
