@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson
 from console.cli.output import errors_as_messages, fail
+from console.display.formats import money
 from console.history.whatif import MINUTES_PER_CASE, Progress, Source, WhatifRequest, parse_moment, period_text, run
 from console.history.whatif_job import OUTAGE_ERRORS, carry_out
 from console.history.whatif_runs import WhatifRuns, runs_of
@@ -23,7 +24,6 @@ from console.rules.files import load_pack
 from console.rules.store import RulePackActionError
 from console.terminal import messages, progress
 from console.times import iso_time
-from console.web.pages.formats import money
 from console.wiring import control_store
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from infra.settings import Settings
@@ -150,7 +150,7 @@ def _write(found: dict[str, Any], html: Path | None, out: Path | None) -> None:
         if out is not None:
             out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         if html is not None:
-            from console.web.pages.whatif_report import report  # templates are slow to import, and rarely wanted
+            from console.display.whatif_report import report  # templates are slow to import, and rarely wanted
 
             html.write_text(report(found), encoding="utf-8")
     except OSError as error:

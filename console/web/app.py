@@ -7,6 +7,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+from console.display.templates import FOLDER
 from console.web import problems
 from console.web.api import (
     attachments,
@@ -23,7 +24,6 @@ from console.web.guard import GuardedRoute
 from console.web.headers import SecurityHeaders
 from console.web.pages import routes as page_routes
 from console.web.pages.parts import PageServices
-from console.web.pages.rendering import FOLDER
 from console.web.problems import Problem, ProblemMiddleware, answer
 from console.web.services import ConsoleServices
 from console.web.sign_in import oidc, password

@@ -17,13 +17,13 @@ from console.cases.board import CaseBoard
 from console.cases.board_row import entities_of
 from console.cases.seen_payment import SeenPayment
 from console.cases.timelines import has_events_up_to
+from console.display.formats import HOUR_MS
 from console.web.api.cases import current_view
 from console.web.command_handling import act_on
 from console.web.commands import KINDS, MAX_ATTACHMENTS, CommandKind
 from console.web.inputs import CaseId, RequestBody
 from console.web.pages.case_actions import ACTIONS, ANSWER_TEXTS, actions_for, undo_of
 from console.web.pages.case_evidence import CaseFlag, build_evidence, count_merged_flags, flags_of, unknown_payments
-from console.web.pages.formats import HOUR_MS
 from console.web.pages.parts import offered_choices, page_services_of
 from console.web.pages.rendering import page
 from console.web.pages.timeline import Order as By

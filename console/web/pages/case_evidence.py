@@ -7,7 +7,7 @@ from math import log10
 from typing import Any, Final, NamedTuple
 
 from console.cases.seen_payment import SeenPayment
-from console.web.pages.formats import money, utc
+from console.display.formats import money, utc
 from console.web.pages.maps import countries, map_point
 from domain.cases.events import CaseAbsorbed, CaseOpened, RiskLinked, RiskRevised, SequencedCaseEvent
 from domain.currencies import DECIMALS

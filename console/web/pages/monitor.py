@@ -6,8 +6,8 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from console.display.formats import money
 from console.people.roles import Permission
-from console.web.pages.formats import money
 from console.web.pages.maps import HEIGHT, WIDTH, countries, country_name, map_point
 from console.web.pages.parts import page_services_of
 from console.web.pages.rendering import page

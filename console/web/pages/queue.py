@@ -10,12 +10,12 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from console.cases.board import CaseBoard, PageCursor, QueueFilter
+from console.display.formats import HOUR_MS
 from console.web.api.cases import current_view
 from console.web.api.queue import cursor_of, place_of
 from console.web.command_handling import act_on
 from console.web.commands import KINDS, CommandKind
 from console.web.inputs import RequestBody, Token, Word
-from console.web.pages.formats import HOUR_MS
 from console.web.pages.parts import offered_choices
 from console.web.pages.rendering import page
 from console.web.problems import Problem

@@ -1,30 +1,20 @@
-"""Pages from templates: everything is escaped, and a name that a template lacks is an error."""
+"""Rendering of pages: templates with the signed-in person, and rows of the queue kept as rendered."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 from fastapi import Request, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from console.display.templates import TEMPLATES
 from console.people.accounts import csrf_token
-from console.web.pages.formats import FILTERS
+from console.web.pages.maps import country_name
 from projections.views.case_view import CaseView
 
-FOLDER = Path(__file__).parents[1]
-TEMPLATES = Environment(
-    loader=FileSystemLoader(FOLDER / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,  # nobody edits them while we run, and to look costs a call of the system for each template
-)
-TEMPLATES.filters.update(FILTERS)
+TEMPLATES.filters["country"] = country_name
 MAX_ROWS: Final = 20_000
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from console.display.formats import duration, kind_words, money, utc, words
 from console.web.pages.case_evidence import event_details
-from console.web.pages.formats import duration, kind_words, money, utc, words
 
 Order = Literal["known", "happened"]
 LATE_MS: Final = 60_000

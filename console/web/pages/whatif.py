@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
+from console.display.whatif_report import SHOWING, report
+from console.display.whatif_view import view_of
 from console.history.whatif import MINUTES_PER_CASE, Source, WhatifRequest
 from console.history.whatif_runs import WhatifRunError
 from console.people.roles import Permission
@@ -17,8 +19,6 @@ from console.web.pages.parts import page_services_of
 from console.web.pages.people import error_text
 from console.web.pages.rendering import page
 from console.web.pages.rules import PackId, steps_of
-from console.web.pages.whatif_report import SHOWING, report
-from console.web.pages.whatif_view import view_of
 from console.web.problems import Problem
 from console.web.services import person_of, services_of
 from domain.risk.packs import parse_pack

@@ -13,8 +13,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, expect
 
+from console.display.formats import duration, measured, money, moneys
 from console.rules.store import RulePackStore
-from console.web.pages.formats import duration, measured, money, moneys
 from console.web.pages.maps import countries, equal_earth
 from domain.risk.packs import DEFAULT, THREE, Velocity
 from tests.support.browser import NARROW, WIDE, Visitor, chromium

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from console.display.whatif_report import report
+from console.display.whatif_view import step_of
 from console.history.whatif import WhatifRequest, document
 from console.history.whatif_job import carry_out
 from console.history.whatif_runs import SILENT_MS, WhatifRunError
 from console.people.roles import Role
 from console.rules.diff import differences
 from console.rules.store import RulePackActionError, RulePackStore, WhatifRequirement
-from console.web.pages.whatif_report import report
-from console.web.pages.whatif_view import step_of
 from domain.risk.packs import DEFAULT, THREE, RulePack, Velocity
 from generator.traffic import START_MS
 from projections.replay.sources import LogGap

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from console.web.pages.maps import country_name
 from domain.currencies import DECIMALS
 
 NOTHING: Final = "\u2013"
@@ -116,7 +115,7 @@ def count(number: float) -> str:
 
 FILTERS: Final[dict[str, Any]] = {
     "money": money, "moneys": moneys, "words": words, "heading": title, "kind_words": kind_words, "duration": duration,
-    "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id, "country": country_name,
+    "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id,
     "measured": measured, "count": count,
 }  # fmt: skip
 """What templates call."""

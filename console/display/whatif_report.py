@@ -3,8 +3,8 @@
 import base64
 from typing import Any, Final
 
-from console.web.pages.rendering import FOLDER, TEMPLATES
-from console.web.pages.whatif_view import KINDS, MORE, WORSE, event_lines, moved, view_of
+from console.display.templates import FOLDER, TEMPLATES
+from console.display.whatif_view import KINDS, MORE, WORSE, event_lines, moved, view_of
 
 MAX_CASES: Final = 400
 """Changed cases that the file shows, those that matter most."""
