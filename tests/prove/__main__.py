@@ -24,6 +24,7 @@ from infra.settings import CHECKOUT, Settings
 from projections.replay.certificate import source_digest
 from tests.planted.bugs import BUGS
 from tests.prove.kills import beside, derived_in, derived_of, home, parsed, plan
+from tests.prove.upgrade import upgrade
 
 ROUNDS, KILLS = 10, 6
 """Sixty kills in all; the processes take turns, so that each of them is killed at least three times."""
@@ -65,6 +66,7 @@ def units() -> Iterator[Unit]:
         yield Unit(name, lambda v=variables, o=options: same_certificate(v, o))  # type: ignore[misc]
     yield Unit("another-clone", lambda: same_certificate({}, ["--from", "s3"], elsewhere=True))
     yield Unit("registry-off", registry_off)
+    yield Unit("upgrade", upgrade)
     yield Unit("mutations", lambda: tests("tests/console/test_evidence.py", FRAUDCASE_MUTATIONS="10000"))
     yield Unit("case-model", lambda: tests("tests/domain/cases/test_case_model.py", FRAUDCASE_HYPOTHESIS_RUNS="1000"))
     for bug in BUGS:
