@@ -1,4 +1,6 @@
-"""Signing in at a company's identity provider: OpenID Connect's code flow, with PKCE, state and nonce."""
+"""Single sign-on with a company's identity provider: OpenID Connect's authorisation code flow, with PKCE, state and
+nonce.
+"""
 
 import hmac
 import json
@@ -30,12 +32,14 @@ SIGNATURES: Final = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 
 
 class OpenIdError(Exception):
-    """The provider does not vouch for whoever comes, or not in a way that we take; the message says what is wrong."""
+    """A sign-in that the provider does not confirm, or confirms in a form that is not accepted; the message says
+    what is wrong.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityProvider:
-    """One identity provider, and what its words mean here."""
+    """An identity provider, and the mapping of its groups to our roles."""
 
     issuer: str
     client_id: str
@@ -47,7 +51,7 @@ class IdentityProvider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingSignIn:
-    """A sign-in that has gone out to the provider, and has not come back."""
+    """A sign-in that was sent to the provider and has not returned."""
 
     browser: str
     verifier: str
@@ -58,7 +62,7 @@ class PendingSignIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedIdentity:
-    """Whom the provider vouches for."""
+    """An identity that the provider has verified."""
 
     subject: str
     name: str
@@ -66,7 +70,7 @@ class VerifiedIdentity:
 
 
 class OpenIdClient:
-    """The way to the provider and back. What has gone out is remembered here, bounded in number and time."""
+    """A client of the identity provider. It remembers pending sign-ins, bounded in number and time."""
 
     def __init__(self, provider: IdentityProvider, callback: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.provider = provider
@@ -77,7 +81,7 @@ class OpenIdClient:
         self._keys: dict[str, Any] = {}
 
     async def begin(self, to: str) -> tuple[str, str]:
-        """Where to send the browser, and what its cookie holds meanwhile."""
+        """Begin a sign-in. Return the URL to send the browser to, and the value of its cookie until it returns."""
         metadata = await self._discover()
         state, browser = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         verifier, nonce = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
@@ -95,7 +99,9 @@ class OpenIdClient:
     async def finish(
         self, state: str, code: str, browser: str, issuer: str | None, refused: str
     ) -> tuple[VerifiedIdentity, str]:
-        """Who has come back with this code, and where they wanted to go. Raises NotVouched."""
+        """Finish a sign-in with the code that came back. Return the identity and the page that was asked for. Raises
+        OpenIdError.
+        """
         pending = self._pending.pop(state, None)
         if pending is None or self._clock() - pending.begun_s > PENDING_S:
             raise OpenIdError("this sign-in was not begun here, or too long ago")
@@ -130,7 +136,9 @@ class OpenIdClient:
         return dict(claims)
 
     async def _decoded(self, id_token: str) -> jwt.Token:
-        """By the provider's keys; fetched again where it has new ones."""
+        """Verify an ID token with the provider's keys and return its claims; fetch the keys again if the provider
+        has new ones.
+        """
         registry = JWSRegistry(algorithms=SIGNATURES, strict_check_header=False)
         if self._keys:
             try:
@@ -177,7 +185,9 @@ class OpenIdClient:
 
 
 def provider_from(issuer: str, client_id: str, client_secret: str, claim: str, roles: str) -> IdentityProvider | None:
-    """The provider that the settings name; None if they name none. `roles` is JSON: theirs to ours."""
+    """Return the identity provider of the settings, or None if they name none. `roles` is JSON that maps the
+    provider's groups to our roles.
+    """
     if not issuer:
         return None
     if urlsplit(issuer).scheme != "https" and urlsplit(issuer).hostname not in ("127.0.0.1", "localhost"):

@@ -5,7 +5,7 @@ from typing import Final
 
 
 class Role(StrEnum):
-    """What somebody is here."""
+    """A role of a person."""
 
     ANALYST = "analyst"
     LEAD = "lead"
@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """What somebody may do. ANYBODY needs no sign-in; SELF needs no role."""
+    """A permission. ANYBODY needs no sign-in; SELF needs no role."""
 
     ANYBODY = "anybody"
     SELF = "self"
@@ -45,5 +45,5 @@ Who may approve rules may put them in force and retire them; nobody approves wha
 
 
 def permissions_of(roles: frozenset[Role]) -> frozenset[Permission]:
-    """What these roles may do together."""
+    """Return the permissions that these roles give together."""
     return frozenset({P.ANYBODY, P.SELF}).union(*(ROLES[role] for role in roles))

@@ -1,4 +1,4 @@
-"""The table of the live version of the case views, found by name whenever it is used: a switch needs no restart."""
+"""The table of the live view version, looked up at each use, so that a switch of versions needs no restart."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ LOOK_EVERY_S: Final = 0.5
 
 
 class LiveCaseTable:
-    """The live version's table; each call is about one version as a whole."""
+    """The case table of the live version. Each call uses one version from its beginning to its end."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class LiveCaseTable:
         self._looked_s = 0.0
 
     def now(self) -> tuple[ViewVersion, DynamoCaseTable]:
-        """The version that is live, and its table. While the control store is away, the one that was live last."""
+        """Return the live version and its table; while the control store is unavailable, the last known ones."""
         with self._lock:
             now_s = self._clock()
             if self._found is None or now_s - self._looked_s >= LOOK_EVERY_S:
@@ -51,15 +51,15 @@ class LiveCaseTable:
         self.now()[1].ensure()
 
     def view(self, case_id: str) -> CaseView | None:
-        """The stored view of a case."""
+        """Return the stored view of a case, or None."""
         return self.now()[1].view(case_id)
 
     def sequences(self, case_ids: Sequence[str]) -> dict[str, int]:
-        """How far the stored views of these cases are."""
+        """Return the sequence number that each of these cases' stored views has reached."""
         return self.now()[1].sequences(case_ids)
 
     def items_of(self, case_id: str) -> list[Item]:
-        """All that is stored of a case."""
+        """Return all items that are stored for a case."""
         return self.now()[1].items_of(case_id)
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
@@ -67,21 +67,21 @@ class LiveCaseTable:
         return self.now()[1].save(views, items)
 
     def put(self, items: list[Item]) -> None:
-        """Store items as they are."""
+        """Store items unconditionally."""
         self.now()[1].put(items)
 
     def fill(self, items: Sequence[Item], threads: int = WRITERS) -> None:
-        """Store items in a table that nobody else writes."""
+        """Store items in a table that has no other writer."""
         self.now()[1].fill(items, threads)
 
     def views(self) -> Iterator[CaseView]:
-        """Every view."""
+        """Yield every stored view."""
         return self.now()[1].views()
 
     def scan(self) -> Iterator[Item]:
-        """Everything there is."""
+        """Yield every stored item."""
         return self.now()[1].scan()
 
     def keys(self) -> Iterator[tuple[str, str]]:
-        """The keys of everything there is."""
+        """Yield the key of every stored item."""
         return self.now()[1].keys()

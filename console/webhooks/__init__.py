@@ -1,1 +1,1 @@
-"""Webhooks: who is notified, and the deliveries."""
+"""Webhooks: subscriptions to case events, and their deliveries."""

@@ -1,4 +1,4 @@
-"""Sends one delivery, and only to where it may go: to no machine of ours, by no detour."""
+"""Send one delivery to a public address, without redirects."""
 
 import http.client
 import ipaddress
@@ -16,12 +16,14 @@ MAX_ERROR: Final = 200
 
 
 class ForbiddenAddress(ValueError):
-    """This address is not told; the message says why."""
+    """An address to which nothing may be sent; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryTarget:
-    """Where a delivery goes: the very address that was looked at, so that a second look-up cannot name another."""
+    """The resolved target of a delivery. The connection uses this address, so that a second DNS look-up cannot
+    change it.
+    """
 
     host: str
     port: int
@@ -31,17 +33,17 @@ class DeliveryTarget:
 
 
 def target_of(url: str, *, may_be_private: bool = False) -> DeliveryTarget:
-    """The address behind a URL. Raises MayNot."""
+    """Resolve a URL and check its addresses. Raises ForbiddenAddress."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (may_be_private and parts.scheme == "http"):
-        raise ForbiddenAddress("only https is told")
+        raise ForbiddenAddress("only https addresses are allowed")
     if parts.username or parts.password or not parts.hostname:
-        raise ForbiddenAddress("an address is a host and a path, without a name or password in it")
+        raise ForbiddenAddress("the address must have a host, and no user name or password")
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError, UnicodeError) as error:
-        raise ForbiddenAddress(f"the host cannot be found: {type(error).__name__}") from error
+        raise ForbiddenAddress(f"the host cannot be resolved: {type(error).__name__}") from error
     addresses = [str(each[4][0]) for each in found]
     if not may_be_private and not all(map(_is_public, addresses)):
         raise ForbiddenAddress("the host is in a private network")
@@ -58,7 +60,7 @@ def _is_public(address: str) -> bool:
 
 
 def send(url: str, secret: str, delivery_id: str, body: bytes, *, may_be_private: bool = False) -> str | None:
-    """Deliver once: None if it was taken (2xx), else what was wrong. Redirects are not followed."""
+    """Send a delivery once. Return None if the answer was 2xx, else the error text. Redirects are not followed."""
     try:
         target = target_of(url, may_be_private=may_be_private)
         status = _post(target, _headers(secret, delivery_id, body), body)
