@@ -104,18 +104,18 @@ class OpenIdClient:
         """
         pending = self._pending.pop(state, None)
         if pending is None or self._clock() - pending.begun_s > PENDING_S:
-            raise OpenIdError("this sign-in was not begun here, or too long ago")
+            raise OpenIdError("this sign-in is unknown or has expired. Cure: sign in again")
         if not hmac.compare_digest(pending.browser.encode(), browser.encode()):
             raise OpenIdError("this sign-in was begun in another browser")
         if refused:
-            raise OpenIdError("the provider refused")
+            raise OpenIdError("the identity provider refused the sign-in")
         if issuer is not None and issuer != self.provider.issuer:
-            raise OpenIdError("the answer comes from another provider")
+            raise OpenIdError("the answer comes from another identity provider")
         try:
             token = await self._exchange(code, pending.verifier)
             claims = await self._checked(token, pending.nonce)
         except (AuthlibBaseError, JoseError, HTTPError, KeyError, ValueError) as error:
-            raise OpenIdError(f"the provider's answer does not hold: {type(error).__name__}") from error
+            raise OpenIdError(f"the identity provider's answer is not valid: {type(error).__name__}") from error
         return self._vouched(claims), pending.to
 
     async def _exchange(self, code: str, verifier: str) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class OpenIdClient:
         names = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
         roles = frozenset(Role(self.provider.roles[name]) for name in names if name in self.provider.roles)
         if not roles:
-            raise OpenIdError(f"the provider names no role in {self.provider.roles_claim!r} that is one here")
+            raise OpenIdError(f"the identity provider names no known role in {self.provider.roles_claim!r}")
         name = claims.get("preferred_username") or claims.get("email") or ""
         return VerifiedIdentity(subject=str(claims["sub"]), name=str(name), roles=roles)
 
@@ -162,7 +162,7 @@ class OpenIdClient:
         if not self._metadata:
             found = await self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
             if found.get("issuer") != self.provider.issuer:
-                raise OpenIdError("the provider calls itself by another name than the settings do")
+                raise OpenIdError("the identity provider's issuer differs from the settings")
             self._metadata = found
         return self._metadata
 

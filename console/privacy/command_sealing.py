@@ -1,4 +1,4 @@
-"""What analysts write, sealed on its way into the log with the key of the account that their case is about."""
+"""Sealing of analysts' texts in commands, with the key of the case's account."""
 
 from typing import Any, Final
 
@@ -7,12 +7,12 @@ from domain.cases.commands import Command
 from domain.record import replace
 
 TEXT_FIELD, NAME_FIELD = "text", "name"
-"""What sealed texts from here are of: words, the name of a file."""
+"""Field names that sealed texts are bound to: analysts' words, and names of files."""
 _WORDS: Final = ("reason", "text")
 
 
 def seal_command(command: Command, sealer: Sealer) -> Command:
-    """A command as it may enter the log: its words sealed. Files are sealed where they are stored, with their names."""
+    """Seal the texts of a command before it enters the log. Files and their names are sealed where they are stored."""
     words: dict[str, Any] = {
         name: sealer.seal(command.account_id, TEXT_FIELD, getattr(command, name))
         for name in _WORDS

@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def console_key(file: Path) -> bytes:
-    """The console's own key, made when it is first needed, for its owner's eyes only."""
+    """Read the key in this file, and make it first if it does not exist: 32 random bytes, readable by its owner
+    only.
+    """
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         mine = file.with_name(f"{file.name}.{os.getpid()}")

@@ -1,4 +1,6 @@
-"""Deleted bytes out of the files of the control store: a destroyed key must not lie in a page that nobody reads."""
+"""Removal of deleted bytes from the files of the control store, so that a destroyed key does not remain in an unused
+page.
+"""
 
 import mmap
 from collections.abc import Iterable
@@ -8,18 +10,18 @@ from typing import Final
 from sqlalchemy import Engine, text
 
 PIECE: Final = 16
-"""Bytes in a row that no chance makes: of a wrapped key, none of them may be left."""
+"""Length in bytes of the pieces searched for: long enough that no other data equals one by chance."""
 
 
 class ScrubbingError(RuntimeError):
-    """Bytes that were deleted still lie in the store's file; the message says which file."""
+    """Deleted bytes remain in a file of the store; the message names the file."""
 
 
 def scrub(engine: Engine, table: str, secrets: Iterable[bytes]) -> None:
-    """Make sure that deleted bytes are in no file of the store. Raises Unscrubbed.
+    """Make sure that deleted bytes are in no file of the store. Raises ScrubbingError.
 
-    SQLite overwrites what is deleted (`secure_delete`), but for what it moved between pages before: if something is
-    left, the file is written anew. PostgreSQL keeps dead rows in a table's pages: the table is written anew.
+    SQLite overwrites what is deleted (`secure_delete`), except what it moved between pages earlier: if bytes remain,
+    the file is rewritten. PostgreSQL keeps dead rows in a table's pages: the table is rewritten.
     """
     wanted = list(secrets)
     if not wanted:
@@ -33,12 +35,12 @@ def scrub(engine: Engine, table: str, secrets: Iterable[bytes]) -> None:
         left = _files_with_remains(files, wanted)
         if left:
             raise ScrubbingError(
-                f"deleted bytes are still in {left[0]}. Cure: run the command again while nobody writes"
+                f"deleted bytes are still in {left[0]}. Cure: run the command again while nothing else writes to it"
             )
 
 
 def _run(engine: Engine, statement: str) -> None:
-    """A statement that no transaction may contain."""
+    """Run a statement that no transaction can contain."""
     raw = engine.raw_connection()
     try:
         if engine.dialect.name == "postgresql":

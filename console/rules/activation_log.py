@@ -14,18 +14,20 @@ from schemas.registry import SchemaRegistry
 
 
 class KafkaRulesLog:
-    """The logs that rule packs, or engines, are activated in, in the order in which they are written."""
+    """The logs into which activations of rule packs or engines are written, in the order in which they are written."""
 
     def __init__(self, bootstrap: str, registry_url: str, topics: Iterable[str]) -> None:
         self._bootstrap, self._topics = bootstrap, tuple(topics)
         self._registry = SchemaRegistry(registry_url)
 
     def ends(self) -> Offsets:
-        """Where they end now."""
+        """Return the offset after the last record of each partition."""
         return {topic: end_offsets(self._bootstrap, topic) for topic in self._topics}
 
     def write(self, record: RulesActivated | EngineActivated, since: Offsets) -> int:
-        """Write a record into every partition that has none of its pack and mode, or engine, from these offsets on."""
+        """Write a record into every partition that has none of its pack and mode, or of its engine, from these
+        offsets on. Return the number of partitions written.
+        """
         value = Encoder(self._registry.ids()).encode(type(record).__name__, to_fields(record))
         key = (record.pack_id if isinstance(record, RulesActivated) else record.activation_id).encode()
         written = 0
@@ -38,7 +40,7 @@ class KafkaRulesLog:
         return written
 
     def _holders(self, topic: str, wanted: RulesActivated | EngineActivated, since: Offsets) -> set[int]:
-        """The partitions that have such a record: after a crash in the middle of writing it."""
+        """Return the partitions that have the record already: some do after a crash in the middle of writing it."""
         log, decoder = KafkaLog(self._bootstrap), Decoder(self._registry.schema_text)
         holders = set()
         for partition, end in end_offsets(self._bootstrap, topic).items():
@@ -54,7 +56,9 @@ class KafkaRulesLog:
 
 
 def _is_activation_of(event: Event, wanted: RulesActivated | EngineActivated) -> bool:
-    """Whoever activated it."""
+    """Return True if an event activates the same pack and mode, or engine. The person who activated it is not
+    compared.
+    """
     if isinstance(wanted, EngineActivated):
         return isinstance(event, EngineActivated) and event.engine == wanted.engine
     return isinstance(event, RulesActivated) and (event.pack_id, event.mode) == (wanted.pack_id, wanted.mode)

@@ -1,15 +1,15 @@
-"""What differs between two rule packs, rule by rule: what a second person reads before they approve."""
+"""The difference between two rule packs, rule by rule, as a second person reads it before approving."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 MAX_NAMED: Final = 12
-"""Entries of a list that are named; of more, how many."""
+"""Entries of a list that are named; the others are counted."""
 
 
 class SettingChange(NamedTuple):
-    """One setting, before and after; None where it is not there."""
+    """One setting, before and after; None on the side that lacks it."""
 
     name: str
     before: Any
@@ -27,7 +27,9 @@ class RulePackDifference:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[RulePackDifference]:
-    """What differs between two documents of packs, in the order of the second, what was removed last."""
+    """Compare two documents of packs. Return the differences in the order of the second document, removed parts
+    last.
+    """
     parts = [_pack(before, after), *_lists(before.get("lists", {}), after.get("lists", {}))]
     parts += _rules(_by_name(before), _by_name(after))
     return [part for part in parts if part.fields]
@@ -69,8 +71,8 @@ def _lists(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> l
         gone, new = sorted({*(one or ())} - {*(two or ())}), sorted({*(two or ())} - {*(one or ())})
         what = "added" if one is None else "removed" if two is None else "changed"
         fields = (SettingChange("entries", len(one or ()), len(two or ())),
-                  SettingChange("taken out", _list_names(gone), None),
-                  SettingChange("put in", None, _list_names(new)))  # fmt: skip
+                  SettingChange("removed", _list_names(gone), None),
+                  SettingChange("added", None, _list_names(new)))  # fmt: skip
         parts.append(
             RulePackDifference("list", name, what, tuple(each for each in fields if each.before or each.after))
         )

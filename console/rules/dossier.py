@@ -18,7 +18,7 @@ MICRODEGREES: Final = 1_000_000
 
 
 class InboundRecord(NamedTuple):
-    """A record of payments.inbound as the fold reads it."""
+    """A record of payments.inbound, in the form that the fold reads."""
 
     name: str
     data: Mapping[str, Any]
@@ -27,16 +27,16 @@ class InboundRecord(NamedTuple):
 
 
 Log = Callable[[], Iterable[InboundRecord]]
-"""One partition, or a file, from its start: it is read several times."""
+"""Opens one partition, or a file, at its start; it is read several times."""
 
 
 class ExplanationError(Exception):
-    """There is no such payment, or more than one, or it was not decided on; the message says what would do."""
+    """A payment that cannot be explained: unknown, ambiguous, or not decided on; the message says how to cure it."""
 
 
 @dataclass(slots=True)
 class DecisionDossier:
-    """A payment and all that its decision rests on."""
+    """A payment and everything that its decision depends on."""
 
     data: Mapping[str, Any]
     received_ms: int | None
@@ -60,7 +60,7 @@ class DecisionDossier:
         return history, history.insert(payment, 0, self.labels.facts(payment, by_key(self.pack.confirmed)))
 
     def decision(self, payment: Payment) -> Decision:
-        """What the pack says of this payment in the place of the one that is explained."""
+        """Decide on this payment in the place of the explained one."""
         return decide(*self.placed(payment), self.pack)
 
 
@@ -69,7 +69,7 @@ def event_order(payment: Payment) -> tuple[int, str, bytes]:
 
 
 def find_accounts(log: Log, transaction_id: str) -> list[str]:
-    """The accounts that have a payment of this id, in the order of the log."""
+    """Return the accounts that have a payment of this id, in the order of the log."""
     found = (line.data["account_id"] for line in log() if _is_payment(line, transaction_id))
     return list(dict.fromkeys(found))
 
@@ -79,9 +79,10 @@ def _is_payment(line: InboundRecord, transaction_id: str) -> bool:
 
 
 def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "") -> DecisionDossier:
-    """What the log holds on a payment; of several contents under one id, the first whose digest begins so.
+    """Read the dossier of a payment from the log. Of several contents under one id, `digest` selects by its first
+    digits.
 
-    Raises NotExplained.
+    Raises ExplanationError.
     """
     fold, labels = RiskFold(0), LabelIndex(lambda _: None)
     dossier: DecisionDossier | None = None
@@ -113,7 +114,7 @@ def read_dossier(log: Log, account_id: str, transaction_id: str, digest: str = "
 
 
 def account_records(log: Log, account_id: str) -> Iterator[InboundRecord]:
-    """What can change a decision on an account: its payments, and what concerns all of them."""
+    """Yield the records that can change a decision on an account: its payments, and the records without an account."""
     return (line for line in log() if line.name != "Transaction" or line.data.get("account_id") == account_id)
 
 
@@ -126,7 +127,9 @@ def _label(data: Mapping[str, Any]) -> FraudLabel:
 
 
 def decide_changed_payment(log: Log, dossier: DecisionDossier, data: Mapping[str, Any]) -> Decision | None:
-    """What stands at the end if the payment had been this one, by the fold over the whole log; None if refused."""
+    """Fold the whole log with `data` in place of the payment. Return the final decision on it, or None if it is
+    refused.
+    """
     changed = admit(data, dossier.received_ms)
     if isinstance(changed, Refusal):
         return None

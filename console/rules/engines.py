@@ -1,6 +1,7 @@
-"""The engine in force: begun in the control store, written into every log that decides, ended in the store.
+"""Engines in the control store, and their activations in every log that decides.
 
-As with rule packs (`console/rules/store.py`): after a crash the same command writes only what is missing.
+An activation has the three steps of a rule pack's (console/rules/store.py): after a crash the same command writes only
+what is missing.
 """
 
 import json
@@ -18,37 +19,38 @@ from migrations.store import write_session
 
 
 class EngineLog(Protocol):
-    """The logs that engines are activated in."""
+    """The logs into which activations of engines are written."""
 
     def ends(self) -> Offsets:
-        """Where they end now."""
+        """Return the offset after the last record of each partition."""
 
     def write(self, record: EngineActivated, since: Offsets) -> int:
-        """Write a record into every partition that has none of its engine from these offsets on; into how many."""
+        """Write a record into every partition that has none of its engine from these offsets on. Return the number
+        of partitions written.
+        """
 
 
 class EngineStore:
-    """The engines of one system, as its control store has them."""
+    """The activations of engines in a control store."""
 
     def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
         self._database, self._now_ms = database, now_ms
 
     def rows(self) -> list[EngineRow]:
-        """What was activated, in order; the last one may be unfinished."""
+        """Return the activations, lowest engine first; the last one may be unfinished."""
         with Session(self._database) as session:
             return list(session.scalars(select(EngineRow).order_by(EngineRow.engine)))
 
     def active(self) -> int:
-        """The engine in force."""
+        """Return the number of the active engine."""
         return max([FIRST.number, *(row.engine for row in self.rows() if row.activated_at_ms is not None)])
 
     def activate(self, engine: int, actor: str, log: EngineLog) -> int:
-        """Decide by this engine from here on; returns into how many partitions it was written. Raises Refused.
-
-        One that is in force stays so, and nothing is written.
+        """Make this engine the active one and return the number of partitions written: 0 if it is active already.
+        Raises RulePackActionError.
         """
         if engine not in ENGINES:
-            raise RulePackActionError(f"there is no engine {engine}. Those there are: {', '.join(map(str, ENGINES))}")
+            raise RulePackActionError(f"there is no engine {engine}. Known engines: {', '.join(map(str, ENGINES))}")
         ends = log.ends()
         with write_session(self._database) as session:
             last = session.scalars(select(EngineRow).order_by(EngineRow.engine.desc()).limit(1)).first()
@@ -58,9 +60,7 @@ class EngineStore:
                     f"activating engine {now} by {last.actor} is unfinished. Cure: activate {now} again first"
                 )
             if engine < now:
-                raise RulePackActionError(
-                    f"engine {now} is active: what it decided cannot be decided by an older one any more"
-                )
+                raise RulePackActionError(f"engine {now} is active, and an older engine cannot follow a newer one")
             if engine == now and (last is None or last.activated_at_ms is not None):
                 return 0
             if last is None or last.engine != engine:

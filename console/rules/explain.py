@@ -1,8 +1,8 @@
-"""Why a payment was flagged, or why not, rule by rule; and the smallest change that would have turned the decision.
+"""Explain a decision: each rule's value and threshold, and the smallest change that would have turned it.
 
-All of it comes from the log alone, by the folds that decide: the payments of the account, the packs and the labels in
-the order in which they came. A change is searched along one field, in time or in space; what is reported has been
-verified by running the fold over the changed log.
+Everything is derived from the log by the folds that decide: the payments of the account, the packs and the labels in
+the order in which they arrived. Changes are searched in one field, in time or in space; each reported change was
+verified by folding the changed log.
 """
 
 from dataclasses import asdict
@@ -15,17 +15,9 @@ from domain.risk.fold import RuleFinding, findings
 from domain.risk.history import History
 from domain.risk.packs import family_of, is_by_entity
 
-# -- reading the log ------------------------------------------------------------------------------------
-
-
-# -- the smallest change --------------------------------------------------------------------------------
-
-
-# -- told -----------------------------------------------------------------------------------------------
-
 
 def explain_decision(log: Log, dossier: DecisionDossier) -> dict[str, Any]:
-    """Everything there is to say about the decision on a payment, as plain data."""
+    """Explain the decision on a payment as plain data."""
     payment, pack = dossier.payment, dossier.pack
     decision = dossier.decision(payment)
     changes = [_change(change) for change in smallest_changes(log, dossier)]
@@ -65,7 +57,7 @@ def _rules(dossier: DecisionDossier) -> list[dict[str, Any]]:
 def _rule(finding: RuleFinding, history: History, index: int) -> dict[str, Any]:
     ready, measured = finding.ready, finding.measured
     rule = ready.rule
-    lacking = measured.lacking or ("" if finding.is_open else "its guard does not hold")
+    lacking = measured.lacking or ("" if finding.is_open else "its guard is false")
     return {
         "rule": rule.name,
         "family": family_of(rule),

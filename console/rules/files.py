@@ -1,7 +1,7 @@
-"""Rule packs by name, or from a file of YAML or JSON; whatever is wrong in a file is named with its line and a cure.
+"""Rule packs by name, or from a file of YAML or JSON. Each error names the line and a cure.
 
-pydantic checks the shape, by models that are made from the rules' own dataclasses; `domain.rules.parse_pack` checks
-what parts of a pack ask of each other, and expressions.
+pydantic checks the form, with models that are made from the rules' dataclasses; `domain.risk.packs.parse_pack` checks
+conditions between the parts of a pack, and expressions.
 """
 
 import json
@@ -41,13 +41,13 @@ DocumentPath = tuple[str | int, ...]
 
 
 def pack_names() -> list[str]:
-    """The packs that come along."""
+    """Return the names of the packs that the product ships."""
     shipped = [file.name.removesuffix(_SUFFIX) for file in PACKS.iterdir() if file.name.endswith(_SUFFIX)]
     return [*_IN_DOMAIN, *sorted(shipped)]
 
 
 def load_pack(name_or_file: str) -> RulePack:
-    """The pack of that name, or in that file. Raises BadRulePack, with every error that was found in the file."""
+    """Return the pack of this name, or the pack in this file. Raises BadRulePack with every error of the file."""
     if name_or_file in _IN_DOMAIN:
         return _IN_DOMAIN[name_or_file]
     if name_or_file in pack_names():
@@ -57,7 +57,7 @@ def load_pack(name_or_file: str) -> RulePack:
     path = Path(name_or_file)
     if not path.is_file():
         raise BadRulePack(
-            f"{name_or_file} is neither a file nor a pack that comes along. Cure: name a file, or one of "
+            f"{name_or_file} is neither a file nor a shipped pack. Cure: name a file, or one of "
             f"{', '.join(pack_names())}"
         )
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -70,7 +70,7 @@ def load_pack(name_or_file: str) -> RulePack:
 
 
 def parse_file(text: str, name: str) -> RulePack:
-    """The pack in a YAML text; `name` is what errors call the file. Raises BadRulePack."""
+    """Parse a pack from YAML text. Errors call the file `name`. Raises BadRulePack."""
     root, document = _read_yaml(text, name)
     try:
         made = _model().model_validate(document)
@@ -78,14 +78,14 @@ def parse_file(text: str, name: str) -> RulePack:
         lines = [_error_text(each, root, document, name) for each in error.errors()]
         raise BadRulePack("\n".join(dict.fromkeys(lines))) from error
     plain = made.model_dump(exclude_unset=True)
-    plain.pop("tuning", None)  # ranges for `fraudcase rules tune`: about the pack, not of it
+    plain.pop("tuning", None)  # ranges for `fraudcase rules tune`, which are no part of the pack
     try:
         return parse_pack(json.dumps(plain))
     except BadRulePack as error:
         raise BadRulePack(f"{name}:{_line(root, error.where)}: {error}", error.where) from error
 
 
-# -- YAML, with the lines that things stand on ----------------------------------------------------------
+# -- YAML, with line numbers ---------------------------------------------------------------------------
 
 
 def _read_yaml(text: str, name: str) -> tuple[yaml.Node, Any]:
@@ -93,15 +93,17 @@ def _read_yaml(text: str, name: str) -> tuple[yaml.Node, Any]:
     try:
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
-            raise BadRulePack(f"{name}:1: not a rule pack. Cure: it begins with name:, version: and rules:")
+            raise BadRulePack(f"{name}:1: not a rule pack. Cure: begin it with name:, version: and rules:")
         _refuse_repeated(root, name)
         return root, loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise BadRulePack(f"{name}:{line}: no YAML: {error.problem or error.context}. Cure: {_YAML_CURE}") from error
+        raise BadRulePack(
+            f"{name}:{line}: not valid YAML: {error.problem or error.context}. Cure: {_YAML_CURE}"
+        ) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise BadRulePack(f"{name}:1: no YAML: {error}. Cure: {_YAML_CURE}") from error
+        raise BadRulePack(f"{name}:1: not valid YAML: {error}. Cure: {_YAML_CURE}") from error
     finally:
         loader.dispose()
 
@@ -110,12 +112,12 @@ _YAML_CURE: Final = "indent by spaces, one space after a colon, quote texts that
 
 
 def _refuse_repeated(node: yaml.Node, name: str) -> None:
-    """YAML readers let the last of two equal keys win without a word."""
+    """Refuse a mapping with equal keys, of which YAML readers silently keep the last. Raises BadRulePack."""
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
         for key, value in node.value:
             if key.value in seen:
-                raise BadRulePack(f"{name}:{key.start_mark.line + 1}: {key.value} stands twice. Cure: remove one")
+                raise BadRulePack(f"{name}:{key.start_mark.line + 1}: {key.value} is given twice. Cure: remove one")
             seen.add(key.value if isinstance(key.value, Hashable) else None)
             _refuse_repeated(value, name)
     elif isinstance(node, yaml.SequenceNode):
@@ -124,7 +126,7 @@ def _refuse_repeated(node: yaml.Node, name: str) -> None:
 
 
 def _line(root: yaml.Node, where: DocumentPath) -> int:
-    """The line of the nearest part that is there, on the way to a place in the document."""
+    """Return the line of a place in the document, or of the nearest part above it that exists."""
     node, line = root, root.start_mark.line + 1
     for step in where:
         if isinstance(node, yaml.MappingNode):
@@ -147,12 +149,12 @@ _STRICT: Final = ConfigDict(extra="forbid", strict=True)
 
 
 def _milliseconds(value: Any) -> Any:
-    """A duration as people write it, where one is given."""
+    """Convert a duration such as 24h to milliseconds; leave other values unchanged."""
     return duration_ms(value) if isinstance(value, str) else value
 
 
 def _number_or_text(value: Any) -> Any:
-    """One error instead of one for each of the two."""
+    """Check for a whole number or a text, so that one error is reported instead of one for each alternative."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"must be a whole number or an expression, not {value!r}")  # noqa: TRY004 - pydantic's way
     return value
@@ -208,7 +210,7 @@ def _error_text(error: ErrorDetails, root: yaml.Node, document: Any, name: str) 
 
 
 def _place(loc: DocumentPath, document: Any) -> DocumentPath:
-    """pydantic's path without what stands in no file: the tag of a family, the alternatives of a union."""
+    """Convert pydantic's path to one in the file: drop the tag of a family and the alternatives of a union."""
     where: list[str | int] = []
     here = document
     for step in loc:
@@ -250,7 +252,7 @@ def _message(error: ErrorDetails, where: DocumentPath, document: Any) -> str:
         case "less_than_equal":
             return f"must be at most {context['le']}, not {given}. Cure: lower it"
         case "literal_error":
-            return f"{given!r} cannot be. Cure: write one of {context['expected']}"
+            return f"{given!r} is not allowed. Cure: write one of {context['expected']}"
         case "value_error":
             return f"{context['error']}. Cure: {_FORMS[str(key)[-3:] == '_ms']}"
         case _:

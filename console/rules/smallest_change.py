@@ -15,22 +15,23 @@ from domain.risk.fold import findings
 from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS
 
 FARTHEST_M: Final = 20_000_000
+"""Half of the equator: the greatest distance on Earth, in metres."""
 
 
 NEIGHBOURS: Final = 100
-"""Payments before, and as many after, whose times a shift in time is tried to."""
+"""Number of payments before and after it to whose times the payment is shifted."""
 
 
 ALTERNATIVES: Final = 5
-"""Values of a field, of the account's last payments, that are tried for it."""
+"""Maximum number of other values that are tried for a field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallestChange:
-    """One change that turns the decision, and what the fold then decides.
+    """A change that turns the decision, and the decision after it.
 
-    `effort` makes changes of different kinds comparable: an amount times or divided by e, a day, 100 km, and another
-    value of a field all weigh 1.
+    `effort` makes changes of different kinds comparable: an amount multiplied or divided by e, a day, 100 km, and
+    another value of a field each have effort 1.
     """
 
     field: str
@@ -43,7 +44,7 @@ class SmallestChange:
 
 
 class _CandidateChange(NamedTuple):
-    """A change that seems to turn the decision: the fields that it replaces, and how it is told."""
+    """A change that turns the decision on the dossier: the fields that it replaces, and its description."""
 
     fields: dict[str, Any]
     name: str
@@ -57,7 +58,9 @@ DecisionPredicate = Callable[[Payment], bool]
 
 
 def smallest_changes(log: Log, dossier: DecisionDossier) -> list[SmallestChange]:
-    """The nearest change of each kind that turns the decision, the easiest first; each verified over the whole log."""
+    """Return the nearest change of each kind that turns the decision, smallest effort first; each is verified over
+    the whole log.
+    """
     is_flagged = bool(dossier.decision(dossier.payment).reasons)
 
     def turns(payment: Payment) -> bool:
@@ -87,7 +90,7 @@ def smallest_changes(log: Log, dossier: DecisionDossier) -> list[SmallestChange]
 
 
 def _nearest_step(turns: Callable[[int], bool], steps: Iterable[int]) -> int | None:
-    """The step nearest to 0 that turns the decision: outwards along these steps, then back by halves."""
+    """Return the step nearest to 0 that turns the decision, or None: try these steps outwards, then bisect."""
     behind = {True: 0, False: 0}  # on each side the last step that does not turn it
     for step in sorted(set(steps) - {0}, key=lambda step: (abs(step), step)):
         if not turns(step):
@@ -102,7 +105,7 @@ def _nearest_step(turns: Callable[[int], bool], steps: Iterable[int]) -> int | N
 
 
 def _doubling_steps(most: int) -> Iterator[int]:
-    """1, -1, 2, -2, 4, ... up to a bound."""
+    """Yield 1, -1, 2, -2, 4, -4 and so on up to a bound."""
     steps = takewhile(lambda step: step <= most, (1 << power for power in range(64)))
     return (signed for step in steps for signed in (step, -step))
 
@@ -147,14 +150,14 @@ def _time_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iter
         ],
     )
     if step is not None:
-        told = f"{'later' if step > 0 else 'earlier'} by {format_span(abs(step))}"
+        text = f"{'later' if step > 0 else 'earlier'} by {format_span(abs(step))}"
         yield _CandidateChange(
-            {"event_time": before + step}, "event_time", before, before + step, told, abs(step) / DAY_MS
+            {"event_time": before + step}, "event_time", before, before + step, text, abs(step) / DAY_MS
         )
 
 
 def format_span(ms: int) -> str:
-    """So many milliseconds as people read them: 1 d 3 h, 5 m 0.25 s."""
+    """Format milliseconds for people, e.g. 1 d 3 h or 5 m 0.25 s."""
     parts = []
     for unit, size in (("d", DAY_MS), ("h", 3_600_000), ("m", 60_000)):
         if ms >= size:
@@ -166,14 +169,14 @@ def format_span(ms: int) -> str:
 
 
 def _place_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iterator[_CandidateChange]:
-    """Nearer to home or farther from it, and the same from where the card was before."""
+    """Move the payment towards home or away from it, and towards or away from the card's previous place."""
     payment = dossier.payment
     if payment.latitude is None or payment.longitude is None:
         return
     starts = {"home": (payment.home_latitude, payment.home_longitude)}
     before = previous_present(*dossier.placed(payment), MAX_WINDOW_MS)
     if before is not None:
-        starts["where the card was before"] = before.latitude, before.longitude
+        starts["the card's previous place"] = before.latitude, before.longitude
     for name, (latitude, longitude) in starts.items():
         if latitude is None or longitude is None:
             continue
@@ -188,20 +191,20 @@ def _place_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Ite
         there = way.point(step)
         metres = distance_m(*here, *there)
         fields = {"latitude": there[0] / MICRODEGREES, "longitude": there[1] / MICRODEGREES}
-        told = f"{metres / 1000:,.3f} km {'away from' if step > 0 else 'towards'} {name}"
-        yield _CandidateChange(fields, "place", _degrees(here), _degrees(there), told, metres / 100_000)
+        text = f"{metres / 1000:,.3f} km {'away from' if step > 0 else 'towards'} {name}"
+        yield _CandidateChange(fields, "place", _degrees(here), _degrees(there), text, metres / 100_000)
 
 
 class _MapLine(NamedTuple):
-    """The line from a start through where the payment is, straight on the map."""
+    """A line on the map, straight in degrees, from a start through the place of the payment."""
 
     start: tuple[int, int]
     here: tuple[int, int]
 
     def point(self, step_m: int) -> tuple[int, int]:
-        """Where one is after so many metres more; stays on the map."""
+        """Return the point `step_m` metres beyond the payment's place, in microdegrees, kept within the map."""
         metres = distance_m(*self.start, *self.here)
-        if metres == 0:  # anywhere is away: towards the equator
+        if metres == 0:  # no direction to follow: go towards the equator
             north = self.start[0] + (step_m * 9 if self.start[0] < 0 else -step_m * 9)
             return max(-90 * MICRODEGREES, min(90 * MICRODEGREES, north)), self.start[1]
         share = max(0, metres + step_m)
@@ -224,7 +227,7 @@ def _degrees(point: tuple[int, int]) -> list[float]:
 
 
 def _value_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iterator[_CandidateChange]:
-    """Another value of one field, as the account's last payments had it."""
+    """Replace one field by a value that it has in one of the account's recent payments."""
     payment = dossier.payment
     for name in FIELDS:
         before = getattr(payment, name)

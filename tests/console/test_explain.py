@@ -164,7 +164,7 @@ def test_comparisons_of_an_expression_are_told(tmp_path: Path, pack: Path) -> No
     dear = found["rules"][3]
     assert (dear["fired"], dear["value"], dear["threshold"], dear["distance"]) == (False, 6_000, 5_000, 0)
     assert dear["guard"] == {"when": "mean(account, 50) * 2 < 8_000 and card_present", "holds": False}
-    assert dear["lacking"] == "its guard does not hold"
+    assert dear["lacking"] == "its guard is false"
     assert dear["comparisons"] == [
         {"comparison": "mean(account, 50) * 2 < 8_000", "left": -2, "right": 8_000, "holds": True}
     ]

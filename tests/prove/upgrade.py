@@ -118,10 +118,9 @@ def _fill(old: Release, payments: Path, folder: Path) -> None:
     labels.write_text("transaction_id,fraud\n" + "".join(f"{each},1\n" for each in chosen), encoding="utf-8")
     old.run("labels", "ingest", str(labels))
     old.certificate(folder / "settled.json", "--from", "kafka")
-    cases = [each["case_id"] for each in old.report("case", "list")][:3]
-    for act, *words in (("note", "--text", "seen"), ("escalate", "--reason", "large"), ("take",)):
-        for case_id in cases:
-            old.run("case", "act", act, case_id, "--actor", "ana", *words, codes=(0, 1))
+    acts = (("note", "--text", "seen"), ("take",), ("snooze", "--until", "2099-01-01T00:00:00", "--reason", "later"))
+    for case, (act, *words) in zip(old.report("case", "list"), acts, strict=False):
+        old.run("case", "act", act, case["case_id"], "--actor", "ana", *words)
 
 
 def _compare(before: dict[str, Any], after: dict[str, Any], origin: str) -> None:

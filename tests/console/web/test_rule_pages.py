@@ -167,7 +167,7 @@ def test_differences_are_by_rule_and_setting() -> None:
              "rules": [{"name": "y", "points": 3}, {"name": "x", "points": 1}, {"name": "n", "points": 5}]}  # fmt: skip
     found = [(part.name, part.what, [tuple(field) for field in part.fields]) for part in differences(before, after)]
     assert found == [
-        ("l", "changed", [("entries", 2, 2), ("taken out", "a", None), ("put in", None, "c")]),
+        ("l", "changed", [("entries", 2, 2), ("removed", "a", None), ("added", None, "c")]),
         ("m", "added", [("entries", 0, 1), ("put in", None, "z")]),
         ("the order of the rules", "changed", [("order", "x, y", "y, x")]),
         ("y", "changed", [("points", 2, 3)]),

@@ -326,7 +326,7 @@ def test_after_a_crash_the_same_command_writes_only_what_is_missing(database: Da
 
 def test_what_may_not_be_done_says_why(database: Database) -> None:
     store, logs = EngineStore(database, lambda: NOON), Logs()
-    with pytest.raises(RulePackActionError, match=r"there is no engine 99\. Those there are: 1, 2"):
+    with pytest.raises(RulePackActionError, match=r"there is no engine 99\. Known engines: 1, 2"):
         store.activate(99, "ana", logs)
     store.activate(2, "ana", logs)
     with pytest.raises(RulePackActionError, match="engine 2 is active"):
