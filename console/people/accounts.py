@@ -1,4 +1,6 @@
-"""People and machines that may come in, in the control store: passwords by Argon2id, sessions and tokens by hash."""
+"""Accounts of people and machines in the control store. Passwords are hashed with Argon2id; of sessions and tokens
+only digests are stored.
+"""
 
 import hashlib
 import hmac
@@ -22,24 +24,26 @@ from migrations.store import read_session, write_session
 IDLE_MS: Final = 30 * 60_000
 ABSOLUTE_MS: Final = 12 * 3_600_000
 SEEN_EVERY_MS: Final = 60_000
-"""How exactly a session's last use is kept: not every request needs a write."""
+"""Precision of a session's last use, so that not every request needs a write."""
 KNOWN_MS, RENEWED_MS = 2_000, 1_500
-"""How long a session or token is known without the store, and from when on it is asked behind a request's back."""
+"""Age at which a cached owner expires, and age from which the store is asked in the background."""
 MAX_KNOWN: Final = 10_000
 MIN_PASSWORD, MAX_PASSWORD = 12, 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _HASHER: Final = PasswordHasher()  # Argon2id with the parameters of RFC 9106's low-memory profile
-_NOBODYS: Final = "$argon2id$v=19$m=65536,t=3,p=4$ZHE39vgIFX9AMdifb8t+5g$4vauuln5M8KVdoOzDdOEMg9aEJss3+o589t+tV9QNmw"
-"""Checked where there is no such person, so that the time it takes tells nothing."""
+_UNKNOWN_NAME_HASH: Final = (
+    "$argon2id$v=19$m=65536,t=3,p=4$ZHE39vgIFX9AMdifb8t+5g$4vauuln5M8KVdoOzDdOEMg9aEJss3+o589t+tV9QNmw"
+)
+"""Checked for an unknown name, so that the time of the answer does not show whether a name exists."""
 
 
 class UserAccountError(ValueError):
-    """Something that cannot be done with an account; the message says why."""
+    """An account operation that is refused; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Somebody who has come in."""
+    """A signed-in person or machine, with roles and permissions."""
 
     person_id: str
     name: str
@@ -47,12 +51,12 @@ class Person:
     permissions: frozenset[Permission]
 
     def may(self, permission: str) -> bool:
-        """Whether a role of theirs allows it."""
+        """Return True if one of the person's roles gives this permission."""
         return permission in self.permissions
 
 
 class _CachedPerson(NamedTuple):
-    """Whom a session or token belongs to, since when that is known, and whether it is asked for again already."""
+    """The owner of a session or token, the time of the last look-up, and a mark that a renewal is under way."""
 
     person: Person
     since_ms: int
@@ -60,13 +64,13 @@ class _CachedPerson(NamedTuple):
 
 
 class UserAccountStore:
-    """The accounts of a control store, and the log of what happened at the doors."""
+    """The accounts of a control store, and the access log: sign-ins and changes of accounts."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
         self._known: dict[str, _CachedPerson] = {}
-        """By digest."""
+        """Cached owners by the digest of their session or token."""
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -77,12 +81,12 @@ class UserAccountStore:
     # -- accounts ---------------------------------------------------------------------------------
 
     def everybody(self) -> list[PersonRow]:
-        """All of them, by name."""
+        """Return all accounts, sorted by name."""
         with read_session(self._engine) as session:
             return list(session.scalars(select(PersonRow).order_by(PersonRow.name)))
 
     def add(self, name: str, roles: frozenset[Role], actor: str, password: str | None = None) -> str:
-        """A new account; returns its password, a random one unless given."""
+        """Add an account and return its password: the given one, or a random one. Raises UserAccountError."""
         if not _NAME.fullmatch(name):
             raise UserAccountError(
                 "a name has 1 to 64 letters, digits and . _ @ + -, and begins with a letter or digit"
@@ -97,14 +101,14 @@ class UserAccountStore:
         return chosen
 
     def first(self, name: str, role: Role) -> str | None:
-        """An account of a new system: its password if it was made just now."""
+        """Add the first account of a new system. Return its password, or None if the account exists already."""
         try:
             return self.add(name, frozenset({role}), "system")
         except UserAccountError:
             return None
 
     def set_password(self, name: str, actor: str, password: str | None = None) -> str:
-        """Another password, a random one unless given; every session and token of theirs ends."""
+        """Set a password and return it: the given one, or a random one. End all sessions and tokens of the account."""
         chosen = password or new_password()
         hashed = hash_password(chosen)
         with self._writing() as session:
@@ -115,7 +119,7 @@ class UserAccountStore:
         return chosen
 
     def set_disabled(self, name: str, actor: str, *, is_disabled: bool) -> None:
-        """Nobody comes in by this account any more, or again."""
+        """Disable or enable an account, and end all of its sessions and tokens."""
         with self._writing() as session:
             row = _find_account(session, name)
             row.is_disabled = is_disabled
@@ -123,28 +127,32 @@ class UserAccountStore:
             self._log(session, actor, "disable-person" if is_disabled else "enable-person", name, "done", "")
 
     def set_roles(self, name: str, roles: frozenset[Role], actor: str) -> None:
-        """Other roles, from the next request on."""
+        """Replace the roles of an account. They apply from the next request on."""
         with self._writing() as session:
             row = _find_account(session, name)
             before, row.roles = row.roles, _roles_text(roles)
             self._log(session, actor, "set-roles", name, "done", f"{before} -> {row.roles}")
 
     def check_password(self, name: str, password: str) -> Person | None:
-        """Whoever has this name and password; it takes as long for nobody. About 50 ms of work, by design."""
+        """Return the person with this name and password, or None. Takes about 50 ms, by design, and as long for an
+        unknown name.
+        """
         with read_session(self._engine) as session:
             row = session.scalars(select(PersonRow).where(PersonRow.name == name)).first()
-        is_right = _verify(row.password_hash if row and row.password_hash else _NOBODYS, password)
+        is_right = _verify(row.password_hash if row and row.password_hash else _UNKNOWN_NAME_HASH, password)
         return _as_person(row) if row and row.password_hash and is_right and not row.is_disabled else None
 
     def is_known(self, name: str) -> bool:
-        """Whether somebody has this name."""
+        """Return True if an account has this name."""
         with read_session(self._engine) as session:
             return session.scalars(select(PersonRow).where(PersonRow.name == name)).first() is not None
 
     def of_provider(self, issuer: str, subject: str, name: str, roles: frozenset[Role]) -> Person | None:
-        """Whoever an identity provider vouches for, with the roles that it says; made at their first sign-in.
+        """Return the person whom an identity provider has verified, with the roles that it gives; add the account at
+        the first sign-in.
 
-        None for a disabled account. A name that somebody else has gets the subject's digest behind it.
+        Return None for a disabled account. If another account has the name, the digest of the subject is appended to
+        it.
         """
         with self._writing() as session:
             wanted = select(PersonRow).where(PersonRow.issuer == issuer, PersonRow.subject == subject)
@@ -169,7 +177,7 @@ class UserAccountStore:
     # -- sessions and tokens ----------------------------------------------------------------------
 
     def start_session(self, person: Person) -> str:
-        """What the cookie is to hold: new at every sign-in."""
+        """Start a session and return the token for its cookie. Each sign-in gets a new token."""
         token, now = secrets.token_urlsafe(32), self._now_ms()
         with self._writing() as session:
             session.execute(delete(SessionRow).where(SessionRow.started_at_ms < now - ABSOLUTE_MS))
@@ -179,15 +187,16 @@ class UserAccountStore:
         return token
 
     def known(self, token: str) -> Person | None:
-        """Whoever came with this session or token a moment ago: most requests ask the store nothing.
+        """Return the cached owner of a session or token, or None. Most requests need no look-up in the store.
 
-        What this process writes is forgotten at once; what another one does (the command line) counts KNOWN_MS later.
+        A write by this process clears the cache; a write by another process (the command line) takes effect after
+        KNOWN_MS.
         """
         found = self._known.get(digest_of(token))
         return found.person if found is not None and self._now_ms() < found.since_ms + KNOWN_MS else None
 
     def is_to_renew(self, token: str) -> bool:
-        """Whether to ask the store now, so that a later request need not wait for it; said once."""
+        """Return True, once per entry, if the cached owner is old enough to be looked up again behind a request."""
         key, known = digest_of(token), self._known
         found = known.get(key)
         if found is None or found.is_renewed or self._now_ms() < found.since_ms + RENEWED_MS:
@@ -196,14 +205,20 @@ class UserAccountStore:
         return True
 
     def _remember(self, known: "dict[str, _CachedPerson]", key: str, person: Person) -> Person:
-        """`known` as it was before the store was asked: what was forgotten meanwhile stays forgotten."""
+        """Cache a person in `known`, the cache as it was before the look-up: a cache that was cleared meanwhile
+        stays empty.
+        """
         if len(known) >= MAX_KNOWN:
             known.clear()
         known[key] = _CachedPerson(person, self._now_ms())
         return person
 
     def of_session(self, token: str, *, is_use: bool = True) -> Person | None:
-        """Whoever is signed in with this cookie; idle and old sessions are nobody's. To watch only is no use of it."""
+        """Return the person of this session, or None if it has expired: 30 minutes without use, or 12 hours after
+        sign-in.
+
+        `is_use` is False for a request that only watches; it does not extend the session.
+        """
         now, key, known = self._now_ms(), digest_of(token), self._known
         with read_session(self._engine) as session:
             found = session.execute(
@@ -222,12 +237,12 @@ class UserAccountStore:
         return self._remember(known, key, _as_person(person))
 
     def end_session(self, token: str) -> None:
-        """Signed out."""
+        """End a session."""
         with self._writing() as session:
             session.execute(delete(SessionRow).where(SessionRow.session_id == digest_of(token)))
 
     def add_token(self, name: str, label: str, days: int, actor: str) -> str:
-        """A token for a machine, with the roles of a person; shown once."""
+        """Add an API token with the roles of a person, valid for `days`. Return the token, which is shown only once."""
         token, now = f"fct_{secrets.token_urlsafe(32)}", self._now_ms()
         with self._writing() as session:
             row = _find_account(session, name)
@@ -242,7 +257,7 @@ class UserAccountStore:
         return token
 
     def of_token(self, token: str) -> Person | None:
-        """Whose machine comes with this token."""
+        """Return the person whose API token this is, or None if it is unknown or has expired."""
         known = self._known
         with read_session(self._engine) as session:
             found = session.execute(
@@ -256,15 +271,15 @@ class UserAccountStore:
             return None
         return self._remember(known, row.token_id, _as_person(person))
 
-    # -- what happened at the doors ---------------------------------------------------------------
+    # -- access log -----------------------------------------------------------------------------
 
     def log(self, actor: str, action: str, subject: str, outcome: str, detail: str = "") -> None:
-        """Note something that is in no other log."""
+        """Write an entry into the access log."""
         with self._writing() as session:
             self._log(session, actor, action, subject, outcome, detail)
 
     def door_log(self, before: int | None = None, limit: int = 100) -> list[AccessLogRow]:
-        """What happened, newest first, before an entry."""
+        """Return entries of the access log, newest first: at most `limit` entries before entry number `before`."""
         wanted = select(AccessLogRow).order_by(AccessLogRow.number.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(AccessLogRow.number < before)
@@ -280,22 +295,24 @@ class UserAccountStore:
 
 
 def digest_of(token: str) -> str:
-    """What we keep of a random secret: who reads the store cannot come in with it."""
+    """Return the digest under which a random secret is stored. A reader of the store cannot sign in with it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def csrf_token(session_token: str) -> str:
-    """What a page of this session sends back with a write; from the cookie alone nobody else's page can make it."""
+    """Derive the token that a page of this session sends with each write. Another site cannot derive it, since it
+    cannot read the cookie.
+    """
     return hmac.new(session_token.encode(), b"fraudcase csrf", hashlib.sha256).hexdigest()
 
 
 def new_password() -> str:
-    """120 random bits."""
+    """Return a random password of 120 bits."""
     return secrets.token_urlsafe(15)
 
 
 def hash_password(password: str) -> str:
-    """By Argon2id. Raises NotPossible for one that is too short or too long."""
+    """Hash a password with Argon2id. Raises UserAccountError if it is too short or too long."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise UserAccountError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     return _HASHER.hash(password)

@@ -1,9 +1,9 @@
-"""Personal fields, sealed with a key of their subject before they enter any log; without the key nobody reads them.
+"""Personal fields, sealed with a key of their subject before they enter a log, and unreadable without it.
 
-A subject is an account (its token). Its key lies in the control store, wrapped by the master key, which does not. The
-same text of the same subject and field is sealed to the same bytes (AES-SIV, RFC 5297), so that what comes twice is
-still recognised by its content. To erase a subject is to destroy its key: every copy of what was sealed with it, in
-logs, archives and exports, is noise from then on, and no byte of them changes.
+A subject is an account (its token). Its key lies in the control store, wrapped by the master key, which lies elsewhere.
+The same text of the same subject and field is always sealed to the same bytes (AES-SIV, RFC 5297), so that repeated
+content is recognised. Erasing a subject destroys its key: every copy of what was sealed with it, in logs, archives and
+exports, becomes unreadable, and none of their bytes changes.
 """
 
 import html
@@ -33,11 +33,11 @@ from migrations.store import read_session, write_session
 KEY_BYTES: Final = 64
 """AES-256 twice: one half authenticates, the other encrypts."""
 RECHECK_S: Final = 1.0
-"""How long a process goes on with what it knows of erasures before it asks the store again."""
+"""Seconds after which a process asks the store again for new erasures."""
 SETTLED_S: Final = RECHECK_S + 0.5
-"""How long after an erasure no process that asks the store still holds the key."""
+"""Seconds after an erasure from which no process still holds the key."""
 MAX_KEYS: Final = 100_000
-"""Keys that a process holds; those that were not used the longest leave first."""
+"""Maximum number of keys that a process holds; the least recently used leave first."""
 MAX_SUBJECT: Final = 512
 _AT_ONCE: Final = 500
 _FILE: Final = b"sealed file\n"
@@ -45,12 +45,12 @@ _NAME_END: Final = b"\n"
 
 
 class VaultError(RuntimeError):
-    """What should be sealed cannot be; the message says why, and the cure."""
+    """A value that cannot be sealed or opened; the message says why, and how to cure it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectKey:
-    """A key that is not destroyed, as far as is known."""
+    """A subject's key that was not destroyed at the last check."""
 
     key_id: str
     subject: str
@@ -59,7 +59,7 @@ class SubjectKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyErasure:
-    """That a subject was erased; `key_id` is None where nothing had been sealed for it."""
+    """The erasure of a subject; `key_id` is None if nothing had been sealed for it."""
 
     subject: str
     generation: int
@@ -71,7 +71,7 @@ class KeyErasure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectKeyHistory:
-    """What the store knows of a subject: the key in use, and the erasures so far, oldest first."""
+    """A subject's current key, by generation, and its erasures, oldest first."""
 
     subject: str
     generation: int | None
@@ -80,7 +80,7 @@ class SubjectKeyHistory:
 
 
 class Vault:
-    """The keys of a control store, as one process uses them, from as many threads as there are."""
+    """The subject keys of a control store, as one process uses them. Safe for use by several threads."""
 
     def __init__(
         self,
@@ -91,14 +91,14 @@ class Vault:
         makes_keys: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without `makes_keys`, what belongs to a subject that has no key yet stays as it is."""
+        """Open the vault. Without `makes_keys`, the values of a subject that has no key yet stay unsealed."""
         self._engine, self._now_ms, self._monotonic = engine, now_ms, monotonic
         self._makes_keys = makes_keys
         self._master = AESSIV(HKDF(SHA256(), KEY_BYTES, None, b"fraudcase master key").derive(master))
         self._lock = threading.Lock()
         self._by_subject: OrderedDict[str, SubjectKey] = OrderedDict()
         self._by_id: OrderedDict[str, SubjectKey | None] = OrderedDict()
-        """None stands for a destroyed one: it stays destroyed."""
+        """Keys by id; None is a destroyed key."""
         self._checked_at = float("-inf")
         self._last_erasure: int | None = None
         self._is_checked = False
@@ -106,7 +106,7 @@ class Vault:
     # -- sealing --------------------------------------------------------------------------------------
 
     def prepare(self, subjects: Iterable[str]) -> None:
-        """Have the keys of these subjects at hand, made where missing: one step for many. Raises VaultError."""
+        """Fetch the keys of these subjects in one step, and make missing ones. Raises VaultError."""
         with self._lock:
             self._ask()
             missing = [name for name in dict.fromkeys(map(subject_name, subjects)) if name not in self._by_subject]
@@ -114,7 +114,7 @@ class Vault:
                 self._fetch(missing[start : start + _AT_ONCE])
 
     def seal(self, subject: str, field: str, text: str) -> str:
-        """A personal text as it may be stored and sent; a blank one stays blank. Raises VaultError."""
+        """Seal a personal text for storage and transport; a blank text stays blank. Raises VaultError."""
         if not text.strip():
             return text
         key = self._key_of(subject_name(subject))
@@ -126,7 +126,7 @@ class Vault:
         )
 
     def seal_file(self, subject: str, content: bytes) -> bytes:
-        """The same of a file's content. Raises VaultError."""
+        """Seal the content of a file; empty content stays empty. Raises VaultError."""
         key = self._key_of(subject_name(subject))
         if key is None or not content:
             return content
@@ -136,19 +136,19 @@ class Vault:
     # -- opening --------------------------------------------------------------------------------------
 
     def opened(self, text: str) -> str:
-        """A text for people, with every sealed text in it opened, or `[erased]` in its place."""
+        """Return the text with every sealed part opened, or replaced by `[erased]`."""
         return self._replaced(text, lambda plain: plain)
 
     def opened_json(self, text: str) -> str:
-        """The same of JSON, which stays JSON."""
+        """Return a JSON text with every sealed part opened and escaped, so that the text stays JSON."""
         return self._replaced(text, lambda plain: json.dumps(plain, ensure_ascii=False)[1:-1])
 
     def opened_html(self, text: str) -> str:
-        """The same of HTML: what was sealed is text there, never markup."""
+        """Return an HTML text with every sealed part opened and escaped, so that it is text and never markup."""
         return self._replaced(text, lambda plain: html.escape(plain, quote=True))
 
     def open_file(self, content: bytes) -> bytes | None:
-        """A file's content; None once it is erased. Raises VaultError for one that was altered."""
+        """Return the content of a sealed file, or None once it is erased. Raises VaultError if the file was altered."""
         if not content.startswith(_FILE):
             return content
         key_id, _, ciphertext = content[len(_FILE) :].partition(_NAME_END)
@@ -158,7 +158,7 @@ class Vault:
         try:
             return key.cipher.decrypt(ciphertext, [key.subject.encode(), b"file"])
         except InvalidTag as error:
-            raise VaultError("the file is not what was sealed") from error
+            raise VaultError("the file was altered after it was sealed") from error
 
     def _replaced(self, text: str, escape: Callable[[str], str]) -> str:
         if MARK not in text:
@@ -178,9 +178,9 @@ class Vault:
     # -- erasing --------------------------------------------------------------------------------------
 
     def erase(self, subjects: Collection[str], actor: str, reason: str) -> list[KeyErasure]:
-        """Destroy the keys of subjects for good, and note it: one erasure for each. Raises Unscrubbed.
+        """Destroy the keys of subjects for good, and note one erasure for each. Raises ScrubbingError.
 
-        What other processes hold is gone SETTLED_S later; nobody can take it back.
+        Other processes drop their copies within SETTLED_S seconds. Nobody can undo an erasure.
         """
         names = list(dict.fromkeys(map(subject_name, subjects)))
         with write_session(self._engine) as session:
@@ -188,7 +188,7 @@ class Vault:
             wrapped = [row.wrapped for row in rows.values() if row is not None]
             erased = [self._noted(session, name, row, actor, reason) for name, row in rows.items()]
             gone = [row.key_id for row in rows.values() if row is not None]
-            for key_id in gone:  # overwritten first: where a store keeps deleted rows for a while, it keeps zeros
+            for key_id in gone:  # overwritten first: a store that keeps deleted rows for a while then keeps zeros
                 mine = SubjectKeyRow.key_id == key_id
                 session.execute(update(SubjectKeyRow).where(mine).values(wrapped=bytes(len(wrapped[0]))))
                 session.execute(delete(SubjectKeyRow).where(mine))
@@ -198,7 +198,7 @@ class Vault:
         return erased
 
     def known(self, subject: str) -> SubjectKeyHistory:
-        """What the store knows of a subject; reads no key."""
+        """Return the history of a subject's keys, without reading a key."""
         name = subject_name(subject)
         with read_session(self._engine) as session:
             row = session.scalars(_select_subject_keys(name)).first()
@@ -211,7 +211,7 @@ class Vault:
             )
 
     def erasures(self, limit: int) -> list[KeyErasure]:
-        """The last of them, newest first."""
+        """Return the last `limit` erasures, newest first."""
         with read_session(self._engine) as session:
             wanted = select(ErasureRow).order_by(ErasureRow.number.desc()).limit(limit)
             return [_key_erasure(row) for row in session.scalars(wanted)]
@@ -229,7 +229,7 @@ class Vault:
         session.flush()
         return _key_erasure(noted)
 
-    # -- keys at hand -----------------------------------------------------------------------------------
+    # -- cached keys ------------------------------------------------------------------------------------
 
     def _key_of(self, name: str) -> SubjectKey | None:
         with self._lock:
@@ -242,7 +242,9 @@ class Vault:
             return key
 
     def _key_by_id(self, key_id: str) -> SubjectKey | None:
-        """The key of this name; None for a destroyed one. Raises VaultError for one that was never here."""
+        """Return the key of this id, or None for a destroyed one. Raises VaultError for an id that the store never
+        had.
+        """
         with self._lock:
             self._ask()
             if key_id not in self._by_id:
@@ -259,10 +261,11 @@ class Vault:
             return self._by_id[key_id]
 
     def _ask(self) -> None:
-        """Let go of what was erased since the store was asked last, which is not long ago. The lock is held.
+        """Drop the keys that were erased since the last check, at most once in RECHECK_S seconds. The caller holds
+        the lock.
 
-        Everything that reads keys does so after this and under the same lock: a key that is destroyed between a read
-        and the next question is found by that question.
+        Every read of a key comes after this call and under the same lock: a key that is destroyed after its read is
+        dropped by the next check.
         """
         now = self._monotonic()
         if now - self._checked_at < RECHECK_S:
@@ -279,7 +282,7 @@ class Vault:
         self._checked_at = now
 
     def _fetch(self, names: list[str]) -> None:
-        """Take in the keys of these subjects, made where they are missing. The lock is held."""
+        """Fetch the keys of these subjects, and make missing ones. The caller holds the lock."""
         with read_session(self._engine) as session:
             rows = list(session.scalars(select(SubjectKeyRow).where(SubjectKeyRow.subject.in_(names))))
         found = {row.subject for row in rows}
@@ -299,7 +302,7 @@ class Vault:
             self._by_id.popitem(last=False)
 
     def _made(self, names: list[str]) -> list[SubjectKeyRow]:
-        """New keys, but for subjects that somebody else made one of at this moment."""
+        """Make new keys, except for subjects for which another process has just made one."""
         with write_session(self._engine) as session:
             self._check_master(session)
             rows = list(session.scalars(select(SubjectKeyRow).where(SubjectKeyRow.subject.in_(names))))
@@ -324,7 +327,9 @@ class Vault:
         )
 
     def _check_master(self, session: Session) -> None:
-        """No key is made beside others that this master key does not open."""
+        """Check that the master key opens the stored keys, before new keys are stored beside them. Raises
+        VaultError.
+        """
         if not self._is_checked:
             row = session.scalars(select(SubjectKeyRow).limit(1)).first()
             if row is not None:
@@ -336,25 +341,25 @@ class Vault:
             key = self._master.decrypt(row.wrapped, _key_associated_data(row.key_id, row.subject, row.generation))
         except InvalidTag as error:
             raise VaultError(
-                "the master key is not the one that wraps the subjects' keys. Cure: bring back "
+                "the master key is not the one that wraps the subjects' keys. Cure: restore "
                 "FRAUDCASE_MASTER_KEY, or the file master.key under FRAUDCASE_HOME/keys"
             ) from error
         return SubjectKey(row.key_id, row.subject, AESSIV(key))
 
 
 def subject_name(subject: str) -> str:
-    """A subject as the store names it: one that is no plain token, by its digest."""
+    """Return the subject's name in the store: its digest if it is too long or not printable."""
     is_plain = len(subject) <= MAX_SUBJECT and subject.isprintable()
     return subject if is_plain else f"digest/{sha256(subject.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _text_associated_data(key: SubjectKey, field: str, length: str) -> list[bytes]:
-    """What a ciphertext is bound to: it opens as nobody else's, and as no other field."""
+    """Return the data that a ciphertext is bound to, so that it opens only for its own subject and field."""
     return [key.subject.encode(), field.encode(), length.encode()]
 
 
 def _key_associated_data(key_id: str, subject: str, generation: int) -> list[bytes]:
-    """What a wrapped key is for: moved into another row, it does not open."""
+    """Return the data that a wrapped key is bound to, so that it does not open in another row."""
     return [key_id.encode(), subject.encode(), str(generation).encode()]
 
 

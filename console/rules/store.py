@@ -1,8 +1,10 @@
-"""Rule packs from draft to retirement, in the control store; what decides stands in the logs, written from here.
+"""Rule packs in the control store, from draft to retirement, and their activations, which are written into the logs
+from here.
 
-A change in the logs (an activation, a shadow pack) begins in the store, is written, and ends in the store. The begin
-notes where the logs ended; after a crash in between, the same command looks from there on which partitions have the
-record already, and writes it into the others. While a change is unfinished no other one may begin.
+A transition that concerns the logs (an activation, a shadow pack) has three steps: its begin is noted in the store with
+the current ends of the logs, its record is written into the logs, its end is noted in the store. After a crash in
+between, the same command finds the partitions that have the record already, reading from the noted ends on, and writes
+it into the others. No other transition can begin while one is unfinished.
 """
 
 import json
@@ -21,17 +23,19 @@ from migrations.store import write_session
 
 SYSTEM: Final = "system"
 Offsets = Mapping[str, Mapping[int, int]]
-"""Ends of logs: by topic, then by partition."""
+"""The offset after the last record, by topic and partition."""
 DAY_MS: Final = 86_400_000
 _ID: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
 class RulePackActionError(ValueError):
-    """Something that may not be done to a rule pack; the message says why, and what would do."""
+    """An action that a rule pack does not allow; the message says why, and how to cure it."""
 
 
 class RulePackTransition(NamedTuple):
-    """A change in the logs: its record's mode, and what the store calls its begin and its end."""
+    """A transition that is written into the logs: the mode of its record, and the names of its begin and end in the
+    store.
+    """
 
     mode: str
     begin: str
@@ -47,22 +51,22 @@ _ENDS: Final = {change.end: change for change in _CHANGES}
 
 
 class WhatifRequirement(NamedTuple):
-    """What a what-if of a pack must have covered before the pack may be approved."""
+    """The minimum history that a what-if of a pack must cover before the pack can be approved: payments and days."""
 
     payments: int
     days: int
 
 
 class RulesLog(Protocol):
-    """The logs that rule packs are activated in."""
+    """The logs into which activations of rule packs are written."""
 
     def ends(self) -> Offsets:
-        """Where they end now."""
+        """Return the offset after the last record of each partition."""
 
     def write(self, record: RulesActivated, since: Offsets) -> int:
-        """Write a record into every partition that has none of its pack and mode from these offsets on.
+        """Write a record into every partition that has no record of its pack and mode from these offsets on.
 
-        Returns into how many.
+        Return the number of partitions written.
         """
 
 
@@ -70,29 +74,31 @@ class RulePackStore:
     """The rule packs of a control store."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int], needed: WhatifRequirement | None = None) -> None:
-        """With `needed` no pack is approved that has not been tried on so much history."""
+        """Open the store. With `needed`, a pack is approved only after a what-if that covers this much history."""
         self._engine = engine
         self._now_ms = now_ms
         self.needed = needed
 
     def packs(self) -> list[RulePackRow]:
-        """All of them, by name and version."""
+        """Return all packs, sorted by name and version."""
         with Session(self._engine) as session:
             return list(session.scalars(select(RulePackRow).order_by(RulePackRow.name, RulePackRow.version)))
 
     def pack(self, reference: str) -> RulePackRow:
-        """The pack called NAME (its highest version), NAME@VERSION, or by the first digits of its id."""
+        """Return the pack that `reference` names: NAME (its highest version), NAME@VERSION, or the first digits of
+        its id. Raises RulePackActionError.
+        """
         with Session(self._engine) as session:
             return _find(session, reference)
 
     def history(self, pack_id: str) -> list[RulePackLogRow]:
-        """What was done to a pack."""
+        """Return the actions on a pack, oldest first."""
         with Session(self._engine) as session:
             wanted = select(RulePackLogRow).where(RulePackLogRow.pack_id == pack_id).order_by(RulePackLogRow.number)
             return list(session.scalars(wanted))
 
     def first(self, pack: RulePack) -> str:
-        """The document of the pack in force; if there is none yet, this one is, from now on."""
+        """Return the document of the active pack. If there is none, make this pack the active one."""
         with write_session(self._engine) as session:
             active = _active(session)
             if active is None:
@@ -105,7 +111,9 @@ class RulePackStore:
             return active.document
 
     def draft(self, pack: RulePack, actor: str) -> RulePackRow:
-        """Take in a pack; the same content again is the same pack, whatever has become of it."""
+        """Store a pack as a draft. Content that is stored already is returned as it is, in its present state. Raises
+        RulePackActionError if the version exists with other content.
+        """
         with write_session(self._engine) as session:
             known = session.get(RulePackRow, pack.pack_id)
             if known is not None:
@@ -113,7 +121,7 @@ class RulePackStore:
             same = select(RulePackRow).where(RulePackRow.name == pack.name, RulePackRow.version == pack.version)
             if session.scalars(same).first() is not None:
                 raise RulePackActionError(
-                    f"{pack.name} has a version {pack.version} already, with other content. Cure: a higher version"
+                    f"{pack.name} has a version {pack.version} already, with other content. Cure: use a higher version"
                 )
             row = _row(pack, actor, self._now_ms())
             session.add(row)
@@ -122,7 +130,9 @@ class RulePackStore:
             return row
 
     def approve(self, reference: str, actor: str) -> RulePackRow:
-        """A second person vouches for a draft, by what it would have done where that is asked for."""
+        """Approve a draft as a second person, with the what-if that qualifies it if one is required. Raises
+        RulePackActionError.
+        """
         with write_session(self._engine) as session:
             row = _find(session, reference)
             if row.state != "draft":
@@ -139,7 +149,9 @@ class RulePackStore:
             return row
 
     def activate(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
-        """Put an approved pack in force; the one before retires. Returns into how many partitions it was written."""
+        """Make an approved pack the active one and retire the former. Return its row and the number of partitions
+        written.
+        """
 
         def is_needed(_: Session, row: RulePackRow) -> bool:
             if row.approver is None:
@@ -159,13 +171,13 @@ class RulePackStore:
         return self._change(ACTIVATION, reference, actor, log, is_needed, finish)
 
     def shadow(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
-        """Let a pack score beside the active one, only recorded; nobody need approve that."""
+        """Run a pack as a shadow: its scores are recorded and decide nothing, so it needs no approval. Return as
+        `activate` does.
+        """
 
         def is_needed(session: Session, row: RulePackRow) -> bool:
             if row.state == "active":
-                raise RulePackActionError(
-                    f"{_pack_label(row)} is active: it decides, and has no need to score beside itself"
-                )
+                raise RulePackActionError(f"{_pack_label(row)} is active: the active pack cannot be a shadow of itself")
             shadows = session.scalars(select(RulePackRow).where(RulePackRow.shadow)).all()
             if len(shadows) >= MAX_SHADOWS and row not in shadows:
                 raise RulePackActionError(f"{', '.join(map(_pack_label, shadows))} are shadow packs: retire one first")
@@ -177,7 +189,9 @@ class RulePackStore:
         return self._change(SHADOWING, reference, actor, log, is_needed, finish)
 
     def retire(self, reference: str, actor: str, log: RulesLog) -> tuple[RulePackRow, int]:
-        """Take a pack out of use: a shadow pack no longer scores. The active one retires when another is activated."""
+        """Retire a pack that is not active; a shadow pack stops scoring. The active pack retires when another is
+        activated.
+        """
 
         def is_needed(_: Session, row: RulePackRow) -> bool:
             if row.state == "active":
@@ -209,7 +223,7 @@ class RulePackStore:
         is_needed: Callable[[Session, RulePackRow], bool],
         finish: Callable[[Session, RulePackRow, int], None],
     ) -> tuple[RulePackRow, int]:
-        """Begin in the store, write into the logs, end in the store. What is so already is left as it is."""
+        """Carry out a transition in its three steps. A state that is reached already is left unchanged."""
         ends = log.ends()
         with write_session(self._engine) as session:
             row = _find(session, reference)
@@ -239,7 +253,9 @@ class RulePackStore:
 
 
 def _unfinished_offsets(session: Session, row: RulePackRow, wanted: RulePackTransition) -> Offsets | None:
-    """From where on to look for this very change, if it is unfinished. Raises Refused if another one is."""
+    """Return the offsets noted at the begin of this transition, or None if none is unfinished. Raises
+    RulePackActionError if another one is.
+    """
     steps = select(RulePackLogRow).where(RulePackLogRow.action.in_([*_BEGINS, *_ENDS]))
     last = session.scalars(steps.order_by(RulePackLogRow.number.desc()).limit(1)).first()
     if last is None or last.action in _ENDS:
@@ -254,7 +270,7 @@ def _unfinished_offsets(session: Session, row: RulePackRow, wanted: RulePackTran
 
 
 def _qualifying_whatif(session: Session, row: RulePackRow, needed: WhatifRequirement) -> WhatifRunRow | None:
-    """The newest what-if of this very pack that has covered so much."""
+    """Return the newest finished what-if of this pack that covers the required history, or None."""
     wanted = select(WhatifRunRow).where(
         WhatifRunRow.pack_id == row.pack_id,
         WhatifRunRow.state == "done",
@@ -269,7 +285,7 @@ def _missing_whatif_text(row: RulePackRow, needed: WhatifRequirement) -> str:
     days = f" over {needed.days} days" if needed.days else ""
     return (
         f"{_pack_label(row)} has no what-if of at least {needed.payments:,} payments{days}, which this system asks for "
-        f"before an approval. Cure: fraudcase whatif --rules {_pack_label(row)}, or the pack's page"
+        f"before an approval. Cure: run fraudcase whatif --rules {_pack_label(row)}, or use the pack's page"
     )
 
 
@@ -283,7 +299,7 @@ def _find(session: Session, reference: str) -> RulePackRow:
         found = session.scalars(select(RulePackRow).where(RulePackRow.pack_id.startswith(reference))).all()
         row = found[0] if len(found) == 1 else None
     if row is None:
-        raise RulePackActionError(f"there is no rule pack {reference}. Those there are: fraudcase rules list")
+        raise RulePackActionError(f"there is no rule pack {reference}. Cure: fraudcase rules list shows all packs")
     return row
 
 

@@ -1,7 +1,7 @@
-"""Which version of a view is live, and how far others are built: rows of the control store.
+"""The versions of a view, the live one among them, and the progress of rebuilds: rows of the control store.
 
-Everybody finds the table of a view by the row that is live. A switch is one transaction that changes two rows: whoever
-looks sees the one version or the other.
+Readers and writers find the table of a view through the row in state `live`. A switch changes two rows in one
+transaction, so that a reader sees either the old version or the new one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ VIEWS: Final = (CASES,)
 
 
 class ViewVersionError(ValueError):
-    """Something that may not be done to a version; the message says why, and what would do."""
+    """An operation that a view version does not allow; the message says why, and how to cure it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class ViewVersion:
 
 
 class ViewVersions:
-    """The versions of one view; `first_table` is that of the version that was there before any rebuild."""
+    """The versions of one view. `first_table` is the table of the version before any rebuild."""
 
     def __init__(self, engine: Engine, first_table: str, now_ms: Callable[[], int], view: str = CASES) -> None:
         self.engine = engine
@@ -44,7 +44,7 @@ class ViewVersions:
         self._is_there = False
 
     def live(self) -> ViewVersion:
-        """The version that everybody reads and writes."""
+        """Return the live version."""
         if not self._is_there and not inspect(self.engine).has_table(ViewVersionRow.__tablename__):
             return self._first  # a store of before there were versions, or none yet: nothing was ever rebuilt
         self._is_there = True
@@ -56,24 +56,26 @@ class ViewVersions:
         return self._first if found is None else ViewVersion(number=found[0], table=found[1])
 
     def every(self) -> list[ViewVersionRow]:
-        """All versions, the oldest first."""
+        """Return all versions, oldest first."""
         with Session(self.engine) as session:
             wanted = select(ViewVersionRow).where(ViewVersionRow.view == self._view).order_by(ViewVersionRow.version)
             return list(session.scalars(wanted))
 
     def row(self, number: int) -> ViewVersionRow:
-        """A version. Raises Refused if there is none of that number."""
+        """Return the row of a version. Raises ViewVersionError if there is none of this number."""
         found = [row for row in self.every() if row.version == number]
         if not found:
             raise ViewVersionError(f"{self._view} has no version {number}. Those there are: fraudcase views list")
         return found[0]
 
     def unfinished(self) -> ViewVersionRow | None:
-        """The version that is being built, or is built and not live yet."""
+        """Return the version that is being built, or is built and has never been live; None if there is none."""
         return next((row for row in self.every() if row.state in ("building", "built") and not row.live_at_ms), None)
 
     def begin(self, source: str, shares: Sequence[PartitionShard]) -> ViewVersionRow:
-        """A new version, to be built from `kafka` or `s3` in these shares. Raises Refused where one is unfinished."""
+        """Begin a version that is to be built from `kafka` or `s3` in these shards. Raises ViewVersionError if one
+        is unfinished.
+        """
         with write_session(self.engine) as session:
             self._ensure_first(session)
             of_view = ViewVersionRow.view == self._view
@@ -110,13 +112,13 @@ class ViewVersions:
             session.flush()
 
     def shares(self, number: int) -> list[ViewShardRow]:
-        """The shares of a version, done or not."""
+        """Return the rows of all shards of a version."""
         with Session(self.engine) as session:
             wanted = select(ViewShardRow).where(ViewShardRow.view == self._view, ViewShardRow.version == number)
             return list(session.scalars(wanted.order_by(ViewShardRow.partition, ViewShardRow.share)))
 
     def done(self, number: int, share: PartitionShard, written: ShardResult) -> None:
-        """A share is in the table, whole."""
+        """Mark a shard as completely written."""
         values = {"done_at_ms": self._now_ms(), "events": written.events, "items": written.items}
         change = update(ViewShardRow).where(
             ViewShardRow.view == self._view, ViewShardRow.version == number,
@@ -126,18 +128,18 @@ class ViewVersions:
             connection.execute(change.values(**values, digest=f"{written.digest:064x}"))
 
     def undo(self, number: int) -> None:
-        """What was built of a version is not what the log leads to: all of it is to be built again."""
+        """Mark all shards of a version as not written, because its items differ from what the log results in."""
         change = update(ViewShardRow).where(ViewShardRow.view == self._view, ViewShardRow.version == number)
         with write_transaction(self.engine) as connection:
             connection.execute(change.values(done_at_ms=None))
 
     def built(self, number: int, items: int, digest: str) -> None:
-        """A version holds what the log led to when it was begun."""
+        """Mark a version as built: it holds what the log resulted in when the build began."""
         with write_transaction(self.engine) as connection:
             self._set(connection, number, state="built", built_at_ms=self._now_ms(), items=items, digest=digest)
 
     def switch(self, number: int) -> None:
-        """Make a version the live one. Raises Refused unless it is built, or was live before."""
+        """Make a version the live one. Raises ViewVersionError unless it is built or was live before."""
         with write_transaction(self.engine) as connection:
             state = self._state(connection, number)
             if state == "live":
@@ -151,7 +153,9 @@ class ViewVersions:
             self._set(connection, number, state="live", live_at_ms=self._now_ms(), ended_at_ms=None)
 
     def drop(self, number: int) -> str:
-        """A version is no more; returns the table that can go. Raises Refused for the live one."""
+        """Mark a version as dropped and return the name of its table, which can be deleted. Raises ViewVersionError
+        for the live version.
+        """
         with write_transaction(self.engine) as connection:
             if self._state(connection, number) == "live":
                 raise ViewVersionError(f"version {number} of {self._view} is live: everybody reads it")
@@ -172,12 +176,12 @@ class ViewVersions:
     # -- verification -------------------------------------------------------------------------------------
 
     def check(self) -> ViewCheckRow | None:
-        """How far the stored view was verified; None before that has begun."""
+        """Return the progress of the verification of the stored view, or None before it has begun."""
         with Session(self.engine) as session:
             return session.get(ViewCheckRow, self._view)
 
     def save_check(self, values: Mapping[str, object]) -> None:
-        """Note how far it was verified."""
+        """Save the progress of the verification."""
         insert = insert_postgres if self.engine.dialect.name == "postgresql" else insert_sqlite
         row = insert(ViewCheckRow).values(view=self._view, **values)
         with write_transaction(self.engine) as connection:

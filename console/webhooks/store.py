@@ -1,4 +1,4 @@
-"""Webhooks: who is told of which case events, what is on its way to them, and what could not be delivered."""
+"""Webhooks in the control store: subscriptions to case events, pending deliveries, and failed ones."""
 
 import base64
 import hashlib
@@ -18,21 +18,21 @@ from projections.logs.log import LogRecord
 
 DELIVERIES: Final = uuid.UUID("c1f6d7c6-44d0-5f0b-8a55-5f4f0b7a9d11")
 BACKOFF_S: Final = (5, 30, 120, 600, 3_600, 21_600, 43_200)
-"""How long after each failed attempt the next one comes; after the last of them the delivery is dead."""
+"""Seconds from each failed attempt to the next; after the last one the delivery is dead."""
 MAX_WEBHOOKS: Final = 50
 DUE, DELIVERED, DEAD = "due", "delivered", "dead"
 
 
 class WebhookNotFound(LookupError):
-    """There is no such webhook, or no such delivery."""
+    """No webhook or delivery has this id."""
 
 
 class WebhookLimitReached(ValueError):
-    """There are as many webhooks as there may be."""
+    """The maximum number of webhooks exists already."""
 
 
 class Webhooks:
-    """Those of a control store."""
+    """The webhooks of a control store, and their deliveries."""
 
     def __init__(self, engine: Engine, key: bytes, now_ms: Callable[[], int]) -> None:
         self._engine = engine
@@ -40,17 +40,19 @@ class Webhooks:
         self._now_ms = now_ms
 
     def secret(self, row: WebhookRow) -> str:
-        """What its deliveries are signed with: derived from the console's key, so that the store does not hold it."""
+        """Derive the secret that signs a webhook's deliveries. It derives from the console's key, so that the store
+        does not hold it.
+        """
         name = f"webhook {row.webhook_id} {row.secret_number}".encode()
         return "whsec_" + base64.b64encode(hmac.digest(self._key, name, "sha256")).decode()
 
     def all(self) -> list[WebhookRow]:
-        """All of them, oldest first."""
+        """Return all webhooks, oldest first."""
         with read_session(self._engine) as session:
             return list(session.scalars(select(WebhookRow).order_by(WebhookRow.created_at_ms, WebhookRow.webhook_id)))
 
     def add(self, url: str, kinds: Iterable[str], actor: str) -> WebhookRow:
-        """Tell an address from now on. Raises TooMany."""
+        """Add a webhook for these kinds of events; no kind means all. Raises WebhookLimitReached."""
         row = WebhookRow(
             webhook_id=str(uuid.uuid4()),
             url=url,
@@ -67,7 +69,7 @@ class Webhooks:
         return row
 
     def change(self, webhook_id: str, *, is_active: bool | None, new_secret: bool) -> WebhookRow:
-        """Switch it on or off, or give it another secret. Raises NoSuchWebhook."""
+        """Switch a webhook on or off, or give it a new secret. Raises WebhookNotFound."""
         with write_session(self._engine) as session:
             row = session.get(WebhookRow, webhook_id)
             if row is None:
@@ -77,7 +79,9 @@ class Webhooks:
         return row
 
     def deliveries(self, webhook_id: str, state: str | None, limit: int) -> list[WebhookDeliveryRow]:
-        """What is or was on its way to a webhook, newest first."""
+        """Return the deliveries of a webhook, newest first, at most `limit`; `state` selects due, delivered or dead
+        ones.
+        """
         wanted = select(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id)
         if state is not None:
             wanted = wanted.where(WebhookDeliveryRow.state == state)
@@ -86,7 +90,7 @@ class Webhooks:
             return list(session.scalars(wanted.order_by(*newest).limit(limit)))
 
     def send_again(self, delivery_id: str) -> None:
-        """Try once more from the beginning, whatever became of it. Raises NoSuchWebhook."""
+        """Make a delivery due again, with its attempts counted from zero. Raises WebhookNotFound."""
         again = {"state": DUE, "attempts": 0, "next_at_ms": self._now_ms()}
         with write_session(self._engine) as session:
             row = session.get(WebhookDeliveryRow, delivery_id)
@@ -98,7 +102,9 @@ class Webhooks:
     # -- the worker's side ------------------------------------------------------------------------
 
     def take_in(self, events: Sequence[tuple[CaseEvent, LogRecord]]) -> None:
-        """What these events mean for each webhook: the same event again adds nothing."""
+        """Store a delivery for each event and each active webhook that subscribes to it. A redelivered event adds
+        nothing.
+        """
         active = [row for row in self.all() if row.is_active]
         rows = [
             _delivery(row, event, record, self._now_ms())
@@ -113,7 +119,7 @@ class Webhooks:
             connection.execute(dialect.insert(WebhookDeliveryRow).on_conflict_do_nothing(), rows)
 
     def due(self, limit: int) -> list[tuple[WebhookDeliveryRow, WebhookRow]]:
-        """What is to be sent now, oldest first."""
+        """Return up to `limit` deliveries whose next attempt is due, oldest first, each with its webhook."""
         wanted = (
             select(WebhookDeliveryRow, WebhookRow)
             .join(WebhookRow, WebhookRow.webhook_id == WebhookDeliveryRow.webhook_id)
@@ -126,7 +132,9 @@ class Webhooks:
             return [(delivery, webhook) for delivery, webhook in session.execute(wanted)]
 
     def tried(self, delivery: WebhookDeliveryRow, error: str | None) -> None:
-        """Note what became of an attempt."""
+        """Save the outcome of an attempt, and the time of the next one. The delivery is dead after the last attempt
+        of BACKOFF_S.
+        """
         attempts = delivery.attempts + 1
         changed: dict[str, Any] = {"attempts": attempts, "last_error": error}
         if error is None:
@@ -165,7 +173,7 @@ def _delivery(webhook: WebhookRow, event: CaseEvent, record: LogRecord, now_ms: 
 
 
 def signature(secret: str, delivery_id: str, at_s: int, body: bytes) -> str:
-    """As the Standard Webhooks specification has it: over the id, the time and the body."""
+    """Sign a delivery as the Standard Webhooks specification says: HMAC-SHA256 over id, time and body."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = f"{delivery_id}.{at_s}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
