@@ -13,19 +13,10 @@ from console.system import lifecycle as system
 from infra.settings import CHECKOUT, Settings
 from infra.stack import reset
 from migrations.store import connect, upgrade
+from tests.support.collection import LONGEST, OPTIONAL
 from tests.support.postgres import find_binaries, private_cluster
 
-STREAMS = CHECKOUT.parent / "shared" / "data" / "canonical"
-"""Labelled payments of third parties, in no repository: whoever has them, puts them beside the project."""
-collect_ignore = [
-    *([] if os.environ.get("FRAUDCASE_VERSITYGW") else ["test_object_lock.py"]),
-    *([] if STREAMS.is_dir() else ["test_streams.py"]),
-]
-"""Versitygw, a Go program, comes by no package manager of ours: whoever has it, names it."""
-LONGEST = (
-    "test_pages", "test_streams", "test_replay", "test_web_fuzz", "test_risk", "test_expression", "test_planted",
-    "test_case_model", "test_explain", "test_web_access", "test_evidence",
-)  # fmt: skip
+collect_ignore = [name for name, is_here in OPTIONAL.items() if not is_here]
 PORTS: dict[str, Any] = {
     "kafka_port": 20092, "kafka_controller_port": 20093, "registry_port": 20081, "dynamodb_port": 20000,
     "s3_port": 20090, "flink_port": 20082, "metrics_port": 20400, "console_port": 20080,
@@ -33,12 +24,12 @@ PORTS: dict[str, Any] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two processes share files out, and one of these at the end would have the other wait."""
+    """Run the longest files first: two processes share the files, and a long file at the end would leave one idle."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a skipped test is a failed one: whoever reads "passed" there may take it that everything ran."""
+    """Fail the session in CI if a test was skipped: "passed" there means that every test ran."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("FRAUDCASE_TESTS_SKIP") == "fail" and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -14,7 +14,7 @@ from console.rules.files import load_pack
 from console.scoring.figures import DAY_MS, figures, window_of
 from console.scoring.run import ScoredPayments, ScoringCounts, admit_rows, run
 from console.scoring.truth import read_truth
-from tests.conftest import STREAMS
+from tests.support.collection import STREAMS
 
 pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
 

@@ -1,6 +1,5 @@
 """Locked segments on a store that has Object Lock: versitygw, its program named by FRAUDCASE_VERSITYGW."""
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from projections.archive.bucket import Bucket, Retention
 from projections.archive.stores import StoreOptions, s3_client
+from tests.support.collection import VERSITYGW
 from tests.support.stage import free_port
-
-PROGRAM = os.environ.get("FRAUDCASE_VERSITYGW", "")
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def client(tmp_path: Path) -> Iterator[Any]:
     port = free_port()
     for name in ("data", "versions"):
         (tmp_path / name).mkdir()
-    command = [PROGRAM, "--access", "local", "--secret", "locallocal", "--port", f"127.0.0.1:{port}", "--quiet"]
+    command = [VERSITYGW, "--access", "local", "--secret", "locallocal", "--port", f"127.0.0.1:{port}", "--quiet"]
     command += ["posix", "--versioning-dir", str(tmp_path / "versions"), str(tmp_path / "data")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         made = s3_client(
