@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from console.cli.options import AsJson
-from console.cli.output import errors_as_messages, fail, report
-from console.cli.sign_ins import print_sign_ins
+from console.cli.output import errors_as_messages, fail, print_sign_ins, report
 from console.history.replay import ReplayReport, replay
 from console.payments.intake import AcknowledgedRecords, AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system

@@ -4,10 +4,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import typer
+from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from console.payments.intake_writer import NotWritten
 from console.privacy.scrubbing import ScrubbingError
@@ -16,7 +18,11 @@ from console.terminal import messages
 from console.times import iso_time
 from console.waiting import ProgressStalled
 from infra.errors import StackError
+from infra.settings import Settings
 from projections.logs.partition_writer import NotAcknowledged
+
+TABLE_WIDTH: Final = 100
+"""Columns of a table when the output is not a terminal."""
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
@@ -45,3 +51,18 @@ def report(document: dict[str, Any], *, as_json: bool) -> None:
             name, value = name.removesuffix("_ms"), iso_time(value)
         text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {text}\n")
+
+
+def print_wide(what: Table | str) -> None:
+    """Write to standard output, as wide as a terminal is, or as wide as a table needs."""
+    out = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
+    out.print(what, highlight=False)
+
+
+def print_sign_ins(settings: Settings, made: dict[str, str]) -> None:
+    """Where the console is, and the passwords that were made just now: they are shown nowhere else, and never again."""
+    messages.print(f"console: {settings.console_url}", highlight=False)
+    for name, password in made.items():
+        messages.print(f"  sign in as {name:<8} password {password}", highlight=False, markup=False)
+    if not made:
+        messages.print("  a forgotten password: fraudcase users reset-password NAME", highlight=False)

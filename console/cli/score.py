@@ -1,13 +1,17 @@
 """`fraudcase score`."""
 
+import json
+import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
-from console.cli.output import fail
+from console.cli.output import fail, print_wide
+from console.display.formats import figure_text
 from console.payments.files import BadFile
 from console.rules.files import load_pack
 from domain.risk.packs import DEFAULT, BadRulePack
@@ -36,10 +40,39 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Decide on a file of payments and say how good that was, against what they really were."""
-    from console.cli.score_report import report_of, show  # it takes a second, which no other command needs to wait
+    from console.scoring.report import report_of  # slow to import: scikit-learn
 
     try:
         report = report_of(load_pack(rules), transactions, labels, feedback, (first, last), exclude_known, plot)
     except (BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
     show(report, as_json=as_json)
+
+
+def show(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print it: JSON for programs, tables for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in report.items():
+        if name == "on_arrival":
+            for inner, figure in value.items():
+                table.add_row(f"{inner} on arrival", figure_text(figure))
+        elif name not in ("scenarios", "pack_id"):
+            table.add_row(name.replace("_", " "), figure_text(value))
+    print_wide(table)
+    if report["scenarios"]:
+        print_wide(_scenario_table(report["scenarios"]))
+
+
+def _scenario_table(scenarios: dict[str, dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    columns = list(dict.fromkeys(name for each in scenarios.values() for name in each))
+    for name in ("scenario", *columns):
+        table.add_column(name.replace("_", " "), justify="left" if name == "scenario" else "right")
+    for name, each in scenarios.items():
+        table.add_row(name, *(figure_text(each.get(column)) for column in columns))
+    return table

@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 
 from console.cli.options import AsJson
-from console.cli.output import errors_as_messages, fail
-from console.cli.sign_ins import print_sign_ins
+from console.cli.output import errors_as_messages, fail, print_sign_ins
 from console.system import lifecycle as system
 from console.terminal import messages, print_status_line
 from infra import stack

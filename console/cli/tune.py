@@ -1,15 +1,21 @@
 """`fraudcase rules tune`."""
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
-from console.cli.output import fail
+from console.cli.output import fail, print_wide
 from console.cli.rules import rules as rules_app
+from console.display.formats import figure_text
 from console.payments.files import BadFile
 from console.scoring.tune import TuningGoal, TuningOptions
+from console.terminal import messages
+from domain.durations import format_duration
 from domain.risk.packs import BadRulePack
 
 
@@ -34,7 +40,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Search better numbers for a pack on the earlier payments of a file, and say how they do on the later ones."""
-    from console.cli.tune_report import show, tune_and_report  # it takes seconds, which no other command needs to wait
+    from console.scoring.tuning_report import tune_and_report  # slow to import: Optuna and scikit-learn
 
     wanted = TuningOptions(objective, precision, trials, seed, earlier, feedback)
     try:
@@ -42,3 +48,28 @@ def tune(
     except (BadFile, BadRulePack, OSError) as error:
         raise fail(str(error)) from error
     show(report, as_json=as_json)
+
+
+def show(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print it: JSON for programs, a table for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right" if name else "left")
+    learnt = report["learnt"]
+    table.add_row(f"{report['objective']}, learnt", figure_text(learnt["before"]), figure_text(learnt["after"]))
+    for name, value in report["later"]["before"].items():
+        label = f"{name.replace('_', ' ')}, from {report['learnt_before']}"
+        table.add_row(label, figure_text(value), figure_text(report["later"]["after"][name]))
+    for name, change in report["changes"].items():
+        table.add_row(name, *(_number(name, change[when]) for when in ("before", "after")))
+    print_wide(table)
+    if not report["later"]["after"]["fraud"]:
+        messages.print(f"no fraud is on {report['learnt_before']} or later: nothing to judge by", highlight=False)
+    print_wide(f"written: {report['out']}")
+
+
+def _number(name: str, value: int) -> str:
+    return format_duration(value) if name.endswith("_ms") else figure_text(value)

@@ -113,6 +113,17 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
+def figure_text(value: Any) -> str:
+    """Format a figure for a table: thousands separators, four decimals, yes or no, `-` for None."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)
+
+
 FILTERS: Final[dict[str, Any]] = {
     "money": money, "moneys": moneys, "words": words, "heading": title, "kind_words": kind_words, "duration": duration,
     "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id,

@@ -1,17 +1,17 @@
-"""The report of `fraudcase rules tune`. Apart from the command: Optuna and scikit-learn are slow to import."""
+"""Report of `fraudcase rules tune`: the numbers found for a pack, and how the pack does with them.
 
-import json
-import sys
+It is apart from the command because Optuna and scikit-learn are slow to import.
+"""
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from console.cli.score_report import date_of, print_wide, text_of
+from console.display.formats import figure_text
 from console.payments import files
 from console.payments.admission import prepare_rows
 from console.rules.files import load_pack
+from console.scoring.report import date_of
 from console.scoring.run import admit_rows
 from console.scoring.truth import read_truth
 from console.scoring.tune import (
@@ -34,7 +34,10 @@ from infra.settings import Settings
 
 
 def tune_and_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: TuningOptions) -> dict[str, Any]:
-    """Search, write the pack that was found, and say how it does. Raises BadFile, BadRulePack, OSError."""
+    """Search for better numbers, write the pack found to `out`, and return the report.
+
+    Raise BadFile or BadRulePack for an unusable input, and OSError if `out` cannot be written.
+    """
     pack, ranges = load_pack(rules), ranges_of(rules)
     searched = tunable_numbers(pack, ranges, with_flag_at=wanted.aim is not TuningGoal.AVERAGE_PRECISION)
     payments = list(admit_rows(prepare_rows(files.read_rows(transactions), Settings()), read_truth(labels)))
@@ -81,33 +84,8 @@ def _report(tuned: TuningResult, wanted: TuningOptions) -> dict[str, Any]:
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     later = report["later"]["after"]
-    found = ", ".join(f"{name} {text_of(later[name])}" for name in ("precision", "recall", "average_precision"))
+    found = ", ".join(f"{name} {figure_text(later[name])}" for name in ("precision", "recall", "average_precision"))
     return [
         f"Found by fraudcase rules tune: {report['objective']}, {report['trials']} trials, seed {report['seed']}.",
         f"Learnt on payments before {report['learnt_before']}; on the later ones: {found}.",
     ]
-
-
-def show(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print it: JSON for programs, a table for people."""
-    if as_json:
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "before", "after"):
-        table.add_column(name, justify="right" if name else "left")
-    learnt = report["learnt"]
-    table.add_row(f"{report['objective']}, learnt", text_of(learnt["before"]), text_of(learnt["after"]))
-    for name, value in report["later"]["before"].items():
-        label = f"{name.replace('_', ' ')}, from {report['learnt_before']}"
-        table.add_row(label, text_of(value), text_of(report["later"]["after"][name]))
-    for name, change in report["changes"].items():
-        table.add_row(name, *(_number(name, change[when]) for when in ("before", "after")))
-    print_wide(table)
-    if not report["later"]["after"]["fraud"]:
-        messages.print(f"no fraud is on {report['learnt_before']} or later: nothing to judge by", highlight=False)
-    print_wide(f"written: {report['out']}")
-
-
-def _number(name: str, value: int) -> str:
-    return format_duration(value) if name.endswith("_ms") else text_of(value)
