@@ -31,7 +31,7 @@ from domain.risk.events import RulesActivated
 from domain.risk.packs import DEFAULT, BadRulePack, RulePack
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
-from projections.replay.replay import RecordLog as Recorded
+from projections.logs.log import RecordLog as Recorded
 from schemas.codec import Decoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
 

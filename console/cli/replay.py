@@ -15,7 +15,7 @@ from console.terminal import messages, progress
 from console.wiring import bucket, topics
 from infra.settings import Settings
 from projections.archive.analytics import read_table
-from projections.replay.replay import recorded
+from projections.replay.replay import read_recorded_history
 
 COUNTS = """
     SELECT count(*) FILTER (NOT is_duplicate) AS payments, count(*) FILTER (len(rules) > 0) AS flagged,
@@ -72,7 +72,7 @@ def digest(as_json: AsJson = False) -> None:
     """The digest of what the running system has recorded."""
     settings = Settings()
     with errors_as_messages(), progress("records read", None) as seen:
-        live = recorded(source_of(settings, "kafka"), topics(settings), cores(), seen)
+        live = read_recorded_history(source_of(settings, "kafka"), topics(settings), cores(), seen)
     report(
         {"payments": live.payments, "audit_events": live.digest.events, "live_digest": live.digest.hexdigest()},
         as_json=as_json,

@@ -23,13 +23,12 @@ from infra.settings import Settings
 from migrations.models import ViewVersionRow
 from migrations.store import exclusive_lock
 from projections.archive.archived_log import ArchivedLog
-from projections.logs.log import MAX_BATCH, KafkaLog, to_log_record
+from projections.logs.log import MAX_BATCH, KafkaLog, RecordLog, to_log_record
 from projections.logs.worker import decode_case_events
 from projections.views.case_table import DynamoCaseTable
 from projections.views.rebuild import (
     FoldedViews,
     PartitionShard,
-    RecordSource,
     ShardResult,
     build,
     divide,
@@ -108,7 +107,7 @@ def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: in
     return outcome
 
 
-def _source(settings: Settings, source: str) -> tuple[RecordSource, Decoder]:
+def _source(settings: Settings, source: str) -> tuple[RecordLog, Decoder]:
     if source == "s3":
         archive = ArchivedLog(bucket(settings))
         return archive, Decoder(archive.schema_text)
@@ -116,7 +115,7 @@ def _source(settings: Settings, source: str) -> tuple[RecordSource, Decoder]:
 
 
 def _begin(
-    settings: Settings, versions: ViewVersions, log: tuple[RecordSource, Decoder], source: str, share_events: int | None
+    settings: Settings, versions: ViewVersions, log: tuple[RecordLog, Decoder], source: str, share_events: int | None
 ) -> ViewVersionRow:
     """The version that is unfinished, or else a new one."""
     unfinished = versions.unfinished()
@@ -171,7 +170,7 @@ class ShardedRebuild:
     """The part that goes by shares: what is done is in the control store, and is not done again after a kill."""
 
     def __init__(
-        self, settings: Settings, versions: ViewVersions, row: ViewVersionRow, log: tuple[RecordSource, Decoder]
+        self, settings: Settings, versions: ViewVersions, row: ViewVersionRow, log: tuple[RecordLog, Decoder]
     ) -> None:
         self._versions, self._row = versions, row
         self._log, self._decoder = log

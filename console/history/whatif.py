@@ -21,10 +21,17 @@ from projections.replay.whatif import (
     TracedEvent,
     WhatifOutcome,
     WhatifPeriod,
+    count_valid_flags,
     run_whatif,
-    standing_flags,
 )
-from projections.replay.whatif_diff import ChangedCase, DetectionResult, WhatifChange, WhatifDiff, catch, compare
+from projections.replay.whatif_diff import (
+    ChangedCase,
+    DetectionResult,
+    WhatifChange,
+    WhatifDiff,
+    compare,
+    detection_result,
+)
 from schemas.codec import Decoder
 from schemas.registry import SchemaRegistry
 
@@ -151,7 +158,7 @@ def _by_currency(baseline: list[MoneyAmount], new: list[MoneyAmount]) -> dict[st
 
 
 def _fraud(outcome: WhatifOutcome) -> dict[str, Any]:
-    one, two = (catch(outcome.frauds, side.flagged) for side in (outcome.recorded, outcome.other))
+    one, two = (detection_result(outcome.frauds, side.flagged) for side in (outcome.recorded, outcome.other))
     return {
         "known": len(outcome.frauds),
         "known_minor": {name: each["new"] for name, each in _by_currency([], _sums(outcome.frauds)).items()},
@@ -211,8 +218,8 @@ def _changed(case: ChangedCase, frauds: set[tuple[str, str, str]]) -> dict[str, 
     one, two = case.pair
     return {
         "changes": [change.value for change in case.changes],
-        "account_id": case.pair.one.account_id,
-        "typology": case.pair.one.typology,
+        "account_id": case.pair.either.account_id,
+        "typology": case.pair.either.typology,
         "baseline": _case(one, frauds),
         "new": _case(two, frauds),
         "opened_difference_ms": two.opened_at_ms - one.opened_at_ms if one and two else None,
@@ -236,8 +243,8 @@ def _case(trace: CaseTrace | None, frauds: set[tuple[str, str, str]]) -> dict[st
         "known_at_ms": trace.known_at_ms,
         "escalated_at_ms": escalation.escalated_at_ms if escalation else None,
         "escalated_by": escalation.trigger if escalation else None,
-        "events": len(trace.told),
-        "flags": standing_flags(trace),
+        "events": len(trace.events),
+        "flags": count_valid_flags(trace),
         "payments": len(trace.payments),
         "confirmed_frauds": sum(identity in frauds for identity in trace.payments),
         "value_minor": trace.value_minor(),

@@ -24,7 +24,7 @@ from infra.settings import Settings
 from projections.archive.archived_log import ArchivedLog
 from projections.logs.log import KafkaLog
 from projections.logs.worker import StopSignal, complain, serve_metrics
-from projections.views.verifier import CheckFindings, ViewVerifier, WorkPacer, first_of
+from projections.views.verifier import CheckFindings, ViewVerifier, WorkPacer, first_findings
 from projections.views.worker import group_of
 from schemas.codec import Decoder
 from schemas.registry import SchemaRegistry
@@ -61,7 +61,7 @@ class VerificationRounds:
     def step(self, table: LiveCaseTable, written_of: Any) -> bool:
         """Check the next share; True when that ended a round."""
         version, now = table.now()
-        shares = self._verifier.shares()
+        shares = self._verifier.shards()
         step = int(self.state["step"])
         if step < len(shares):
             written = written_of(version.number)
@@ -81,11 +81,11 @@ class VerificationRounds:
         return is_end
 
     def _note(self, found: CheckFindings) -> None:
-        for said in found.said:
-            complain(f"THE STORED VIEW DIFFERS FROM THE LOG: {said}")
+        for message in found.messages:
+            complain(f"THE STORED VIEW DIFFERS FROM THE LOG: {message}")
         self.state["checked"] += found.checked
         self.state["differing"] += found.differing
-        self.state["found"] = json.dumps(first_of([*found.said, *json.loads(self.state["found"])]))
+        self.state["found"] = json.dumps(first_findings([*found.messages, *json.loads(self.state["found"])]))
         CHECKED.inc(found.checked)
 
     def _end_round(self) -> None:

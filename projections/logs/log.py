@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -38,6 +38,16 @@ class ColumnBatch(NamedTuple):
     offsets: Sequence[int]
     timestamps_ms: Sequence[int]
     values: Sequence[bytes | None]
+
+
+class RecordLog(Protocol):
+    """A log read record by record: from Kafka or from the archive."""
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return the offset after the last record, by partition."""
+
+    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
+        """Yield the records of a partition from its start up to, not including, offset `until`."""
 
 
 def end_offset(consumer: Consumer, partition: TopicPartition) -> int:

@@ -1,7 +1,7 @@
-"""The certificate of a replay: what the logs lead to, in one root digest, and whether what was recorded follows.
+"""Certificate of a replay: one root digest over everything derived, and whether the recorded history matches.
 
-`root` is a function of the logs alone: not of where they were read from, of how many processes read them, nor of the
-machine. Whatever was delivered again leaves it as it is; docs/replay.md says what each part is.
+`root` is a function of the logs alone. It does not depend on the source of the logs, the number of processes or the
+machine, and redelivered records do not change it. docs/replay.md explains each part.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ FORMAT: Final = 1
 
 
 def certificate(
-    replayed: ReplayResult, topics: Topics, until_ms: int | None, beside: Iterable[ReplayMismatch]
+    replayed: ReplayResult, topics: Topics, until_ms: int | None, view_mismatches: Iterable[ReplayMismatch]
 ) -> dict[str, Any]:
-    """The certificate as plain data; `beside` is what differs outside the logs: the stored case views."""
+    """Return the certificate as plain data; `view_mismatches` are the differences of the stored case views."""
     derived, comparison = replayed.derived, replayed.comparison
     history = derived.history
     counts = {
@@ -45,7 +45,7 @@ def certificate(
         "history": history.digest.hexdigest(),
         "views": encoded_digest(derived.encoded),
     }
-    differences = sort_mismatches(topics, [*replayed.altered, *comparison.differences, *beside])
+    differences = sort_mismatches(topics, [*replayed.altered, *comparison.differences, *view_mismatches])
     first = differences[0] if differences else comparison.first_missing
     return {
         "format": FORMAT,
@@ -66,7 +66,7 @@ def certificate(
 
 
 def failed_certificate(reason: str, altered: Iterable[str], until_ms: int | None) -> dict[str, Any]:
-    """The certificate of logs that nothing can be derived from, because records are missing."""
+    """Return the certificate of logs with missing records, from which nothing can be derived."""
     details = [*dict.fromkeys(altered), reason]
     return {
         "format": FORMAT,
@@ -120,18 +120,18 @@ def _event(encoded: bytes | None) -> dict[str, Any] | None:
 
 
 def _ranges(ends: Ends, topics: Topics) -> dict[str, dict[str, list[int]]]:
-    """From the first offset to the one after the last; partitions without records are left out."""
+    """Return the first offset and the one after the last, by topic and partition, without empty partitions."""
     return {
         topic.removeprefix(topics.prefix): {str(partition): [0, end] for partition, end in sorted(found.items()) if end}
         for topic, found in ends.items()
     }
 
 
-def _schemas(met: dict[str, str]) -> list[dict[str, Any]]:
-    """Each writer's schema by the SHA-256 of its canonical JSON; the version is ours, if it is one of ours."""
-    ours = {_fingerprint(schema.text): schema.version for schema in all_schemas()}
-    found = {_fingerprint(text): name for text, name in met.items()}
-    named = [(name, ours.get(sha256), sha256) for sha256, name in found.items()]
+def _schemas(recorded: dict[str, str]) -> list[dict[str, Any]]:
+    """Return each writer's schema by the SHA-256 of its canonical JSON, with our version number if it is ours."""
+    our_versions = {_fingerprint(schema.text): schema.version for schema in all_schemas()}
+    found = {_fingerprint(text): name for text, name in recorded.items()}
+    named = [(name, our_versions.get(sha256), sha256) for sha256, name in found.items()]
     return [
         {"record": name, "version": number, "sha256": sha256}
         for name, number, sha256 in sorted(named, key=lambda each: (each[0], each[1] or 0, each[2]))

@@ -1,4 +1,4 @@
-"""Compare recorded events with derived ones."""
+"""Comparison of recorded events with derived ones."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -8,18 +8,9 @@ from domain.risk.events import EntityPayment
 from projections.archive.segments import Alteration
 from projections.replay.compare_views import shown_item
 from projections.replay.outcome import CASE_VIEWS, DecisionHistory, Ends, ReplayComparison, ReplayMismatch, format_place
+from projections.replay.results import SENT, AnswersResult, Block, BlockDifference, InboundResult, Row
 from projections.replay.sources import DUPLICATE, SCORED
-from projections.replay.tasks import (
-    SENT,
-    AnswersResult,
-    AnswersTask,
-    Block,
-    BlockDifference,
-    EntitiesTask,
-    InboundResult,
-    InboxTask,
-    Row,
-)
+from projections.replay.tasks import AnswersTask, EntitiesTask, InboxTask
 from projections.replay.workers import WorkerPool
 from schemas.topics import Topics
 
@@ -31,7 +22,7 @@ def compare_rows(
     decided: Sequence[InboundResult],
     ends: Ends,
 ) -> ReplayComparison:
-    """Answers and payments sent on, row by row where blocks of them differ."""
+    """Compare answers and forwarded payments row by row in the blocks that differ."""
     blocks = {(each.partition, one.number): one for each in decided for one in each.differing}
     missing, differences = sum(each.missing for each in decided), list[ReplayMismatch]()
     wanted, first = frozenset(blocks), None
@@ -61,7 +52,7 @@ def compare_rows(
     for each in decided:
         if each.more_differing:
             where = topics.payments_inbound, each.partition, ends[topics.payments_inbound][each.partition]
-            text = f"{each.topic} partition {each.partition}: {each.more_differing} more blocks of answers differ"
+            text = f"{each.topic} partition {each.partition}: {each.more_differing} further blocks of answers differ"
             differences.append(ReplayMismatch(*where, None, (), None, None, text))
     return ReplayComparison(differences, missing, first)
 
@@ -73,18 +64,18 @@ def _plain(task: AnswersTask | EntitiesTask) -> dict[str, Any]:
 def _compare_answers(
     topics: Topics, partition: int, block: BlockDifference, rows: Sequence[Row]
 ) -> tuple[list[ReplayMismatch], list[ReplayMismatch]]:
-    """Differences, and what is not there yet."""
+    """Return the differing answers of a block, and those that are not recorded yet."""
     topic, found, left = topics.payments_inbound, list[ReplayMismatch](), list[ReplayMismatch]()
     recorded_rows, derived_rows = ({row[0]: row for row in each} for each in (rows, block.answers))
     for offset in sorted({*recorded_rows, *derived_rows}):
-        was, should = recorded_rows.get(offset), derived_rows.get(offset)
-        if was == should:
+        recorded, expected = recorded_rows.get(offset), derived_rows.get(offset)
+        if recorded == expected:
             continue
-        row: Row = was or should or ()
-        texts = _answer_text(was), _answer_text(should)
-        said = _mismatch_text(f"{format_place(topic, partition, offset)}: the decision on this payment", *texts)
-        difference = ReplayMismatch(topic, partition, offset, row[1], ("0-payment", row[2]), *texts, said)
-        (found if was else left).append(difference)
+        row: Row = recorded or expected or ()
+        texts = _answer_text(recorded), _answer_text(expected)
+        text = _mismatch_text(f"{format_place(topic, partition, offset)}: the decision on this payment", *texts)
+        difference = ReplayMismatch(topic, partition, offset, row[1], ("0-payment", row[2]), *texts, text)
+        (found if recorded else left).append(difference)
     return found, left
 
 
@@ -98,21 +89,21 @@ def _answer_text(row: Row | None) -> bytes | None:
 def _compare_sent(
     topics: Topics, partition: int, block: BlockDifference, rows: Sequence[tuple[int, int, Row]]
 ) -> tuple[list[ReplayMismatch], list[ReplayMismatch]]:
-    """The same of what was sent on to entities."""
+    """Return the differing forwarded payments of a block, and those that are not recorded yet."""
     entity, at = SENT.index("entity"), SENT.index("offset")
     derived_rows = {(row[at], row[entity]): row for row in block.sent}
     topic, found = topics.entities_inbound, list[ReplayMismatch]()
     for where, offset, row in sorted(rows, key=lambda each: each[:2]):
-        should = derived_rows.pop((row[at], row[entity]), None)
-        if row != should:
-            texts = _sent_text(row), _sent_text(should)
-            said = _mismatch_text(format_place(topic, where, offset), *texts)
-            found.append(ReplayMismatch(topic, where, offset, row[1], ("0-sent", row[entity]), *texts, said))
+        expected = derived_rows.pop((row[at], row[entity]), None)
+        if row != expected:
+            texts = _sent_text(row), _sent_text(expected)
+            text = _mismatch_text(format_place(topic, where, offset), *texts)
+            found.append(ReplayMismatch(topic, where, offset, row[1], ("0-sent", row[entity]), *texts, text))
     left = [
         ReplayMismatch(
             topic, None, None, row[1], ("0-sent", row[entity]), None, _sent_text(row),
             _mismatch_text(
-                f"{format_place(topics.payments_inbound, partition, row[at])}: sent on", None, _sent_text(row)
+                f"{format_place(topics.payments_inbound, partition, row[at])}: forwarded", None, _sent_text(row)
             ),
         )
         for row in derived_rows.values()
@@ -129,14 +120,17 @@ def _sent_text(row: Row | None) -> bytes | None:
 def compare_events(
     topics: Topics, live: DecisionHistory, derived: DecisionHistory, rows: ReplayComparison
 ) -> ReplayComparison:
-    """Event by event. Only recorded, or recorded differently: a difference. Only derived: missing."""
+    """Compare flags and case events one by one.
+
+    An event that is recorded only, or recorded differently, is a difference. An event that is derived only is missing.
+    """
     recorded_items, derived_items = live.digest.items(), derived.digest.items()
     differences = [*rows.differences, *live.contradictions]
     for place, encoded in recorded_items.items():
         if encoded != derived_items.get(place):
-            origin, should = live.origins[place], derived_items.get(place)
-            text = _mismatch_text(format_place(*origin), encoded, should)
-            differences.append(ReplayMismatch(*origin, *place, encoded, should, text))
+            origin, expected = live.origins[place], derived_items.get(place)
+            text = _mismatch_text(format_place(*origin), encoded, expected)
+            differences.append(ReplayMismatch(*origin, *place, encoded, expected, text))
     left = sorted(derived_items.keys() - recorded_items.keys())
     missing, first = rows.missing + len(left), rows.first_missing
     if first is None and left:
@@ -146,13 +140,13 @@ def compare_events(
         first = ReplayMismatch(kind, None, None, *left[0], None, encoded, text)
     differences.sort(key=_order_by(topics))
     if not differences and not missing and live.digest.hexdigest() != derived.digest.hexdigest():
-        text = "the payments that were decided on are not those in the log"
+        text = "the recorded decisions are on other payments than those in the log"
         differences.append(ReplayMismatch(topics.payments_inbound, None, None, None, (), None, None, text))
     return ReplayComparison(differences, missing, first)
 
 
 def sort_mismatches(topics: Topics, differences: Iterable[ReplayMismatch]) -> list[ReplayMismatch]:
-    """By topic, from what decides to what follows, then by partition and offset."""
+    """Sort mismatches by topic, deciding logs first, then by partition and offset."""
     return sorted(differences, key=_order_by(topics))
 
 
@@ -167,13 +161,14 @@ def _order_by(topics: Topics) -> Callable[[ReplayMismatch], tuple[Any, ...]]:
 
 
 def report_altered(altered: Alteration) -> ReplayMismatch:
+    """Return altered archive content as a mismatch."""
     where = altered.topic, altered.partition, altered.offset
     return ReplayMismatch(*where, None, (), None, None, altered.detail)
 
 
-def _mismatch_text(where: str, was: bytes | None, should: bytes | None) -> str:
-    if was is None:
-        return f"{where}: not recorded yet: {shown_item(should or b'')}"
-    if should is None:
-        return f"{where}: recorded, but the log does not lead to it: {shown_item(was)}"
-    return f"{where}: altered, or decided otherwise: recorded {shown_item(was)}, derived {shown_item(should)}"
+def _mismatch_text(where: str, recorded: bytes | None, expected: bytes | None) -> str:
+    if recorded is None:
+        return f"{where}: not recorded yet: {shown_item(expected or b'')}"
+    if expected is None:
+        return f"{where}: recorded, but not derived from the log: {shown_item(recorded)}"
+    return f"{where}: altered, or decided differently: recorded {shown_item(recorded)}, derived {shown_item(expected)}"

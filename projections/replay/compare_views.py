@@ -1,4 +1,4 @@
-"""Compare stored case views with derived ones."""
+"""Comparison of stored case views with derived ones."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,10 @@ from projections.views.case_view import Item
 
 
 def views_digest(items: Items) -> str:
-    """SHA-256 over all items of the case table by their keys, each as canonical JSON preceded by its length.
+    """Return the SHA-256 over all items of the case table in key order, each as canonical JSON after its length.
 
-    Without `known_at_ms`: when a record was written is the one thing that differs where the same payments are decided
-    again. `compare_views` looks at it.
+    Leaves out `known_at_ms`: it is the only field that differs if the same payments are decided again. `compare_views`
+    compares it.
     """
     return encoded_digest(
         {
@@ -23,7 +23,7 @@ def views_digest(items: Items) -> str:
 
 
 def encoded_digest(encoded: Mapping[tuple[str, str], bytes]) -> str:
-    """The same of items that are canonical JSON already."""
+    """Return the SHA-256 over items that are already canonical JSON, in key order, each after its length."""
     digest = hashlib.sha256()
     for key in sorted(encoded):
         digest.update(len(encoded[key]).to_bytes(8, "big") + encoded[key])
@@ -31,7 +31,7 @@ def encoded_digest(encoded: Mapping[tuple[str, str], bytes]) -> str:
 
 
 def compare_views(stored: Items, derived: Items) -> ReplayComparison:
-    """Item by item."""
+    """Compare the items one by one. A stored item that is missing or older than the derived one is behind."""
     differences: list[ReplayMismatch] = []
     behind = sum(key not in stored for key in derived)
     for key in sorted(stored):
@@ -41,15 +41,17 @@ def compare_views(stored: Items, derived: Items) -> ReplayComparison:
         if wanted is not None and _is_behind(item, wanted):
             behind += 1
             continue
-        was, should = canonical_json(item), None if wanted is None else canonical_json(wanted)
-        should_text = shown_item(should) if should else "nothing"
-        text = f"view item {' '.join(key)}: stored {shown_item(was)}, derived {should_text}"
-        differences.append(ReplayMismatch(CASE_VIEWS, None, None, item.get("account_id"), key, was, should, text))
+        recorded, expected = canonical_json(item), None if wanted is None else canonical_json(wanted)
+        expected_text = shown_item(expected) if expected else "nothing"
+        text = f"view item {' '.join(key)}: stored {shown_item(recorded)}, derived {expected_text}"
+        differences.append(
+            ReplayMismatch(CASE_VIEWS, None, None, item.get("account_id"), key, recorded, expected, text)
+        )
     return ReplayComparison(differences, behind)
 
 
 def _is_same(stored: Item, derived: Item) -> bool:
-    """When a record was written is compared where the log was read as far: the table may have got ahead since."""
+    """Return whether two items are equal; `known_at_ms` counts only if the log was read far enough to know it."""
     if "known_at_ms" in derived:
         return stored == derived
     return {name: value for name, value in stored.items() if name != "known_at_ms"} == derived
@@ -60,10 +62,11 @@ def _is_behind(stored: Item, derived: Item) -> bool:
 
 
 def shown_item(encoded: bytes) -> str:
+    """Return the first 400 characters of an encoded item."""
     text = encoded.decode()
     return text if len(text) <= 400 else f"{text[:400]}…"
 
 
 def stored_items(items: Iterator[Item]) -> Items:
-    """The items of a case table by their keys."""
+    """Return the items of a case table by their keys."""
     return {(item["pk"], item["sk"]): item for item in items}

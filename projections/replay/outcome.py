@@ -1,4 +1,4 @@
-"""The outcome of a replay: what was derived, and each mismatch with what was recorded."""
+"""Outcome of a replay: the derived state, and each mismatch with the recorded history."""
 
 import json
 from collections.abc import Mapping
@@ -7,25 +7,21 @@ from typing import Any, Final, NamedTuple, get_args
 
 from domain.cases.events import CaseEvent
 from domain.digest import HistoryDigest
-from projections.replay.tasks import ComparedEvent, DerivedItem, EventPlace
+from projections.replay.results import ComparedEvent, DerivedItem, EventPlace
 from projections.views.case_view import Item
 
 Items = dict[tuple[str, str], Item]
 """Items of the case table by their keys."""
 
-
 Ends = dict[str, dict[int, int]]
 """The offset after the last record that counts, by topic and partition."""
 
-
 CASE_VIEWS: Final = "case views"
-
-
 _CASE_EVENTS: Final = frozenset(kind.__name__ for kind in get_args(CaseEvent))
 
 
 class ReplayMismatch(NamedTuple):
-    """One thing that was recorded otherwise than the logs lead to; where it stands, as far as it stands anywhere."""
+    """One mismatch between a recorded and a derived event, with its log position if it has one."""
 
     topic: str
     partition: int | None
@@ -39,13 +35,13 @@ class ReplayMismatch(NamedTuple):
 
 @dataclass(slots=True)
 class DecisionHistory:
-    """Everything that was decided, to be hashed and compared."""
+    """All decisions of one history, to be hashed and compared."""
 
     digest: HistoryDigest = field(default_factory=HistoryDigest)
     origins: dict[EventPlace, tuple[str, int, int]] = field(default_factory=dict)
-    """Topic, partition and offset where each recorded event stands; derived ones stand nowhere."""
+    """Topic, partition and offset of each recorded event; derived events have none."""
     known_at_ms: dict[EventPlace, int] = field(default_factory=dict)
-    """When each recorded case event became known: the Kafka timestamp of its first record."""
+    """Known-at time of each recorded case event: the Kafka timestamp of its first record."""
     contradictions: list[ReplayMismatch] = field(default_factory=list)
     payments: int = 0
     duplicates: int = 0
@@ -57,7 +53,7 @@ class DecisionHistory:
     case_events: int = 0
 
     def add(self, event: ComparedEvent, topic: str, partition: int) -> None:
-        """Count an event; the same one again is no other."""
+        """Add an event and count it once; a redelivered event changes nothing."""
         place = event.account_id, event.place
         origin = topic, partition, event.offset
         try:
@@ -81,29 +77,29 @@ class DecisionHistory:
 
 @dataclass(slots=True)
 class DerivedState:
-    """What the folds say that the logs lead to."""
+    """State that the folds derive from the logs."""
 
     history: DecisionHistory = field(default_factory=DecisionHistory)
     encoded: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    """The items of the case table, as canonical JSON without when they became known."""
+    """The items of the case table as canonical JSON, without their known-at times."""
     views: int = 0
     places: dict[EventPlace, tuple[str, str]] = field(default_factory=dict)
-    """The item of each case event."""
+    """The item key of each case event."""
     packs: list[str] = field(default_factory=list)
-    """Rule packs, in the order in which they were activated first."""
+    """Ids of rule packs in the order of their first activation."""
     decisions: str = ""
     inbound: str = ""
-    """Digests of the decisions that say more than nothing, and of the records of payments.inbound."""
+    """Digests of the decisions with a score or a shadow score, and of the records of payments.inbound."""
     records: int = 0
 
-    def add_shown(self, shown: DerivedItem, topic: str, partition: int) -> None:
-        """Take in a case event: into the history, and as an item."""
-        self.history.add(shown.event, topic, partition)
-        self.encoded[shown.pk, shown.sk] = shown.item
-        self.places[shown.event.account_id, shown.event.place] = shown.pk, shown.sk
+    def add_case_event(self, derived: DerivedItem, topic: str, partition: int) -> None:
+        """Add a case event to the history, and its item to the table."""
+        self.history.add(derived.event, topic, partition)
+        self.encoded[derived.pk, derived.sk] = derived.item
+        self.places[derived.event.account_id, derived.event.place] = derived.pk, derived.sk
 
     def items(self, known_at_ms: Mapping[EventPlace, int]) -> Items:
-        """The items; when events became known is no fold's to say, it is what the broker wrote."""
+        """Return the items with known-at times, which come from the broker and cannot be derived."""
         items: Items = {key: json.loads(encoded) for key, encoded in self.encoded.items()}
         for place, key in self.places.items():
             if place in known_at_ms:
@@ -113,7 +109,7 @@ class DerivedState:
 
 @dataclass(frozen=True, slots=True)
 class ReplayComparison:
-    """How what was recorded differs from what is derived; `missing` may only be on its way."""
+    """Differences between recorded and derived history; `missing` events may not be written yet."""
 
     differences: list[ReplayMismatch]
     missing: int
@@ -121,13 +117,13 @@ class ReplayComparison:
 
     @property
     def is_lag(self) -> bool:
-        """Nothing contradicts, something is not there yet."""
+        """Return whether events are missing and nothing differs."""
         return not self.differences and self.missing > 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What a replay came to, in the order of topics, partitions and offsets."""
+    """Result of a replay, in the order of topics, partitions and offsets."""
 
     live: DecisionHistory
     derived: DerivedState
@@ -135,9 +131,9 @@ class ReplayResult:
     altered: list[ReplayMismatch]
     ranges: Ends
     schemas: dict[str, str]
-    """Writers' schemas that were met in the logs that decide: their texts, and what record each is of."""
+    """Record names of the writers' schemas in the deciding logs, by their texts."""
 
 
 def format_place(topic: str, partition: int, offset: int) -> str:
-    """Where a record stands, for people."""
+    """Return the place of a record as text."""
     return f"{topic} partition {partition} offset {offset}"

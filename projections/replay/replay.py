@@ -1,16 +1,15 @@
-"""Derives everything again from the logs that decide, in fresh state, and compares it with what was recorded.
+"""Replay: derive everything again from the deciding logs in fresh state, and compare it with the recorded history.
 
-What is derived comes from payments.inbound, entities.inbound and cases.inbox alone, through the same folds that decided
-when it was live; the recorded flags, answers and case events are read only to be compared. Partitions are read side by
-side (`replay_work.py`); here what they come to is put together, in one order, however it arrived.
+The deciding logs are payments.inbound, entities.inbound and cases.inbox. They run through the folds that decided live;
+recorded flags, answers and case events are read for comparison only. Partitions are read in parallel (`tasks.py`); this
+module combines their results in a fixed order.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from projections.archive.bucket import Bucket
-from projections.logs.log import LogRecord
 from projections.replay.compare import compare_events, compare_rows, report_altered
 from projections.replay.outcome import (
     DecisionHistory,
@@ -20,54 +19,38 @@ from projections.replay.outcome import (
     ReplayResult,
     format_place,
 )
-from projections.replay.sources import LogGap, LogSource
-from projections.replay.tasks import (
+from projections.replay.results import (
     NONE,
     AnswersResult,
-    AnswersTask,
     Block,
     BlockSum,
     ComparedEvent,
     EntitiesResult,
-    EntitiesTask,
     EventPlace,
     EventsResult,
-    EventsTask,
     InboundResult,
-    InboundTask,
     InboxResult,
-    InboxTask,
     PaymentChains,
     TaskResult,
     add_sums,
 )
+from projections.replay.sources import LogSource
+from projections.replay.tasks import AnswersTask, EntitiesTask, EventsTask, InboundTask, InboxTask
 from projections.replay.workers import WorkerPool
 from schemas.topics import Topics
 
-__all__ = ["LogGap", "RecordLog"]
-
 Progress = Callable[[int], None]
 RecordedEventFilter = Callable[[str, int, ComparedEvent], bool]
-"""Whether a recorded flag or case event, of this topic and partition, is compared."""
-_SPOILT: Final[BlockSum] = (-1, 0)
-"""Of a block whose answers stand in two partitions: no hash says whether they are right."""
-
-
-class RecordLog(Protocol):
-    """Where records are read from one by one: Kafka, or the archive."""
-
-    def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last record, by partition."""
-
-    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """The records of a partition from its start up to an offset."""
+"""Decides whether a recorded flag or case event of this topic and partition is compared."""
+_AMBIGUOUS: Final[BlockSum] = (-1, 0)
+"""Sum of a block whose answers are in two partitions: it never matches, so that the rows are compared."""
 
 
 # -- reading ------------------------------------------------------------------------------------------------
 
 
 def ends_of(source: LogSource, topics: Topics, until_ms: int | None = None) -> Ends:
-    """How far each log goes that decides, or that case events stand in: with a time, up to the first later record."""
+    """Return the end of each archived log; with `until_ms`, the offset of the first later record."""
     log, ends = source.open(), Ends()
     for topic in topics.archived_logs:
         ends[topic] = log.ends(topic)
@@ -79,30 +62,32 @@ def ends_of(source: LogSource, topics: Topics, until_ms: int | None = None) -> E
 
 
 def derive(source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> DerivedState:
-    """Run the folds over the logs that decide, and compare nothing. Raises Gap where records are missing."""
+    """Run the folds over the deciding logs without any comparison. Raises LogGap if records are missing."""
     with WorkerPool(source, workers, _running_total(seen)) as pool:
         ends, payments = ends_of(source, topics), topics.payments_inbound
         decide = [InboundTask(topic=payments, partition=p, end=end) for p, end in ends[payments].items()]
         results = pool.run([*_folds(topics, ends, ends), *decide])
-        _chain_together(pool, decide, _results_of_type(InboundResult, results))
+        _chain_across_partitions(pool, decide, _results_of_type(InboundResult, results))
     return _collect_derived(results, topics)
 
 
-def recorded(source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> DecisionHistory:
-    """What was decided when it was live, as it stands in the logs."""
+def read_recorded_history(
+    source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None
+) -> DecisionHistory:
+    """Return the history that was recorded live in the logs."""
     with WorkerPool(source, workers, _running_total(seen)) as pool:
         ends, topic = ends_of(source, topics), topics.cases_inbox
         answers = _answer_tasks(source, topics, ends)
         inbox = [InboxTask(topic=topic, partition=p, end=end) for p, end in ends[topic].items()]
         results = pool.run([*answers, *inbox, *_event_tasks(source, topics)])
-        _chain_together(pool, answers, _results_of_type(AnswersResult, results))
+        _chain_across_partitions(pool, answers, _results_of_type(AnswersResult, results))
     return _collect_recorded(results, lambda *_: True)
 
 
 def _compared_event_filter(
     before: Ends, until_ms: int | None, derived: Mapping[EventPlace, bytes]
 ) -> RecordedEventFilter:
-    """What of the recorded flags and case events is compared: what must be derived, and what is."""
+    """Return a filter of recorded flags and case events: those that must be derived, and those that are."""
 
     def counts(topic: str, partition: int, event: ComparedEvent) -> bool:
         must_be = event.offset < before[topic].get(partition, 0) and (
@@ -116,10 +101,11 @@ def _compared_event_filter(
 def replay(
     source: LogSource, topics: Topics, workers: int = 1, until_ms: int | None = None, seen: Progress = lambda _: None
 ) -> ReplayResult:
-    """Derive everything, and compare it. Raises Gap where records of a log that decides are missing.
+    """Derive everything and compare it with the recorded history. Raises LogGap if records of a deciding log are
+    missing.
 
-    The system may be at work meanwhile. What stood in a log before it was asked how far to fold must be derived; of
-    what was written since, only what is derived is looked at: its cause may be past the end of the fold.
+    The system may be running. Events recorded before the fold's end was fixed must be derived. Later ones are compared
+    only if they are derived, because their cause may be after the end of the fold.
     """
     with WorkerPool(source, workers, _running_total(seen)) as pool:
         before = ends_of(source, topics)
@@ -130,9 +116,9 @@ def replay(
             topics, ends, _results_of_type(AnswersResult, results), _results_of_type(EntitiesResult, results)
         )
         decided: list[InboundResult] = pool.run(decide)
-        _chain_together(pool, answers, _results_of_type(AnswersResult, results))
-        _chain_together(pool, decide, decided)
-        at_odds = compare_rows(pool, topics, (answers, folds), decided, ends)
+        _chain_across_partitions(pool, answers, _results_of_type(AnswersResult, results))
+        _chain_across_partitions(pool, decide, decided)
+        row_comparison = compare_rows(pool, topics, (answers, folds), decided, ends)
     results += decided
     derived = _collect_derived(results, topics)
     live = _collect_recorded(results, _compared_event_filter(before, until_ms, derived.history.digest.items()))
@@ -143,7 +129,9 @@ def replay(
     )
     schemas = {text: name for result in deciding for text, name in result.schemas.items()}
     altered = [report_altered(each) for each in dict.fromkeys(each for result in results for each in result.altered)]
-    return ReplayResult(live, derived, compare_events(topics, live, derived.history, at_odds), altered, ends, schemas)
+    return ReplayResult(
+        live, derived, compare_events(topics, live, derived.history, row_comparison), altered, ends, schemas
+    )
 
 
 def _running_total(seen: Progress) -> Progress:
@@ -158,7 +146,7 @@ def _running_total(seen: Progress) -> Progress:
 
 
 def _folds(topics: Topics, ends: Ends, recorded: Ends) -> list[EntitiesTask | InboxTask]:
-    """Fold up to some ends; what was recorded is looked for up to others."""
+    """Return the tasks that fold up to `ends` and read recorded flags and payments up to `recorded`."""
     payments, entities, inbox = topics.payments_inbound, topics.entities_inbound, topics.cases_inbox
     return [
         *(
@@ -178,7 +166,7 @@ def _answer_tasks(source: LogSource, topics: Topics, ends: Ends) -> list[Answers
 
 
 def _event_tasks(source: LogSource, topics: Topics) -> list[EventsTask]:
-    """All of them, whatever the time: what the logs lead to by then may have been decided later."""
+    """Return tasks for all case events, because an event of a payment before `until_ms` may be recorded later."""
     topic = topics.cases_events
     return [EventsTask(topic=topic, partition=p, end=end) for p, end in source.open().ends(topic).items()]
 
@@ -189,7 +177,7 @@ def _decide_tasks(
     blocks, sums = dict[Block, BlockSum](), dict[Block, BlockSum]()
     for each in answered:
         for block, found in each.blocks.items():
-            blocks[block] = _SPOILT if block in blocks else found
+            blocks[block] = _AMBIGUOUS if block in blocks else found
     for one in sent:
         for block, found in one.sums.items():
             sums[block] = add_sums(sums.get(block, NONE), found)
@@ -213,17 +201,17 @@ def _results_of_type(kind: type[ReadT], results: Sequence[TaskResult]) -> list[R
     return [each for each in results if isinstance(each, kind)]
 
 
-def _chain_together(
+def _chain_across_partitions(
     pool: WorkerPool, tasks: Sequence[InboundTask | AnswersTask], results: Sequence[InboundResult | AnswersResult]
 ) -> None:
-    """Accounts with payments in several partitions (another producer, another partitioner): one chain after all.
+    """Rebuild the digest chain of accounts with payments in several partitions (other producers or partitioners).
 
-    Their partitions are read once more for what was chained, which our own producers never make necessary.
+    Reads these partitions once more. Our own producers never make this necessary.
     """
     counted: dict[str, int] = {}
     for result in results:
         for chains in result.chains.values():
-            for account_id in chains.of:
+            for account_id in chains.digests:
                 counted[account_id] = counted.get(account_id, 0) + 1
     several = frozenset(account_id for account_id, number in counted.items() if number > 1)
     if not several:
@@ -238,8 +226,8 @@ def _chain_together(
     whole = [chains for result in results for chains in result.chains.values()]
     for chains in whole:
         for account_id in several:
-            chains.of.pop(account_id, None)
-    whole[0].of.update(chained.of)
+            chains.digests.pop(account_id, None)
+    whole[0].digests.update(chained.digests)
 
 
 def _with_collected_rows(task: InboundTask | AnswersTask, accounts: frozenset[str]) -> InboundTask | AnswersTask:
@@ -259,19 +247,19 @@ def _collect_derived(results: Sequence[TaskResult], topics: Topics) -> DerivedSt
         history.duplicates += decided.duplicates
         history.quarantined += decided.quarantined
         for chains in decided.chains.values():
-            for account_id, chain in chains.of.items():
+            for account_id, chain in chains.digests.items():
                 history.digest.add_chain(account_id, chain)
-        if decided.records:  # what is not there is not known of a partition in the archive
+        if decided.records:  # the archive does not know of empty partitions, so they do not count
             decisions.update(decided.partition.to_bytes(4, "big") + decided.decisions)
             inbound.update(decided.partition.to_bytes(4, "big") + decided.content)
         derived.packs += (pack_id for pack_id in dict.fromkeys(decided.packs) if pack_id not in derived.packs)
     derived.decisions, derived.inbound = decisions.hexdigest(), inbound.hexdigest()
     for result in (*_results_of_type(InboundResult, results), *_results_of_type(EntitiesResult, results)):
-        for event in result.found:
+        for event in result.events:
             history.add(event, result.topic, result.partition)
     for cases in _results_of_type(InboxResult, results):
-        for shown in cases.shown:
-            derived.add_shown(shown, topics.cases_inbox, cases.partition)
+        for case_events in cases.case_events:
+            derived.add_case_event(case_events, topics.cases_inbox, cases.partition)
         derived.views += len(cases.views)
         derived.encoded.update({(pk, sk): item for pk, (sk, item) in cases.views.items()})
     derived.records = sum(result.records for result in results)
@@ -284,20 +272,20 @@ def _collect_recorded(results: Sequence[TaskResult], counts: RecordedEventFilter
         live.payments += answered.payments
         live.duplicates += answered.duplicates
         for chains in answered.chains.values():
-            for account_id, chain in chains.of.items():
+            for account_id, chain in chains.digests.items():
                 live.digest.add_chain(account_id, chain)
     for cases in _results_of_type(InboxResult, results):
         for event in cases.flags:
             if counts(cases.topic, cases.partition, event):
                 live.add(event, cases.topic, cases.partition)
-    for told in _results_of_type(EventsResult, results):
-        for offset, what in told.foreign:
-            where = told.topic, told.partition, offset
-            text = f"{format_place(*where)} is no case event: {what}"
+    for result in _results_of_type(EventsResult, results):
+        for offset, what in result.foreign:
+            where = result.topic, result.partition, offset
+            text = f"{format_place(*where)} is not a case event: {what}"
             live.contradictions.append(ReplayMismatch(*where, None, (), None, None, text))
-        for event in told.found:
-            if counts(told.topic, told.partition, event):
-                live.add(event, told.topic, told.partition)
+        for event in result.events:
+            if counts(result.topic, result.partition, event):
+                live.add(event, result.topic, result.partition)
     return live
 
 
@@ -305,10 +293,10 @@ def _collect_recorded(results: Sequence[TaskResult], counts: RecordedEventFilter
 
 
 def archived_schema_check(bucket: Bucket) -> list[str]:
-    """The writers' schemas in the archive that are not what they were stored as."""
+    """Return a message for each archived writer's schema that does not match its SHA-256."""
     altered = []
     for key in bucket.keys("schemas/"):
         name = key.removeprefix("schemas/").removesuffix(".avsc")
         if hashlib.sha256(bucket.get(key) or b"").hexdigest() != name:
-            altered.append(f"{key} is not the schema that was stored there")
+            altered.append(f"{key} was altered: its content does not match its SHA-256")
     return altered

@@ -1,4 +1,4 @@
-"""Where a replay reads from. A source crosses to worker processes, so it holds plain data; each opens its own."""
+"""Sources of a replay. A source holds plain data, so that worker processes can receive it; each opens its own logs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,77 +26,77 @@ DUPLICATE = ("offset", *(name for name in DuplicateSeen._fields if name not in (
 
 
 class LogGap(Exception):
-    """Records of a log that decides are missing: what follows cannot be derived. The message says where."""
+    """Error: records of a deciding log are missing, so later events cannot be derived. The message says where."""
 
     altered: tuple[str, ...] = ()
-    """What was found altered before."""
+    """Details of altered records found before the gap."""
 
 
 class ColumnLog(Protocol):
-    """The logs, by column."""
+    """The logs, read by column."""
 
     altered: list[Alteration]
-    """What is not as it was written, so far."""
+    """Altered records and segments found so far."""
 
     def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last record, by partition."""
+        """Return the offset after the last record, by partition."""
 
     def offset_after(self, topic: str, partition: int, until_ms: int) -> int | None:
-        """The offset of the first record that is later than a time, None where there is none."""
+        """Return the offset of the first record later than `until_ms`, or None if there is none."""
 
     def batches(self, topic: str, partition: int, until: int) -> Iterator[ColumnBatch]:
-        """The records of a partition from its start up to an offset."""
+        """Yield the records of a partition from its start up to, not including, offset `until`."""
 
     def schema_text(self, schema_id: int) -> str | None:
-        """The writer's schema of an id, None if it is unknown."""
+        """Return the writer's schema of an id, or None if it is unknown."""
 
     def answer_ends(self, topic: str) -> dict[int, int]:
-        """Where the answers of the risk job end, by partition."""
+        """Return the offset after the last record of risk answers, by partition."""
 
     def answers(self, topic: str, partition: int, until: int) -> Iterator[Answers]:
-        """What the risk job answered, perhaps more than once."""
+        """Yield the answers of the risk job; redelivered ones may occur."""
 
 
 class LogSource(Protocol):
-    """Opens the logs; equal sources open the same."""
+    """Source that opens the logs; equal sources open the same logs."""
 
     def open(self) -> ColumnLog:
-        """Connect."""
+        """Open the logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketSource:
-    """The archive, and nothing else."""
+    """The archive as the only source."""
 
     store: StoreOptions
     bucket: str
     prefix: str
 
     def objects(self) -> Bucket:
-        """The objects of the system."""
+        """Return the bucket of the system."""
         return Bucket(s3_client(self.store), self.bucket, self.prefix)
 
     def open(self) -> ArchiveColumns:
-        """Connect."""
+        """Open the archived logs."""
         return ArchiveColumns(self.objects())
 
 
 class FallbackSource(Protocol):
-    """Where writers' schemas lie when the registry is away."""
+    """Source of writers' schemas while the registry is unavailable."""
 
     def open(self) -> ArchiveColumns:
-        """Connect."""
+        """Open the archived logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaSource:
-    """The broker. Writers' schemas come from the registry, or, when that is away, from the archive."""
+    """The broker as source. Writers' schemas come from the registry or, if it is unavailable, from the archive."""
 
     logs: KafkaLogs
     archive: FallbackSource
 
     def open(self) -> "_KafkaColumns":
-        """Connect."""
+        """Open the logs."""
         return _KafkaColumns(self)
 
 
@@ -112,14 +112,16 @@ class _KafkaColumns(KafkaLog):
         try:
             yield from super().batches(topic, partition, until)
         except KafkaException as error:
-            raise LogGap(f"{topic} partition {partition}: {error.args[0].str()}. Older records: --from s3") from error
+            raise LogGap(
+                f"{topic} partition {partition}: {error.args[0].str()}. To read older records, use --from s3"
+            ) from error
 
     def schema_text(self, schema_id: int) -> str | None:
         if self._registry is not None:
             try:
                 return self._registry.schema_text(schema_id)
             except (HTTPError, SchemaRegistryError):
-                self._registry = None  # once is enough: the archive has them all
+                self._registry = None  # do not retry: the archive has all schemas
         if self._archive is None:
             self._archive = self._source.archive.open()
         try:
@@ -137,7 +139,7 @@ class _KafkaColumns(KafkaLog):
         def lookup(schema_id: int) -> str | None:
             try:
                 return self.schema_text(schema_id)
-            except LogGap:  # answers are in the archive as a table, so their schema is not
+            except LogGap:  # the archive stores answers as a table, without their schema
                 text = _guess_schema_text(DecisionsMade.__name__, value)
                 if text is None:
                     raise
@@ -153,12 +155,12 @@ class _KafkaColumns(KafkaLog):
                 if name == DecisionsMade.__name__:
                     yield made["partition"], made["scored"], made["duplicates"]
                 else:
-                    detail = f"{topic} partition {partition} offset {offset} holds no answers: {name}"
+                    detail = f"{topic} partition {partition} offset {offset} is not a record of answers: {name}"
                     self.altered.append(Alteration(topic, partition, offset, detail))
 
 
 def _guess_schema_text(name: str, value: bytes | None) -> str | None:
-    """The newest of our schemas of a record that reads a value to its last byte."""
+    """Return our newest schema of a record that decodes the value to its last byte, or None."""
     for schema in reversed([each for each in all_schemas() if each.name == name]):
         try:
             Decoder({0: schema.text}.get).decode(bytes(5) + (value or b"")[5:])

@@ -1,8 +1,7 @@
-"""What other rules would have done: history is folded twice side by side, by the recorded rules and by others.
+"""What-if replay: fold history twice, side by side, by the recorded rules and by another pack.
 
-Both sides leave out what analysts did: other rules lead to other cases, to which nobody's commands belong. Labels and
-ticks of the clock stand in the logs whoever decides, and replay on both sides. docs/whatif.md says how records are
-ordered and where other rules come into force.
+Both sides leave out analyst commands, because other rules open other cases. Labels and clock ticks do not depend on the
+rules and replay on both sides. docs/whatif.md says how records are ordered and when the other pack becomes active.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,49 +16,48 @@ from domain.risk.entity_fold import EntityFold
 from domain.risk.events import EntityPayment, Flag, FraudConfirmed, RiskFlagged, RiskOutput, RiskScored, RulesActivated
 from domain.risk.fold import ActivePack, ContentConflict, RiskFold
 from domain.risk.packs import RulePack
-from projections.logs.log import LogRecord
-from projections.replay.replay import RecordLog
+from projections.logs.log import LogRecord, RecordLog
 from projections.replay.sources import LogGap
 from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
 PAYMENTS, INBOX = 0, 1
-"""Kinds of records, in the order in which those of one moment are read."""
-EVERY: Final = 2_000
-"""Records between two words on how far it is."""
-BY: Final = "what-if"
+"""Kinds of records. At equal times, payments are read first."""
+PROGRESS_EVERY: Final = 2_000
+"""Records between two progress reports."""
+ACTIVATED_BY: Final = "what-if"
 Identity: TypeAlias = tuple[str, str, str]
-"""Account, transaction, content digest."""
+"""Account id, transaction id and content digest of a payment."""
 PlacedRecord: TypeAlias = tuple[int, int, int, int, LogRecord]
-"""A record with its place in the order: the log's time there, kind, partition, offset."""
+"""A record after its sort key: log time in milliseconds, kind, partition, offset."""
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told how many records of how many were read."""
+"""Receives the number of records read and the total."""
 
 
 class WhatifPeriod(NamedTuple):
-    """What is asked about: payments dated from one time until before another one; None is open."""
+    """Period of a what-if in payment event time, from `from_ms` to before `to_ms`; None is open."""
 
     from_ms: int | None = None
     to_ms: int | None = None
 
-    def begins_with(self, at_ms: int) -> bool:
-        """Whether a payment of this date is in the stretch or after it."""
+    def has_begun_at(self, at_ms: int) -> bool:
+        """Return whether a payment of this event time is in the period or after it."""
         return self.from_ms is None or at_ms >= self.from_ms
 
-    def is_over(self, at_ms: int) -> bool:
-        """Whether a payment of this date comes after the stretch."""
+    def is_over_at(self, at_ms: int) -> bool:
+        """Return whether a payment of this event time is after the period."""
         return self.to_ms is not None and at_ms >= self.to_ms
 
 
 class TracedEvent(NamedTuple):
-    """An event of a case, and the log's time when it became known."""
+    """A case event with the log time at which it became known."""
 
     event: SequencedCaseEvent
     known_at_ms: int
 
 
 class MoneyAmount(NamedTuple):
-    """An amount of money."""
+    """An amount of money in minor units."""
 
     amount_minor: int
     currency: str
@@ -67,7 +65,7 @@ class MoneyAmount(NamedTuple):
 
 @dataclass(slots=True)
 class CaseTrace:
-    """What became of one case on one side."""
+    """History of one case on one side."""
 
     case_id: str
     account_id: str
@@ -75,16 +73,16 @@ class CaseTrace:
     opened_at_ms: int
     known_at_ms: int
     is_new: bool
-    """Whether it was opened within the stretch."""
-    told: list[TracedEvent] = field(default_factory=list)
+    """Whether the case was opened within the period."""
+    events: list[TracedEvent] = field(default_factory=list)
     payments: dict[Identity, MoneyAmount] = field(default_factory=dict)
-    """The payments of its flags, those that were withdrawn too."""
+    """The payments of its flags, including withdrawn ones."""
     escalation: CaseEscalated | None = None
     is_moved: bool = False
-    """Whether anything happened to it within the stretch."""
+    """Whether the case has an event within the period."""
 
     def value_minor(self) -> dict[str, int]:
-        """What its payments add up to, by currency."""
+        """Return the total of the case's payments in minor units, by currency."""
         totals: dict[str, int] = {}
         for each in self.payments.values():
             totals[each.currency] = totals.get(each.currency, 0) + each.amount_minor
@@ -92,7 +90,7 @@ class CaseTrace:
 
 
 class FlaggedTransaction(NamedTuple):
-    """A payment that was flagged within the stretch, once however many flags it got."""
+    """A payment flagged within the period, counted once for any number of flags."""
 
     event_time_ms: int
     sum: MoneyAmount
@@ -100,30 +98,30 @@ class FlaggedTransaction(NamedTuple):
 
 @dataclass(slots=True)
 class WhatifSide:
-    """One way in which history may go: its folds, and what they said."""
+    """One side of a what-if: its folds and their outputs."""
 
     risk: dict[int, RiskFold]
     cases: dict[int, CaseFold]
     entities: EntityFold = field(default_factory=lambda: EntityFold(0))
     sent: int = 0
-    """Payments that went to entities: their places in this side's own log of them."""
+    """Number of payments forwarded to entities, used as offsets of this side's entity log."""
     traces: dict[str, CaseTrace] = field(default_factory=dict)
     flagged: dict[Identity, FlaggedTransaction] = field(default_factory=dict)
     flags: int = 0
-    """Flags raised within the stretch."""
+    """Flags raised within the period."""
 
     @classmethod
-    def of(cls, partitions: list[int]) -> "WhatifSide":
-        """A side on which nothing has happened yet."""
+    def empty(cls, partitions: list[int]) -> "WhatifSide":
+        """Return a side without history."""
         return cls({number: RiskFold(number) for number in partitions}, {number: CaseFold() for number in partitions})
 
     def activate(self, partition: int, record: RulesActivated) -> None:
-        """Decide a partition by a pack from here on; entities are told too, since its payments will come there."""
+        """Make a pack active in a partition, and in the entity fold, which receives the partition's payments."""
         self.risk[partition].activate(record)
         self.entities.activate(record)
 
     def flags_of(self, partition: int, payment: Payment, offset: int) -> tuple[list[Flag], bool]:
-        """The flags that a payment leads to, its own first, and whether it was decided at all."""
+        """Return the flags that a payment results in, its own first, and whether the payment was decided."""
         outputs: list[RiskOutput | ContentConflict] | Refusal = self.risk[partition].step(payment, offset)
         if isinstance(outputs, Refusal):
             return [], False
@@ -143,16 +141,16 @@ class WhatifSide:
             flags += () if isinstance(found, Refusal) else found
         return flags, is_decided
 
-    def note(self, told: list[TracedEvent], *, is_inside: bool) -> None:
-        """Take in events of cases."""
-        for each in told:
+    def add_case_events(self, events: list[TracedEvent], *, is_inside: bool) -> None:
+        """Add case events to the traces of their cases."""
+        for each in events:
             event = each.event
             if isinstance(event, CaseOpened):
                 self.traces[event.case_id] = CaseTrace(
                     event.case_id, event.account_id, event.typology, event.opened_at_ms, each.known_at_ms, is_inside
                 )
             trace = self.traces[event.case_id]
-            trace.told.append(each)
+            trace.events.append(each)
             trace.is_moved = trace.is_moved or is_inside
             if isinstance(event, CaseOpened | RiskLinked):
                 identity = event.account_id, event.transaction_id, event.content_digest or ""
@@ -160,8 +158,8 @@ class WhatifSide:
             elif isinstance(event, CaseEscalated):
                 trace.escalation = event
 
-    def count(self, flags: list[Flag]) -> None:
-        """Take in flags of the stretch; a restatement that withdraws one, or says it again, is no new alert."""
+    def count_flags(self, flags: list[Flag]) -> None:
+        """Count flags of the period as alerts. A restatement that withdraws or repeats a flag is not a new alert."""
         for flag in flags:
             if isinstance(flag, RiskFlagged) or (flag.reasons and not getattr(flag, "rules_before", ())):
                 self.flags += 1
@@ -173,7 +171,7 @@ class WhatifSide:
 
 @dataclass(slots=True)
 class LabelledFraud:
-    """A payment that a label says was fraud."""
+    """A payment labelled as fraud."""
 
     identity: Identity
     event_time_ms: int
@@ -182,28 +180,28 @@ class LabelledFraud:
 
 @dataclass(slots=True)
 class WhatifOutcome:
-    """Both ways, side by side."""
+    """Result of a what-if: both sides."""
 
     pack: RulePack
-    stretch: WhatifPeriod
+    period: WhatifPeriod
     recorded: WhatifSide
     other: WhatifSide
     recorded_packs: dict[str, RulePack] = field(default_factory=dict)
-    """What decided within the stretch when it was live, in the order of its first payment."""
+    """Packs that decided live payments of the period, in the order of their first payment."""
     frauds: list[LabelledFraud] = field(default_factory=list)
-    """Labelled payments of the stretch."""
+    """Labelled payments of the period."""
     records: int = 0
     payments: int = 0
-    """Payments that were decided within the stretch."""
+    """Payments that were decided within the period."""
     refused: int = 0
-    """Payments of the stretch that could not be decided, on either side."""
+    """Payments of the period that could not be decided, on either side."""
     labels: int = 0
     unplaced_labels: int = 0
-    """Labels whose payment is not in the log, or was let go of before the label came."""
+    """Labels whose payment is not in the log, or had left the fold's history before the label arrived."""
     ticks: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
-    """The dates of the first and the last payment that were decided."""
+    """Event times of the first and the last decided payment."""
 
 
 def run_whatif(
@@ -211,16 +209,16 @@ def run_whatif(
     topics: Topics,
     decoder: Decoder,
     pack: RulePack,
-    stretch: WhatifPeriod,
+    period: WhatifPeriod,
     seen: Progress = lambda *_: None,
 ) -> WhatifOutcome:
-    """Replay the logs by the recorded rules and by a pack at once. Raises Gap where records are missing.
+    """Replay the logs by the recorded rules and by `pack` at once. Raises LogGap if records are missing.
 
-    The decoder gives a Transaction as the tuple of `payment.FIELDS`.
+    The decoder must return a Transaction as the tuple of `payment.FIELDS`.
     """
     ends = {PAYMENTS: log.ends(topics.payments_inbound), INBOX: log.ends(topics.cases_inbox)}
     total = sum(end for each in ends.values() for end in each.values())
-    replay = _WhatifReplay(decoder, pack, stretch, sorted(ends[PAYMENTS]))
+    replay = _WhatifReplay(decoder, pack, period, sorted(ends[PAYMENTS]))
     sources = [
         _placed_records(log, topic, kind, partition, end)
         for kind, topic in ((PAYMENTS, topics.payments_inbound), (INBOX, topics.cases_inbox))
@@ -233,7 +231,7 @@ def run_whatif(
         else:
             replay.read_inbox(log_ms, partition, record)
         outcome.records += 1
-        if outcome.records % EVERY == 0:
+        if outcome.records % PROGRESS_EVERY == 0:
             seen(outcome.records, total)
     outcome.unplaced_labels = len(replay.waiting)
     seen(outcome.records, total)
@@ -241,7 +239,7 @@ def run_whatif(
 
 
 def _placed_records(log: RecordLog, topic: str, kind: int, partition: int, end: int) -> Iterator[PlacedRecord]:
-    """The records of a partition, each at the time that its log has reached: the largest Kafka timestamp up to it."""
+    """Yield the records of a partition, each with its log time: the largest Kafka timestamp up to it."""
     expected = log_ms = 0
     for record in log.read(topic, partition, end):
         if record.offset != expected:
@@ -250,25 +248,25 @@ def _placed_records(log: RecordLog, topic: str, kind: int, partition: int, end: 
         log_ms = max(log_ms, record.timestamp_ms)
         yield log_ms, kind, partition, record.offset, record
     if expected != end:
-        raise LogGap(f"{topic} partition {partition}: it ends at {expected}, records up to {end} were promised")
+        raise LogGap(f"{topic} partition {partition}: ends at offset {expected}, not at {end} as reported")
 
 
 class _WhatifReplay:
-    """The one pass over the records."""
+    """One pass over the records, with its state."""
 
-    def __init__(self, decoder: Decoder, pack: RulePack, stretch: WhatifPeriod, partitions: list[int]) -> None:
-        self._decoder, self._stretch = decoder, stretch
-        self._activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by=BY)
-        self.outcome = WhatifOutcome(pack, stretch, WhatifSide.of(partitions), WhatifSide.of(partitions))
+    def __init__(self, decoder: Decoder, pack: RulePack, period: WhatifPeriod, partitions: list[int]) -> None:
+        self._decoder, self._period = decoder, period
+        self._activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by=ACTIVATED_BY)
+        self.outcome = WhatifOutcome(pack, period, WhatifSide.empty(partitions), WhatifSide.empty(partitions))
         self._sides = (self.outcome.recorded, self.outcome.other)
         self._inside: set[int] = set()
-        """Partitions in which the stretch has begun: from there on the other side decides by the pack."""
+        """Partitions in which the period has begun: the other side decides them by the pack."""
         self._known: set[str] = set()
         self.waiting: dict[tuple[str, str, int], None] = {}
-        """Labels whose payment has not come yet."""
+        """Labels whose payment has not been read yet: account id, transaction id, event time."""
 
     def read_payments(self, log_ms: int, partition: int, record: LogRecord) -> None:
-        """A record of payments.inbound."""
+        """Apply a record of payments.inbound to both sides."""
         try:
             name, data = self._decoder.decode(record.value)
             if name == "Transaction":
@@ -277,7 +275,7 @@ class _WhatifReplay:
             elif name == "RulesActivated":
                 self._rules(partition, record, data)
             else:
-                self._other(name, data, partition, record)
+                self._other_record(name, data, partition, record)
         except (UnreadableRecord, KeyError, TypeError):
             self.outcome.refused += 1  # the risk job has quarantined it
 
@@ -285,11 +283,11 @@ class _WhatifReplay:
         if isinstance(payment, Refusal):
             self.outcome.refused += partition in self._inside
             return
-        if self._stretch.is_over(payment.event_time_ms):
+        if self._period.is_over_at(payment.event_time_ms):
             return
         recorded, other = self._sides
         active = recorded.risk[partition].active
-        if partition not in self._inside and active is not None and self._stretch.begins_with(payment.event_time_ms):
+        if partition not in self._inside and active is not None and self._period.has_begun_at(payment.event_time_ms):
             self._inside.add(partition)
             other.activate(partition, self._activation)
         is_inside = partition in self._inside
@@ -297,17 +295,17 @@ class _WhatifReplay:
         others, _ = other.flags_of(partition, payment, offset)
         if is_inside:
             self._decided(payment, active, is_decided=is_decided)
-            recorded.count(flags)
-            other.count(others)
+            recorded.count_flags(flags)
+            other.count_flags(others)
         if self.waiting and (payment.account_id, payment.transaction_id, payment.event_time_ms) in self.waiting:
             del self.waiting[payment.account_id, payment.transaction_id, payment.event_time_ms]
             self._fraud(payment)
         if flags or others:
             same = flags == others
-            told = _traced_events(recorded.cases[partition], flags, log_ms)
-            recorded.note(told, is_inside=is_inside)
-            others_told = _traced_events(other.cases[partition], others, log_ms)
-            other.note(told if same and others_told == told else others_told, is_inside=is_inside)
+            events = _traced_events(recorded.cases[partition], flags, log_ms)
+            recorded.add_case_events(events, is_inside=is_inside)
+            other_events = _traced_events(other.cases[partition], others, log_ms)
+            other.add_case_events(events if same and other_events == events else other_events, is_inside=is_inside)
 
     def _decided(self, payment: Payment, active: ActivePack | None, *, is_decided: bool) -> None:
         outcome = self.outcome
@@ -316,13 +314,13 @@ class _WhatifReplay:
         outcome.payments += 1
         if active.pack_id not in outcome.recorded_packs:
             outcome.recorded_packs[active.pack_id] = active.pack
-        if self._stretch.begins_with(payment.event_time_ms):
+        if self._period.has_begun_at(payment.event_time_ms):
             at_ms = payment.event_time_ms
             outcome.first_ms = at_ms if outcome.first_ms is None else min(outcome.first_ms, at_ms)
             outcome.last_ms = at_ms if outcome.last_ms is None else max(outcome.last_ms, at_ms)
 
     def _rules(self, partition: int, record: LogRecord, data: dict[str, Any]) -> None:
-        """An activation of the log; who only looks on decides nothing, and is left out on both sides."""
+        """Apply a recorded activation. Shadow activations decide nothing and are left out on both sides."""
         if data.get("mode", "active") != "active":
             return
         recorded, other = self._sides
@@ -330,17 +328,17 @@ class _WhatifReplay:
             if not isinstance(side.risk[partition].read("RulesActivated", data, record.offset, None), Refusal):
                 side.entities.read("RulesActivated", data, record.offset)
 
-    def _other(self, name: str, data: dict[str, Any], partition: int, record: LogRecord) -> None:
+    def _other_record(self, name: str, data: dict[str, Any], partition: int, record: LogRecord) -> None:
         for side in self._sides:
             side.risk[partition].read(name, data, record.offset, record.timestamp_ms)
         if name != "FraudConfirmed":
             return
         label = FraudConfirmed(**data)
         if label.label_id in self._known:
-            return  # each partition has it
+            return  # every partition has a copy
         self._known.add(label.label_id)
         self.outcome.labels += 1
-        if self._stretch.is_over(label.event_time):
+        if self._period.is_over_at(label.event_time):
             return
         for fold in self.outcome.recorded.risk.values():
             payment = fold.paid(label.account_id, label.transaction_id, label.event_time)
@@ -350,44 +348,44 @@ class _WhatifReplay:
         self.waiting[label.account_id, label.transaction_id, label.event_time] = None
 
     def _fraud(self, payment: Payment) -> None:
-        if self._stretch.begins_with(payment.event_time_ms):
+        if self._period.has_begun_at(payment.event_time_ms):
             identity = payment.account_id, payment.transaction_id, payment.digest.hex()
             total = MoneyAmount(payment.amount_minor, payment.currency)
             self.outcome.frauds.append(LabelledFraud(identity, payment.event_time_ms, total))
 
     def read_inbox(self, log_ms: int, partition: int, record: LogRecord) -> None:
-        """A record of cases.inbox: only the clock's ticks replay; flags are derived, commands are left out."""
+        """Apply a record of cases.inbox: clock ticks only. Flags are derived; commands are left out."""
         try:
             if not record.value or self._decoder.name_of(record.value) != "ClockTicked":
                 return
             tick = ClockTicked(**self._decoder.decode(record.value)[1])
         except (UnreadableRecord, TypeError):
             return
-        if self._stretch.is_over(tick.now_ms) or partition not in self.outcome.recorded.cases:
+        if self._period.is_over_at(tick.now_ms) or partition not in self.outcome.recorded.cases:
             return
         self.outcome.ticks += 1
         is_inside = partition in self._inside
         for side in self._sides:
             events = side.cases[partition].step(tick)
-            side.note([TracedEvent(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)],
-                      is_inside=is_inside)  # fmt: skip
+            traced = [TracedEvent(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)]
+            side.add_case_events(traced, is_inside=is_inside)
 
 
 def _traced_events(fold: CaseFold, flags: list[Flag], log_ms: int) -> list[TracedEvent]:
-    told: list[TracedEvent] = []
+    traced: list[TracedEvent] = []
     for flag in flags:
         events = fold.step(flag)
-        assert not isinstance(events, Refusal), events  # this side has numbered its flags itself
-        told += [TracedEvent(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)]
-    return told
+        assert not isinstance(events, Refusal), events  # the flags of this side have consecutive numbers
+        traced += [TracedEvent(event, log_ms) for event in events if isinstance(event, SequencedCaseEvent)]
+    return traced
 
 
-def standing_flags(trace: CaseTrace) -> int:
-    """Flags of a case that no late payment has withdrawn."""
-    standing: dict[str, bool] = {}
-    for event, _ in trace.told:
+def count_valid_flags(trace: CaseTrace) -> int:
+    """Return the number of flags of a case that no late payment has withdrawn."""
+    is_valid: dict[str, bool] = {}
+    for event, _ in trace.events:
         if isinstance(event, CaseOpened | RiskLinked):
-            standing[event.flag_id] = True
+            is_valid[event.flag_id] = True
         elif isinstance(event, RiskRevised):
-            standing[event.flag_id] = bool(event.rules)
-    return sum(standing.values())
+            is_valid[event.flag_id] = bool(event.rules)
+    return sum(is_valid.values())

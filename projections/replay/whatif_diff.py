@@ -1,8 +1,8 @@
-"""Two ways in which history may go, compared case by case.
+"""Comparison of the two sides of a what-if, case by case.
 
-A case of one side is a case of the other if both are of one account and share a payment: first those of one typology,
-then, where rules gave a payment another typology, the others, those first that share most. Nobody closes a case on
-either side, so an account has at most one case of a typology, and the pairs are unique.
+Two cases form a pair if they belong to one account and share a payment. Cases of the same typology are paired first,
+then the others, those with the most shared payments first. No case is closed on either side, so an account has at most
+one case of a typology and the pairs are unique.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from projections.replay.whatif import (
     TracedEvent,
     WhatifOutcome,
     WhatifSide,
-    standing_flags,
+    count_valid_flags,
 )
 
 
 class WhatifChange(StrEnum):
-    """How a case differs. Those before FLAGS are what analysts would notice."""
+    """Kinds of difference of a case. Analysts would notice those before FLAGS."""
 
     OPENED = "opened"
     LOST = "lost"
@@ -44,15 +44,15 @@ class CasePair(NamedTuple):
     other: CaseTrace | None
 
     @property
-    def one(self) -> CaseTrace:
-        """The case on a side that has it."""
+    def either(self) -> CaseTrace:
+        """Return the recorded case, or the other one if there is none."""
         found = self.recorded or self.other
         assert found is not None
         return found
 
 
 class FirstDifference(NamedTuple):
-    """Where two cases part: the number of the event, and what it is on each side; None where the case has ended."""
+    """First differing event of two cases: its number and its value on each side; None after a case's last event."""
 
     position: int
     recorded: TracedEvent | None
@@ -61,7 +61,7 @@ class FirstDifference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChangedCase:
-    """A case that differs, and how."""
+    """A case that differs, with its changes."""
 
     pair: CasePair
     changes: tuple[WhatifChange, ...]
@@ -70,32 +70,32 @@ class ChangedCase:
 
 @dataclass(frozen=True, slots=True)
 class WhatifDiff:
-    """All that differs, those first that matter most; and how many do not."""
+    """The cases that differ, most important first, and the number of those that do not."""
 
     changed: list[ChangedCase]
     same: int
 
     def count(self, change: WhatifChange) -> int:
-        """Cases that differ so."""
+        """Return the number of cases with this change."""
         return sum(change in each.changes for each in self.changed)
 
 
 def compare(outcome: WhatifOutcome) -> WhatifDiff:
-    """The cases that the stretch opened or touched, on either side."""
+    """Compare the cases of both sides that were opened or changed within the period."""
     changed: list[ChangedCase] = []
     same = 0
     for pair in pair_cases(outcome.recorded, outcome.other):
         first = _first_difference(pair)
         if first is not None:
             changed.append(ChangedCase(pair, _changes(pair), first))
-        elif pair.one.is_moved:
+        elif pair.either.is_moved:
             same += 1
     changed.sort(key=_weight)
     return WhatifDiff(changed, same)
 
 
 def pair_cases(recorded: WhatifSide, other: WhatifSide) -> list[CasePair]:
-    """The cases of both sides, each with its other self."""
+    """Pair the cases of both sides."""
     of_account: dict[str, tuple[list[CaseTrace], list[CaseTrace]]] = {}
     for number, side in enumerate((recorded, other)):
         for trace in side.traces.values():
@@ -109,7 +109,7 @@ def _pair_by_time(recorded: list[CaseTrace], other: list[CaseTrace]) -> list[Cas
         for one in recorded
         for two in other
         if (shared := len(one.payments.keys() & two.payments.keys()))
-    )  # ids are unique, so no two traces are ever compared
+    )  # ids are unique, so the sort never compares two traces
     found: list[CasePair] = []
     taken: set[str] = set()
     for *_, one, two in likely:
@@ -122,8 +122,8 @@ def _pair_by_time(recorded: list[CaseTrace], other: list[CaseTrace]) -> list[Cas
 
 
 def _first_difference(pair: CasePair) -> FirstDifference | None:
-    recorded = pair.recorded.told if pair.recorded else []
-    other = pair.other.told if pair.other else []
+    recorded = pair.recorded.events if pair.recorded else []
+    other = pair.other.events if pair.other else []
     for position in range(max(len(recorded), len(other))):
         one = recorded[position] if position < len(recorded) else None
         two = other[position] if position < len(other) else None
@@ -141,7 +141,7 @@ def _changes(pair: CasePair) -> tuple[WhatifChange, ...]:
     changes = [*_opening(one, two), *_escalation(one.escalation, two.escalation)]
     if one.typology != two.typology:
         changes.append(WhatifChange.TYPOLOGY)
-    if one.payments.keys() != two.payments.keys() or standing_flags(one) != standing_flags(two):
+    if one.payments.keys() != two.payments.keys() or count_valid_flags(one) != count_valid_flags(two):
         changes.append(WhatifChange.FLAGS)
     return tuple(changes) or (WhatifChange.REASONS,)
 
@@ -169,24 +169,26 @@ _ORDER = {change: number for number, change in enumerate([
     WhatifChange.EARLIER, WhatifChange.ESCALATED_EARLIER, WhatifChange.TYPOLOGY,
     WhatifChange.FLAGS, WhatifChange.REASONS,
 ])}  # fmt: skip
-"""What a reader should see first: what would no longer be found."""
+"""Order of display: detections that would be lost come first."""
 
 
 def _weight(case: ChangedCase) -> tuple[int, int, str]:
-    return min(_ORDER[change] for change in case.changes), case.pair.one.opened_at_ms, case.pair.one.case_id
+    return min(_ORDER[change] for change in case.changes), case.pair.either.opened_at_ms, case.pair.either.case_id
 
 
-# -- what confirmed frauds say of both sides ---------------------------------------------------------------
+# -- detection of confirmed frauds -------------------------------------------------------------------------
 
 
 class DetectionResult(NamedTuple):
-    """Labelled payments that one side flagged, and those that it did not."""
+    """Labelled payments that one side flagged, and those that it missed."""
 
     caught: list[LabelledFraud]
     missed: list[LabelledFraud]
 
 
-def catch(frauds: list[LabelledFraud], flagged: dict[tuple[str, str, str], FlaggedTransaction]) -> DetectionResult:
-    """What a side made of the frauds."""
+def detection_result(
+    frauds: list[LabelledFraud], flagged: dict[tuple[str, str, str], FlaggedTransaction]
+) -> DetectionResult:
+    """Divide the frauds into those that a side flagged and those that it missed."""
     caught = [fraud for fraud in frauds if fraud.identity in flagged]
     return DetectionResult(caught, [fraud for fraud in frauds if fraud.identity not in flagged])

@@ -1,4 +1,4 @@
-"""Tasks of a replay in worker processes, as many side by side as there are cores."""
+"""Worker processes for the tasks of a replay, as many in parallel as there are cores."""
 
 import gc
 import sys
@@ -9,16 +9,17 @@ from multiprocessing import get_context
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, Final
 
+from projections.replay.results import TaskResult
 from projections.replay.sources import ColumnLog, LogGap, LogSource
-from projections.replay.tasks import PartitionTask, ReadProgress, TaskResult
+from projections.replay.tasks import PartitionTask, ReadProgress
 
-LOOK_EVERY_S: Final = 0.2
-_mine: list[tuple["Synchronized[int]", ColumnLog]] = []
-"""Of a worker process: the number of records that all have read, and the logs as it has opened them."""
+PROGRESS_INTERVAL_S: Final = 0.2
+_process_state: list[tuple["Synchronized[int]", ColumnLog]] = []
+"""State of a worker process: the shared count of records read, and its open logs."""
 
 
 class WorkerPool:
-    """Processes that carry out tasks; with one worker it is this process itself."""
+    """Processes that run tasks; with one worker, the tasks run in this process."""
 
     def __init__(self, source: LogSource, workers: int, seen: ReadProgress = lambda _: None) -> None:
         self._seen = seen
@@ -28,9 +29,9 @@ class WorkerPool:
             self._counter = context.Value("q", 0)
             self._pool = ProcessPoolExecutor(workers, context, _begin, (self._counter, source))
             with hide_main_module():
-                for _ in range(workers):  # they begin now: it takes them a second to import what they need
-                    self._pool.submit(_do_nothing)
-        self._told = 0
+                for _ in range(workers):  # start them now: their imports take a second
+                    self._pool.submit(_start_process)
+        self._reported = 0
         self._log = source.open() if self._pool is None else None
 
     def __enter__(self) -> "WorkerPool":
@@ -38,13 +39,13 @@ class WorkerPool:
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)  # to give their memory back takes workers a while
+            self._pool.shutdown(wait=False, cancel_futures=True)  # no wait: workers take a while to free their memory
 
     def run(self, tasks: Sequence[PartitionTask]) -> list[Any]:
-        """What each task comes to, in their order. Raises what one of them raises, the first in that order."""
+        """Return the results of the tasks, in their order. Raises the exception of the first task that failed."""
         if self._pool is None:
             assert self._log is not None
-            with _patient_collector():
+            with _infrequent_collection():
                 return [_carry_out(task, self._log, self._seen) for task in tasks]
         futures: dict[int, Future[TaskResult]] = {}
         with hide_main_module():
@@ -57,32 +58,32 @@ class WorkerPool:
     def _wait(self, futures: Sequence[Future[TaskResult]]) -> None:
         pending = set(futures)
         while pending:
-            _, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
-            self._tell()
+            _, pending = wait(pending, timeout=PROGRESS_INTERVAL_S, return_when=FIRST_EXCEPTION)
+            self._report_progress()
             failed = [each for each in futures if each not in pending and each.exception() is not None]
             if failed:
                 for each in pending:
                     each.cancel()
                 failed[0].result()
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         now = self._counter.value
-        if now > self._told:
-            self._seen(now - self._told)
-            self._told = now
+        if now > self._reported:
+            self._seen(now - self._reported)
+            self._reported = now
 
 
 def _begin(counter: "Synchronized[int]", source: LogSource) -> None:
-    _mine.append((counter, source.open()))
-    gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
+    _process_state.append((counter, source.open()))
+    gc.set_threshold(200_000, 20, 50)  # histories are long-lived, so frequent collections find no garbage
 
 
-def _do_nothing() -> None:
-    """A task that asks for a process."""
+def _start_process() -> None:
+    """Do nothing; submitted to start a process."""
 
 
 def _run(task: PartitionTask) -> TaskResult:
-    counter, log = _mine[0]
+    counter, log = _process_state[0]
 
     def count(records: int) -> None:
         with counter.get_lock():
@@ -100,7 +101,7 @@ def _carry_out(task: PartitionTask, log: ColumnLog, seen: ReadProgress) -> TaskR
 
 
 @contextmanager
-def _patient_collector() -> Iterator[None]:
+def _infrequent_collection() -> Iterator[None]:
     before = gc.get_threshold()
     gc.set_threshold(200_000, 20, 50)
     try:
@@ -111,7 +112,7 @@ def _patient_collector() -> Iterator[None]:
 
 @contextmanager
 def hide_main_module() -> Iterator[None]:
-    """Workers that begin here do not import the program's main module again: they need nothing of the command line."""
+    """Keep new worker processes from importing the program's main module, which they do not need."""
     main = sys.modules["__main__"]
     names = [name for name in ("__file__", "__spec__") if getattr(main, name, None) is not None]
     kept = {name: getattr(main, name) for name in names}

@@ -1,8 +1,8 @@
-"""A case as of a time, as it was known at another: what had happened by T, of what the log said by K.
+"""A case as of time T as known at time K: the events that happened by T, of those that the log held by K.
 
-T is the events' own time: a flag's is its payment's, so a payment that came late is part of the past from the moment
-it is known. K is the Kafka timestamp of the event's record: what we could have said at K. Both are data, so the answer
-is the same whenever it is asked for, and whoever folds the records up to K gets it too.
+T is the event's own time. The time of a flag is its payment's, so a late payment is part of the past as soon as it is
+known. K is the Kafka timestamp of the event's record. Both are data, so the answer does not depend on when it is
+computed, and a fold of the records up to K gives the same case.
 """
 
 import json
@@ -17,7 +17,7 @@ from projections.views.case_view import CaseView, apply_event, new_view
 
 
 def known_events(items: Iterable[Mapping[str, Any]]) -> list[KnownEvent]:
-    """The events of a case from its items in the table, by sequence; answers are left out."""
+    """Return the events of a case from its table items in order of sequence, without answers."""
     found = []
     for item in items:
         if item["sk"].startswith("event#"):
@@ -29,16 +29,16 @@ def known_events(items: Iterable[Mapping[str, Any]]) -> list[KnownEvent]:
 
 
 def is_visible_at(item: Mapping[str, Any], at_ms: int | None, known_at_ms: int | None) -> bool:
-    """Whether what an item tells of had happened by a time, and was known at another; None stands for now."""
+    """Return whether an item's event had happened by `at_ms` and was known by `known_at_ms`; None means now."""
     is_known = known_at_ms is None or item.get("known_at_ms", 0) <= known_at_ms
     return is_known and (at_ms is None or item.get("happened_at_ms", 0) <= at_ms)
 
 
 def events_known_at(events: Iterable[KnownEvent], known_at_ms: int | None) -> list[SequencedCaseEvent]:
-    """The events of one case that were known at a time, in sequence; redelivered ones once.
+    """Return the events of one case known at a time, in order of sequence and without redelivered ones.
 
-    An event is known once its record and those before it are: so clocks of brokers that disagree leave no gap.
-    Raises BrokenLog where an event is missing.
+    An event is known once its record and all earlier ones are, so that differing broker clocks leave no gap. Raises
+    BrokenLog if an event is missing.
     """
     found: list[SequencedCaseEvent] = []
     for event, at_ms in events:
@@ -55,9 +55,9 @@ def events_known_at(events: Iterable[KnownEvent], known_at_ms: int | None) -> li
 def case_as_of(
     events: Iterable[KnownEvent], at_ms: int | None = None, known_at_ms: int | None = None
 ) -> CaseView | None:
-    """The case as of a time, as known at another; None where it did not exist, or nobody knew. None stands for now.
+    """Return the case as of `at_ms` as known at `known_at_ms`, or None if it did not exist or was not known.
 
-    What had not happened by then is left out, and the rest is folded in the order in which it was decided.
+    None means now. Folds the events that had happened by then, in the order in which they were decided.
     """
     known = events_known_at(events, known_at_ms)
     if not known:
@@ -72,7 +72,7 @@ def case_as_of(
 
 
 def _events_with_times(events: Iterable[SequencedCaseEvent]) -> Iterator[tuple[SequencedCaseEvent, int]]:
-    """Each event with its own time; that of an old restatement is its flag's."""
+    """Yield each event with its own time; an old restatement has the time of its flag."""
     flagged_ms: dict[str, int] = {}
     for event in events:
         if isinstance(event, CaseOpened | RiskLinked):

@@ -1,4 +1,4 @@
-"""The case views in DynamoDB: one table, `case#ID / view` and `case#ID / event#SEQ`."""
+"""The case views in DynamoDB: one table with the keys `case#ID / view` and `case#ID / event#SEQ`."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,41 +15,40 @@ _BATCH, _KEYS = 25, 100  # DynamoDB's own limits, of writes and reads in one req
 _TRANSACTION, _TRANSACTION_BYTES = 100, 2 << 20  # its own limit of items, and half of that of bytes
 _ATTEMPTS = 10
 _PAGE = 500
-"""Views that one answer holds: what is longer makes everybody else wait for it."""
+"""Views per page; longer pages delay other requests."""
 _SEGMENTS = 64
-"""Of a scan: at 100,000 cases 5,000 items each, for which DynamoDB Local needs some 10 MB."""
+"""Segments of a scan: at 100,000 cases 5,000 items each, for which DynamoDB Local needs about 10 MB."""
 
 
 class CaseTable(Protocol):
-    """Where views are kept; the conformance suite holds the real table and the one in memory to the same."""
+    """Store of case views. One conformance suite tests the DynamoDB table and the table in memory."""
 
     def view(self, case_id: str) -> CaseView | None:
-        """The stored view of a case."""
+        """Return the stored view of a case, or None."""
 
     def items_of(self, case_id: str) -> list[Item]:
-        """All that is stored of a case: its view, and its events and answers in order."""
+        """Return all items of a case: its view, and its events and answers in order."""
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """Store items that are not there, and each view if the stored sequence is the given one.
+        """Store new items, and each view whose stored sequence equals the given one; return the refused cases.
 
-        Returns the cases where it is another.
-        An event's item is written once: its first record says when the event became known.
+        An event's item is written once, because its first record holds its known-at time.
         """
 
     def put(self, items: list[Item]) -> None:
-        """Store items as they are; the same item twice is the same as once."""
+        """Store items unconditionally. Idempotent."""
 
     def fill(self, items: Sequence[Item], threads: int = WRITERS) -> None:
-        """The same for a table that nobody else writes, as fast as the store goes. No item may come twice."""
+        """Store items in a table that nobody else writes, as fast as the store allows. Items must be distinct."""
 
     def views(self) -> Iterator[CaseView]:
-        """Every view."""
+        """Yield every view."""
 
     def scan(self) -> Iterator[Item]:
-        """Everything there is."""
+        """Yield every item."""
 
     def keys(self) -> Iterator[tuple[str, str]]:
-        """The keys of everything there is."""
+        """Yield the keys of every item."""
 
 
 class TableWrite(NamedTuple):
@@ -62,7 +61,7 @@ class TableWrite(NamedTuple):
 
 
 class DynamoCaseTable:
-    """The real one."""
+    """A table of case views in DynamoDB."""
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
         self._client = client
@@ -70,7 +69,7 @@ class DynamoCaseTable:
         self._pool = ThreadPoolExecutor(WRITERS)
 
     def ensure(self) -> None:
-        """Make the table if it is missing."""
+        """Create the table if it is missing."""
         if self.name in self._client.list_tables()["TableNames"]:
             return
         keys = ("pk", "sk", "queue", "priority", "account", "assigned")
@@ -97,11 +96,11 @@ class DynamoCaseTable:
                 ],
             )
         except self._client.exceptions.ResourceInUseException:
-            return  # another worker was faster
+            return  # another worker created it
         self._client.get_waiter("table_exists").wait(TableName=self.name)
 
     def drop(self) -> None:
-        """Do away with the table, if it is there."""
+        """Delete the table if it exists."""
         try:
             self._client.delete_table(TableName=self.name)
         except self._client.exceptions.ResourceNotFoundException:
@@ -109,13 +108,15 @@ class DynamoCaseTable:
         self._client.get_waiter("table_not_exists").wait(TableName=self.name)
 
     def view(self, case_id: str) -> CaseView | None:
-        """The stored view of a case, read consistently."""
+        """Return the stored view of a case, or None, by a consistent read."""
         key = {"pk": {"S": f"case#{case_id}"}, "sk": {"S": "view"}}
         found = self._client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
         return view_of(_from_dynamo(found)) if found else None
 
     def sequences(self, case_ids: Sequence[str]) -> dict[str, int]:
-        """How far the stored views of these cases are, read consistently; cases without one are left out."""
+        """Return the sequences of the stored views of these cases, by consistent reads; cases without a view are
+        left out.
+        """
         found: dict[str, int] = {}
         for start in range(0, len(case_ids), _KEYS):
             keys = [{"pk": {"S": f"case#{each}"}, "sk": {"S": "view"}} for each in case_ids[start : start + _KEYS]]
@@ -128,7 +129,7 @@ class DynamoCaseTable:
         return found
 
     def items_of(self, case_id: str) -> list[Item]:
-        """Page by page, read consistently."""
+        """Return all items of a case, page by page, by consistent reads."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self.name,
             ConsistentRead=True,
@@ -138,7 +139,10 @@ class DynamoCaseTable:
         return [_from_dynamo(item) for page in pages for item in page["Items"]]
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """In transactions: a view never speaks of an event that is not there, and one commit stores many items."""
+        """Store items and views in transactions; return the refused cases.
+
+        A view is thus never newer than the stored events, and one commit stores many items.
+        """
         writes = _by_case(self.name, views, items)
         chains = list(_chains(writes.values()))
         return [case_id for refused in self._pool.map(self._commit_all, chains) for case_id in refused]
@@ -147,7 +151,7 @@ class DynamoCaseTable:
         return [case_id for writes in chain for case_id in self._commit(writes)]
 
     def _commit(self, writes: list[TableWrite]) -> list[str]:
-        """Store a transaction; what is there already and a view that was overtaken are left out of it."""
+        """Write a transaction without existing items and overtaken views; return the cases of the latter."""
         refused: list[str] = []
         attempt = 0
         while writes:
@@ -156,7 +160,7 @@ class DynamoCaseTable:
             except self._client.exceptions.TransactionCanceledException as cancelled:
                 codes = [reason.get("Code") for reason in cancelled.response["CancellationReasons"]]
                 overtaken = [code == "ConditionalCheckFailed" for code in codes]
-                if not any(overtaken):  # a conflict with somebody else's transaction, or a limit: both pass
+                if not any(overtaken):  # a conflict with another transaction, or throttling: both are temporary
                     if attempt == _ATTEMPTS:
                         raise
                     time.sleep(min(2.0, 0.05 * 2**attempt))
@@ -170,17 +174,17 @@ class DynamoCaseTable:
         return refused
 
     def put(self, items: list[Item]) -> None:
-        """BatchWriteItem answers with what it did not write; that is sent again."""
+        """Store items unconditionally with BatchWriteItem, and repeat unprocessed ones."""
         unique = {(item["pk"], item["sk"]): item for item in items}
         list(self._pool.map(self.put_prepared, self.prepared(list(unique.values()))))
 
     def prepared(self, items: Sequence[Item]) -> list[list[Any]]:
-        """Items as the requests of as many as one BatchWriteItem takes."""
+        """Return items as BatchWriteItem requests of the maximum size."""
         requests: list[Any] = [{"PutRequest": {"Item": _to_dynamo(item)}} for item in items]
         return [requests[start : start + _BATCH] for start in range(0, len(requests), _BATCH)]
 
     def put_prepared(self, requests: list[Any]) -> None:
-        """One BatchWriteItem."""
+        """Send one BatchWriteItem request until all of its items are processed."""
         attempt = 0
         while requests:
             answer = self._client.batch_write_item(RequestItems={self.name: requests})
@@ -190,9 +194,9 @@ class DynamoCaseTable:
                 attempt += 1
 
     def fill(self, items: Sequence[Item], threads: int = WRITERS) -> None:
-        """In transactions as large as they may be: the store commits, and waits for its disk, once for each.
+        """Store items in transactions of the maximum size, so that the store waits for its disk once for each.
 
-        BatchWriteItem would commit each item by itself.
+        BatchWriteItem would commit each item separately.
         """
         writes = (
             TableWrite(
@@ -202,17 +206,17 @@ class DynamoCaseTable:
             for item in items
         )  # fmt: skip
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(self._commit, _cut(writes)))
+            list(pool.map(self._commit, _split(writes)))
 
     def keys(self) -> Iterator[tuple[str, str]]:
-        """The keys of everything there is."""
+        """Yield the keys of every item."""
         return ((item["pk"]["S"], item["sk"]["S"]) for item in self._scanned(ProjectionExpression="pk, sk"))
 
     def views(self) -> Iterator[CaseView]:
-        """Every view, queue by queue, from their index: the timelines are not read for it.
+        """Yield every view from the queue index, queue by queue, without reading timelines.
 
-        The index follows the table: what was just written may be missing, what just moved may come twice. Not a scan:
-        DynamoDB Local holds the whole index in memory for each page of one, and 100,000 cases are too much for it.
+        The index is eventually consistent: a new view may be missing and a moved one may occur twice. A scan is no
+        alternative, because DynamoDB Local loads the whole index into memory for each page, too much at 100,000 cases.
         """
         query = self._client.get_paginator("query")
         for status in STATUSES:
@@ -228,11 +232,11 @@ class DynamoCaseTable:
                         yield view_of(_from_dynamo(item))
 
     def scan(self) -> Iterator[Item]:
-        """Everything there is, page by page."""
+        """Yield every item, page by page."""
         return map(_from_dynamo, self._scanned())
 
     def _scanned(self, **more: Any) -> Iterator[dict[str, Any]]:
-        """In segments: DynamoDB Local holds all in memory that a page is cut from, and dies of a large table as one."""
+        """Yield raw items, scanned in segments: DynamoDB Local loads a whole segment into memory for each page."""
         pages = self._client.get_paginator("scan")
         for segment in range(_SEGMENTS):
             for page in pages.paginate(
@@ -242,23 +246,23 @@ class DynamoCaseTable:
 
 
 class MemoryCaseTable:
-    """The same in a dict, for fast tests and for replays."""
+    """A table of case views in a dict, for fast tests and replays."""
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Item] = {}
 
     def view(self, case_id: str) -> CaseView | None:
-        """The stored view of a case."""
+        """Return the stored view of a case, or None."""
         found = self.items.get((f"case#{case_id}", "view"))
         return view_of(found) if found else None
 
     def items_of(self, case_id: str) -> list[Item]:
-        """By sort key, as the real table has them."""
+        """Return all items of a case in the order of their sort keys."""
         return [self.items[key] for key in sorted(self.items) if key[0] == f"case#{case_id}"]
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """Items that are not there, then views on their condition."""
-        self.put([item for item in _first_of_each(items) if (item["pk"], item["sk"]) not in self.items])
+        """Store new items, and each view whose stored sequence equals the given one; return the refused cases."""
+        self.put([item for item in _first_by_key(items) if (item["pk"], item["sk"]) not in self.items])
         refused = []
         for view, before in views:
             stored = self.view(view.case_id)
@@ -269,31 +273,31 @@ class MemoryCaseTable:
         return refused
 
     def put(self, items: list[Item]) -> None:
-        """As they are."""
+        """Store items unconditionally."""
         self.items.update({(item["pk"], item["sk"]): item for item in items})
 
     def fill(self, items: Sequence[Item], threads: int = WRITERS) -> None:
-        """As they are."""
+        """Store items unconditionally; `threads` is ignored."""
         assert threads
         self.put(list(items))
 
     def keys(self) -> Iterator[tuple[str, str]]:
-        """The keys of everything there is."""
+        """Yield the keys of every item."""
         return iter(list(self.items))
 
     def views(self) -> Iterator[CaseView]:
-        """Every view."""
+        """Yield every view."""
         return (view_of(item) for item in list(self.items.values()) if item["sk"] == "view")
 
     def scan(self) -> Iterator[Item]:
-        """Everything there is."""
+        """Yield every item."""
         return iter(self.items.values())
 
 
 def _by_case(table: str, views: list[tuple[CaseView, int]], items: list[Item]) -> dict[str, list[TableWrite]]:
-    """What to write of each case: its events, each once, and last its view, on the condition that it is unchanged."""
+    """Return the writes of each case: its new events, then its view on condition that the stored one is unchanged."""
     writes: dict[str, list[TableWrite]] = {}
-    for item in _first_of_each(items):
+    for item in _first_by_key(items):
         case_id = item["pk"].removeprefix("case#")
         put = {"TableName": table, "Item": _to_dynamo(item), **_unchanged_condition(0)}
         writes.setdefault(case_id, []).append(TableWrite(case_id, len(item["body"]), {"Put": put}, is_view=False))
@@ -304,7 +308,7 @@ def _by_case(table: str, views: list[tuple[CaseView, int]], items: list[Item]) -
     return writes
 
 
-def _first_of_each(items: Iterable[Item]) -> list[Item]:
+def _first_by_key(items: Iterable[Item]) -> list[Item]:
     firsts: dict[tuple[str, str], Item] = {}
     for item in items:
         firsts.setdefault((item["pk"], item["sk"]), item)
@@ -322,33 +326,35 @@ def _unchanged_condition(sequence: int) -> dict[str, Any]:
 
 
 def _chains(cases: Iterable[list[TableWrite]]) -> Iterator[list[list[TableWrite]]]:
-    """Transactions as large as they may be, each a chain by itself; a case that does not fit into one is a chain of
-    several, to be written in order: its view is in the last."""
-    share: list[TableWrite] = []
+    """Group writes into transactions of the maximum size, each a chain of its own.
+
+    A case too large for one transaction is a chain of several, to be written in order, with its view in the last.
+    """
+    batch: list[TableWrite] = []
     for writes in cases:
         if not _fit(writes):
-            yield list(_cut(writes))
-        elif _fit([*share, *writes]):
-            share += writes
+            yield list(_split(writes))
+        elif _fit([*batch, *writes]):
+            batch += writes
         else:
-            yield [share]
-            share = writes
-    if share:
-        yield [share]
+            yield [batch]
+            batch = writes
+    if batch:
+        yield [batch]
 
 
 def _fit(writes: Sequence[TableWrite]) -> bool:
     return len(writes) <= _TRANSACTION and sum(write.size for write in writes) <= _TRANSACTION_BYTES
 
 
-def _cut(writes: Iterable[TableWrite]) -> Iterator[list[TableWrite]]:
-    share: list[TableWrite] = []
+def _split(writes: Iterable[TableWrite]) -> Iterator[list[TableWrite]]:
+    batch: list[TableWrite] = []
     for write in writes:
-        if share and not _fit([*share, write]):
-            yield share
-            share = []
-        share.append(write)
-    yield share
+        if batch and not _fit([*batch, write]):
+            yield batch
+            batch = []
+        batch.append(write)
+    yield batch
 
 
 def _to_dynamo(item: Item) -> dict[str, Any]:
@@ -356,7 +362,7 @@ def _to_dynamo(item: Item) -> dict[str, Any]:
 
 
 def _to_typed_value(value: Any) -> dict[str, Any]:
-    """A value as DynamoDB has it; boto's own writer takes three times as long, by way of decimals."""
+    """Return a value in DynamoDB's format, three times as fast as boto's serialiser, which uses decimals."""
     if isinstance(value, str):
         return {"S": value}
     if isinstance(value, bool):
@@ -369,7 +375,7 @@ def _to_typed_value(value: Any) -> dict[str, Any]:
         return {"M": {name: _to_typed_value(inner) for name, inner in value.items()}}
     if value is None:
         return {"NULL": True}
-    raise TypeError(f"we store no {type(value).__name__}")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
 
 
 def _from_dynamo(item: dict[str, Any]) -> Item:
@@ -377,7 +383,7 @@ def _from_dynamo(item: dict[str, Any]) -> Item:
 
 
 def _from_typed_value(value: dict[str, Any]) -> Any:
-    """What a typed value of DynamoDB means; boto's own reader takes many times as long, by way of decimals."""
+    """Return the value of a typed DynamoDB value, many times as fast as boto's deserialiser, which uses decimals."""
     [(kind, raw)] = value.items()
     match kind:
         case "S" | "BOOL":
@@ -391,4 +397,4 @@ def _from_typed_value(value: dict[str, Any]) -> Any:
         case "NULL":
             return None
         case _:
-            raise TypeError(f"we store no values of DynamoDB's type {kind}")
+            raise TypeError(f"values of DynamoDB type {kind} are not supported")

@@ -1,4 +1,4 @@
-"""What does a case look like now, and what has happened to it? Pure; the DynamoDB writer stands beside it."""
+"""The case view: current state of a case for readers, folded from its events, and its table items. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -39,20 +39,20 @@ from domain.cases.state import SLA_MS, BrokenLog, add_amounts, status_of
 from domain.digest import canonical_bytes
 
 STATUSES = ("new", "open", "in_review", "snoozed", "pending_approval", "closed", "merged")
-"""Each is a queue."""
+"""Statuses of a case; each has a queue."""
 QUEUE_SHARDS = 4
-"""A queue's index entries are spread over so many keys: one key alone takes only so many writes a second."""
+"""Number of index keys of a queue: DynamoDB limits the writes per second to one key."""
 MAX_LINKED = 200
-"""Linked transactions that a view shows; the timeline has them all."""
+"""Maximum number of linked transactions in a view; the timeline has all of them."""
 MAX_PLACES = 50
-"""Merchants, cards, devices and so on that a view shows: the last ones."""
+"""Maximum number of merchants, cards, devices etc. in a view: the last ones."""
 _LAST_MS = 10**15 - 1
 Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseView:
-    """A case as its readers want it. Amounts in minor units by currency, times in UTC milliseconds."""
+    """A case for its readers. Amounts are in minor units by currency, times in UTC milliseconds."""
 
     case_id: str
     account_id: str
@@ -75,18 +75,18 @@ class CaseView:
     closed_at_ms: int | None = None
     closed_by: str | None = None
     found_typology: str | None = None
-    """What the case turned out to be, where its closing named another typology."""
+    """Typology named at closing, if it differs from the case's own."""
     close_reason: str | None = None
     is_touched: bool = False
-    """An analyst has acted on it."""
+    """Whether an analyst has acted on the case."""
     assignee: str | None = None
     snoozed_until_ms: int | None = None
     snooze_reason: str | None = None
     sla_due_ms: int | None = None
-    """When it will be escalated if nobody does so before; not while it is snoozed."""
+    """Time of the automatic escalation; a snoozed case is not escalated."""
     pending: Item | None = None
-    """What a second person is to agree to: what (closing or reopening), by, at_ms, reason, disposition, typology,
-    detail, and flags_since, the flags that have come since."""
+    """Request that waits for a second person: what (closing or reopening), by, at_ms, reason, disposition, typology,
+    detail, and flags_since, the number of flags since the request."""
     reopened_at_ms: int | None = None
     notes: int = 0
     attachments: int = 0
@@ -106,7 +106,7 @@ class CaseView:
 
 
 def project(view: CaseView | None, event: SequencedCaseEvent) -> CaseView:
-    """The view after one event: a redelivered event changes nothing, a gap raises BrokenLog."""
+    """Return the view after one event. A redelivered event changes nothing. Raises BrokenLog if an event is missing."""
     seen = view.sequence if view else 0
     if view is not None and event.sequence <= seen:
         return view
@@ -119,7 +119,7 @@ def project(view: CaseView | None, event: SequencedCaseEvent) -> CaseView:
 
 
 def new_view(event: CaseOpened) -> CaseView:
-    """A case before its first flag is counted."""
+    """Return the view of a new case before its first flag is counted."""
     return CaseView(
         case_id=event.case_id,
         account_id=event.account_id,
@@ -136,7 +136,7 @@ def new_view(event: CaseOpened) -> CaseView:
 
 
 def apply_event(view: CaseView, event: SequencedCaseEvent) -> CaseView:
-    """The view after one more event, whatever came before it."""
+    """Return the view after one more event, without a check of its sequence."""
     if isinstance(event, CaseOpened | RiskLinked):
         return add_flag(view, event)
     at_ms = happened_at_ms(event)
@@ -147,7 +147,7 @@ def apply_event(view: CaseView, event: SequencedCaseEvent) -> CaseView:
 
 
 def add_flag(view: CaseView, event: CaseOpened | RiskLinked) -> CaseView:
-    """The view with one more flag."""
+    """Return the view with one more flag."""
     pending = view.pending
     if pending is not None:
         pending = {**pending, "flags_since": pending["flags_since"] + 1}
@@ -177,7 +177,7 @@ def _append_distinct(known: list[str], one: str | None) -> list[str]:
 
 def _apply_revision(view: CaseView, event: RiskRevised) -> CaseView:
     more = event.flags_change
-    if more is None:  # by the first engines, which knew only what the flag's account did
+    if more is None:  # an event of the first engines, which counted per account of the flag
         more = bool(event.rules) - (event.score_before > 0)
     return replace(
         view,
@@ -188,7 +188,7 @@ def _apply_revision(view: CaseView, event: RiskRevised) -> CaseView:
 
 
 def _update_derived_fields(view: CaseView) -> CaseView:
-    """With what follows from the rest: the status, and when it is due."""
+    """Return the view with its status and due time derived from its other fields."""
     status = status_of(
         disposition=view.disposition,
         is_merged=view.merged_into is not None,
@@ -310,7 +310,7 @@ def _append_all_distinct(known: list[str], more: Sequence[str | None]) -> list[s
 
 
 def _apply_parting(view: CaseView, event: CaseParted) -> CaseView:
-    """What the other case had brought is taken away, but for where its payments were made: that stays to be found."""
+    """Remove the other case's flags and amounts, but keep its merchants, devices and cards for search."""
     taken = {amount.currency: amount.amount_minor for amount in event.amounts}
     gone = set(event.transactions)
     return replace(
@@ -330,10 +330,10 @@ def _remove_items(cases: list[Item], case_id: str) -> list[Item]:
 
 
 def view_item(view: CaseView) -> Item:
-    """The view as an item of the table, with the keys of its indexes: read backwards, the most urgent comes first.
+    """Return the view as a table item with its index keys.
 
-    `queue` is the status and a shard, `assigned` who works on it while it is open, `priority` whether it is escalated,
-    its score, and how long it has been open.
+    `queue` is the status and a shard, `assigned` the assignee of an open case. `priority` is escalation, score and age,
+    so that a descending read returns the most urgent case first.
     """
     item: Item = {name: getattr(view, name) for name in _FIELDS}
     is_open = view.status not in ("closed", "merged")
@@ -350,7 +350,7 @@ def view_item(view: CaseView) -> Item:
 
 
 def event_item(event: CaseEvent, known_at_ms: int | None = None) -> Item:
-    """An event as an item of the table: its place on the case's timeline, and its canonical text.
+    """Return an event as a table item: its place on the case's timeline and its canonical text.
 
     `known_at_ms` is the Kafka timestamp of its record, `happened_at_ms` the event's own time.
     """
@@ -373,7 +373,7 @@ def event_item(event: CaseEvent, known_at_ms: int | None = None) -> Item:
 
 
 def event_place(sequence: int) -> str:
-    """Where the event of a sequence stands among the items of its case."""
+    """Return the sort key of the event with this sequence."""
     return f"event#{sequence:010d}"
 
 
@@ -381,5 +381,5 @@ _FIELDS = tuple(each.name for each in fields(CaseView))
 
 
 def view_of(item: Mapping[str, Any]) -> CaseView:
-    """The view in an item."""
+    """Return the view in an item."""
     return CaseView(**{name: item[name] for name in _FIELDS if name in item})

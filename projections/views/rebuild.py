@@ -1,7 +1,7 @@
-"""Views from the log alone, in memory, and into a table that nobody reads yet: each item is made once and written once.
+"""Rebuild of the case views from the log, in memory and into a table without readers. Each item is written once.
 
-A partition of cases.events is divided into shares by its records' keys, small enough to be folded in memory. A share
-depends on nothing else, so it is done or it is done again: the same records give the same items.
+A partition of cases.events is divided into shards by record key, small enough to be folded in memory. Shards are
+independent of each other and can be repeated: the same records give the same items.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ from domain.cases.events import CaseAnswer
 from domain.cases.state import BrokenLog
 from domain.digest import canonical_json
 from projections.logs.known import KnownEvent
-from projections.logs.log import LogRecord
+from projections.logs.log import LogRecord, RecordLog
 from projections.logs.worker import decode_case_events
 from projections.views.case_table import DynamoCaseTable
 from projections.views.case_view import CaseView, Item, event_item, project, view_item
 from schemas.codec import Decoder
 
-SHARE_EVENTS: Final = 100_000
-"""Records of a partition that make one share: some 300 MB while it is folded."""
+SHARD_EVENTS: Final = 100_000
+"""Records of a partition per shard; folding one takes about 300 MB of memory."""
 WRITERS: Final = 8
-"""Requests at once: the store waits for its disk more than for anything else."""
+"""Concurrent requests: the store mostly waits for its disk."""
 _MODULUS: Final = 1 << 256
 
 
 class PartitionShard(NamedTuple):
-    """Some of the keys of a partition, up to an offset: number `number` of `of`."""
+    """Subset of the keys of a partition, up to offset `until`: shard `number` of `of`."""
 
     partition: int
     number: int
@@ -38,12 +38,12 @@ class PartitionShard(NamedTuple):
     until: int
 
     def has(self, key: bytes | None) -> bool:
-        """Whether records of a key belong to it: all of an account's do, and so all of a case's."""
+        """Return whether a key belongs to the shard. All records of an account, hence of a case, have one key."""
         return self.of == 1 or zlib.crc32(key or b"") % self.of == self.number
 
 
 class ShardResult(NamedTuple):
-    """What a share has led to; the digest is the sum over its items, so that shares add up in any order."""
+    """Counts of a folded shard and the sum of its item digests, which is independent of the order of shards."""
 
     events: int
     items: int
@@ -51,33 +51,23 @@ class ShardResult(NamedTuple):
 
 
 class ItemSink(Protocol):
-    """A table that is filled."""
+    """A table to fill."""
 
     def fill(self, items: Sequence[Item], threads: int) -> None:
         """Store items in a table that nobody else writes."""
 
 
-class RecordSource(Protocol):
-    """Where records are read from: Kafka, or the archive."""
-
-    def ends(self, topic: str) -> dict[int, int]:
-        """The offset after the last record, by partition."""
-
-    def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """The records of a partition from its start up to an offset."""
-
-
 @dataclass(slots=True)
 class FoldedViews:
-    """What records lead to: the last view of each case, and every event once, as it became known first."""
+    """Folded records: the last view of each case, and each event once with its first known-at time."""
 
     views: dict[str, CaseView] = field(default_factory=dict)
     stored: dict[tuple[str, str], Item] = field(default_factory=dict)
     parked: dict[str, str] = field(default_factory=dict)
-    """Cases with an event that cannot follow: their view stands where it was, as the live one does."""
+    """Reason by case id for cases with a missing event: their view is not updated, as in the live table."""
 
     def add(self, known: KnownEvent) -> None:
-        """Take in the next event of its case."""
+        """Add the next event of its case."""
         event = known.event
         item = event_item(event, known.known_at_ms)
         self.stored.setdefault((item["pk"], item["sk"]), item)
@@ -89,48 +79,48 @@ class FoldedViews:
             self.parked[event.case_id] = str(broken)
 
     def items(self) -> list[Item]:
-        """All that a table holds of it: of each case its events, then its view."""
+        """Return all items for the table: the events, then the views."""
         return [*self.stored.values(), *map(view_item, self.views.values())]
 
 
-def divide(ends: dict[int, int], share_events: int = SHARE_EVENTS) -> list[PartitionShard]:
-    """The shares of a log that ends there."""
+def divide(ends: dict[int, int], shard_events: int = SHARD_EVENTS) -> list[PartitionShard]:
+    """Divide a log with these ends into shards."""
     return [
         PartitionShard(partition, number, of, until)
         for partition, until in sorted(ends.items())
         if until
-        for of in (-(-until // share_events),)
+        for of in (-(-until // shard_events),)
         for number in range(of)
     ]
 
 
 def fold(events: Iterable[KnownEvent]) -> FoldedViews:
-    """The views that events lead to."""
+    """Fold events into views."""
     folded = FoldedViews()
     for event in events:
         folded.add(event)
     return folded
 
 
-def events_of(log: RecordSource, topic: str, share: PartitionShard, decoder: Decoder) -> Iterator[KnownEvent]:
-    """The case events of a share, as they stand in the log."""
+def events_of(log: RecordLog, topic: str, shard: PartitionShard, decoder: Decoder) -> Iterator[KnownEvent]:
+    """Yield the case events of a shard in log order."""
     batch: list[LogRecord] = []
-    for record in log.read(topic, share.partition, share.until):
-        if share.has(record.key):
+    for record in log.read(topic, shard.partition, shard.until):
+        if shard.has(record.key):
             batch.append(record)
-        if len(batch) == _AT_ONCE:
+        if len(batch) == _BATCH_RECORDS:
             yield from decode_case_events(decoder, batch)
             batch = []
     yield from decode_case_events(decoder, batch)
 
 
-_AT_ONCE: Final = 1_000
-_SEEN_EVERY: Final = 20_000
-"""Items between two looks at how far it is."""
+_BATCH_RECORDS: Final = 1_000
+_PROGRESS_EVERY: Final = 20_000
+"""Items between two progress reports."""
 
 
 def item_digest(items: Iterable[Item]) -> int:
-    """The sum of the SHA-256 of each item as canonical JSON: whatever the order, the same items, the same sum."""
+    """Return the sum of the items' SHA-256, each over canonical JSON. It is independent of their order."""
     total = 0
     for item in items:
         total += int.from_bytes(hashlib.sha256(canonical_json(item)).digest(), "big")
@@ -140,63 +130,63 @@ def item_digest(items: Iterable[Item]) -> int:
 def write_views(
     table: ItemSink, items: Sequence[Item], *, threads: int = WRITERS, seen: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Store items in a table that nobody else writes, each once; returns how many. Again is the same as once."""
-    for start in range(0, len(items), _SEEN_EVERY):
-        table.fill(items[start : start + _SEEN_EVERY], threads)
-        seen(min(len(items), start + _SEEN_EVERY))
+    """Store items in a table that nobody else writes, and return their number. Idempotent."""
+    for start in range(0, len(items), _PROGRESS_EVERY):
+        table.fill(items[start : start + _PROGRESS_EVERY], threads)
+        seen(min(len(items), start + _PROGRESS_EVERY))
     return len(items)
 
 
 def build(
-    log: RecordSource,
+    log: RecordLog,
     topic: str,
     decoder: Decoder,
-    shares: Iterable[PartitionShard],
+    shards: Iterable[PartitionShard],
     table: ItemSink,
     done: Callable[[PartitionShard, ShardResult, FoldedViews], None],
     seen: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Bring shares into a table, one being folded while the one before is written; `done` hears of each in order.
+    """Write shards to a table; fold one shard while the previous one is written.
 
-    `seen` hears how many events of a share are written so far.
+    `done` is called for each shard in order. `seen` receives the number of events of the current shard written so far.
     """
     with ThreadPoolExecutor(1) as writer:
         waiting: Callable[[], None] | None = None
-        for share in shares:
-            events = list(events_of(log, topic, share, decoder))
+        for shard in shards:
+            events = list(events_of(log, topic, shard, decoder))
             folded = fold(events)
             if waiting is not None:
                 waiting()
-            waiting = _writing(writer, table, share, len(events), folded, done, seen)
+            waiting = _start_writing(writer, table, shard, len(events), folded, done, seen)
         if waiting is not None:
             waiting()
 
 
-def _writing(
+def _start_writing(
     writer: ThreadPoolExecutor,
     table: ItemSink,
-    share: PartitionShard,
+    shard: PartitionShard,
     events: int,
     folded: FoldedViews,
     done: Callable[[PartitionShard, ShardResult, FoldedViews], None],
     seen: Callable[[int], None],
 ) -> Callable[[], None]:
     items = folded.items()
-    writing = writer.submit(write_views, table, items, seen=lambda many: seen(many * events // len(items)))
+    writing = writer.submit(write_views, table, items, seen=lambda count: seen(count * events // len(items)))
     written = ShardResult(events, len(items), item_digest(items))
 
     def finish() -> None:
         writing.result()
-        done(share, written, folded)
+        done(shard, written, folded)
 
     return finish
 
 
-# -- what a store can do ----------------------------------------------------------------------------------
+# -- throughput of the store ------------------------------------------------------------------------------
 
 
 def store_writes_per_s(table: DynamoCaseTable, items: Sequence[Item], *, threads: int = WRITERS) -> float:
-    """The ceiling: items that were prepared before the clock runs, by BatchWriteItem, by so many threads at once."""
+    """Return the store's maximum rate in items per second: prepared BatchWriteItem requests on `threads` threads."""
     batches = table.prepared(items)
     begun = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""cases.events to the case views: reads as one of a consumer group, writes idempotently, commits what was written."""
+"""View worker: cases.events to the case views. It reads in a consumer group, writes idempotently, then commits."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from schemas.codec import Decoder
 
 NAME = "case-views"
 HOT_CASES = 100_000
-"""Views that are kept in memory; others are read back from the table."""
+"""Views kept in memory; others are read from the table."""
 MAX_ROUNDS = 5
-"""How often a view is tried again that another worker has overtaken."""
+"""Attempts to store a view that other workers change at the same time."""
 
 
 class ViewProjector:
-    """Brings the views up to date, batch by batch. A case whose events have a gap stands still, alone, and loudly."""
+    """Updates views batch by batch. A case with a missing event is not updated, and is reported."""
 
     def __init__(self, table: CaseTable) -> None:
         self._table = table
@@ -31,28 +31,32 @@ class ViewProjector:
         self.parked: dict[str, str] = {}
 
     def apply(self, events: Sequence[KnownEvent]) -> None:
-        """Store the events, and one new view for each case that they are about."""
+        """Store the events, and one new view for each of their cases. Raises RuntimeError after MAX_ROUNDS."""
         by_case: dict[str, list[SequencedCaseEvent]] = {}
         for event, _ in events:
             if not isinstance(event, CaseAnswer):
                 by_case.setdefault(event.case_id, []).append(event)
         items = [event_item(event, known_at_ms) for event, known_at_ms in events]
         for attempt in range(MAX_ROUNDS):
-            held = [(self._held(case_id, found, is_first=attempt == 0), found) for case_id, found in by_case.items()]
+            held = [
+                (self._current_view(case_id, found, is_first=attempt == 0), found) for case_id, found in by_case.items()
+            ]
             pairs = [pair for view, found in held if (pair := self._advance(view, found))]
             refused = self._table.save(pairs, items)
             for view, _before in pairs:
                 self._keep(view)
-            for case_id in refused:  # somebody else wrote it: the table knows better than we do
+            for case_id in refused:  # another worker wrote it: read it from the table again
                 self._views.pop(case_id, None)
             by_case = {case_id: by_case[case_id] for case_id in refused}
             items = []
             if not by_case:
                 return
-        raise RuntimeError(f"cases {sorted(by_case)[:3]} were overtaken {MAX_ROUNDS} times: who else writes them?")
+        raise RuntimeError(
+            f"cases {sorted(by_case)[:3]} were changed by another writer {MAX_ROUNDS} times. Run one view worker only"
+        )
 
-    def _held(self, case_id: str, events: Sequence[SequencedCaseEvent], *, is_first: bool) -> CaseView | None:
-        """The view as it was. A case that opens is not looked up: if it is there after all, the table refuses it."""
+    def _current_view(self, case_id: str, events: Sequence[SequencedCaseEvent], *, is_first: bool) -> CaseView | None:
+        """Return the stored view of a case. A new case is not looked up; if it exists, the table refuses the write."""
         if case_id in self._views:
             return self._views[case_id]
         return None if is_first and events[0].sequence == 1 else self._table.view(case_id)
@@ -62,7 +66,7 @@ class ViewProjector:
         for event in events:
             try:
                 view = project(view, event)
-            except BrokenLog as broken:  # one by one: how records came in batches decides nothing
+            except BrokenLog as broken:  # event by event, so that the result does not depend on the batches
                 self._park(case_id, str(broken))
         if view is None or view.sequence == before:
             return None
@@ -70,7 +74,7 @@ class ViewProjector:
 
     def _park(self, case_id: str, why: str) -> None:
         if case_id not in self.parked:
-            complain(f"the view of case {case_id} stands still: {why}. Its events are kept")
+            complain(f"the view of case {case_id} is no longer updated: {why}. Its events are still stored")
         self.parked[case_id] = why
         PARKED.set(len(self.parked))
 
@@ -82,7 +86,7 @@ class ViewProjector:
 
 
 class ViewTarget(NamedTuple):
-    """Where the worker writes: a version of the view, its table, and the consumer group that vouches for it."""
+    """Target of the worker: a version of the views, its table, and its consumer group."""
 
     version: int
     table: CaseTable
@@ -90,65 +94,65 @@ class ViewTarget(NamedTuple):
 
 
 def group_of(topic: str, version: int) -> str:
-    """The consumer group of a version: the offsets that it has committed say how far that version's table is.
+    """Return the consumer group of a version, whose committed offsets are the position of that version's table.
 
-    So another version has offsets of its own, and a worker that moves to it loses nothing and doubles nothing.
+    Each version has its own offsets, so a worker that changes versions neither loses nor repeats events.
     """
     return f"{topic}-{NAME}" if version == 1 else f"{topic}-{NAME}-v{version}"
 
 
 class LiveVersionChanged(Exception):
-    """Another version is live: what was to be written belongs into its table, and comes again from its offsets."""
+    """Signal: another version is live. The pending events are read again for its table, from its offsets."""
 
 
 def consumer_of(bootstrap: str, group: str) -> Consumer:
-    """A consumer of a version's group."""
+    """Return a consumer of a version's group."""
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6_000,  # the least that brokers allow: how long a killed worker's share waits
+            "session.timeout.ms": 6_000,  # the brokers' minimum: how long a killed worker's partitions wait
         }
     )
 
 
 def work(bootstrap: str, topic: str, decoder: Decoder, target: Callable[[], ViewTarget], stop: StopSignal) -> None:
-    """Keep the live version up to date until told to stop; `target` says which one that is, whenever it is asked."""
+    """Update the live version until a stop is requested; `target` returns the version that is live at the time."""
     while not stop.is_set:
         now = target()
         consumer = consumer_of(bootstrap, now.group)
         consumer.subscribe([topic])
         try:
-            _keep(consumer, topic, decoder, now, lambda held=now: _stay(held, target()), stop)  # type: ignore[misc]
+            _project_until_stopped(consumer, topic, decoder, now, lambda held=now: _check_live(held, target()), stop)  # type: ignore[misc]
         except LiveVersionChanged as moved:
             complain(str(moved))
         finally:
             consumer.close()
 
 
-def _stay(held: ViewTarget, now: ViewTarget) -> None:
+def _check_live(held: ViewTarget, now: ViewTarget) -> None:
     if now.version != held.version:
         raise LiveVersionChanged(
-            f"version {now.version} of the case views is live: {held.group} gives way to {now.group}"
+            f"version {now.version} of the case views is live: changing from {held.group} to {now.group}"
         )
 
 
-def _keep(
-    consumer: Consumer, topic: str, decoder: Decoder, held: ViewTarget, stay: Callable[[], None], stop: StopSignal
+def _project_until_stopped(
+    consumer: Consumer, topic: str, decoder: Decoder, held: ViewTarget, check_live: Callable[[], None], stop: StopSignal
 ) -> None:
     projector = ViewProjector(held.table)
-    PARKED.set(0)  # of the version before, if there was one
+    PARKED.set(0)  # clears the count of the previous version
 
     def write(events: Sequence[KnownEvent]) -> None:
-        stay()
+        check_live()
         projector.apply(events)
 
     while not stop.is_set:
         taken = poll_records(consumer)
         if not taken:
-            stay()
+            check_live()
             continue
         events = decode_case_events(decoder, taken)
         if stop.persist(partial(write, events)):

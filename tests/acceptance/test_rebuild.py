@@ -194,7 +194,7 @@ def test_an_altered_view_is_found_by_the_verifier_named_and_healed_by_a_rebuild(
 
     def said() -> list[str]:
         written = committed_offsets(system.kafka_bootstrap, topic, group)
-        return [each for share in verifier.shares() for each in verifier.check(share, table, written).said]
+        return [each for shard in verifier.shards() for each in verifier.check(shard, table, written).messages]
 
     assert said() == []
     original = next(item for item in wanted.values() if item["sk"] == "view")

@@ -26,8 +26,7 @@ from infra.settings import Settings
 from projections.logs.kafka_logs import KafkaLogs
 from projections.replay.certificate import certificate
 from projections.replay.outcome import ReplayComparison
-from projections.replay.replay import derive
-from projections.replay.replay import recorded as as_recorded
+from projections.replay.replay import derive, read_recorded_history
 from projections.replay.replay import replay as replayed_from
 from projections.replay.sources import KafkaSource, LogGap, LogSource
 from projections.views.case_view import Item
@@ -332,7 +331,7 @@ def test_accounts_in_two_partitions_are_chained_as_one() -> None:
 def test_alone_each_half_says_what_both_say(logs: Recording) -> None:
     both = replayed_from(MemorySource(logs), TOPICS)
     assert derive(MemorySource(logs), TOPICS).history.digest.hexdigest() == both.derived.history.digest.hexdigest()
-    assert as_recorded(MemorySource(logs), TOPICS).digest.hexdigest() == both.live.digest.hexdigest()
+    assert read_recorded_history(MemorySource(logs), TOPICS).digest.hexdigest() == both.live.digest.hexdigest()
     assert both.comparison == ReplayComparison([], 0)
 
 

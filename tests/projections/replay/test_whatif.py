@@ -182,7 +182,7 @@ def close(log: MemoryLog, account: str, at_ms: int) -> None:
     """An analyst closes the case of an account, as it stands by the rules of FAST."""
     trace = next(each for each in run(log, pack()).recorded.traces.values() if each.account_id == account)
     command = CloseCase(
-        account_id=account, case_id=trace.case_id, command_id="c-1", actor="ana", seen_sequence=len(trace.told),
+        account_id=account, case_id=trace.case_id, command_id="c-1", actor="ana", seen_sequence=len(trace.events),
         disposition="false_positive", reason="known", requested_at_ms=at_ms,
     )  # fmt: skip
     log.add(TOPICS.cases_inbox, log.partition_of(account), "CloseCase", to_fields(command), at_ms)
@@ -282,8 +282,8 @@ def test_flags_come_before_ticks_of_the_same_moment() -> None:
     burst(log, "a", due - 2_000, 3)
     tick(log, due)
     (trace,) = run(log, pack()).recorded.traces.values()
-    assert [type(told.event).__name__ for told in trace.told] == ["CaseOpened", "RiskLinked", "CaseEscalated"]
-    assert [told.known_at_ms for told in trace.told] == [START_MS + 2_000, due, due]
+    assert [type(each.event).__name__ for each in trace.events] == ["CaseOpened", "RiskLinked", "CaseEscalated"]
+    assert [each.known_at_ms for each in trace.events] == [START_MS + 2_000, due, due]
 
 
 def test_a_log_does_not_go_back() -> None:

@@ -26,14 +26,14 @@ def checked(table: MemoryCaseTable, log: Log = LOG, written: dict[int, int] | No
     """What a whole round says."""
     verifier = ViewVerifier(log, TOPIC, DECODER)
     ends = log.ends(TOPIC) if written is None else written
-    found = [verifier.check(share, table, ends) for share in verifier.shares()] + [verifier.unknown_cases(table)]
-    return [said for each in found for said in each.said]
+    found = [verifier.check(shard, table, ends) for shard in verifier.shards()] + [verifier.unknown_cases(table)]
+    return [message for each in found for message in each.messages]
 
 
 def test_what_the_worker_has_stored_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     table = live(KNOWN)
     assert checked(table) == []
-    monkeypatch.setattr(view_verifier, "SHARE_EVENTS", 9)
+    monkeypatch.setattr(view_verifier, "SHARD_EVENTS", 9)
     assert checked(table) == []
 
 
@@ -99,7 +99,7 @@ class Live:
 def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(view_verifier, "SHARE_EVENTS", 15)
+    monkeypatch.setattr(view_verifier, "SHARD_EVENTS", 15)
     engine = connect(f"sqlite:///{tmp_path / 'control.db'}")
     upgrade(engine)
     versions, table = ViewVersions(engine, "t", lambda: 1), Live(live(KNOWN))
@@ -134,7 +134,7 @@ def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
 
 def test_the_pace_leaves_most_of_the_time_to_others() -> None:
     waits: list[float] = []
-    pace = WorkPacer(waits.append, busy_share=0.05)
+    pace = WorkPacer(waits.append, busy_fraction=0.05)
     sum(number * number for number in range(300_000))
     pace.rest()
     pace.rest()
