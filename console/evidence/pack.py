@@ -1,4 +1,4 @@
-"""Evidence packs: records of the archive, with all it takes to prove them to somebody who trusts only a public key."""
+"""Evidence packs: archived records with their proofs, for readers who trust only a public key."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,25 +34,25 @@ MAX_RECORDS = 100_000
 MAX_HEADS = 20
 README = """An evidence pack of fraudcase.
 
-  report.html, report.pdf   what the records say, for people
-  records.jsonl             each record: its place, its parts as raw bytes, what they say, and its proof
-  records.parquet           the same for programs: raw bytes and JSON
+  report.html, report.pdf   the records for human readers
+  records.jsonl             each record: its place, its parts as raw bytes, their decoded values, and its proof
+  records.parquet           the records for programs: raw bytes and JSON
   schemas/                  the writers' schemas, by their SHA-256
-  heads/                    signed heads of the audit log; the last one is what the proofs lead to
-  manifest.json, .sig       what was asked for, what is complete, what every file must be; signed
-  verify.py                 checks all of it:  python3 verify.py PACK --public-key KEY --head LAST_HEAD_SEEN
+  heads/                    signed heads of the audit log; the proofs end at the last one
+  manifest.json, .sig       the selection, the claims of completeness, the SHA-256 of every file; signed
+  verify.py                 checks the pack:  python3 verify.py PACK --public-key KEY --head LAST_HEAD_SEEN
 
-Get KEY from the company that made the pack, not from the pack. Read verify.py, or take one that you trust.
+Get KEY from the company that made the pack, not from the pack. Read verify.py, or use a copy that you trust.
 """
 
 
 class EvidenceExportError(Exception):
-    """A pack that cannot be made; the message says why, and the cure."""
+    """Error: the pack cannot be made. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSelection:
-    """What a pack is to hold: one case, one account, or the records of a time by their Kafka timestamps."""
+    """Contents of a pack: one case, one account, or the records of a period by their Kafka timestamps."""
 
     case_id: str | None = None
     account_id: str | None = None
@@ -63,7 +63,7 @@ class RecordSelection:
 
 @dataclass(slots=True)
 class EvidencePartition:
-    """A partition of the archive as of a head: all leaves, and the rows that were chosen by their index."""
+    """A partition of the archive as of a head: all leaves, and the chosen rows by their index."""
 
     tree: TreeHead
     leaves: list[bytes] = field(default_factory=list)
@@ -71,16 +71,16 @@ class EvidencePartition:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Its topic and number."""
+        """Return the topic and number of the partition."""
         return self.tree.topic, self.tree.partition
 
 
 Chooser = Callable[[pa.Table], Iterable[int]]
-"""Says which rows of a segment are wanted."""
+"""Returns the numbers of the wanted rows of a segment."""
 
 
 class EvidencePackBuilder:
-    """Makes one pack."""
+    """Builder of evidence packs from the last head of the archive."""
 
     def __init__(self, bucket: Bucket, topics: Topics, signer: Signer, redacted: Sequence[str] = ()) -> None:
         self._bucket, self._topics, self._signer = bucket, topics, signer
@@ -90,29 +90,31 @@ class EvidencePackBuilder:
         head = stored_head(bucket, numbers[-1], signer.public_key) if numbers else None
         if head is None:
             raise EvidenceExportError(
-                "the archive has no signed head yet. Cure: wait some seconds; fraudcase audit heads"
+                "the archive has no signed head yet. Wait a few seconds, then run: fraudcase audit heads"
             )
         self._head: Head = head
 
-    # -- choosing ---------------------------------------------------------------------------------------
+    # -- selection --------------------------------------------------------------------------------------
 
     def pack(self, selection: RecordSelection, since: bytes | None = None) -> bytes:
-        """The bytes of a pack. Raises NotExported."""
+        """Return the bytes of a pack. Raises EvidenceExportError."""
         if selection.case_id is not None:
-            chosen = self._case(selection.case_id)
+            chosen = self._choose_case(selection.case_id)
         elif selection.account_id is not None:
-            chosen = self._account(selection.account_id)
+            chosen = self._choose_account(selection.account_id)
         else:
-            chosen = self._range(selection)
-        records = [self._shown(part, index) for part in chosen for index in sorted(part.rows)]
+            chosen = self._choose_range(selection)
+        records = [self._pack_record(part, index) for part in chosen for index in sorted(part.rows)]
         if not records:
-            raise EvidenceExportError(f"the archive has nothing of it up to head {self._head.number}")
+            raise EvidenceExportError(f"the archive has no record of the selection up to head {self._head.number}")
         if len(records) > MAX_RECORDS:
-            raise EvidenceExportError(f"{len(records)} records, a pack has at most {MAX_RECORDS}: ask for less")
-        return self._bound(selection, chosen, records, since)
+            raise EvidenceExportError(
+                f"{len(records)} records are selected, a pack has at most {MAX_RECORDS}: select fewer"
+            )
+        return self._build(selection, chosen, records, since)
 
     def _read(self, topic: str, choose: Chooser, partition: int | None = None) -> Iterator[EvidencePartition]:
-        """The partitions of a topic that have any chosen row, as far as the head reaches."""
+        """Yield the partitions of a topic that have a chosen row, up to the head."""
         for place, tree in sorted(self._head.trees.items()):
             if place[0] == topic and partition in (None, place[1]):
                 found = self._read_partition(tree, choose)
@@ -131,9 +133,7 @@ class EvidencePackBuilder:
             part.leaves += self._leaves(table)
         if MerkleTree(part.leaves).root().hex() != tree.root:
             where = f"{tree.topic} partition {tree.partition}"
-            raise EvidenceExportError(
-                f"{where} is not what head {self._head.number} says. Look: fraudcase audit verify"
-            )
+            raise EvidenceExportError(f"{where} does not match head {self._head.number}. Run: fraudcase audit verify")
         return part
 
     def _leaves(self, table: pa.Table) -> list[bytes]:
@@ -142,15 +142,15 @@ class EvidencePackBuilder:
             return leaves
         return [row_leaf(row_record(self._bucket, row), row, self._schemas) for row in table.to_pylist()]
 
-    def _case(self, case_id: str) -> list[EvidencePartition]:
-        """A case's events, the commands and flags that led to them, and its payments."""
+    def _choose_case(self, case_id: str) -> list[EvidencePartition]:
+        """Return a case's events, the commands and flags that caused them, and its payments."""
         begin = f"{case_id}/"
         events = list(
             self._read(self._topics.cases_events, lambda table: _row_numbers(pc.starts_with(table["identity"], begin)))
         )
         rows = [row for part in events for row in part.rows.values()]
         keys = {row["key"] for row in rows}
-        datas = [self._data(row) or {} for row in rows]
+        datas = [self._decode(row) or {} for row in rows]
         causes = {data[name] for data in datas for name in ("command_id", "flag_id", "cause_id") if data.get(name)}
         payments = {data["transaction_id"] for data in datas if data.get("transaction_id")}
         wanted = pa.array(sorted(key for key in keys if key is not None), pa.binary())
@@ -158,7 +158,7 @@ class EvidencePackBuilder:
         def of_accounts(name: tuple[str, ...], ids: set[str]) -> Chooser:
             def choose(table: pa.Table) -> Iterable[int]:
                 for number in _row_numbers(pc.is_in(table["key"], wanted)):
-                    data = self._data(table.slice(number, 1).to_pylist()[0]) or {}
+                    data = self._decode(table.slice(number, 1).to_pylist()[0]) or {}
                     if any(data.get(each) in ids for each in name):
                         yield number
 
@@ -167,7 +167,7 @@ class EvidencePackBuilder:
         inbox = self._read(self._topics.cases_inbox, of_accounts(("command_id", "flag_id"), causes))
         return [*events, *inbox, *self._read(self._topics.payments_inbound, of_accounts(("transaction_id",), payments))]
 
-    def _account(self, account_id: str) -> list[EvidencePartition]:
+    def _choose_account(self, account_id: str) -> list[EvidencePartition]:
         key = pa.array([account_id.encode()], pa.binary())
         return [
             part
@@ -175,8 +175,8 @@ class EvidencePackBuilder:
             for part in self._read(topic, lambda table: _row_numbers(pc.is_in(table["key"], key)))
         ]
 
-    def _range(self, selection: RecordSelection) -> list[EvidencePartition]:
-        """Of each partition everything from the first record of the time to the last."""
+    def _choose_range(self, selection: RecordSelection) -> list[EvidencePartition]:
+        """Return, for each partition, all records from the first to the last one of the period."""
         begin, end = selection.from_ms or 0, selection.to_ms if selection.to_ms is not None else 1 << 62
 
         def in_time(table: pa.Table) -> Iterable[int]:
@@ -188,12 +188,12 @@ class EvidencePackBuilder:
             for part in self._read(topic, in_time):
                 first, last = min(part.rows), max(part.rows)
                 if len(part.rows) < last - first + 1:
-                    part = self._between(part.tree, first, last)
+                    part = self._complete_range(part.tree, first, last)
                 found.append(part)
         return found
 
-    def _between(self, tree: TreeHead, first: int, last: int) -> EvidencePartition:
-        """Timestamps do not always ascend: those between the first and the last belong to the range too."""
+    def _complete_range(self, tree: TreeHead, first: int, last: int) -> EvidencePartition:
+        """Return the partition with all rows from `first` to `last`, because timestamps do not always ascend."""
         begun = 0
 
         def choose(table: pa.Table) -> Iterable[int]:
@@ -204,10 +204,10 @@ class EvidencePackBuilder:
 
         return self._read_partition(tree, choose)
 
-    # -- showing ----------------------------------------------------------------------------------------
+    # -- records ----------------------------------------------------------------------------------------
 
-    def _data(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """What a record says, as the verifier reads it."""
+    def _decode(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the fields of a record as the verifier decodes them, or None if no schema describes it."""
         return self._record(row)["data"]  # type: ignore[no-any-return]
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -225,18 +225,18 @@ class EvidencePackBuilder:
             "parts": [[name, salt.hex(), part.hex()] for name, salt, part in zip(names, salts, contents, strict=True)],
         }  # fmt: skip
         if schema:
-            shown["data"] = verify_pack.shown_fields(shown, schema)
+            shown["data"] = verify_pack.decode_fields(shown, schema)
         return shown
 
-    def _shown(self, part: EvidencePartition, index: int) -> dict[str, Any]:
-        """A record as the pack shows it, with its proof to come; what is to be withheld is not in it any more."""
+    def _pack_record(self, part: EvidencePartition, index: int) -> dict[str, Any]:
+        """Return a record for the pack, without its proof. Withheld parts are replaced by their hashes."""
         row = part.rows[index]
         shown = {**self._record(row), "index": index}
         hidden = self._hidden(shown, row["key"])
         if not hidden:
             return shown
         if row["salt"] is None:
-            raise EvidenceExportError("records that were archived before there were salts cannot be withheld in part")
+            raise EvidenceExportError("parts of records archived before salts existed cannot be withheld")
         for number, (name, salt, data) in enumerate(shown["parts"]):
             if name in hidden:
                 hashed = part_hash(bytes.fromhex(salt), bytes.fromhex(data)).hex()
@@ -246,7 +246,7 @@ class EvidencePackBuilder:
         return shown
 
     def _hidden(self, shown: dict[str, Any], key: bytes | None) -> set[str]:
-        """The parts of a record that are to be withheld. What cannot be read could hold anything."""
+        """Return the parts of a record to withhold. Of an unreadable record, all parts are withheld."""
         if not self._redacted:
             return set()
         names = [name for name, _, _ in shown["parts"]]
@@ -258,9 +258,9 @@ class EvidencePackBuilder:
         values = {shown["data"].get(name) for name in hidden if isinstance(shown["data"].get(name), str)}
         return hidden | {"key"} if key is not None and key.decode("utf-8", "replace") in values else hidden
 
-    # -- binding ----------------------------------------------------------------------------------------
+    # -- pack -------------------------------------------------------------------------------------------
 
-    def _bound(
+    def _build(
         self,
         selection: RecordSelection,
         chosen: list[EvidencePartition],
@@ -274,16 +274,16 @@ class EvidencePackBuilder:
         records.sort(key=lambda record: (record["topic"], record["partition"], record["index"]))
         older = self._older_heads(since)
         claims = self._claims(selection, chosen, records)
-        said = self._said(selection)
+        described = self._describe_selection(selection)
         report = EvidenceReport(
-            title=said["title"],
+            title=described["title"],
             claims=[
                 verify_pack.check_claim(claim, _records_by_place(records), _head_fields(self._head)) for claim in claims
             ],
             redacted=sorted(self._redacted),
             head=self._head,
             key=self._signer.public_key,
-            shown=[ReportRecord.of(record) for record in records],
+            shown=[ReportRecord.from_record(record) for record in records],
         )
         members = {
             "README.txt": README.encode(),
@@ -300,7 +300,7 @@ class EvidencePackBuilder:
         manifest = {
             "format": verify_pack.FORMAT,
             "key": self._signer.public_key.hex(),
-            "selection": {name: value for name, value in said.items() if name != "title"},
+            "selection": {name: value for name, value in described.items() if name != "title"},
             "redacted": sorted(self._redacted),
             "claims": claims,
             "consistency": [proof for head in older for proof in self._consistency(head, trees)],
@@ -310,8 +310,8 @@ class EvidencePackBuilder:
         signature = self._signer.sign(verify_pack.FORMAT.encode() + b"\n" + body).hex().encode()
         return verify_pack.make_zip([("manifest.json", body), ("manifest.sig", signature), *sorted(members.items())])
 
-    def _said(self, selection: RecordSelection) -> dict[str, Any]:
-        """What was asked for, without what is to be withheld."""
+    def _describe_selection(self, selection: RecordSelection) -> dict[str, Any]:
+        """Return the selection for the manifest, without withheld ids."""
         if selection.case_id is not None:
             case_id = None if "case_id" in self._redacted else selection.case_id
             return {"title": f"Case {case_id or '(withheld)'}", "case_id": case_id}
@@ -319,13 +319,13 @@ class EvidencePackBuilder:
             account_id = None if {"account_id", "key"} & self._redacted else selection.account_id
             return {"title": f"Account {account_id or '(withheld)'}", "account_id": account_id}
         topics = sorted(selection.topics or self._topics.archived_logs)
-        said = {"from_ms": selection.from_ms, "to_ms": selection.to_ms, "topics": topics}
-        return {"title": "A range of the log", **said}
+        described = {"from_ms": selection.from_ms, "to_ms": selection.to_ms, "topics": topics}
+        return {"title": "A range of the log", **described}
 
     def _claims(
         self, selection: RecordSelection, chosen: list[EvidencePartition], records: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """What the pack has all of: the events of a case, a range without a hole; of an account nothing is claimed."""
+        """Return the claims of completeness: the events of a case, or a range. For an account nothing is claimed."""
         if selection.account_id is not None:
             return []
         if selection.case_id is None:
@@ -336,14 +336,16 @@ class EvidencePackBuilder:
             ]  # fmt: skip
         hidden = {name for record in records for name, salt, _ in record["parts"] if salt is None}
         if hidden & {"case_id", "sequence"}:
-            return []  # who may not see which case an event is of cannot see that all of them are there
+            return []  # a reader who cannot see the case of an event cannot check that the events are complete
         events = [part for part in chosen if part.place[0] == self._topics.cases_events]
         if len(events) != 1:
-            raise EvidenceExportError(f"events of case {selection.case_id} lie in {len(events)} partitions")
+            raise EvidenceExportError(f"case {selection.case_id} has events in {len(events)} partitions, not in one")
         tree, counts = events[0].tree, CaseCounts()
         counts.extend(self._identities(tree))
         if counts.root().hex() != tree.cases:
-            raise EvidenceExportError(f"the counts of cases are not what head {self._head.number} says")
+            raise EvidenceExportError(
+                f"the case counts do not match head {self._head.number}. Run: fraudcase audit verify"
+            )
         entry, path = counts.proof(selection.case_id)
         return [
             {"kind": "case", "case_id": selection.case_id, "topic": tree.topic, "partition": tree.partition,
@@ -358,7 +360,7 @@ class EvidencePackBuilder:
             yield from (name for name in names if name is not None)
 
     def _older_heads(self, since: bytes | None) -> list[Head]:
-        """Heads that a reader may have seen: the closer to the last, the more; and the one that is asked for."""
+        """Return earlier heads that a reader may have kept, denser near the last, and the requested one."""
         last = self._head.number
         numbers = {last - (1 << power) for power in range(MAX_HEADS)} | {1}
         heads = [
@@ -370,7 +372,7 @@ class EvidencePackBuilder:
         if since is not None:
             seen = read_head(since, self._signer.public_key)
             if self._bucket.get(head_key(seen.number)) != seen.body:
-                raise EvidenceExportError(f"head {seen.number} is not one of this archive")
+                raise EvidenceExportError(f"head {seen.number} does not belong to this archive")
             if seen.number < last:
                 found[seen.number] = seen
         return [found[number] for number in sorted(found)]
@@ -384,14 +386,14 @@ class EvidencePackBuilder:
 
 
 def check_redactions(names: Sequence[str]) -> frozenset[str]:
-    """The names as they are used. Raises NotExported for one that no record has: a slip would show too much."""
+    """Return the names as a set. Raises EvidenceExportError for a name that no record has: a typo would reveal data."""
     known = {"key", "headers"}
     for schema in all_schemas():
         fields = {each["name"] for each in json.loads(schema.text)["fields"]}
         known |= {schema.name} | fields | {f"{schema.name}.{name}" for name in fields}
     unknown = sorted(set(names) - known)
     if unknown:
-        raise EvidenceExportError(f"no record has {', '.join(unknown)}: FIELD, RecordType.FIELD or RecordType")
+        raise EvidenceExportError(f"no record has {', '.join(unknown)}. Give FIELD, RecordType.FIELD or RecordType")
     return frozenset(names)
 
 
@@ -417,7 +419,7 @@ def _json(data: dict[str, Any] | None) -> str | None:
 
 
 def _parquet(records: Sequence[dict[str, Any]]) -> bytes:
-    """The records for programs; of a value of which anything is withheld only the JSON of the rest."""
+    """Return the records as Parquet. A record with withheld parts has only its JSON, without them."""
 
     def value(record: dict[str, Any]) -> bytes | None:
         parts = record["parts"][2:]

@@ -1,4 +1,4 @@
-"""The readable part of a pack, as HTML that loads nothing and as PDF: made of what the pack shows, and only of that."""
+"""The readable part of a pack, as self-contained HTML and as PDF. It contains only what the pack contains."""
 
 import json
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from fpdf import FPDF
 
 PDF_RECORDS = 400
-"""Records that the PDF shows; it says where the others are."""
+"""Maximum number of records in the PDF, which names the files with the others."""
 PDF_TEXT = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRecord:
-    """A record as people read it."""
+    """A record in the form for human readers."""
 
     at_ms: int
     known_ms: int
@@ -31,8 +31,8 @@ class ReportRecord:
     withheld: tuple[str, ...]
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> "ReportRecord":
-        """From a record of the pack."""
+    def from_record(cls, record: dict[str, Any]) -> "ReportRecord":
+        """Convert a record of the pack."""
         data = record["data"] or {}
         times = [value for name, value in data.items() if is_time(name) and isinstance(value, int)]
         return cls(
@@ -45,7 +45,7 @@ class ReportRecord:
         )
 
     def lines(self) -> Iterable[tuple[str, str]]:
-        """Its fields in words."""
+        """Yield the fields as name and text."""
         for name, value in self.data.items():
             if value not in (None, [], {}):
                 if is_time(name) and isinstance(value, int):
@@ -58,7 +58,7 @@ class ReportRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceReport:
-    """What a report says."""
+    """Contents of a report."""
 
     title: str
     claims: list[str]
@@ -68,8 +68,8 @@ class EvidenceReport:
     shown: list[ReportRecord]
 
     def facts(self) -> list[tuple[str, str]]:
-        """What it all rests on."""
-        none = "Nothing: there may be more in the log than is shown here"
+        """Return the facts that the report is based on, as label and text."""
+        none = "Nothing is claimed: the log may contain further records"
         return [
             ("Records", f"{len(self.shown)}, each proved to be in the log"),
             *(("Complete", claim) for claim in self.claims or [none]),
@@ -83,11 +83,11 @@ class EvidenceReport:
         ]
 
     def timeline(self) -> list[ReportRecord]:
-        """By the time of the events."""
+        """Return the records in the order of their event times."""
         return sorted(self.shown, key=lambda shown: (shown.at_ms, shown.place))
 
     def points(self) -> list[tuple[int, int, int]]:
-        """Time, amount and score of what has an amount: payments and flags."""
+        """Return time, amount in minor units and score of each record with an amount: payments and flags."""
         found = []
         for shown in self.timeline():
             amount, score = shown.data.get("amount_minor"), shown.data.get("score", 0)
@@ -97,12 +97,12 @@ class EvidenceReport:
 
 
 def is_time(name: str) -> bool:
-    """Whether a field is a time of its record."""
+    """Return whether a field is a time of its record."""
     return name == "event_time" or name.endswith("_at_ms")
 
 
 def format_time(at_ms: int) -> str:
-    """A time for people."""
+    """Format a time in UTC milliseconds for human readers."""
     try:
         return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
     except (ValueError, OverflowError, OSError):
@@ -125,7 +125,7 @@ svg{width:100%;height:auto}.soft{color:var(--soft)}summary{cursor:pointer}
 
 
 def render_html(report: EvidenceReport) -> str:
-    """One page that needs nothing else: no script, no font, no picture from anywhere."""
+    """Return one self-contained page: no script, font or image from elsewhere."""
     facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts())
     rows = "".join(_row(shown) for shown in report.timeline())
     return (
@@ -135,9 +135,10 @@ def render_html(report: EvidenceReport) -> str:
         f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>{escape(report.title)}</h1><table>{facts}</table>"
         f"{_chart(report.points())}<h2>Timeline</h2>"
-        "<table><thead><tr><th>Happened</th><th>Known</th><th>What</th></tr></thead>"
+        "<table><thead><tr><th>Happened</th><th>Known</th><th>Record</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
-        '<p class="soft">This page is for reading. What proves it: verify.py beside it.</p></main></body></html>\n'
+        '<p class="soft">This page is for reading. verify.py in the same pack checks the proofs.</p>'
+        "</main></body></html>\n"
     )
 
 
@@ -171,15 +172,15 @@ def _chart(points: list[tuple[int, int, int]]) -> str:
 
 
 def _scale_points(points: list[tuple[int, int, int]]) -> list[tuple[float, float]]:
-    """Time and amount, each from 0 to 100."""
+    """Return time and amount, each scaled to 0 to 100."""
     begin, span = points[0][0], max(1, points[-1][0] - points[0][0])
     top = max(1, *(abs(amount) for _, amount, _ in points))
     return [((at - begin) * 100 / span, max(0, amount) * 100 / top) for at, amount, _ in points]
 
 
 def render_pdf(report: EvidenceReport) -> bytes:
-    """The same to be printed and filed; dated as the head is, so that the same pack is the same bytes."""
-    from fpdf import FPDF  # it takes half a second with its fonts, which no other command needs to wait
+    """Return the report as PDF, dated by the head, so that the same pack always has the same bytes."""
+    from fpdf import FPDF  # here, because it takes half a second that other commands need not spend
 
     pdf = FPDF()
     pdf.set_creation_date(datetime.fromtimestamp(report.head.time_ms / 1000, UTC))
@@ -215,10 +216,10 @@ def render_pdf(report: EvidenceReport) -> bytes:
 
 
 def _font(pdf: "FPDF", texts: Iterable[str]) -> str:
-    """One that every reader has, if it has all the letters; another costs 20 KB in the file."""
+    """Return a built-in font if it has all the characters; another one adds 20 KB to the file."""
     if all(text.isprintable() and _is_latin(text) for text in texts):
         return "helvetica"
-    import matplotlib  # half a second again, for its font
+    import matplotlib  # takes another half second, for its font
 
     pdf.add_font("dejavu", fname=Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
     return "dejavu"

@@ -1,12 +1,12 @@
-"""Verifies an evidence pack of fraudcase: python3 verify.py PACK --public-key KEY [--head FILE]
+"""Verify an evidence pack of fraudcase: python3 verify.py PACK --public-key KEY [--head FILE]
 
 It needs Python 3.10 or later and nothing else: no server, no other file, no package. Get KEY (64 hexadecimal digits,
-or a file of them) from the company that made the pack, not from the pack. Give a head of its log that you have seen:
-only then can it be told that the log was rolled back. Exit 0: all is proved; 1: something is wrong; 2: nothing is, but
-who made it is not proved, or that its log goes on from that head.
-Checked: the file is exactly the zip that its members make; every member is what the signed manifest says; every head is
-signed, and later ones only add to earlier ones (RFC 9162); every record is in the log (its leaf is made again from the
-bytes that are shown and the hashes of those withheld) and says what is said; what is said to be complete is.
+or a file with them) from the company that made the pack, not from the pack. Only with a head of its log that you have
+kept can it detect that the log was rolled back. Exit 0: all is proved; 1: something is wrong; 2: nothing is wrong, but
+it is not proved who made the pack, or that its log extends that head.
+Checked: the file is exactly the zip of its members; every member matches the signed manifest; every head is signed, and
+later ones only add to earlier ones (RFC 9162); every record is in the log (its leaf is recomputed from the shown bytes
+and the hashes of withheld ones) and has the stated fields; every claim of completeness is true.
 """
 
 import argparse
@@ -22,11 +22,11 @@ FORMAT, HEAD_FORMAT, CASE_BUCKETS = "fraudcase pack v1", "fraudcase head v1", 10
 
 
 class PackFault(Exception):
-    """Something is not as it must be."""
+    """A check that failed."""
 
 
 class MissingProof(PackFault):
-    """Nothing is wrong, but something is not proved."""
+    """A check without a proof: nothing is wrong, but something is not proved."""
 
 
 def sha256(data: bytes) -> bytes:
@@ -38,7 +38,7 @@ def expect(condition: bool, message: str) -> None:
         raise PackFault(message)
 
 
-def canonical_json_bytes(document: Any) -> bytes:
+def canonical_json(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -49,7 +49,7 @@ ROOT = pow(2, (P - 1) // 4, P)
 
 
 def recover_point(data: bytes) -> Any:
-    """The point that 32 bytes stand for, as (X, Y, Z, T); None if there is none."""
+    """Return the point that 32 bytes encode, as (X, Y, Z, T), or None."""
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & (1 << 255) - 1
     square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
@@ -72,7 +72,7 @@ BASE = recover_point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
 def is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether S·B = R + h·A: the sum S·B + h·(-A) is made in one pass, and must be written as R is."""
+    """Return whether S·B = R + h·A: compute S·B + h·(-A) in one pass and compare its encoding with R."""
     point, s = recover_point(key), int.from_bytes(signature[32:], "little")
     if len(key) != 32 or len(signature) != 64 or point is None or s >= ORDER:
         return False
@@ -91,7 +91,7 @@ def is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def climb(at: int, last: int, path: list[bytes], start: bytes) -> tuple[bytes, bytes] | None:
-    """From a node up by its siblings: the hash over what lies to its left, and over everything (RFC 9162, 2.1)."""
+    """Hash from a node up by its siblings; return the hash over all to its left, and over all (RFC 9162, 2.1)."""
     old = new = start
     for other in path:
         if last == 0:
@@ -112,7 +112,7 @@ def is_included(leaf: bytes, index: int, size: int, path: list[bytes], root: byt
 
 
 def is_consistent(old_size: int, old_root: bytes, size: int, root: bytes, path: list[bytes]) -> bool:
-    """Whether a tree of `size` leaves has the older one as its beginning."""
+    """Return whether a tree of `size` leaves begins with the older one."""
     if old_size == size:
         return not path and old_root == root
     path = [old_root, *path] if old_size & (old_size - 1) == 0 else list(path)
@@ -125,7 +125,7 @@ def is_consistent(old_size: int, old_root: bytes, size: int, root: bytes, path: 
 
 
 def make_zip(members: list[tuple[str, bytes]]) -> bytes:
-    """The one zip that these members make: stored as they are, in this order, dated 1980-01-01."""
+    """Return the one zip of these members: uncompressed, in this order, dated 1980-01-01."""
     body, directory, offset = [], [], 0
     for name, data in members:
         encoded = name.encode()
@@ -138,14 +138,14 @@ def make_zip(members: list[tuple[str, bytes]]) -> bytes:
 
 
 def read_zip(pack: bytes) -> list[tuple[str, bytes]]:
-    """The members of a zip that `zipped` made. Raises Fault."""
+    """Return the members of a zip that `make_zip` made. Raises PackFault."""
     members, at = [], 0
     while pack[at : at + 4] == b"PK\x03\x04" and at + 30 <= len(pack):
         size, length = struct.unpack_from("<I", pack, at + 22)[0], struct.unpack_from("<H", pack, at + 26)[0]
         begin = at + 30 + length
         members.append((pack[at + 30 : begin].decode(), pack[begin : begin + size]))
         at = begin + size
-    expect(len(dict(members)) == len(members) > 0 and make_zip(members) == pack, "the file is not as a pack is written")
+    expect(len(dict(members)) == len(members) > 0 and make_zip(members) == pack, "the file is not a valid pack")
     return members
 
 
@@ -170,7 +170,7 @@ class AvroReader:
     def value(self, schema: Any) -> Any:
         if isinstance(schema, list):
             branch = self.number()
-            expect(0 <= branch < len(schema), "a union has no such branch")
+            expect(0 <= branch < len(schema), "a union does not have this branch")
             return self.value(schema[branch])
         kind = schema["type"] if isinstance(schema, dict) else schema
         if kind in self.names:
@@ -187,7 +187,7 @@ class AvroReader:
         if kind == "double":
             value = struct.unpack("<d", self.take(8))[0]
             return value if value - value == 0 else str(value)
-        expect(kind in ("boolean", "null"), "a schema has a type that no record has")
+        expect(kind in ("boolean", "null"), "a schema has an unsupported type")
         return self.take(1) != b"\x00" if kind == "boolean" else None
 
     def blocks(self, schema: Any, kind: str) -> Any:
@@ -203,7 +203,7 @@ class AvroReader:
 
 
 def named_schemas(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
-    """The records within a schema, by name: a later field may only name them."""
+    """Return the records within a schema by name, because later fields may refer to them by name only."""
     for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         named_schemas(inner, names)
     if isinstance(schema, dict) and schema.get("type") == "record":
@@ -211,29 +211,27 @@ def named_schemas(schema: Any, names: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
-def shown_fields(record: Any, schema: Any) -> dict[str, Any]:
-    """What the bytes of a record say that are shown: its fields by name; one that is withheld is not there."""
+def decode_fields(record: Any, schema: Any) -> dict[str, Any]:
+    """Decode the fields of a record by name, without withheld ones. Raises PackFault."""
     names, fields = named_schemas(schema, {}), {}
     for field, (name, salt, data) in zip(schema["fields"], record["parts"][2:], strict=True):
-        expect(field["name"] == name, "a part is not named as its field")
+        expect(field["name"] == name, "a part does not have the name of its field")
         if salt is not None:
             reader = AvroReader(bytes.fromhex(data), names)
             fields[name] = reader.value(field["type"])
-            expect(reader.at == len(reader.data), "a field goes on after its end")
+            expect(reader.at == len(reader.data), "a field has bytes after its end")
     return fields
 
 
 def leaf_of(record: Any) -> bytes:
-    """The hash of a record's leaf: over its place, and over the salted hash of each part."""
+    """Return the hash of a record's leaf: over its place, and over the salted hash of each part."""
     hashes = [
         bytes.fromhex(data) if salt is None else sha256(b"\x02" + bytes.fromhex(salt) + bytes.fromhex(data))
         for _, salt, data in record["parts"]
     ]
-    is_so = all(type(record[name]) is int for name in ("partition", "offset", "timestamp_ms", "index"))
-    is_so = (
-        is_so and record["form"] in ("none", "whole", "fields", "digest") and all(len(each) == 32 for each in hashes)
-    )
-    expect(is_so, "a record is not written as one")
+    is_valid = all(type(record[name]) is int for name in ("partition", "offset", "timestamp_ms", "index"))
+    is_valid = is_valid and record["form"] in ("none", "whole", "fields", "digest")
+    expect(is_valid and all(len(each) == 32 for each in hashes), "a record is not in the form of a record")
     place = [record["topic"], record["partition"], record["offset"], record["timestamp_ms"], record["form"]]
     place += ["" if record[name] is None else record[name] for name in ("schema_id", "schema")] + [len(hashes)]
     head = "".join("%s\n" % each for each in ["fraudcase record v1", *place])
@@ -241,94 +239,92 @@ def leaf_of(record: Any) -> bytes:
 
 
 def read_head(body: bytes, key: bytes) -> Any:
-    """A head of the log. Raises Fault unless it is signed, and in its one form."""
+    """Parse a head of the log. Raises PackFault unless it is signed and in its canonical form."""
     head = json.loads(body)
-    unsigned = canonical_json_bytes({name: value for name, value in head.items() if name != "signature"})
-    is_so = is_signed(key, bytes.fromhex(head["signature"]), HEAD_FORMAT.encode() + b"\n" + unsigned)
-    expect(is_so, "a head is not signed by the key")
-    expect(head["format"] == HEAD_FORMAT and canonical_json_bytes(head) == body, "a head is not in the form of heads")
+    unsigned = canonical_json({name: value for name, value in head.items() if name != "signature"})
+    is_valid = is_signed(key, bytes.fromhex(head["signature"]), HEAD_FORMAT.encode() + b"\n" + unsigned)
+    expect(is_valid, "a head is not signed by the key")
+    expect(head["format"] == HEAD_FORMAT and canonical_json(head) == body, "a head is not in its canonical form")
     head["by_place"] = {(tree["topic"], tree["partition"]): tree for tree in head["trees"]}
     head["sha256"] = sha256(body).hex()
     return head
 
 
 def check_growth(head: Any, old: Any, proofs: Any, places: Any) -> None:
-    """An older head is the beginning of the pack's: in number, in time, in each tree."""
+    """Check that the pack's head extends an older head in number, time and each tree. Raises PackFault or
+    MissingProof.
+    """
     name = "head %d" % old["number"]
     expect(old["number"] < head["number"] and old["time_ms"] <= head["time_ms"], name + " is not older than the pack's")
     if old["number"] + 1 == head["number"]:
-        expect(head["previous"] == old["sha256"], name + " is not the one before the pack's")
+        expect(head["previous"] == old["sha256"], name + " is not the predecessor of the pack's head")
     for place, tree in old["by_place"].items():
         new = head["by_place"].get(place)
         expect(new is not None and tree["size"] <= new["size"], name + " has more records than the pack's")
         if tree["size"] == new["size"]:
-            expect(tree["root"] == new["root"], name + " has another log of the same length")
+            expect(tree["root"] == new["root"], name + " has a different log of the same length")
         elif place in places:
             path = proofs.get((place[0], place[1], old["number"]))
             if path is None:
-                raise MissingProof(name + ": nothing proves that the pack's log goes on from it: ask for one that does")
+                raise MissingProof(name + ": no proof that the pack's log extends it. Ask for a pack with --since-head")
             old_root, root, *path = (bytes.fromhex(each) for each in (tree["root"], new["root"], *path))
-            expect(
-                is_consistent(tree["size"], old_root, new["size"], root, path),
-                name + " is not the beginning of the pack's log: it was rewritten",
-            )
+            is_prefix = is_consistent(tree["size"], old_root, new["size"], root, path)
+            expect(is_prefix, name + " is not a prefix of the pack's log: the log was rewritten")
 
 
 def check_records(members: dict[str, bytes], head: Any) -> dict[Any, Any]:
-    """Every record, made again and found in the log. Returns them, by place and index."""
+    """Check that every record is in the log; return the records by place and index. Raises PackFault."""
     found: dict[Any, Any] = {}
     for line in members["records.jsonl"].splitlines():
         record = json.loads(line)
-        expect(canonical_json_bytes(record) == line, "a record is not in its one form")
+        expect(canonical_json(record) == line, "a record is not in its canonical form")
         where = record["topic"], record["partition"], record["index"]
         name = "%s partition %d offset %d" % (*where[:2], record["offset"])
         expect(next(reversed(found), where[:0]) < where, name + " is out of order")
         tree = head["by_place"].get(where[:2])
         expect(tree is not None, name + ": the head has no such partition")
         path = [bytes.fromhex(each) for each in record["proof"]]
-        is_so = is_included(leaf_of(record), record["index"], tree["size"], path, bytes.fromhex(tree["root"]))
-        expect(is_so, name + " is not in the log as it is shown")
+        is_valid = is_included(leaf_of(record), record["index"], tree["size"], path, bytes.fromhex(tree["root"]))
+        expect(is_valid, name + " is not in the log in this form")
         if record["form"] == "fields":
             text = members.get("schemas/%s.avsc" % record["schema"], b"")
             expect(sha256(text).hex() == record["schema"], name + ": its schema is missing")
             schema = json.loads(text)
-            expect(record["type"] == schema["name"], name + " is not of the type that is said")
-            expect(
-                canonical_json_bytes(shown_fields(record, schema)) == canonical_json_bytes(record["data"]),
-                name + " is not what is said",
-            )
+            expect(record["type"] == schema["name"], name + " does not have the stated type")
+            is_valid = canonical_json(decode_fields(record, schema)) == canonical_json(record["data"])
+            expect(is_valid, name + " does not have the stated fields")
         else:
-            expect(record["type"] is None and record["data"] is None, name + ": nothing can be said of what it is")
+            expect(record["type"] is None and record["data"] is None, name + " states fields that it cannot have")
         found[where] = record
     return found
 
 
 def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
-    """What is said to be complete is. Returns it in words."""
+    """Check a claim of completeness; return it as text. Raises PackFault."""
     topic, partition = place = claim["topic"], claim["partition"]
     if claim["kind"] == "range":
         wanted = range(claim["first"], claim["last"] + 1)
         expect(all((topic, partition, index) in records for index in wanted) and len(wanted) > 0, "a range has a hole")
         return "all of %s partition %d from record %d to %d" % (topic, partition, wanted[0], wanted[-1])
-    expect(claim["kind"] == "case", "nobody knows what is claimed")
+    expect(claim["kind"] == "case", "a claim is of an unknown kind")
     entry, path = claim["entry"], [bytes.fromhex(each) for each in claim["path"]]
     name = sha256(claim["case_id"].encode()).hex()
     leaf = sha256(b"\x00" + json.dumps(entry, separators=(",", ":")).encode())
-    is_so = is_included(
+    is_valid = is_included(
         leaf, int(name[:3], 16) >> 2, CASE_BUCKETS, path, bytes.fromhex(head["by_place"][place]["cases"])
     )
     counts = [each[1:] for each in entry if each[0] == name]
-    expect(is_so and len(counts) == 1, "the head does not say how many events the case has")
+    expect(is_valid and len(counts) == 1, "the head does not prove the number of events of the case")
     datas = [record["data"] or {} for where, record in records.items() if where[:2] == place]
     mine = [data for data in datas if data.get("case_id") == claim["case_id"]]
     sequences = sorted(data["sequence"] for data in mine if "sequence" in data)
-    expect(sequences == list(range(1, counts[0][0] + 1)), "the case has %d events, not those shown" % counts[0][0])
-    expect(len(mine) - len(sequences) == counts[0][1], "the case has %d answers, not those shown" % counts[0][1])
-    return "case %s, whole: %d events and %d answers to commands" % (claim["case_id"], *counts[0])
+    expect(sequences == list(range(1, counts[0][0] + 1)), "the case has %d events, the pack has others" % counts[0][0])
+    expect(len(mine) - len(sequences) == counts[0][1], "the case has %d answers, the pack has others" % counts[0][1])
+    return "case %s with %d events and %d answers to commands" % (claim["case_id"], *counts[0])
 
 
 def check(pack: bytes, public_key: bytes | None = None, seen: bytes | None = None) -> list[str]:
-    """Check a pack by the bytes of its file; returns what is proved, in lines. Raises Fault."""
+    """Check the bytes of a pack; return the proved statements as lines. Raises PackFault."""
     try:
         manifest, members, key = open_pack(pack, public_key)
         *older, head = [read_head(data, key) for name, data in sorted(members.items()) if name.startswith("heads/")]
@@ -336,45 +332,45 @@ def check(pack: bytes, public_key: bytes | None = None, seen: bytes | None = Non
         proofs = {(each["topic"], each["partition"], each["head"]): each["path"] for each in manifest["consistency"]}
         for old in older:
             check_growth(head, old, proofs, {where[:2] for where in records})
-        lines = ["%d records are in the log, as they are shown" % len(records)]
+        lines = ["%d records are in the log in this form" % len(records)]
         claimed = ["complete: " + check_claim(claim, records, head) for claim in manifest["claims"]]
-        lines += claimed or ["nothing is said to be complete: there may be more in the log"]
+        lines += claimed or ["no completeness is claimed: the log may contain further records"]
         if seen is None:
-            said = "head %d, of the log's time %d ms: freshness is unproven, no head that was seen was given"
-            return [*lines, said % (head["number"], head["time_ms"])]
+            line = "head %d, log time %d ms: freshness is unproven, because no earlier head was given"
+            return [*lines, line % (head["number"], head["time_ms"])]
         known = read_head(seen, key)
         for twin in [each for each in [*older, head] if each["number"] == known["number"]]:
-            expect(twin["sha256"] == known["sha256"], "head %d is another one than was seen" % known["number"])
+            expect(twin["sha256"] == known["sha256"], "head %d differs from the one given" % known["number"])
         if known["sha256"] != head["sha256"]:
-            rolled_back = "head %d was seen, the pack's is the older %d" % (known["number"], head["number"])
+            rolled_back = "head %d was given, but the pack's head is %d" % (known["number"], head["number"])
             expect(known["number"] < head["number"], rolled_back)
             check_growth(head, known, proofs, {where[:2] for where in records})
-        return [*lines, "head %d goes on from head %d that was seen" % (head["number"], known["number"])]
+        return [*lines, "head %d extends the given head %d" % (head["number"], known["number"])]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, RecursionError) as error:
         raise PackFault("the pack cannot be read: %s: %s" % (type(error).__name__, error)) from error
 
 
 def open_pack(pack: bytes, public_key: bytes | None) -> tuple[Any, dict[str, bytes], bytes]:
-    """The manifest, the members and the key that signed them. Raises Fault."""
+    """Return the manifest, the members and the key that signed them. Raises PackFault."""
     ordered = read_zip(pack)
     members = dict(ordered)
     manifest, listed = json.loads(members["manifest.json"]), {name: sha256(data).hex() for name, data in ordered[2:]}
-    is_so = [name for name, _ in ordered] == ["manifest.json", "manifest.sig", *sorted(listed)]
-    is_so = is_so and listed == manifest["members"] and manifest["format"] == FORMAT
-    expect(is_so, "a member is not what the manifest says")
+    is_valid = [name for name, _ in ordered] == ["manifest.json", "manifest.sig", *sorted(listed)]
+    is_valid = is_valid and listed == manifest["members"] and manifest["format"] == FORMAT
+    expect(is_valid, "a member does not match the manifest")
     key, signature = bytes.fromhex(manifest["key"]), bytes.fromhex(members["manifest.sig"].decode())
-    expect(public_key is None or key == public_key, "the pack was made by another key than the one given")
-    is_so = members["manifest.sig"] == signature.hex().encode()
-    is_so = is_so and is_signed(key, signature, FORMAT.encode() + b"\n" + members["manifest.json"])
-    expect(is_so, "the manifest is not signed by the key")
+    expect(public_key is None or key == public_key, "the pack was not signed by the given key")
+    is_valid = members["manifest.sig"] == signature.hex().encode()
+    is_valid = is_valid and is_signed(key, signature, FORMAT.encode() + b"\n" + members["manifest.json"])
+    expect(is_valid, "the manifest is not signed by the key")
     return manifest, members, key
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = argparse.ArgumentParser(description="Verifies an evidence pack of fraudcase.")
+    options = argparse.ArgumentParser(description="Verify an evidence pack of fraudcase.")
     options.add_argument("pack")
     options.add_argument("--public-key", help="64 hexadecimal digits, or a file with them; not from the pack")
-    options.add_argument("--head", help="a file with the last head of the log that you have seen")
+    options.add_argument("--head", help="file with the last head of the log that you have kept")
     given = options.parse_args(arguments)
     try:
         key = None if given.public_key is None else read_key(given.public_key)
@@ -386,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(lines))
     if key is None:
         own = json.loads(dict(read_zip(pack))["manifest.json"])["key"]
-        print("UNPROVEN: who made it. Its key is %s, fingerprint %s" % (own, sha256(bytes.fromhex(own)).hex()[:32]))
+        print("UNPROVEN: who made the pack. Its key: %s, fingerprint %s" % (own, sha256(bytes.fromhex(own)).hex()[:32]))
         return 2
     print("PROVED: nothing was altered, signed by %s" % sha256(key).hex()[:32])
     return 0

@@ -77,7 +77,7 @@ def test_a_pack_holds_a_case_whole_and_proves_it() -> None:
     vault = filled()
     pack = pack_of(vault, case_id=ANNA)
     lines = check(pack, KEY, vault.head().body)
-    assert any("whole: 4 events and 1 answers" in line for line in lines)
+    assert any("complete: case" in line and "with 4 events and 1 answers" in line for line in lines)
     assert pack == pack_of(vault, case_id=ANNA)
     records = records_of(pack)
     kinds = [(record["topic"], record["type"]) for record in records]
@@ -145,12 +145,12 @@ def test_completeness_is_claimed_for_cases_and_ranges_only() -> None:
     vault = filled()
     head = vault.head().body
     account = pack_of(vault, account_id="anna")
-    assert "nothing is said to be complete" in "".join(check(account, KEY, head))
+    assert "no completeness is claimed" in "".join(check(account, KEY, head))
     assert {record["topic"] for record in records_of(account)} == {EVENTS, INBOX, "payments.inbound"}
-    assert "Nothing: there may be more" in members_of(account)["report.html"].decode()
+    assert "Nothing is claimed: the log may" in members_of(account)["report.html"].decode()
     part = pack_of(vault, from_ms=10_002, to_ms=10_005, topics=("payments.inbound",))
     assert "all of payments.inbound partition 0 from record 2 to 4" in "".join(check(part, KEY, head))
-    with pytest.raises(EvidenceExportError, match="nothing of it"):
+    with pytest.raises(EvidenceExportError, match="no record of the selection"):
         pack_of(vault, case_id="no-such-case")
     with pytest.raises(EvidenceExportError, match="no signed head"):
         EvidencePackBuilder(MemoryBucket(), Topics(), SIGNER)
@@ -174,7 +174,7 @@ def test_what_is_withheld_is_nowhere_and_the_rest_is_proved() -> None:
     names = ("account_id", "text", "transaction_id", "Transaction.attributes", "flag_id", "command_id", "cause_id")
     hidden = pack_of(vault, *names, case_id=case_id)
     lines = check(hidden, KEY, vault.head().body)
-    assert any("whole" in line for line in lines)
+    assert any("complete: case" in line for line in lines)
     for secret in (b"subject-77", b"secret", b"example.com"):
         assert secret not in hidden
         assert secret.hex().encode() not in hidden
@@ -192,8 +192,8 @@ def test_what_is_withheld_is_nowhere_and_the_rest_is_proved() -> None:
 def test_who_withholds_the_case_claims_nothing_of_it() -> None:
     vault = filled()
     lines = check(pack_of(vault, "case_id", case_id=ANNA), KEY)
-    assert any("nothing is said to be complete" in line for line in lines)
-    assert not any("whole" in line for line in lines)
+    assert any("no completeness is claimed" in line for line in lines)
+    assert not any("complete: case" in line for line in lines)
 
 
 def test_a_name_that_no_record_has_is_refused() -> None:
@@ -230,12 +230,12 @@ def test_a_head_that_was_seen_must_be_the_beginning_of_the_packs_log() -> None:
         vault.head()
     pack, last = pack_of(vault, account_id="zoe"), vault.head().body
     for number in (1, 32, 33):
-        assert "goes on from head" in check(pack, KEY, vault.bucket.get(head_key(number)))[-1]
+        assert "extends the given head" in check(pack, KEY, vault.bucket.get(head_key(number)))[-1]
     assert early is not None
-    with pytest.raises(PackFault, match="the pack's is the older"):
+    with pytest.raises(PackFault, match="but the pack's head is"):
         check(older, KEY, last)
     seldom = vault.bucket.get(head_key(12))
-    with pytest.raises(MissingProof, match="ask for one that does"):
+    with pytest.raises(MissingProof, match="Ask for a pack with --since-head"):
         check(pack, KEY, seldom)
     assert check(pack_of(vault, account_id="zoe", since=seldom), KEY, seldom)
 
