@@ -20,6 +20,14 @@ def round_angle(degrees: float, decimals: int | None) -> float:
     return degrees if decimals is None else round(degrees, decimals)
 
 
+def least_microdegrees(metres: int) -> int:
+    """Return a lower bound of the sum of the differences in latitude and longitude between two points that far apart.
+
+    Both are in microdegrees.
+    """
+    return int(metres / METRES_PER_MICRODEGREE)
+
+
 def distance_m(latitude_a: int, longitude_a: int, latitude_b: int, longitude_b: int) -> int:
     """The great-circle distance between two points given in microdegrees, rounded to metres.
 

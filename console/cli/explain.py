@@ -27,8 +27,9 @@ from console.terminal import progress
 from console.wiring import topics
 from domain.payment import Payment, admit
 from domain.record_types import to_fields
+from domain.risk.default_packs import DEFAULT
 from domain.risk.events import RulesActivated
-from domain.risk.packs import DEFAULT, BadRulePack, RulePack
+from domain.risk.packs import BadRulePack, RulePack
 from infra.settings import Settings
 from projections.logs.log import KafkaLog
 from projections.logs.log import RecordLog as Recorded

@@ -24,7 +24,8 @@ from console.rules.files import load_pack
 from console.terminal import messages, progress
 from console.wiring import topics
 from console.workers.clock import BadTickFile, live_ticks, ticks_from, write_ticks
-from domain.risk.packs import DEFAULT, BadRulePack
+from domain.risk.default_packs import DEFAULT
+from domain.risk.packs import BadRulePack
 from generator.traffic import START_MS, GeneratedPayment, Traffic, TrafficOptions, run_of
 from generator.truth import truth_line, truth_path, write_truth
 from infra.settings import Settings

@@ -14,7 +14,8 @@ from console.cli.output import fail, print_wide
 from console.display.formats import figure_text
 from console.payments.files import BadFile
 from console.rules.files import load_pack
-from domain.risk.packs import DEFAULT, BadRulePack
+from domain.risk.default_packs import DEFAULT
+from domain.risk.packs import BadRulePack
 
 
 def register(app: typer.Typer) -> None:

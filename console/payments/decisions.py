@@ -12,6 +12,7 @@ from domain.payment import Refusal
 from domain.quarantine import Quarantined
 from domain.reason import Reason
 from domain.record_types import from_fields
+from domain.risk.compiled_rules import combine_permille
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import (
     DuplicateSeen,
@@ -22,7 +23,6 @@ from domain.risk.events import (
     RiskScored,
     RulesActivated,
 )
-from domain.risk.families import combine_permille
 from domain.risk.fold import RiskFold
 from domain.risk.packs import RulePack
 from projections.logs.log import KafkaLog, LogRecord, decode_answers

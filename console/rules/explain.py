@@ -13,7 +13,6 @@ from console.rules.smallest_change import SmallestChange, smallest_changes
 from domain.risk.expression import COMPARISONS, IntegerComparison
 from domain.risk.fold import RuleFinding, findings
 from domain.risk.history import History
-from domain.risk.packs import family_of, is_by_entity
 
 
 def explain_decision(log: Log, dossier: DecisionDossier) -> dict[str, Any]:
@@ -46,9 +45,9 @@ def _rules(dossier: DecisionDossier) -> list[dict[str, Any]]:
     history, index = dossier.placed(dossier.payment)
     found = {each.ready.rule.name: _rule(each, history, index) for each in findings(history, index, dossier.pack)}
     for rule in dossier.pack.pack.rules:
-        if is_by_entity(rule):
+        if rule.entity_key:
             found[rule.name] = {
-                "rule": rule.name, "family": family_of(rule), "fired": None, "distance": None,
+                "rule": rule.name, "family": rule.family, "fired": None, "distance": None,
                 "lacking": "decided in the log of the merchant, terminal or device",
             }  # fmt: skip
     return [found[rule.name] for rule in dossier.pack.pack.rules]
@@ -60,8 +59,8 @@ def _rule(finding: RuleFinding, history: History, index: int) -> dict[str, Any]:
     lacking = measured.lacking or ("" if finding.is_open else "its guard is false")
     return {
         "rule": rule.name,
-        "family": family_of(rule),
-        "fired": measured.holds and finding.is_open and (finding.points > 0 or family_of(rule) == "allowlist"),
+        "family": rule.family,
+        "fired": measured.holds and finding.is_open and (finding.points > 0 or rule.is_allowing),
         "measure": measured.measure,
         "value": measured.value,
         "threshold": measured.threshold,

@@ -18,20 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, S
 from pydantic_core import ErrorDetails
 
 from domain.durations import duration_ms
+from domain.risk.default_packs import DEFAULT, THREE
 from domain.risk.expression import suggest_name
-from domain.risk.packs import (
-    DEFAULT,
-    FAMILIES,
-    THREE,
-    BadRulePack,
-    NumberRange,
-    Points,
-    Rule,
-    RulePack,
-    choices,
-    parameters,
-    parse_pack,
-)
+from domain.risk.families.registry import FAMILIES
+from domain.risk.families.rule import NumberRange, Points, Rule, choices, parameters
+from domain.risk.packs import BadRulePack, RulePack, parse_pack
 
 PACKS: Final = files("console.rules").joinpath("packs")
 _SUFFIX: Final = ".pack.yaml"

@@ -16,6 +16,7 @@ from console.payments.files import IntakeRow
 from console.payments.labels import label_record
 from console.scoring.truth import GroundTruth, TruthLabel
 from domain.payment import Payment, Refusal, admit
+from domain.risk.compiled_rules import combine_permille
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import (
     DuplicateSeen,
@@ -29,7 +30,6 @@ from domain.risk.events import (
     RulesActivated,
     label_id,
 )
-from domain.risk.families import combine_permille
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.packs import RulePack
 

@@ -20,7 +20,9 @@ from console.scoring.figures import DAY_MS, ScoringWindow, figures, select_windo
 from console.scoring.run import AdmittedRow, ScoredPayments, run
 from domain.durations import UNITS_MS, duration_ms, format_duration
 from domain.payment import Payment
-from domain.risk.packs import FAMILIES, BadRulePack, NumberRange, RulePack, parameters, parse_pack
+from domain.risk.families.registry import FAMILIES
+from domain.risk.families.rule import NumberRange, parameters
+from domain.risk.packs import BadRulePack, RulePack, parse_pack
 
 _LITERAL: Final = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|(?<![A-Za-z_0-9])[0-9][0-9_]*")
 MIN_STEPS: Final = 4

@@ -10,7 +10,8 @@ from console.system.bootstrap import activate_first_rules, is_untouched, registe
 from console.terminal import messages, progress
 from console.wiring import case_table, control_store, engine_log, engines, master_key, people, topics
 from domain.engines import FIRST, LATEST
-from domain.risk.packs import DEFAULT, parse_pack
+from domain.risk.default_packs import DEFAULT
+from domain.risk.packs import parse_pack
 from infra import jars, stack
 from infra.errors import StackError
 from infra.parts import StackProgram, store_programs

@@ -14,11 +14,12 @@ from typing import Any, Final, NamedTuple
 from domain.engines import ActiveEngine
 from domain.payment import Payment, Refusal
 from domain.reason import Reason
+from domain.risk.compiled_rules import CompiledRule, combine_permille, compile_rule
 from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated, entity_flag_id
-from domain.risk.families import CompiledRule, combine_permille, ready
+from domain.risk.families.rule import ENTITY_KEYS, Rule
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import History
-from domain.risk.packs import ENTITY_KEYS, BadRulePack, Rule, Velocity, is_by_entity, parse_pack
+from domain.risk.packs import BadRulePack, parse_pack
 from domain.state_pickles import read_pickle
 
 MAX_PACKS: Final = 64
@@ -34,7 +35,7 @@ _KEYS: Final[dict[str, Callable[[Payment], str | None]]] = {
 
 def entity_keys(rules: tuple[Rule, ...]) -> tuple[str, ...]:
     """The kinds of entity that a pack has rules of, in the order in which a payment is sent to them."""
-    wanted = {rule.by for rule in rules if isinstance(rule, Velocity) and is_by_entity(rule)}
+    wanted = {rule.entity_key for rule in rules}
     return tuple(key for key in ENTITY_KEYS if key in wanted)
 
 
@@ -111,12 +112,12 @@ class EntityPack(NamedTuple):
 
 def _entity_pack(canonical: str) -> EntityPack:
     pack = parse_pack(canonical)
-    made = [(rule.by, ready(rule, pack.lists)) for rule in pack.rules if isinstance(rule, Velocity)]
+    made = [(rule.entity_key, compile_rule(rule, pack.lists)) for rule in pack.rules if rule.entity_key]
     return EntityPack(
         canonical=canonical,
         flag_at=pack.flag_at,
         rules={key: tuple(each for by, each in made if by == key) for key in ENTITY_KEYS},
-        window_ms=max((each.needs.window_ms for by, each in made if by in ENTITY_KEYS), default=0),
+        window_ms=max((each.needs.window_ms for _, each in made), default=0),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from domain.engines import ActiveEngine
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
 from domain.reason import Reason
+from domain.risk.compiled_rules import CompiledRule, combine_permille, compile_rule
 from domain.risk.entity_fold import entity_keys, entity_payments
 from domain.risk.events import (
     NO_SHADOW,
@@ -22,11 +23,11 @@ from domain.risk.events import (
     ShadowScore,
     flag_id,
 )
-from domain.risk.families import Check, CompiledRule, Measurement, combine_permille, ready
+from domain.risk.families.measurement import Check, Measurement
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
 from domain.risk.labels import FraudLabel, LabelIndex, by_key
-from domain.risk.packs import Allowlist, BadRulePack, EntityRisk, RulePack, is_by_entity, parse_pack
+from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from domain.state_pickles import read_pickle
 
 MAX_SHADOWS: Final = 4
@@ -352,15 +353,15 @@ def _pack_from_record(record: RulesActivated) -> ActivePack:
 def activate(canonical: str) -> ActivePack:
     """A pack's functions, from its canonical JSON. Raises BadRulePack."""
     pack = parse_pack(canonical)
-    made = tuple(ready(rule, pack.lists) for rule in pack.rules if not is_by_entity(rule))
-    rules = tuple(each for each in made if not isinstance(each.rule, Allowlist | EntityRisk))
+    made = tuple(compile_rule(rule, pack.lists) for rule in pack.rules if not rule.entity_key)
+    rules = tuple(each for each in made if not each.rule.is_allowing and not each.rule.is_by_labels)
     return ActivePack(
         pack_id=pack.pack_id,
         pack=pack,
         rules=rules,
         lanes=_lanes(rules),
-        by_labels=tuple(each for each in made if isinstance(each.rule, EntityRisk)),
-        allowing=tuple(each for each in made if isinstance(each.rule, Allowlist)),
+        by_labels=tuple(each for each in made if each.rule.is_by_labels),
+        allowing=tuple(each for each in made if each.rule.is_allowing),
         window_ms=max((each.needs.window_ms for each in made), default=0),
         rows=max((each.needs.rows for each in made), default=0),
         confirmed=tuple(dict.fromkeys(spec for each in made for spec in each.needs.confirmed)),

@@ -19,8 +19,11 @@ from console.system import lifecycle as system
 from console.waiting import end_offsets, wait_until
 from console.wiring import control_store, rules_log, topics
 from domain.record_types import from_fields, to_fields
+from domain.risk.default_packs import THREE
 from domain.risk.events import FraudConfirmed, RiskScored, RulesActivated
-from domain.risk.packs import THREE, EntityRisk, Velocity, parse_pack
+from domain.risk.families.entity_risk import EntityRisk
+from domain.risk.families.velocity import Velocity
+from domain.risk.packs import parse_pack
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import FLINK_JOBS, PROCESS

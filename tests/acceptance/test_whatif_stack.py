@@ -17,7 +17,8 @@ from console.history.whatif import WhatifRequest
 from console.history.whatif_job import WhatifJobs
 from console.history.whatif_runs import runs_of
 from console.payments.intake import AnswerTracker, open_intake, send_generated
-from domain.risk.packs import DEFAULT, Velocity
+from domain.risk.default_packs import DEFAULT
+from domain.risk.families.velocity import Velocity
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions
 from infra.settings import Settings
 from projections.replay.whatif import WhatifPeriod

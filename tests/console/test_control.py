@@ -11,9 +11,10 @@ from sqlalchemy import Engine, delete, update
 from sqlalchemy.exc import DBAPIError
 
 from console.rules.store import Offsets, RulePackActionError, RulePackStore
+from domain.risk.default_packs import THREE
 from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
-from domain.risk.packs import THREE, RulePack, parse_pack
+from domain.risk.packs import RulePack, parse_pack
 from migrations.models import Base, RulePackLogRow, RulePackRow
 from migrations.store import upgrade
 

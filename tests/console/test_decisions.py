@@ -3,7 +3,8 @@
 from console.payments.decisions import AnsweredRow, DecisionLedger, Identity, TransactionIdReuse, backtest, reused_ids
 from console.payments.files import IntakeRow
 from console.rules.files import load_pack
-from domain.risk.packs import Rule, RulePack
+from domain.risk.families.rule import Rule
+from domain.risk.packs import RulePack
 from tests.domain.risk.test_risk import payment
 
 

@@ -18,7 +18,8 @@ from console.rules.explain import explain_decision
 from console.rules.files import load_pack
 from console.rules.smallest_change import format_span
 from domain.record_types import to_fields
-from domain.risk.packs import THREE, RulePack
+from domain.risk.default_packs import THREE
+from domain.risk.packs import RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.logs.log import LogRecord
 from schemas.codec import Decoder

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from console.rules.files import load_pack, pack_names, parse_file
-from domain.risk.packs import DEFAULT, FAMILIES, THREE, BadRulePack, family_of, parse_pack
+from domain.risk.default_packs import DEFAULT, THREE
+from domain.risk.families.registry import FAMILIES
+from domain.risk.packs import BadRulePack, parse_pack
 
 GOOD = """\
 name: shop
@@ -43,7 +45,7 @@ rules:
 def test_a_file_is_read() -> None:
     pack = parse_file(GOOD, "shop.yaml")
     assert (pack.name, pack.version, pack.flag_at, pack.lists) == ("shop", 3, 400, {"watched": ("m1", "m2")})
-    assert [family_of(rule) for rule in pack.rules] == ["velocity", "expression", "far_from_home"]
+    assert [rule.family for rule in pack.rules] == ["velocity", "expression", "far_from_home"]
     assert pack.canonical == (
         '{"flag_at":400,"lists":{"watched":["m1","m2"]},"name":"shop","rules":['
         '{"at_least":5,"by":"card","family":"velocity","name":"fast","points":600,"reason_code":"FAST",'
@@ -185,7 +187,7 @@ def test_every_pack_that_comes_along_is_sound(name: str) -> None:
 
 
 def test_the_default_pack_has_every_family_that_needs_no_knowledge_of_a_stream() -> None:
-    assert {family_of(rule) for rule in DEFAULT.rules} == FAMILIES.keys() - {"blocklist", "allowlist"}
+    assert {rule.family for rule in DEFAULT.rules} == FAMILIES.keys() - {"blocklist", "allowlist"}
 
 
 def test_what_is_as_by_default_is_left_out_of_the_address() -> None:

@@ -7,17 +7,20 @@ import pytest
 import yaml
 
 from console.rules.files import parse_file
+from domain.risk.families.registry import FAMILIES
+from domain.risk.families.rule import Rule, parameters
 from domain.risk.features import FEATURES, FUNCTIONS, KEYS
-from domain.risk.packs import FAMILIES, RuleParameters, parameters, parse_pack
+from domain.risk.packs import parse_pack
 from tests.domain.risk.test_risk import admitted, new_fold, payment
 
-FOLDER = Path(__file__).parents[2] / "docs" / "rules"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "rules"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
-COMMON = set(RuleParameters.__dataclass_fields__)
+COMMON = set(Rule.__dataclass_fields__)
 
 
 def page(family: str) -> str:
-    return (FOLDER / f"{family}.md").read_text(encoding="utf-8")
+    return (ROOT / FAMILIES[family].documentation).read_text(encoding="utf-8")
 
 
 def examples(text: str) -> list[str]:
@@ -26,6 +29,7 @@ def examples(text: str) -> list[str]:
 
 def test_there_is_one_page_for_each_family() -> None:
     assert {file.stem for file in FOLDER.glob("*.md")} == {"README", *FAMILIES}
+    assert [kind.documentation for kind in FAMILIES.values()] == [f"docs/rules/{family}.md" for family in FAMILIES]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -20,7 +20,9 @@ from console.payments.files import BadFile, IntakeRow
 from console.scoring.figures import DAY_MS, ScoringWindow, card_precision, figures, select_window, window_of
 from console.scoring.run import NEVER, ScoredPayments, ScoringCounts, admit_rows, run
 from console.scoring.truth import GroundTruth, TruthLabel, read_truth
-from domain.risk.packs import EntityRisk, RulePack, Velocity
+from domain.risk.families.entity_risk import EntityRisk
+from domain.risk.families.velocity import Velocity
+from domain.risk.packs import RulePack
 from generator.traffic import Traffic, TrafficOptions
 
 NOON = 20_000 * DAY_MS + DAY_MS // 2

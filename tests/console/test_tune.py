@@ -26,8 +26,9 @@ from console.scoring.tune import (
     split,
     tunable_numbers,
 )
-from domain.risk.packs import BadRulePack, RulePack, Velocity
-from domain.risk.packs import Expression as ExpressionRule
+from domain.risk.families.expression import Expression as ExpressionRule
+from domain.risk.families.velocity import Velocity
+from domain.risk.packs import BadRulePack, RulePack
 
 START = 20_000 * DAY_MS
 LARGE = ExpressionRule(

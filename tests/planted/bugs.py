@@ -83,7 +83,7 @@ BUGS = (
     ),
     Bug(
         "window-without-its-edge", "a payment exactly as old as the window is left out",
-        "domain/risk/families.py",
+        "domain/risk/families/velocity.py",
         "first = bisect_left(history.times, payment.event_time_ms - window_ms, 0, index + 1)",
         "first = bisect_left(history.times, payment.event_time_ms - window_ms + 1, 0, index + 1)",
         ("tests/domain/risk/test_families.py::test_a_family_fires_at_its_edge",),

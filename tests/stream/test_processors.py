@@ -7,9 +7,9 @@ import pytest
 
 from domain.payment import FIELDS
 from domain.record_types import to_fields
+from domain.risk.default_packs import THREE
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import TUPLES, RulesActivated
-from domain.risk.packs import THREE
 from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
 from stream import processors

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from domain.cases.events import ClockTicked
 from domain.payment import FIELDS
 from domain.record_types import to_fields
+from domain.risk.default_packs import THREE
 from domain.risk.events import TUPLES, RulesActivated
-from domain.risk.packs import THREE, RulePack
+from domain.risk.packs import RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.archive.analytics import AnalyticsWriter
 from projections.archive.bucket import Bucket

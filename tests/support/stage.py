@@ -28,9 +28,10 @@ from console.web.commands import KINDS, CommandContext, command_of
 from domain.cases.events import ClockTicked
 from domain.payment import Refusal
 from domain.record_types import to_fields
+from domain.risk.default_packs import DEFAULT
 from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import RiskFold
-from domain.risk.packs import DEFAULT, RulePack
+from domain.risk.packs import RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.replay.whatif import run_whatif
 from projections.views.case_view import CaseView

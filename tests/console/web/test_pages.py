@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, expect
 from console.display.formats import duration, measured, money, moneys
 from console.rules.store import RulePackStore
 from console.web.pages.maps import countries, equal_earth
-from domain.risk.packs import DEFAULT, THREE, Velocity
+from domain.risk.default_packs import DEFAULT, THREE
+from domain.risk.families.velocity import Velocity
 from tests.support.browser import NARROW, WIDE, Visitor, chromium
 from tests.support.desk import PASSWORD
 from tests.support.stage import Stage, free_port, staged

@@ -18,7 +18,9 @@ from console.history.whatif_runs import SILENT_MS, WhatifRunError
 from console.people.roles import Role
 from console.rules.diff import differences
 from console.rules.store import RulePackActionError, RulePackStore, WhatifRequirement
-from domain.risk.packs import DEFAULT, THREE, RulePack, Velocity
+from domain.risk.default_packs import DEFAULT, THREE
+from domain.risk.families.velocity import Velocity
+from domain.risk.packs import RulePack
 from generator.traffic import START_MS
 from projections.replay.sources import LogGap
 from projections.replay.whatif import WhatifPeriod

@@ -15,9 +15,11 @@ from domain.record import replace as replace_in
 from domain.record_types import to_fields
 from domain.risk.entity_fold import MAX_PACKS, EntityFold
 from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated
+from domain.risk.families.allowlist import Allowlist
+from domain.risk.families.velocity import Velocity
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
-from domain.risk.packs import Allowlist, RulePack, Velocity, parse_pack
+from domain.risk.packs import RulePack, parse_pack
 from tests.domain.cases.test_case import kinds
 from tests.domain.risk.test_risk import NOON, admitted, payment
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from domain.risk.events import RiskRestated
-from domain.risk.packs import FAMILIES
+from domain.risk.families.registry import FAMILIES
 from tests.domain.risk.test_risk import (
     BERLIN,
     DAY_MS,

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from domain.payment import Payment, Refusal, admit
 from domain.reason import Reason
 from domain.record_types import to_fields
+from domain.risk.default_packs import DEFAULT, THREE
 from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import MAX_SHADOWS, ContentConflict, RiskFold
 from domain.risk.history import CHUNK, NOTHING, Decision, History
 from domain.risk.labels import FraudLabel, LabelIndex, by_key
-from domain.risk.packs import DEFAULT, THREE, BadRulePack, RulePack, parse_pack
+from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from tests.support.oracle import Meaning, Past, Standing, standing
 
 NOON = 1_749_988_800_000

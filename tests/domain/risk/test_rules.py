@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from domain.payment import Refusal
+from domain.risk.default_packs import DEFAULT
 from domain.risk.fold import RiskFold
-from domain.risk.packs import DEFAULT, BadRulePack, parse_pack
+from domain.risk.packs import BadRulePack, parse_pack
 
 
 def document(**changed: Any) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def test_another_content_has_another_address() -> None:
         (json.dumps(document(window_ms=0)), "window_ms must be between 1 and"),
         (json.dumps(document(at_least=1_001)), "at_least must be between 1 and 1000"),
         (json.dumps(document(name="amount_spike")), "each rule needs a name of its own"),
+        (json.dumps(document(points="")), "rule 'velocity': points: column 1: found the end. Cure: write a value"),
     ],
 )
 def test_a_bad_pack_is_refused(text: str, message: str) -> None:
@@ -47,9 +49,10 @@ def test_a_bad_pack_is_refused(text: str, message: str) -> None:
         parse_pack(text)
 
 
-def test_the_log_can_hold_a_bad_pack_without_harm() -> None:
+@pytest.mark.parametrize("pack", ["{}", json.dumps(document(points=""))])
+def test_the_log_can_hold_a_bad_pack_without_harm(pack: str) -> None:
     fold = RiskFold(0)
-    refusal = fold.read("RulesActivated", {"pack_id": "x", "pack": "{}", "activated_by": "eve"}, 0, None)
+    refusal = fold.read("RulesActivated", {"pack_id": "x", "pack": pack, "activated_by": "eve"}, 0, None)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "bad_rule_pack"
 

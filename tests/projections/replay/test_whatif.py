@@ -12,8 +12,11 @@ from domain.cases.commands import CloseCase
 from domain.cases.events import ClockTicked
 from domain.payment import admit
 from domain.record_types import to_fields
+from domain.risk.default_packs import DEFAULT, THREE
 from domain.risk.events import FraudConfirmed, label_id
-from domain.risk.packs import DEFAULT, THREE, EntityRisk, RulePack, Velocity
+from domain.risk.families.entity_risk import EntityRisk
+from domain.risk.families.velocity import Velocity
+from domain.risk.packs import RulePack
 from generator.traffic import START_MS, Traffic, TrafficOptions
 from projections.replay.sources import LogGap
 from projections.replay.whatif import WhatifOutcome, WhatifPeriod, run_whatif
