@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
-from console.cases.acts import ACTS
+from console.cases.act_catalog import ACTS
 from domain.cases.commands import AnalystCommand
 from domain.cases.events import CaseAnswer, CaseEvent, CaseOpened, ClockTicked
 from domain.cases.fold import CaseFold
@@ -175,7 +175,7 @@ class _InboxGenerator:
         case = self._cases[int(len(self._cases) * self._draw.random())]
         act, told = WORK[self._draw.randrange(len(WORK))]
         until = {"until_ms": now_ms + SNOOZE_MS} if act == "snooze" else {}
-        make: Callable[..., AnalystCommand] = ACTS[act]
+        make: Callable[..., AnalystCommand] = ACTS[act].command
         self._asked += 1
         return make(
             account_id=case.account_id,

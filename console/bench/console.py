@@ -13,7 +13,6 @@ from uuid import UUID, uuid5
 
 import psutil
 
-from console.cases.board_row import DONE
 from console.monitor.health import read_figures
 from console.people.roles import Role
 from console.system.lifecycle import prepare
@@ -21,6 +20,7 @@ from console.terminal import messages, print_status_line, progress
 from console.waiting import ProgressStalled
 from console.wiring import case_table, people
 from domain.cases.events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
+from domain.cases.state import DONE_STATUSES
 from infra import stack
 from infra.parts import python_command
 from infra.services import CONSOLE, metrics_port, service_name, services
@@ -268,7 +268,7 @@ def _page_filters(draw: random.Random) -> str:
     if draw.random() < 0.5:
         some.append(f"typology={draw.choice(TYPOLOGIES)}")
     if draw.random() < 0.4:
-        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *sorted(DONE)), 2)]
+        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *DONE_STATUSES), 2)]
     if draw.random() < 0.2:
         some.append(f"assignee={draw.choice(('-', *ANALYSTS))}")
     if draw.random() < 0.3:
@@ -283,7 +283,7 @@ def _filters(draw: random.Random) -> str:
     if draw.random() < 0.5:
         some.append(f"typology={draw.choice(TYPOLOGIES)}")
     if draw.random() < 0.4:
-        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *sorted(DONE)), 2)]
+        some += [f"status={status}" for status in draw.sample(("new", "open", "in_review", *DONE_STATUSES), 2)]
     if draw.random() < 0.2:
         some.append(f"assignee={draw.choice(('', *ANALYSTS))}")
     if draw.random() < 0.3:

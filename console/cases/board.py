@@ -10,14 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from console.cases.board_row import entities_of, is_done, row_of
 from domain.cases.events import SequencedCaseEvent
-from domain.cases.state import BrokenLog
+from domain.cases.state import BrokenLog, CaseStatus
 from projections.views.case_view import CaseView, project
 
 MAX_CASES: Final = 500_000
@@ -26,20 +26,26 @@ MAX_SHARED: Final = 1_000
 """Cases that the board remembers for one card, device, merchant or terminal, newest first."""
 RESERVED_S: Final = 5.0
 """How long a case that was offered to somebody is offered to nobody else."""
-_PAGE: Final = 50
+PAGE_SIZE: Final = 50
+"""Default number of cases on a page."""
 _GROWTH: Final = 4_096
 _TIME_BITS: Final = 42
 _NEVER_DUE: Final = 2**_TIME_BITS - 1
 """Later than any time. Cases that are never due come after it, what changed last first: none shares its place."""
-ENTITIES: Final = ("card", "device", "merchant", "terminal")
-SortOrder = str
-SORTS: Final[dict[SortOrder, str]] = {
-    "-score": "the most suspicious first, of those the oldest",
-    "opened": "the oldest first",
-    "-opened": "the newest first",
-    "-changed": "what changed last",
-    "due": "what is due next",
+SortOrder: TypeAlias = Literal["-score", "due", "opened", "-opened", "-changed"]
+"""Sort order of the queue: highest score (then oldest), next deadline, oldest, newest, last changed."""
+TakeNextOrder: TypeAlias = Literal["-score", "due", "opened"]
+"""Sort order in which take-next offers cases."""
+SORT_LABELS: Final[dict[SortOrder, str]] = {
+    "-score": "Score",
+    "due": "SLA",
+    "opened": "Oldest",
+    "-opened": "Newest",
+    "-changed": "Last changed",
 }
+"""Text of each sort order, in the order in which pages offer them."""
+FREE_STATUSES: Final[tuple[CaseStatus, ...]] = ("new", "open")
+"""Statuses of the cases that nobody works on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +282,7 @@ class CaseBoard:
             self._reserved = {key: value for key, value in self._reserved.items() if value[1] > now}
             place: PageCursor | None = None
             while len(found) < many:
-                page = self.page(wanted, _PAGE, place)
+                page = self.page(wanted, PAGE_SIZE, place)
                 for case_id in page.case_ids:
                     if self._reserved.get(case_id, (reserved_for, 0.0))[0] == reserved_for:
                         found += self.views([case_id])

@@ -10,11 +10,13 @@ import threading
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from projections.views.case_table import CaseTable
 from projections.views.case_view import Item
 
+TimelineOrder: TypeAlias = Literal["known", "happened"]
+"""Order of a timeline: by the time when an event became known, or when it happened."""
 MAX_ENTRIES: Final = 20_000
 """Of all timelines that are kept as they are: some 40 MB."""
 MAX_PACKED: Final = 256 << 20
@@ -185,7 +187,7 @@ def _place(item: Item) -> str:
     return place
 
 
-def sorted_texts(entries: Iterable[EncodedEntry], order: str) -> list[str]:
+def sorted_texts(entries: Iterable[EncodedEntry], order: TimelineOrder) -> list[str]:
     """As they became known, or as they happened."""
     if order == "known":
         return [entry.text for entry in sorted(entries)]

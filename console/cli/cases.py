@@ -9,27 +9,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from console.cases.acts import ACTS, BadAct, make_command
+from console.cases.act_catalog import AnalystAct
+from console.cases.acts import BadAct, make_command
+from console.cases.board_row import is_done
 from console.cases.desk import AnswerTimeout, CaseDesk, CommandNotSent
+from console.cli.act_commands import CaseId, parse_fields, register_acts
 from console.cli.options import AsJson, parse_instant
 from console.cli.output import errors_as_messages, fail, report
 from console.times import iso_time
 from console.wiring import case_table, vault
 from domain.cases.commands import Command
-from domain.cases.events import DISPOSITIONS, CaseClosed, CaseEvent, CommandRejected
+from domain.cases.events import CaseClosed, CaseEvent, CommandRejected
+from domain.cases.state import STATUSES
 from domain.record_types import to_fields
 from infra.settings import Settings
 from projections.views.case_history import case_as_of, is_visible_at, known_events
 from projections.views.case_view import CaseView, Item, view_of
 
-PATIENCE_S = 30.0
 SORTS = ("sequence", "event-time", "known")
-CaseId = Annotated[str, typer.Argument(help="the id of the case")]
-Actor = Annotated[str, typer.Option("--actor", help="who does it")]
-Reason = Annotated[str, typer.Option("--reason", help="why, in words")]
-SeenVersion = Annotated[
-    int | None, typer.Option("--seen", help="the version of the case that was looked at; default: the stored one")
-]
 AsOf = Annotated[
     str | None, typer.Option("--as-of", help="what had happened by then: 2026-01-31T12:00:00Z, or UTC milliseconds")
 ]
@@ -40,13 +37,13 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     case = typer.Typer(no_args_is_help=True, help="Fraud cases: look at them, decide on them.")
     case.command("list")(list_cases)
-    for command in (show, act, close, escalate):
-        case.command()(command)
+    case.command()(show)
+    register_acts(case, _run_act)
     app.add_typer(case, name="case")
 
 
 def list_cases(
-    status: Annotated[str | None, typer.Option(help="new, open, in_review, snoozed, …; active: all but closed")] = None,
+    status: Annotated[str | None, typer.Option(help=f"{', '.join(STATUSES)}, or active for open cases")] = None,
     assignee: Annotated[str | None, typer.Option(help="who works on it")] = None,
     account: Annotated[str | None, typer.Option(help="whose it is")] = None,
     limit: Annotated[int, typer.Option(help="at most so many")] = 50,
@@ -63,7 +60,7 @@ def list_cases(
     chosen = [
         view
         for view in views
-        if (status in (None, view.status) or (status == "active" and view.status not in ("closed", "merged")))
+        if (status in (None, view.status) or (status == "active" and not is_done(view)))
         and assignee in (None, view.assignee)
         and account in (None, view.account_id)
     ]
@@ -145,56 +142,15 @@ def _sort_items(items: Iterable[Item], sort: str) -> list[Item]:
     return sorted(timeline, key=lambda item: int(item.get(name, 0)))
 
 
-def act(
-    name: Annotated[str, typer.Argument(metavar="ACT", help=f"one of {', '.join(ACTS)}")],
-    case_id: CaseId,
-    actor: Actor,
-    reason: Annotated[str | None, typer.Option(help="why, in words")] = None,
-    text: Annotated[str | None, typer.Option(help="of a note")] = None,
-    assignee: Annotated[str | None, typer.Option(help="who is to work on it")] = None,
-    until: Annotated[str | None, typer.Option(help="when a snoozed case wakes: a time, or UTC milliseconds")] = None,
-    disposition: Annotated[str | None, typer.Option(help=f"one of {', '.join(DISPOSITIONS)}")] = None,
-    typology: Annotated[str | None, typer.Option(help="what it turned out to be, if another than it says")] = None,
-    other: Annotated[str | None, typer.Option(help="the case to merge into, or to link to")] = None,
-    seen: SeenVersion = None,
-    as_json: AsJson = False,
+def _run_act(
+    act: AnalystAct, case_id: str, actor: str, values: dict[str, str | None], seen: int | None, as_json: bool
 ) -> None:
-    """Act on a case: take, note, snooze, merge and so on. Exit 1 if it was refused."""
-    told: dict[str, Any] = {
-        "reason": reason, "text": text, "assignee": assignee, "until_ms": parse_instant(until),
-        "disposition": disposition,
-        "typology": typology,
-    }  # fmt: skip
     settings = Settings()
-    if other is not None:
-        prefix = "into" if name == "merge" else "other"
-        told |= {f"{prefix}_case_id": other, f"{prefix}_account_id": _view(settings, other).account_id}
-    _act(settings, name, case_id, actor, told, seen, as_json)
-
-
-def close(
-    case_id: CaseId,
-    disposition: Annotated[str, typer.Option(help=f"one of {', '.join(DISPOSITIONS)}")],
-    actor: Actor,
-    reason: Reason,
-    seen: SeenVersion = None,
-    as_json: AsJson = False,
-) -> None:
-    """Close a case; a confirmed fraud puts a label on each of its payments. Exit 1 if it was refused."""
-    _act(Settings(), "close", case_id, actor, {"disposition": disposition, "reason": reason}, seen, as_json)
-
-
-def escalate(case_id: CaseId, actor: Actor, reason: Reason, seen: SeenVersion = None, as_json: AsJson = False) -> None:
-    """Ask for more eyes on a case. Exit 1 if it was refused."""
-    _act(Settings(), "escalate", case_id, actor, {"reason": reason}, seen, as_json)
-
-
-def _act(
-    settings: Settings, name: str, case_id: str, actor: str, told: dict[str, Any], seen: int | None, as_json: bool
-) -> None:
     view = _view(settings, case_id)
+    fields = parse_fields(values, lambda other: _view(settings, other).account_id)
     try:
-        command = make_command(name, view.account_id, case_id, actor, view.sequence if seen is None else seen, told)
+        sequence = view.sequence if seen is None else seen
+        command = make_command(act.name, view.account_id, case_id, actor, sequence, fields)
     except BadAct as error:
         raise fail(str(error)) from error
     answer = ask(settings, command)
@@ -228,6 +184,6 @@ def ask(settings: Settings, command: Command) -> CaseEvent:
     with errors_as_messages():
         try:
             with CaseDesk(settings) as desk:
-                return desk.ask(command, PATIENCE_S)
+                return desk.ask(command)
         except (AnswerTimeout, CommandNotSent) as error:
             raise fail(str(error)) from error

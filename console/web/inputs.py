@@ -3,11 +3,13 @@
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from domain.cases.answers import MAX_NOTE_CHARS, MAX_REASON_CHARS
 from domain.masking import mask_card_numbers
 
-MAX_REASON, MAX_NOTE = 2_000, 10_000
+MAX_NAMES: Final = 20
+"""Maximum number of statuses, typologies or dispositions in one filter."""
 _UNWANTED: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -32,14 +34,14 @@ class RequestBody(BaseModel):
 
 Reason = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON_CHARS),
     AfterValidator(_refuse_control_characters),
     AfterValidator(mask_card_numbers),
 ]
 """Why, in words."""
 Note = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NOTE),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NOTE_CHARS),
     AfterValidator(_refuse_control_characters),
     AfterValidator(mask_card_numbers),
 ]
@@ -52,6 +54,10 @@ Token = Annotated[
 """The id of an account, a card, a device, a merchant, a payment."""
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"), AfterValidator(_no_card_number)]
 """A status, a typology."""
-CaseId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+CASE_ID_PATTERN: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""Regular expression of a case id, without anchors."""
+CaseId = Annotated[str, StringConstraints(pattern=f"^{CASE_ID_PATTERN}$")]
 PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ScoreBound = Annotated[int, Field(ge=0, le=10_000)]
+"""Lower bound of a score filter."""

@@ -1,7 +1,11 @@
-"""Who may do what: the one table of roles, and the one table of routes. A route that is not in it refuses everybody."""
+"""Permission of every route. A route without an entry refuses every request.
+
+The routes of analyst acts get theirs from `console.cases.act_catalog`.
+"""
 
 from typing import Final
 
+from console.cases.act_catalog import ACTS
 from console.people.roles import P, Permission
 
 ROUTES: Final[dict[str, Permission]] = {
@@ -25,25 +29,6 @@ ROUTES: Final[dict[str, Permission]] = {
     "GET /api/v1/cases/{case_id}/neighbours": P.READ_CASES,
     "POST /api/v1/cases/{case_id}/attachments": P.WORK_CASES,
     "GET /api/v1/cases/{case_id}/attachments/{sha256}": P.READ_CASES,
-    "POST /api/v1/cases/{case_id}/take": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/release": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/assign": P.LEAD_CASES,
-    "POST /api/v1/cases/{case_id}/note": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/escalate": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/snooze": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/wake": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/close": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/approve-closing": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/refuse-closing": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/withdraw-closing": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/reopen": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/approve-reopening": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/refuse-reopening": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/withdraw-reopening": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/merge": P.LEAD_CASES,
-    "POST /api/v1/cases/{case_id}/unmerge": P.LEAD_CASES,
-    "POST /api/v1/cases/{case_id}/link": P.WORK_CASES,
-    "POST /api/v1/cases/{case_id}/unlink": P.WORK_CASES,
     "POST /api/v1/commands": P.LEAD_CASES,
     "GET /api/v1/people": P.ADMINISTER,
     "POST /api/v1/people": P.ADMINISTER,
@@ -87,13 +72,12 @@ ROUTES: Final[dict[str, Permission]] = {
     "POST /webhooks/{webhook_id}": P.ADMINISTER,
     "POST /webhooks/deliveries/{delivery_id}": P.ADMINISTER,
 }
-"""Every route, by method and path."""
-_PAGES: Final = "/cases/{case_id}/"
+"""Permission of each route, by method and path."""
 ROUTES.update(
     {
-        route.replace("/api/v1", ""): permission
-        for route, permission in ROUTES.items()
-        if route.startswith(f"POST /api/v1{_PAGES}") and not route.endswith("/attachments")
+        f"POST {prefix}/cases/{{case_id}}/{act.name}": act.permission
+        for act in ACTS.values()
+        for prefix in ("/api/v1", "")
     }
 )
-"""A command from a page takes what it takes over the API."""
+"""The routes of the acts, in the API and in the pages."""

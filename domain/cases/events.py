@@ -1,6 +1,6 @@
 """What has happened to a case. Those with a `sequence` are numbered without gaps, case by case; answers are not."""
 
-from typing import Final, TypeAlias, assert_never
+from typing import Final, Literal, TypeAlias, assert_never, get_args
 from uuid import UUID, uuid5
 
 from domain.cases.commands import Amount, Attachment, MergedFlag
@@ -8,8 +8,10 @@ from domain.reason import Reason
 from domain.record import Record
 
 CONFIRMED_FRAUD: Final = "confirmed_fraud"
-DISPOSITIONS: Final = (CONFIRMED_FRAUD, "false_positive", "inconclusive")
-"""What a case can turn out to be."""
+Disposition: TypeAlias = Literal["confirmed_fraud", "false_positive", "inconclusive"]
+"""Outcome of a closed case."""
+DISPOSITIONS: Final[tuple[Disposition, ...]] = get_args(Disposition)
+"""Every disposition."""
 REJECTIONS: Final = {
     "stale": "the case has moved on since the version that was seen",
     "unknown_case": "the account has no such case, or no longer remembers it",

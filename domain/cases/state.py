@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, assert_never
+from typing import Final, Literal, TypeAlias, assert_never, get_args
 
 from domain.cases.commands import Amount, MergedFlag
 from domain.cases.events import (
@@ -44,6 +44,15 @@ from domain.cases.events import (
 from domain.record import Record
 from domain.record import replace as changed
 
+OpenStatus: TypeAlias = Literal["new", "open", "in_review", "snoozed", "pending_approval"]
+"""Status of a case that needs work."""
+DoneStatus: TypeAlias = Literal["closed", "merged"]
+"""Status of a case that needs no more work."""
+CaseStatus: TypeAlias = Literal[OpenStatus, DoneStatus]
+OPEN_STATUSES: Final[tuple[OpenStatus, ...]] = get_args(OpenStatus)
+DONE_STATUSES: Final[tuple[DoneStatus, ...]] = get_args(DoneStatus)
+STATUSES: Final[tuple[CaseStatus, ...]] = (*OPEN_STATUSES, *DONE_STATUSES)
+"""Every status, in the order of a case's life. Each is a queue."""
 SLA_MS: Final = 4 * 3_600_000
 """A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
 MAX_LINKED: Final = 1_000
@@ -529,8 +538,8 @@ def status_of(
     is_snoozed: bool,
     assignee: str | None,
     is_touched: bool,
-) -> str:
-    """How far a case has come, in the one word that queues go by: what holds first of all these."""
+) -> CaseStatus:
+    """Return the status of a case: the first that applies, in the order merged, closed, pending approval, …."""
     if is_merged:
         return "merged"
     if disposition is not None:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from projections.views.case_view import QUEUE_SHARDS, STATUSES, CaseView, Item, view_item, view_of
+from domain.cases.state import STATUSES
+from projections.views.case_view import QUEUE_SHARDS, CaseView, Item, view_item, view_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

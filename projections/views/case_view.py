@@ -35,11 +35,9 @@ from domain.cases.events import (
     SequencedCaseEvent,
     happened_at_ms,
 )
-from domain.cases.state import SLA_MS, BrokenLog, add_amounts, status_of
+from domain.cases.state import DONE_STATUSES, SLA_MS, BrokenLog, add_amounts, status_of
 from domain.digest import canonical_bytes
 
-STATUSES = ("new", "open", "in_review", "snoozed", "pending_approval", "closed", "merged")
-"""Statuses of a case; each has a queue."""
 QUEUE_SHARDS = 4
 """Number of index keys of a queue: DynamoDB limits the writes per second to one key."""
 MAX_LINKED = 200
@@ -58,7 +56,7 @@ class CaseView:
     account_id: str
     typology: str
     status: str
-    """new, open, in_review, snoozed, pending_approval, closed or merged."""
+    """One of `domain.cases.state.STATUSES`."""
     sequence: int
     opened_at_ms: int
     last_event_ms: int
@@ -197,7 +195,7 @@ def _update_derived_fields(view: CaseView) -> CaseView:
         assignee=view.assignee,
         is_touched=view.is_touched,
     )
-    is_due = not view.escalated and status not in ("closed", "merged")
+    is_due = not view.escalated and status not in DONE_STATUSES
     due_ms = (view.reopened_at_ms or view.opened_at_ms) + SLA_MS
     return replace(view, status=status, sla_due_ms=due_ms if is_due else None)
 
@@ -336,7 +334,7 @@ def view_item(view: CaseView) -> Item:
     so that a descending read returns the most urgent case first.
     """
     item: Item = {name: getattr(view, name) for name in _FIELDS}
-    is_open = view.status not in ("closed", "merged")
+    is_open = view.status not in DONE_STATUSES
     assigned = {"assigned": f"assignee#{view.assignee}"} if view.assignee is not None and is_open else {}
     return {
         **{name: value for name, value in item.items() if value is not None},

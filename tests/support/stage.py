@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from console.cases.act_catalog import ACTS
 from console.cases.seen_payment import SeenPayment
 from console.history.whatif import Progress, WhatifRequest, document
 from console.history.whatif_job import carry_out
@@ -24,7 +25,7 @@ from console.monitor.feed import seen_payments
 from console.monitor.figures import LiveFigures
 from console.people.roles import Role
 from console.rules.store import Offsets, RulePackStore
-from console.web.commands import KINDS, CommandContext, command_of
+from console.web.act_bodies import BODIES, CommandContext, build_command
 from domain.cases.events import ClockTicked
 from domain.payment import Refusal
 from domain.record_types import to_fields
@@ -182,7 +183,7 @@ class Stage:
         )  # fmt: skip
         if "hours" in fields:
             fields = {"reason": fields["reason"], "until_ms": self.clock() + fields["hours"] * 3_600_000}
-        self.desk.log.send(command_of(KINDS[slug], KINDS[slug].body(**fields), order))
+        self.desk.log.send(build_command(ACTS[slug], BODIES[slug](**fields), order))
 
     def run(self, per_second: float) -> None:
         """Payments as they come, until the end."""

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from console.cases.board_row import is_done
-from console.cases.timelines import sorted_texts
+from console.cases.timelines import TimelineOrder, sorted_texts
 from console.web.command_handling import etag_of
 from console.web.inputs import CaseId
 from console.web.problems import PROBLEMS, Problem
@@ -87,7 +87,7 @@ async def case(
 async def timeline(
     request: Request,
     case_id: CaseId,
-    order: Literal["known", "happened"] = "known",
+    order: TimelineOrder = "known",
     after: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 200,
 ) -> Response:

@@ -1,4 +1,4 @@
-"""What analysts do: one route for each command, several commands at once, and the next case to work on."""
+"""API routes of the analyst acts: one route for each act, many commands at once, and taking the next case."""
 
 import asyncio
 import json
@@ -8,26 +8,30 @@ from typing import Annotated, Any, Final, Literal, Union
 from fastapi import FastAPI, Header, Request, Response
 from pydantic import BaseModel, Field, create_model
 
-from console.cases.board import QueueFilter
+from console.cases.act_catalog import ACTS, AnalystAct
+from console.cases.board import FREE_STATUSES, QueueFilter, TakeNextOrder
+from console.web.act_bodies import BODIES
 from console.web.api.cases import CaseDocument, case_document, current_view
-from console.web.command_handling import act_on, answer_once, etag_of, seen_sequence
-from console.web.commands import KINDS, CommandKind
+from console.web.command_handling import MAX_SEQUENCE, act_on, answer_once, etag_of, seen_sequence
 from console.web.idempotency import StoredAnswer
-from console.web.inputs import CaseId, RequestBody, Token, Word
+from console.web.inputs import MAX_NAMES, CaseId, RequestBody, ScoreBound, Token, Word
 from console.web.problems import PROBLEMS, Problem, answer
 from console.web.services import board_of, person_of
 
 MAX_BULK: Final = 100
-TRIES: Final = 20
-"""How many cases take-next tries that others take at the same moment."""
+"""Maximum number of commands in one request."""
+MAX_BULK_BODY: Final = 1 << 20
+"""Maximum size of a bulk request, in bytes."""
+MAX_TAKE_ATTEMPTS: Final = 20
+"""Maximum number of cases that take-next tries while other people take them at the same moment."""
 IdempotencyKeyHeader = Annotated[Token | None, Header(alias="Idempotency-Key")]
-"""The same key is the same command: sent again, it gets the same answer."""
+"""A key that the client chooses. A retry with the same key gets the same answer."""
 IfMatchHeader = Annotated[str | None, Header(alias="If-Match", max_length=32)]
-"""The ETag of the case as it was seen."""
+"""The ETag of the case that the client saw."""
 
 
 class CommandAnswer(BaseModel):
-    """What a command led to."""
+    """The event that answers a command."""
 
     answer: str
     sequence: int | None
@@ -35,7 +39,7 @@ class CommandAnswer(BaseModel):
 
 
 class BulkOutcome(BaseModel):
-    """What became of one of several commands: its answer, or the problem."""
+    """Outcome of one of several commands: its answer, or the problem."""
 
     case_id: str
     status: int
@@ -43,76 +47,76 @@ class BulkOutcome(BaseModel):
 
 
 class BulkOutcomes(BaseModel):
-    """In the order of the commands."""
+    """Outcomes of several commands, in the order of the commands."""
 
     outcomes: list[BulkOutcome]
 
 
 class TakeNextBody(RequestBody):
-    """Which cases to take the next one from; what is left out does not narrow."""
+    """Filters for the case to take next. A filter that is left out does not narrow the choice."""
 
-    typology: Annotated[list[Word], Field(max_length=20, default_factory=list)]
+    typology: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
     escalated: bool | None = None
-    score_from: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    sort: Literal["-score", "opened", "due"] = "-score"
+    score_from: ScoreBound | None = None
+    sort: TakeNextOrder = "-score"
 
 
 def register(app: FastAPI) -> None:
-    """Add these routes."""
+    """Add the routes of this module."""
     shared: dict[str, Any] = {"tags": ["commands"], "responses": PROBLEMS}
-    for kind in KINDS.values():
+    for act in ACTS.values():
         app.post(
-            f"/api/v1/cases/{{case_id}}/{kind.slug}", summary=kind.summary, response_model=CommandAnswer,
-            operation_id=kind.slug, **shared,
-        )(_endpoint(kind))  # fmt: skip
-    app.post("/api/v1/commands", response_model=BulkOutcomes, max_body_size=1 << 20, **shared)(bulk)
+            f"/api/v1/cases/{{case_id}}/{act.name}", summary=act.summary, response_model=CommandAnswer,
+            operation_id=act.name, **shared,
+        )(_endpoint(act))  # fmt: skip
+    app.post("/api/v1/commands", response_model=BulkOutcomes, max_body_size=MAX_BULK_BODY, **shared)(bulk)
     app.post("/api/v1/queue/take-next", response_model=CaseDocument, **shared)(take_next)
 
 
-def _endpoint(kind: CommandKind) -> Callable[..., Awaitable[Response]]:
+def _endpoint(act: AnalystAct) -> Callable[..., Awaitable[Response]]:
     async def command(
         request: Request,
         case_id: CaseId,
-        asked: RequestBody,
+        body: RequestBody,
         idempotency_key: IdempotencyKeyHeader = None,
         if_match: IfMatchHeader = None,
     ) -> Response:
         view = await current_view(request, case_id)
         seen = seen_sequence(if_match)
 
-        async def act(made: str, again: bool) -> StoredAnswer:
-            return await act_on(request, view, kind, asked, seen, made, again)
+        async def send(made: str, again: bool) -> StoredAnswer:
+            return await act_on(request, view, act, body, seen, made, again)
 
-        return await answer_once(request, idempotency_key, (seen, asked.model_dump()), act)
+        return await answer_once(request, idempotency_key, (seen, body.model_dump()), send)
 
-    command.__annotations__["asked"] = kind.body
-    command.__doc__ = kind.command.__doc__
+    command.__annotations__["body"] = BODIES[act.name]
+    command.__doc__ = act.summary
     return command
 
 
-def _bulk_item_model(kind: CommandKind) -> type[BaseModel]:
-    """The body of a command beside which case, which version and which command it is."""
+def _bulk_item_model(act: AnalystAct) -> type[BaseModel]:
+    """Return the body of an act together with the act's name, the case, and the version that was seen."""
     more: Any = {
-        "command": (Literal[kind.slug], ...),
+        "command": (Literal[act.name], ...),
         "case_id": (CaseId, ...),
-        "seen_sequence": (Annotated[int, Field(ge=0, le=999_999_999)], ...),
+        "seen_sequence": (Annotated[int, Field(ge=0, le=MAX_SEQUENCE)], ...),
     }
-    made: type[BaseModel] = create_model(f"{kind.name}Item", __base__=kind.body, **more)
+    made: type[BaseModel] = create_model(f"{act.command.__name__}Item", __base__=BODIES[act.name], **more)
     return made
 
 
-_ITEMS: Final = {slug: _bulk_item_model(kind) for slug, kind in KINDS.items()}
+_ITEMS: Final = {name: _bulk_item_model(act) for name, act in ACTS.items()}
 BulkCommandItem: Any = Annotated[Union[tuple(_ITEMS.values())], Field(discriminator="command")]  # noqa: UP007 - made from a table
 
 
 class BulkCommandsBody(RequestBody):
-    """Several commands, each on the case and version that it names."""
+    """Several commands, each with its case and the version that was seen."""
 
     commands: Annotated[list[BulkCommandItem], Field(min_length=1, max_length=MAX_BULK)]
 
 
 async def bulk(request: Request, asked: BulkCommandsBody, idempotency_key: IdempotencyKeyHeader = None) -> Response:
-    """Send several commands at once; each is answered by itself, and none waits for another."""
+    """Send several commands at once. Each has its own outcome; one that fails does not stop the others."""
     outcomes = await asyncio.gather(
         *(_run_bulk_item(request, item, idempotency_key, number) for number, item in enumerate(asked.commands))
     )
@@ -120,25 +124,25 @@ async def bulk(request: Request, asked: BulkCommandsBody, idempotency_key: Idemp
 
 
 async def _run_bulk_item(request: Request, item: Any, key: str | None, number: int) -> dict[str, Any]:
-    kind = KINDS[item.command]
-    body = kind.body.model_validate(item.model_dump(exclude={"command", "case_id", "seen_sequence"}))
+    act = ACTS[item.command]
+    body = BODIES[act.name].model_validate(item.model_dump(exclude={"command", "case_id", "seen_sequence"}))
     try:
         view = await current_view(request, item.case_id)
 
-        async def act(made: str, again: bool) -> StoredAnswer:
-            return await act_on(request, view, kind, body, item.seen_sequence, made, again)
+        async def send(made: str, again: bool) -> StoredAnswer:
+            return await act_on(request, view, act, body, item.seen_sequence, made, again)
 
         numbered = None if key is None else f"{key}\x1f{number}"
-        response = await answer_once(request, numbered, (item.model_dump(),), act)
+        response = await answer_once(request, numbered, (item.model_dump(),), send)
     except Problem as problem:
         response = answer(problem)
     return {"case_id": item.case_id, "status": response.status_code, "body": json.loads(bytes(response.body))}
 
 
 async def take_next(request: Request, asked: TakeNextBody, idempotency_key: IdempotencyKeyHeader = None) -> Response:
-    """Take the next case that nobody works on: the answer is the case, yours now; 404 where there is none left."""
+    """Take the first case that nobody works on and return it. Return 404 if there is none."""
     wanted = QueueFilter(
-        statuses=("new", "open"),
+        statuses=FREE_STATUSES,
         assignee="",
         typologies=tuple(asked.typology),
         is_escalated=asked.escalated,
@@ -146,19 +150,19 @@ async def take_next(request: Request, asked: TakeNextBody, idempotency_key: Idem
         sort=asked.sort,
     )
 
-    async def act(made: str, _: bool) -> StoredAnswer:
+    async def take(made: str, _: bool) -> StoredAnswer:
         return await _take_first(request, wanted, made)
 
-    return await answer_once(request, idempotency_key, (asked.model_dump(),), act)
+    return await answer_once(request, idempotency_key, (asked.model_dump(),), take)
 
 
 async def _take_first(request: Request, wanted: QueueFilter, made: str) -> StoredAnswer:
-    """Those that somebody else takes at the same moment are passed over."""
-    board, kind = board_of(request), KINDS["take"]
-    for view in board.first(wanted, TRIES, reserved_for=person_of(request).name):
-        found = await act_on(request, view, kind, kind.body(), view.sequence, made, False)
+    """Take the first matching case that no other person takes at the same moment, and return it."""
+    board, act = board_of(request), ACTS["take"]
+    for view in board.first(wanted, MAX_TAKE_ATTEMPTS, reserved_for=person_of(request).name):
+        found = await act_on(request, view, act, BODIES[act.name](), view.sequence, made, False)
         if found.status == 200:
             taken = await current_view(request, view.case_id)
             return StoredAnswer(200, etag_of(taken.sequence), json.dumps(case_document(taken)))
-    problem = answer(Problem(404, "there is no such case left that nobody works on"))
+    problem = answer(Problem(404, "no case is left that nobody works on and that matches the filters"))
     return StoredAnswer(404, None, bytes(problem.body).decode())

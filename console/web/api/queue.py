@@ -3,21 +3,23 @@
 import base64
 import binascii
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from console.cases.board import MAX_SHARED, CaseBoard, PageCursor, QueueFilter, SortOrder
-from console.cases.board_row import entities_of, row_of
-from console.web.inputs import CaseId, Token, Word
+from console.cases.board import MAX_SHARED, PAGE_SIZE, CaseBoard, PageCursor, QueueFilter, SortOrder
+from console.cases.board_row import EntityKind, entities_of, row_of
+from console.web.inputs import MAX_NAMES, CaseId, ScoreBound, Token, Word
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import board_of
 from domain.payment import LAST_EVENT_TIME_MS
 
-MAX_PAGE, MAX_NAMES = 200, 20
+MAX_PAGE: Final = 200
+"""Maximum number of cases on a page."""
 Time = Annotated[int, Query(ge=0, le=LAST_EVENT_TIME_MS)]
-Entity = Literal["card", "device", "merchant", "terminal"]
+SearchKey: TypeAlias = Literal["account", EntityKind, "transaction", "case"]
+"""Kind of id that a search looks for."""
 
 
 class QueueRow(BaseModel):
@@ -91,12 +93,12 @@ class QueueQuery(BaseModel):
     assignee: Annotated[str, Field(max_length=64)] | None = None
     """A name; empty: nobody's cases."""
     escalated: bool | None = None
-    score_from: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    score_from: ScoreBound | None = None
     opened_from_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
     opened_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
     due_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
-    sort: Literal["-score", "opened", "-opened", "-changed", "due"] = "-score"
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
+    sort: SortOrder = "-score"
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = PAGE_SIZE
     cursor: Annotated[str, Field(max_length=200)] | None = None
 
     def wanted(self) -> QueueFilter:
@@ -140,9 +142,9 @@ async def counts(request: Request) -> StatusCounts:
 
 async def search(
     request: Request,
-    by: Literal["account", "card", "device", "merchant", "terminal", "transaction", "case"],
+    by: SearchKey,
     value: Annotated[Token, Query()],
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE_SIZE,
 ) -> Response:
     """The cases of an account, or that have to do with a card, device, merchant, terminal or payment."""
     board = board_of(request)
@@ -153,7 +155,7 @@ async def search(
     return Response(body, media_type="application/json")
 
 
-def case_ids_by(board: CaseBoard, by: str, value: str) -> list[str]:
+def case_ids_by(board: CaseBoard, by: SearchKey, value: str) -> list[str]:
     """The cases that a search finds."""
     if by == "account":
         return board.of_account(value)[::-1]

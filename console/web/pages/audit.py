@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from console.cases.board import CaseBoard, QueueFilter
-from console.web.api.queue import case_ids_by
+from console.web.api.queue import SearchKey, case_ids_by
 from console.web.inputs import Token
 from console.web.pages.case_evidence import event_details
 from console.web.pages.rendering import page
@@ -23,7 +23,6 @@ MAX_CASES: Final = 300
 """Cases that a search reads; of more, those that changed last."""
 MAX_SHOWN: Final = 200
 KINDS: Final = tuple(kind.__name__ for kind in get_args(CaseEvent))
-AuditSubject = Literal["account", "card", "device", "merchant", "terminal", "transaction", "case"]
 Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")]
 
 
@@ -32,7 +31,7 @@ class AuditQuery(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    by: AuditSubject = "account"
+    by: SearchKey = "account"
     value: Token | Literal[""] = ""
     actor: Annotated[str, Field(max_length=64)] = ""
     kind: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]*$")] = ""
@@ -58,7 +57,7 @@ async def audit(request: Request, asking: Annotated[AuditQuery, Query()]) -> Res
     log = await run_in_threadpool(doors.people.door_log, None, 50)
     return page(
         request, "audit.html", asking=asking, entries=entries, found=len(found), looked_at=looked_at, of=of,
-        kinds=KINDS, bys=get_args(AuditSubject), door_log=log,
+        kinds=KINDS, bys=get_args(SearchKey), door_log=log,
     )  # fmt: skip
 
 

@@ -12,24 +12,27 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from console.cases.attachments import MAX_BYTES, UnacceptableFile
+from console.cases.act_catalog import ACTS, AnalystAct
+from console.cases.attachments import MAX_BYTES, TYPES, UnacceptableFile
 from console.cases.board import CaseBoard
 from console.cases.board_row import entities_of
 from console.cases.seen_payment import SeenPayment
-from console.cases.timelines import has_events_up_to
+from console.cases.timelines import TimelineOrder, has_events_up_to
 from console.display.formats import HOUR_MS
+from console.web.act_bodies import BODIES
 from console.web.api.cases import current_view
-from console.web.command_handling import act_on
-from console.web.commands import KINDS, MAX_ATTACHMENTS, CommandKind
+from console.web.command_handling import act_on, parse_sequence
+from console.web.guard import MAX_BODY
 from console.web.inputs import CaseId, RequestBody
-from console.web.pages.case_actions import ACTIONS, ANSWER_TEXTS, actions_for, undo_of
+from console.web.pages.case_actions import actions_for, confirmation_of, undo_of
 from console.web.pages.case_evidence import CaseFlag, build_evidence, count_merged_flags, flags_of, unknown_payments
 from console.web.pages.parts import offered_choices, page_services_of
 from console.web.pages.rendering import page
-from console.web.pages.timeline import Order as By
+from console.web.pages.shortcuts import act_shortcuts
 from console.web.pages.timeline import notes, timeline
 from console.web.problems import Problem
 from console.web.services import board_of, person_of, services_of
+from domain.cases.answers import MAX_NOTE_ATTACHMENTS
 from domain.cases.events import DISPOSITIONS, SequencedCaseEvent
 from domain.payment import LAST_EVENT_TIME_MS
 from projections.logs.known import KnownEvent
@@ -44,8 +47,8 @@ MAX_RELATED, MAX_OF_ACCOUNT = 4, 8
 BEHIND_S: Final = 1.0
 """How long a page waits for the table to hold what the board shows."""
 _STEP_S: Final = 0.03
-SNOOZES: Final = ((1, "1 hour"), (4, "4 hours"), (24, "1 day"), (72, "3 days"), (168, "1 week"))
-"""How long cases are snoozed, in hours."""
+MAX_UPLOAD: Final = MAX_NOTE_ATTACHMENTS * MAX_BYTES // 2
+"""Maximum size of a form with files, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ class CasePageQuery:
 
     as_of_ms: int | None
     known_at_ms: int | None
-    by: By
+    by: TimelineOrder
     whole: bool
 
     @property
@@ -82,10 +85,9 @@ class RelatedCases:
 def register(app: FastAPI) -> None:
     """Add these routes."""
     app.get("/cases/{case_id}", include_in_schema=False)(case_page)
-    for kind in KINDS.values():
-        size = (MAX_ATTACHMENTS * MAX_BYTES) // 2 if kind.slug == "note" else 64 << 10
-        path = f"/cases/{{case_id}}/{kind.slug}"
-        app.post(path, include_in_schema=False, max_body_size=size)(_endpoint(kind))
+    for act in ACTS.values():
+        size = MAX_UPLOAD if "attachments" in act.fields else MAX_BODY
+        app.post(f"/cases/{{case_id}}/{act.name}", include_in_schema=False, max_body_size=size)(_endpoint(act))
 
 
 # -- reading --------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ async def case_page(
     case_id: CaseId,
     as_of_ms: Time = None,
     known_at_ms: Time = None,
-    by: By = "known",
+    by: TimelineOrder = "known",
     past: bool = False,
     whole: bool = False,
 ) -> Response:
@@ -146,11 +148,12 @@ async def _choices_context(request: Request, now: CaseView, then: CasePageQuery)
         "people": people,
         "typologies": known_typologies,
         "actions": actions_for(now, person_of(request)) if then.is_now else [],
-        "all_actions": [action for action in ACTIONS if action.fields],
+        "dialogs": [act for act in ACTS.values() if act.controls],
+        "act_keys": act_shortcuts(),
         "related": related(board, now),
         "account_cases": _others_of_account(board, now),
-        "snoozes": SNOOZES,
         "dispositions": DISPOSITIONS,
+        "file_types": ",".join(TYPES),
     }
 
 
@@ -218,28 +221,28 @@ def _others_of_account(board: CaseBoard, view: CaseView) -> list[CaseView]:
 # -- acting ---------------------------------------------------------------------------------------------
 
 
-def _endpoint(kind: CommandKind) -> Callable[[Request, CaseId], Awaitable[Response]]:
-    async def act(request: Request, case_id: CaseId) -> Response:
+def _endpoint(act: AnalystAct) -> Callable[[Request, CaseId], Awaitable[Response]]:
+    async def handle(request: Request, case_id: CaseId) -> Response:
         view = await current_view(request, case_id)
         form = await request.form()
         try:
-            body = await _body(request, kind, view, form)
-            answer = await act_on(request, view, kind, body, _seen_sequence(form), str(uuid.uuid4()), False)
+            body = await _body(request, act, view, form)
+            answer = await act_on(request, view, act, body, _seen_sequence(form), str(uuid.uuid4()), False)
         except (ValidationError, Problem, UnacceptableFile) as error:
             return page(request, "_not_done.html", case=view, why=_error_text(error))
         said = json.loads(answer.body)
         if answer.status != 200:
-            return page(request, "_conflict.html", case=view, command=kind.slug, refused=said)
+            return page(request, "_conflict.html", case=view, command=act.name, refused=said)
         response = page(
-            request, "_done.html", case=view, said=ANSWER_TEXTS.get(said["answer"], "Done"), undo=undo_of(said),
+            request, "_done.html", case=view, said=confirmation_of(said["answer"]), undo=undo_of(said),
             sequence=said["sequence"],
         )  # fmt: skip
         seen = {"case": view.case_id, "sequence": said["sequence"]}
         response.headers["HX-Trigger"] = json.dumps({"acted": seen})
         return response
 
-    act.__name__ = f"act_{kind.slug.replace('-', '_')}"
-    return act
+    handle.__name__ = f"act_{act.name.replace('-', '_')}"
+    return handle
 
 
 def _error_text(error: Exception) -> str:
@@ -250,29 +253,31 @@ def _error_text(error: Exception) -> str:
 
 
 def _seen_sequence(form: FormData) -> int:
-    text = str(form.get("seen_sequence", ""))
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+    sequence = parse_sequence(str(form.get("seen_sequence", "")))
+    if sequence is None:
         raise Problem(428, "the page did not say which version of the case it showed: load it again")
-    return int(text)
+    return sequence
 
 
-async def _body(request: Request, kind: CommandKind, view: CaseView, form: FormData) -> RequestBody:
-    """What the form says, as the command takes it. Raises ValidationError, Problem, NotTaken."""
-    fields = {name: str(form[name]) for name in ("reason", "text", "assignee", "disposition") if form.get(name)}
-    said: dict[str, Any] = {name: value for name, value in fields.items() if name in kind.body.model_fields}
-    if kind.slug == "note":
-        said["attachments"] = await _store_files(request, view, form)
-    if kind.slug == "snooze":
-        hours = str(form.get("hours", ""))
-        chosen = int(hours) if hours.isdigit() and len(hours) <= 4 else 1
-        said["until_ms"] = services_of(request).now_ms() + chosen * HOUR_MS
-    if kind.slug == "close" and form.get("typology") not in (None, "", view.typology):
-        said["typology"] = str(form["typology"])
-    if kind.slug in ("link", "unlink", "merge"):
-        other = await _find_other_case(request, view, str(form.get("other", "")).strip())
-        prefix = "into" if kind.slug == "merge" else "other"
-        said |= {f"{prefix}_account_id": other[0], f"{prefix}_case_id": other[1]}
-    return kind.body.model_validate(said)
+async def _body(request: Request, act: AnalystAct, view: CaseView, form: FormData) -> RequestBody:
+    """Return the body of an act from the form of its dialog. Raise ValidationError, Problem, UnacceptableFile."""
+    fields: dict[str, Any] = {}
+    for name in act.fields:
+        if name == "attachments":
+            fields[name] = await _store_files(request, view, form)
+        elif name == "until_ms":
+            fields[name] = services_of(request).now_ms() + _snooze_hours(form) * HOUR_MS
+        elif name in ("into_case_id", "other_case_id"):
+            account_id, case_id = await _find_other_case(request, view, str(form.get("other", "")).strip())
+            fields |= {name: case_id, name.replace("case", "account"): account_id}
+        elif form.get(name) and not (name == "typology" and form[name] == view.typology):
+            fields[name] = str(form[name])
+    return BODIES[act.name].model_validate(fields)
+
+
+def _snooze_hours(form: FormData) -> int:
+    hours = str(form.get("hours", ""))
+    return int(hours) if hours.isdigit() and len(hours) <= 4 else 1
 
 
 async def _find_other_case(request: Request, view: CaseView, text: str) -> tuple[str, str]:

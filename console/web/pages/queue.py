@@ -1,4 +1,4 @@
-"""The queue: which cases, in which order; what is asked for stands in the URL."""
+"""The page of the queue: its filters and order are in the URL, so that a link reproduces them."""
 
 import asyncio
 import json
@@ -9,60 +9,58 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from console.cases.board import CaseBoard, PageCursor, QueueFilter
+from console.cases.act_catalog import ACTS, AnalystAct
+from console.cases.board import FREE_STATUSES, PAGE_SIZE, SORT_LABELS, CaseBoard, PageCursor, QueueFilter, SortOrder
 from console.display.formats import HOUR_MS
+from console.web.act_bodies import BODIES
 from console.web.api.cases import current_view
+from console.web.api.commands import MAX_BULK, MAX_TAKE_ATTEMPTS
 from console.web.api.queue import cursor_of, place_of
 from console.web.command_handling import act_on
-from console.web.commands import KINDS, CommandKind
-from console.web.inputs import RequestBody, Token, Word
+from console.web.inputs import RequestBody, ScoreBound, Token, Word
 from console.web.pages.parts import offered_choices
 from console.web.pages.rendering import page
 from console.web.problems import Problem
 from console.web.services import board_of, services_of
+from domain.cases.answers import MAX_REASON_CHARS
+from domain.cases.state import OPEN_STATUSES, STATUSES, CaseStatus
 from domain.currencies import DECIMALS
 from projections.views.case_view import CaseView
 
-PAGE: Final = 50
+FILTER_ERROR: Final = "A filter has a value that is not allowed: correct it, or clear the filters."
+NOTHING_TO_TAKE: Final = "No case is left that nobody works on and that matches the filters."
 MAX_LOOKED_AT: Final = 5_000
-"""Cases that are looked at for one page where the board itself cannot narrow so far."""
-TRIES: Final = 20
-MAX_BULK: Final = 100
-OPEN: Final = ("new", "open", "in_review", "snoozed", "pending_approval")
-STATUSES: Final = (*OPEN, "closed", "merged")
-SORTS: Final = {
-    "-score": "Score", "due": "SLA", "opened": "Oldest", "-opened": "Newest", "-changed": "Last changed",
-}  # fmt: skip
-BULK: Final = {"take": "Take", "release": "Release", "assign": "Assign to", "escalate": "Escalate", "snooze": "Snooze"}
-"""What is done to many cases at once; to close them is decided one by one."""
+"""Maximum number of cases that one page reads to filter by account or value, which the board cannot do."""
+BULK_ACTS: Final = {act.name: act for act in ACTS.values() if act.bulk_label}
+"""Acts that the queue offers for many cases at once."""
+BulkActName: Any = Literal[tuple(BULK_ACTS)]
 
 
 class QueueFilterForm(BaseModel):
-    """What the filters say; what is left out does not narrow. Empty fields of the form count as left out."""
+    """Filters of the queue, as its form sends them. An empty field does not narrow the queue."""
 
     model_config = ConfigDict(extra="ignore")
 
-    status: Annotated[list[Literal["new", "open", "in_review", "snoozed", "pending_approval", "closed", "merged"]],
-                      Field(max_length=7)] = []  # fmt: skip
+    status: Annotated[list[CaseStatus], Field(max_length=len(STATUSES))] = []
     typology: Word | Literal[""] = ""
     assignee: Annotated[str, Field(max_length=64)] = ""
     """A name, "-" for nobody, "" for anybody."""
     escalated: Literal["", "yes", "no"] = ""
-    score_from: Annotated[int, Field(ge=0, le=10_000)] | Literal[""] = ""
+    score_from: ScoreBound | Literal[""] = ""
     value_from: Annotated[float, Field(ge=0, le=1e12)] | Literal[""] = ""
     """In major units of any one currency."""
     age_h: Annotated[int, Field(ge=0, le=100_000)] | Literal[""] = ""
-    """At least so many hours old."""
+    """Minimum age in hours."""
     due_h: Annotated[int, Field(ge=0, le=100_000)] | Literal[""] = ""
-    """Due within so many hours."""
+    """Maximum time to the deadline, in hours."""
     account: Token | Literal[""] = ""
-    sort: Literal["-score", "due", "opened", "-opened", "-changed"] = "-score"
+    sort: SortOrder = "-score"
     cursor: Annotated[str, Field(max_length=200)] = ""
 
     def wanted(self, now_ms: int) -> QueueFilter:
         """As the board has it."""
         return QueueFilter(
-            statuses=tuple(self.status) or OPEN,
+            statuses=tuple(self.status) or OPEN_STATUSES,
             typologies=(self.typology,) if self.typology else (),
             assignee=None if not self.assignee else self.assignee.removeprefix("-"),
             is_escalated={"": None, "yes": True, "no": False}[self.escalated],
@@ -109,10 +107,10 @@ class QueueResult(BaseModel):
 class BulkForm(RequestBody):
     """What is to be done to many cases."""
 
-    slug: Literal["take", "release", "assign", "escalate", "snooze"]
+    slug: BulkActName
     case: Annotated[list[str], Field(min_length=1, max_length=MAX_BULK)]
     """Ids with the version that was seen: ID@7."""
-    reason: Annotated[str, Field(max_length=2_000)] = ""
+    reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
     assignee: Annotated[str, Field(max_length=64)] = ""
     hours: Annotated[int, Field(ge=1, le=1_000)] = 4
 
@@ -132,7 +130,7 @@ async def queue_page(request: Request, asking: Annotated[QueueFilterForm, Query(
     found = find(board, asking, now_ms)
     return page(
         request, "queue.html", asking=asking, found=found, counts=board.counts(), analysts=names, typologies=known,
-        statuses=STATUSES, sorts=SORTS, bulk=BULK,
+        sorts=SORT_LABELS, bulk_acts=BULK_ACTS.values(),
     )  # fmt: skip
 
 
@@ -141,7 +139,7 @@ def find(board: CaseBoard, asking: QueueFilterForm, now_ms: int) -> QueueResult:
     place = place_of(asking.cursor, asking.sort) if asking.cursor else None
     wanted = asking.wanted(now_ms)
     if not asking.is_narrow:
-        got = board.page(wanted, PAGE, place)
+        got = board.page(wanted, PAGE_SIZE, place)
         cases = board.views(got.case_ids)
         after = cursor_of(got.after, asking.sort) if got.after else ""
         return QueueResult(cases=cases, total=got.total, is_exact=True, next=after)
@@ -153,7 +151,7 @@ def _look_through(
 ) -> QueueResult:
     cases: list[CaseView] = []
     looked_at, is_end = 0, False
-    while len(cases) < PAGE and looked_at < MAX_LOOKED_AT and not is_end:
+    while len(cases) < PAGE_SIZE and looked_at < MAX_LOOKED_AT and not is_end:
         got = board.page(wanted, 500, place)
         views = board.views(got.case_ids)
         cases += [view for view in views if asking.fits(view)]
@@ -164,25 +162,30 @@ def _look_through(
 
 async def take_next(request: Request) -> Response:
     """Take the first case of these that nobody works on, and go there."""
-    board, kind, form = board_of(request), KINDS["take"], await request.form()
+    board, act, form = board_of(request), ACTS["take"], await request.form()
     fields = {name: str(value) for name, value in form.items() if name != "status"}
     try:
         asking = QueueFilterForm.model_validate({**fields, "status": [str(each) for each in form.getlist("status")]})
     except ValidationError:
-        return page(request, "_not_done.html", case=None, why="The filters say what cannot be.")
+        return page(
+            request,
+            "_not_done.html",
+            case=None,
+            why=FILTER_ERROR,
+        )
     wanted = asking.wanted(services_of(request).now_ms())
     free = QueueFilter(**{name: getattr(wanted, name) for name in QueueFilter.__dataclass_fields__}
-                  | {"statuses": ("new", "open"), "assignee": ""})  # fmt: skip
+                  | {"statuses": FREE_STATUSES, "assignee": ""})  # fmt: skip
     for view in _first_matches(board, free, asking):
-        answer = await act_on(request, view, kind, kind.body(), view.sequence, str(uuid.uuid4()), False)
+        answer = await act_on(request, view, act, BODIES[act.name](), view.sequence, str(uuid.uuid4()), False)
         if answer.status == 200:
             return Response(status_code=200, headers={"HX-Redirect": f"/cases/{view.case_id}"})
-    return page(request, "_not_done.html", case=None, why="Nobody's case is left among these.")
+    return page(request, "_not_done.html", case=None, why=NOTHING_TO_TAKE)
 
 
 def _first_matches(board: CaseBoard, wanted: QueueFilter, asking: QueueFilterForm) -> list[CaseView]:
-    found = board.page(wanted, 500 if asking.is_narrow else TRIES).case_ids
-    return [view for view in board.views(found) if asking.fits(view)][:TRIES]
+    found = board.page(wanted, 500 if asking.is_narrow else MAX_TAKE_ATTEMPTS).case_ids
+    return [view for view in board.views(found) if asking.fits(view)][:MAX_TAKE_ATTEMPTS]
 
 
 async def bulk(request: Request) -> Response:
@@ -191,28 +194,28 @@ async def bulk(request: Request) -> Response:
     fields = {name: str(form[name]) for name in ("slug", "reason", "assignee", "hours") if form.get(name)}
     try:
         asked = BulkForm.model_validate({**fields, "case": [str(each) for each in form.getlist("case")]})
-        kind, body = _bulk_body(asked, services_of(request).now_ms())
+        act, body = _bulk_body(asked, services_of(request).now_ms())
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
         return page(request, "_not_done.html", case=None, why=why)
-    outcomes = await asyncio.gather(*(_run_on_case(request, kind, body, each) for each in asked.case))
-    response = page(request, "_bulk.html", outcomes=outcomes, label=BULK[asked.slug])
+    outcomes = await asyncio.gather(*(_run_on_case(request, act, body, each) for each in asked.case))
+    response = page(request, "_bulk.html", outcomes=outcomes, label=act.bulk_label)
     response.headers["HX-Trigger"] = "acted"
     return response
 
 
-def _bulk_body(asked: BulkForm, now_ms: int) -> tuple[CommandKind, RequestBody]:
-    kind = KINDS[asked.slug]
+def _bulk_body(asked: BulkForm, now_ms: int) -> tuple[AnalystAct, RequestBody]:
+    act = BULK_ACTS[asked.slug]
     fields = {"reason": asked.reason, "assignee": asked.assignee, "until_ms": now_ms + asked.hours * HOUR_MS}
-    return kind, kind.body.model_validate({name: fields[name] for name in kind.body.model_fields})
+    return act, BODIES[act.name].model_validate({name: fields[name] for name in act.fields})
 
 
-async def _run_on_case(request: Request, kind: CommandKind, body: RequestBody, chosen: str) -> dict[str, Any]:
+async def _run_on_case(request: Request, act: AnalystAct, body: RequestBody, chosen: str) -> dict[str, Any]:
     case_id, _, seen = chosen.partition("@")
     try:
         view = await current_view(request, case_id)
-        answer = await act_on(request, view, kind, body, int(seen), str(uuid.uuid4()), False)
+        answer = await act_on(request, view, act, body, int(seen), str(uuid.uuid4()), False)
     except Problem as problem:
         return {"case_id": case_id, "is_done": False, "why": problem.detail}
     except ValueError:

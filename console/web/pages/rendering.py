@@ -9,9 +9,14 @@ from typing import Any, Final
 from fastapi import Request, Response
 from markupsafe import Markup
 
+from console.cases.act_fields import SNOOZE_CHOICES
 from console.display.templates import TEMPLATES
 from console.people.accounts import csrf_token
+from console.web.inputs import CASE_ID_PATTERN
+from console.web.pages import shortcuts
 from console.web.pages.maps import country_name
+from domain.cases.answers import MAX_NOTE_CHARS, MAX_REASON_CHARS
+from domain.cases.state import DONE_STATUSES, OPEN_STATUSES, STATUSES
 from projections.views.case_view import CaseView
 
 TEMPLATES.filters["country"] = country_name
@@ -45,7 +50,18 @@ def icon(name: str) -> Markup:
     return Markup(TEMPLATES.get_template("_icon.html").render(name=name))  # noqa: S704
 
 
-TEMPLATES.globals |= {"case_row": QueueRowCache().row, "icon": icon}
+TEMPLATES.globals |= {
+    "case_id_pattern": CASE_ID_PATTERN,
+    "done_statuses": DONE_STATUSES,
+    "icon": icon,
+    "max_note": MAX_NOTE_CHARS,
+    "max_reason": MAX_REASON_CHARS,
+    "open_statuses": OPEN_STATUSES,
+    "shortcuts": shortcuts,
+    "snooze_choices": SNOOZE_CHOICES,
+    "statuses": STATUSES,
+}
+TEMPLATES.globals["case_row"] = QueueRowCache().row
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:

@@ -2,18 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from console.cases.timelines import TimelineOrder
 from console.display.formats import duration, kind_words, money, utc, words
+from console.web.pages.case_actions import ANSWERS
 from console.web.pages.case_evidence import event_details
 
-Order = Literal["known", "happened"]
 LATE_MS: Final = 60_000
 """What became known so much later than it happened is called late."""
-_DONE_BY: Final = {
-    "CaseReleased": "released the case", "ClosingWithdrawn": "no longer asks to close the case",
-    "ReopeningWithdrawn": "no longer asks to reopen the case", "CaseUnmerged": "made it a case of its own again",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +48,18 @@ class TimelineEntry:
         return duration(late_ms) if late_ms >= LATE_MS else ""
 
 
-def timeline(items: Iterable[Mapping[str, Any]], order: Order, most: int | None = None) -> list[TimelineEntry]:
+def timeline(items: Iterable[Mapping[str, Any]], order: TimelineOrder, most: int | None = None) -> list[TimelineEntry]:
     """What happened, the last first, at most so much: in the order in which it was known, or in which it happened."""
     ordered = sorted(items, key=lambda item: _place(item, order), reverse=True)
     return [_entry(item) for item in ordered[:most]]
 
 
-def notes(items: Iterable[Mapping[str, Any]], order: Order) -> list[TimelineEntry]:
+def notes(items: Iterable[Mapping[str, Any]], order: TimelineOrder) -> list[TimelineEntry]:
     """The notes among it."""
     return timeline((item for item in items if item["kind"] == "NoteAdded"), order)
 
 
-def _place(item: Mapping[str, Any], order: Order) -> tuple[int, bool, str]:
+def _place(item: Mapping[str, Any], order: TimelineOrder) -> tuple[int, bool, str]:
     by = "known_at_ms" if order == "known" else "happened_at_ms"
     return (item.get(by) or 0, item["sk"].startswith("answer#"), item["sk"])
 
@@ -147,7 +144,8 @@ def describe_event(kind: str, event: Mapping[str, Any]) -> tuple[str, str]:
         case "AbsorptionRefused":
             return "refused", f"could not merge case {event['from_case_id'][:8]} into this one"
         case _:
-            return "work", _DONE_BY.get(kind, kind_words(kind))
+            sentence = ANSWERS[kind].sentence if kind in ANSWERS else ""
+            return "work", sentence or kind_words(kind)
 
 
 def _article(trigger: str) -> str:

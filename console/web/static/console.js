@@ -279,27 +279,27 @@
       if (link) { event.preventDefault(); location.href = link.href; }
       return;
     }
-    const onQueue = rows().length > 0;
+    // The page says which key calls which of these; every other key clicks the button that has it.
     const actions = {
-      "?": () => open("keys"),
-      g: () => { isGoing = true; setTimeout(() => { isGoing = false; }, 1200); },
-      u: () => $("[data-undo]")?.click(),
-      "/": () => $("#filters input[type=text]")?.focus(),
-      "[": () => slide(-1),
-      "]": () => slide(1),
-      q: () => { const back = $("[data-back]"); if (back) location.href = back.href; },
-      ...(onQueue ? {
-        j: () => step(1),
-        k: () => step(-1),
-        x: () => { const box = $(`#tick-${CSS.escape(chosen ?? "")}`); box?.click(); },
-      } : {}),
+      help: () => open("keys"),
+      go: () => { isGoing = true; setTimeout(() => { isGoing = false; }, 1200); },
+      undo: () => $("[data-undo]")?.click(),
+      filter: () => $("#filters input[type=text]")?.focus(),
+      earlier: () => slide(-1),
+      later: () => slide(1),
+      back: () => { const back = $("[data-back]"); if (back) location.href = back.href; },
+      nextRow: () => step(1),
+      previousRow: () => step(-1),
+      tickRow: () => $(`#tick-${CSS.escape(chosen ?? "")}`)?.click(),
+      openRow: () => {
+        const row = rows().find((each) => each.dataset.case === chosen);
+        if (!row || target.closest("a, button, input")) return false;
+        go(row);
+        return true;
+      },
     };
-    if (key === "Enter" && onQueue && chosen && !target.closest("a, button, input")) {
-      const row = rows().find((each) => each.dataset.case === chosen);
-      if (row) go(row);
-      return;
-    }
-    const act = actions[key] ?? (() => {
+    const shortcuts = JSON.parse(document.body.dataset.shortcuts ?? "{}");
+    const act = actions[shortcuts[key]] ?? (() => {
       const button = all("[data-key]").find((each) => each.dataset.key === key && !each.disabled);
       if (!button) return false;
       button.click();

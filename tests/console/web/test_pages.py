@@ -322,7 +322,7 @@ def test_many_at_once_are_answered_one_by_one(visit: "Visits") -> None:
     bulk = lea.page.locator("[data-bulk]")
     bulk.get_by_label("What to do with them").select_option("snooze")
     bulk.get_by_label("because").fill("after the weekend")
-    bulk.get_by_role("button", name="Do it").click()
+    bulk.get_by_role("button", name="Apply").click()
     expect(lea.page.locator("#said")).to_contain_text("Snooze: 3 of 3 done.", timeout=3_000)
 
 

@@ -10,9 +10,6 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from console.people.roles import Role
-from console.web.commands import KINDS
-from console.web.route_permissions import ROUTES
-from domain.cases.commands import AnalystCommand
 from domain.cases.events import ClockTicked
 from domain.cases.state import SLA_MS
 from tests.support.desk import NOON, Desk, opened
@@ -39,11 +36,6 @@ def act(client: TestClient, case_id: str, slug: str, seen: int | None, key: str 
 
 def ids(response: Response) -> list[str]:
     return [row["case_id"] for row in response.json()["cases"]]
-
-
-def test_every_command_of_an_analyst_has_its_route() -> None:
-    assert {kind.command for kind in KINDS.values()} == set(AnalystCommand.__args__)
-    assert {f"POST /api/v1/cases/{{case_id}}/{slug}" for slug in KINDS} <= set(ROUTES)
 
 
 def test_the_queue_is_sorted_filtered_and_paged(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from console.cases.acts import ACTS, fields_of
+from console.cases.act_catalog import ACTS
 from domain.cases.chain import next_steps
 from domain.cases.commands import Attachment, ChainCommand
 from domain.cases.events import CaseAnswer, CaseEvent, ClockTicked, CommandRejected, command_answered
@@ -38,7 +38,7 @@ ACCOUNTS, TYPOLOGIES, PEOPLE = ("acct-1", "acct-2"), ("theft", "takeover", "test
 Record = dict[str, Any]
 """A case of the model."""
 DISPOSITIONS = ("confirmed_fraud", "false_positive", "inconclusive")
-FIELDS = {act: fields_of(act) for act in ACTS}
+FIELDS = {act: list(ACTS[act].fields) for act in ACTS}
 FILE = Attachment(file_name="a.png", size=1, media_type="image/png", sha256="0" * 64, storage_key="k")
 ANSWERS = {
     "take": "CaseAssigned", "assign": "CaseAssigned", "release": "CaseReleased", "note": "NoteAdded",
@@ -319,7 +319,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         """Send a command, and hold its answer to the model's."""
         case = self.cases[case_id]
         self.asked += 1
-        command = ACTS[act](
+        command = ACTS[act].command(
             account_id=case["account"], case_id=case_id, command_id=f"cmd-{self.asked}", actor=actor,
             seen_sequence=seen, requested_at_ms=self.now_ms, **fields,
         )  # fmt: skip
