@@ -141,7 +141,7 @@ def test_what_may_not_be_done_says_why(store: RulePackStore, logs: Logs) -> None
     store.approve("strict", "ben")
     assert "only a draft is approved" in refused(lambda: store.approve("strict", "carl"))
     assert "activate another one" in refused(lambda: store.retire("first", "ben", logs))
-    assert "has no need to score beside itself" in refused(lambda: store.shadow("first", "ben", logs))
+    assert "cannot be a shadow of itself" in refused(lambda: store.shadow("first", "ben", logs))
     store.activate("strict", "ben", logs)
     assert logs.modes == [["active strict"]] * 4
 
