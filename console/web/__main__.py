@@ -1,4 +1,4 @@
-"""Serves the console: `python -m console.web`, with the settings of its environment."""
+"""The console's server: `python -m console.web`, with the settings of its environment."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Puts the console's app together."""
+"""Assembly of the web console: routes, guard, errors and headers."""
 
 from urllib.parse import quote, urlsplit
 
@@ -30,7 +30,7 @@ from console.web.sign_in import oidc, password
 
 
 def create_app(doors: ConsoleServices, parts: PageServices) -> FastAPI:
-    """The app, with every route behind the guard."""
+    """Create the app, with every route behind the guard."""
     app = FastAPI(
         title="fraudcase",
         version="1",
@@ -68,7 +68,7 @@ def create_app(doors: ConsoleServices, parts: PageServices) -> FastAPI:
 
 
 async def _problem_or_sign_in(request: Request, error: Exception) -> Response:
-    """People who ask for a page without a session are asked to sign in; programs get the problem."""
+    """Redirect a browser without a session to the sign-in page; answer a program with the problem."""
     assert isinstance(error, Problem)
     if error.status == 401 and request.method == "GET" and not request.url.path.startswith("/api/"):
         there = request.url.path + (f"?{request.url.query}" if request.url.query else "")

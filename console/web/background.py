@@ -1,4 +1,4 @@
-"""Work behind a request's back: what keeps the next ones from waiting."""
+"""Work in the background of a request, so that later requests need not wait for it."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,9 @@ _RUNNING: Final[set[asyncio.Task[Any]]] = set()
 
 
 def run_in_background(ask: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function in a thread, and wait for nobody; who needs what it fails to get asks again, and hears why."""
+    """Run a function in a thread without waiting for it. Its errors are dropped: the next request that needs the
+    result runs it again and gets them.
+    """
     task = asyncio.ensure_future(run_in_threadpool(ask, *arguments))
     _RUNNING.add(task)
     task.add_done_callback(_forget_task)

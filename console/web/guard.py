@@ -1,6 +1,7 @@
-"""The guard of every route: who asks, whether they may, and that a write from a browser was meant.
+"""The guard of every route: it identifies the person, checks the permission, and checks that a browser's write was
+intended.
 
-It runs before anything of the request is read but its head: a body's errors tell nothing to whom may not send it.
+It runs before the body is parsed, so that the errors of a body are shown only to a person who may send it.
 """
 
 import hmac
@@ -28,14 +29,14 @@ _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class GuardedRoute(APIRoute):
-    """A route that nobody passes whom the table of permissions does not let pass."""
+    """A route that the guard protects with the permission of the route table."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """As FastAPI's own, with a limit on the body also where none is given."""
+        """Create the route as FastAPI does, with MAX_BODY as the limit of the body unless another one is given."""
         super().__init__(*arguments, **{**options, "max_body_size": options.get("max_body_size") or MAX_BODY})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own handler, behind the guard."""
+        """Return FastAPI's handler behind the guard."""
         handler = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
@@ -46,9 +47,10 @@ class GuardedRoute(APIRoute):
 
 
 async def unseal_response(response: Response, vault: Vault) -> Response:
-    """The same answer with what is sealed in it opened: nothing that is stored or kept before this holds plain text.
+    """Open the sealed texts in a page or a JSON answer. Nothing that is stored or cached before this holds plain
+    text.
 
-    Of files that people download nothing is touched, and streams open what they send themselves.
+    Downloaded files are left unchanged; streams open what they send themselves.
     """
     body = getattr(response, "body", b"")
     kind = response.headers.get("content-type", "").partition(";")[0]
@@ -66,7 +68,7 @@ async def unseal_response(response: Response, vault: Vault) -> Response:
 
 
 async def admit(request: Request, permission: Permission | None) -> None:
-    """Raise Problem unless whoever asks has this permission; a route without one is for nobody."""
+    """Check that the person has this permission. Raises Problem; a route without a permission refuses everybody."""
     doors = services_of(request)
     same_origin = _is_of_our_pages(request, doors)
     if request.method not in SAFE and same_origin is False:
@@ -109,7 +111,7 @@ async def _find_person(people: UserAccountStore, token: str, ask: Callable[[str]
 
 
 def is_still_permitted(request: Request) -> bool:
-    """Whether whoever opened a long answer may still read it: signed in, and with the permission that it took."""
+    """Return True if the reader of a long answer is still signed in and still has the permission of its route."""
     doors, permission = services_of(request), ROUTES.get(_route(request))
     token = request.state.session_token
     bearer = request.headers.get("authorization", "").partition(" ")[2]
@@ -118,7 +120,7 @@ def is_still_permitted(request: Request) -> bool:
 
 
 async def _check_csrf(request: Request, session_token: str) -> None:
-    """The token that our page was given comes back, in a header or in a field of the form."""
+    """Check that the page's token was sent back, in a header or in a field of the form. Raises Problem."""
     sent = request.headers.get("x-csrf-token")
     if sent is None and request.headers.get("content-type", "").startswith(_FORMS):
         field = (await request.form()).get("csrf_token")
@@ -128,7 +130,9 @@ async def _check_csrf(request: Request, session_token: str) -> None:
 
 
 def _is_of_our_pages(request: Request, doors: ConsoleServices) -> bool | None:
-    """What the browser says about the page that asks; None where nothing is said, as by a program."""
+    """Return True if the browser says that one of our pages sent the request, None if it says nothing, as a program
+    does.
+    """
     fetched = request.headers.get("sec-fetch-site")
     if fetched is not None:
         return fetched in ("same-origin", "none")

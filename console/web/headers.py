@@ -1,4 +1,4 @@
-"""What every answer tells the browser (OWASP ASVS level 2): no foreign content, no frames, nothing kept of data."""
+"""Security headers of every response (OWASP ASVS level 2): no foreign content, no frames, no caching of data."""
 
 from typing import Final
 
@@ -22,14 +22,14 @@ HSTS: Final = "max-age=31536000; includeSubDomains"
 
 
 class SecurityHeaders:
-    """Adds them to every response; the static files alone may be kept by the browser."""
+    """Middleware that adds the headers. Browsers may cache the static files only."""
 
     def __init__(self, app: ASGIApp, *, is_behind_tls: bool) -> None:
         self._app = app
         self._always = {**ALWAYS, **({"Strict-Transport-Security": HSTS} if is_behind_tls else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Writes that may come again: the same idempotency key is the same command, and gets the same answer."""
+"""Idempotent writes: a repeated idempotency key is the same command and gets the same answer."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ KEPT_MS: Final = 48 * 3_600_000
 
 
 class StoredAnswer(NamedTuple):
-    """What a write was answered with."""
+    """The stored answer to a write."""
 
     status: int
     etag: str | None
@@ -25,18 +25,20 @@ class StoredAnswer(NamedTuple):
 
 
 class IdempotencyKeyConflict(ValueError):
-    """The key came with another request before."""
+    """The key was used with another request before."""
 
 
 class IdempotencyStore:
-    """The answers that are kept."""
+    """The stored answers of a control store."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
 
     def begin(self, command_id: str, fingerprint: str) -> tuple[bool, StoredAnswer | None]:
-        """Whether this request came before, and its answer if it has one. Raises KeyReused."""
+        """Begin a write. Return True and the stored answer, if there is one, for a repeated request. Raises
+        IdempotencyKeyConflict.
+        """
         now = self._now_ms()
         with write_session(self._engine) as session:
             session.execute(delete(RequestRow).where(RequestRow.begun_at_ms < now - KEPT_MS))
@@ -51,7 +53,7 @@ class IdempotencyStore:
             return True, answer
 
     def end(self, command_id: str, answer: StoredAnswer) -> None:
-        """Keep the answer."""
+        """Store the answer."""
         with write_transaction(self._engine) as connection:
             connection.execute(
                 update(RequestRow)
@@ -61,10 +63,10 @@ class IdempotencyStore:
 
 
 def command_id(person_id: str, key: str | None) -> str:
-    """Of a key always the same; without one, new."""
+    """Derive the command id from the person and the key; without a key, make a random one."""
     return str(uuid4() if key is None else uuid5(COMMANDS, f"{person_id}\x1f{key}"))
 
 
 def fingerprint(*parts: Any) -> str:
-    """What was asked, as one digest."""
+    """Digest the parts of a request."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

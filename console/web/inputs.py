@@ -1,4 +1,4 @@
-"""What people and programs may write into the API: bounded, printable, and never a card number."""
+"""Types of the texts that people and programs send: bounded, printable, and without card numbers."""
 
 import re
 from typing import Annotated, Final
@@ -14,7 +14,7 @@ _UNWANTED: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udff
 
 
 def _refuse_control_characters(text: str) -> str:
-    """Without what no keyboard writes: control characters other than tabs and line ends."""
+    """Refuse control characters other than tabs and line ends. Raises ValueError."""
     if _UNWANTED.search(text):
         raise ValueError("control characters are not taken")
     return text
@@ -27,7 +27,7 @@ def _no_card_number(text: str) -> str:
 
 
 class RequestBody(BaseModel):
-    """What comes in has the members that are described, and no others."""
+    """The base of request bodies: members that are not described are refused."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""How often somebody may ask: a bucket of tokens for each, which fills by time."""
+"""Rate limits: one token bucket per key."""
 
 import time
 from collections import OrderedDict
@@ -8,7 +8,9 @@ MAX_KEYS = 100_000
 
 
 class TokenBuckets:
-    """`burst` requests at once, and `per_s` more each second, for each key. Bounded: the longest unseen goes first."""
+    """Token buckets, one per key: `burst` requests at once, and `per_s` more each second. Past MAX_KEYS keys, the
+    least recently used leave.
+    """
 
     def __init__(self, burst: float, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._burst = burst
@@ -17,7 +19,7 @@ class TokenBuckets:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> float:
-        """Take one token: 0.0 if there was one, else the seconds until there is."""
+        """Take one token. Return 0.0 if there was one, else the seconds until there is one."""
         now = self._clock()
         left, since = self._left.pop(key, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._per_s)

@@ -1,4 +1,6 @@
-"""What went wrong, as RFC 9457 has it: application/problem+json, with nothing in it that the asker did not send."""
+"""Errors as problem documents (RFC 9457, application/problem+json). They repeat nothing that the client did not
+send.
+"""
 
 import json
 import logging
@@ -34,7 +36,7 @@ TITLES = {
 
 
 class ProblemDocument(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str
@@ -53,7 +55,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class Problem(Exception):
-    """An answer that is no success; `more` are further members of the document."""
+    """An error answer; `more` are further members of its document."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(detail)
@@ -64,7 +66,7 @@ class Problem(Exception):
 
 
 def answer(problem: Problem) -> Response:
-    """The problem as a response."""
+    """Return the problem as a response."""
     document = {
         "type": "about:blank",
         "title": TITLES.get(problem.status, "Not done"),
@@ -76,7 +78,7 @@ def answer(problem: Problem) -> Response:
 
 
 def register(app: FastAPI) -> None:
-    """Every error of the app becomes a problem."""
+    """Turn every error of the app into a problem document."""
     app.exception_handler(Problem)(_problem)
     app.exception_handler(HTTPException)(_http)
     app.exception_handler(RequestValidationError)(_validation)
@@ -85,13 +87,15 @@ def register(app: FastAPI) -> None:
 
 
 class ProblemMiddleware:
-    """What the libraries around the routes answer as plain text (a body too large, another host) becomes a problem."""
+    """Middleware that turns plain-text errors of the libraries (a body too large, a foreign host) into problem
+    documents.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         held: list[Response] = []
 
         async def translated(message: Message) -> None:
@@ -119,14 +123,14 @@ async def _http(_: Request, error: Exception) -> Response:
 
 
 async def _validation(_: Request, error: Exception) -> Response:
-    """Where and why, never the value: it may be what must not be repeated."""
+    """Name the place and the reason of each error, and never the value, which may be confidential."""
     found = cast(RequestValidationError, error).errors()
     errors = [{"where": [str(part) for part in each["loc"]], "why": each["msg"]} for each in found]
     return answer(Problem(422, "the request does not fit the description of this route", errors=errors))
 
 
 async def _store_unavailable(request: Request, error: Exception) -> Response:
-    """Without the error's text: it repeats what the statement was given."""
+    """Answer 503 without the error's text, which repeats the statement's parameters."""
     LOG.error("the control store did not answer at %s %s: %s", request.method, _route(request), type(error).__name__)
     return answer(Problem(503, "the control store does not answer: try again", {"Retry-After": "1"}))
 

@@ -1,4 +1,4 @@
-"""What the routes work with: made once by whoever starts the app, so that tests can bring their own."""
+"""The services that the routes use, made once when the app starts, so that tests can pass their own."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,15 +24,15 @@ from projections.views.case_table import CaseTable
 
 
 class CommandSender(Protocol):
-    """Where commands are brought; console.case_desk has the real one."""
+    """A sender of commands; console.cases.desk has the real one."""
 
     def send(self, command: Command) -> "Future[CaseEvent]":
-        """Send a command; its answer comes in the future."""
+        """Send a command. The future gives its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleServices:
-    """One console's parts."""
+    """The services of one console."""
 
     people: UserAccountStore
     requests: IdempotencyStore
@@ -62,23 +62,25 @@ class ConsoleServices:
 
     @property
     def is_behind_tls(self) -> bool:
-        """Whether people come by https."""
+        """Return True if people reach the console by https."""
         return self.public_url.startswith("https://")
 
     @property
     def cookie(self) -> str:
-        """The name of the session's cookie: with this prefix, browsers take it only from this very host, by TLS."""
+        """Return the name of the session's cookie. With the prefix __Host-, browsers accept it only from this host
+        and by TLS.
+        """
         return "__Host-fraudcase" if self.is_behind_tls else "fraudcase"
 
 
 def services_of(request: Request) -> ConsoleServices:
-    """The parts of the app that a request has come to."""
+    """Return the services of the app that handles a request."""
     found: ConsoleServices = request.app.state.doors
     return found
 
 
 def board_of(request: Request) -> CaseBoard:
-    """The board, once it is filled. Raises Problem before."""
+    """Return the case board. Raises Problem (503) until it has read the cases."""
     doors = services_of(request)
     if not doors.is_ready():
         raise Problem(503, "the cases are being read: try again in some seconds", {"Retry-After": "3"})
@@ -86,6 +88,6 @@ def board_of(request: Request) -> CaseBoard:
 
 
 def person_of(request: Request) -> Person:
-    """Who asks; only behind the guard, which has let them in."""
+    """Return the signed-in person; the guard has set it."""
     found: Person = request.state.person
     return found

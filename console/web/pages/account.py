@@ -1,4 +1,4 @@
-"""One's own account: what one may do, and another password."""
+"""The page of one's own account: permissions, and the password."""
 
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
@@ -17,12 +17,12 @@ def register(app: FastAPI) -> None:
 
 
 async def account(request: Request) -> Response:
-    """Oneself."""
+    """Show the signed-in person's account."""
     return page(request, "account.html", minimum=MIN_PASSWORD, error="")
 
 
 async def new_password(request: Request) -> Response:
-    """Choose another password; every session ends, this one too."""
+    """Set another password; every session of the person ends, this one too."""
     form = await request.form()
     try:
         asked = PasswordChange.model_validate({name: str(form.get(name, "")) for name in ("current", "new")})

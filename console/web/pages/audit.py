@@ -1,4 +1,4 @@
-"""The audit search: what happened to cases, by account, card, merchant, payment, actor, kind and time."""
+"""The audit search: events of cases by account, card, merchant, payment, actor, kind and time."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")
 
 
 class AuditQuery(BaseModel):
-    """What to look for; what is left out does not narrow."""
+    """A search; an empty field does not restrict it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -40,7 +40,7 @@ class AuditQuery(BaseModel):
 
     @property
     def query(self) -> str:
-        """As it stands in the URL."""
+        """Return the search as the query of a URL."""
         return urlencode({name: value for name, value in self.model_dump().items() if value})
 
 
@@ -50,7 +50,7 @@ def register(app: FastAPI) -> None:
 
 
 async def audit(request: Request, asking: Annotated[AuditQuery, Query()]) -> Response:
-    """What was found, the last first."""
+    """Show the events that were found, newest first."""
     board, doors = board_of(request), services_of(request)
     found, looked_at, of = await run_in_threadpool(_find, board, doors.table, asking)
     entries = found[:MAX_SHOWN]
@@ -62,7 +62,7 @@ async def audit(request: Request, asking: Annotated[AuditQuery, Query()]) -> Res
 
 
 def _find(board: CaseBoard, table: CaseTable, asking: AuditQuery) -> tuple[list[tuple[str, TimelineEntry]], int, int]:
-    """The events that were found with their cases, and in how many of how many cases was looked."""
+    """Return the events found with their cases, the number of cases read, and the number of cases that match."""
     if asking.value:
         ids = case_ids_by(board, asking.by, asking.value)
         of = len(ids)

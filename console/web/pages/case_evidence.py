@@ -1,4 +1,6 @@
-"""What a case rests on: flags with their reasons, and the payments that those counted, in a table, a chart, a map."""
+"""The evidence of a case: flags with their reasons, and the payments that these counted, as a table, charts and a
+map.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +22,7 @@ MAX_DOTS: Final = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFlag:
-    """A flag of a case as it stands."""
+    """A flag of a case in its present state."""
 
     flag_id: str
     payment: SeenPayment
@@ -35,7 +37,7 @@ class CaseFlag:
 
     @property
     def stands(self) -> bool:
-        """Whether it was not withdrawn by a payment that came late."""
+        """Return True unless a late payment has withdrawn the flag."""
         return bool(self.rules)
 
 
@@ -52,7 +54,7 @@ class ChartDot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapPlace:
-    """A place on the map; flagged where one of its payments is."""
+    """A place on the map; flagged if one of its payments is."""
 
     x: float
     y: float
@@ -62,7 +64,7 @@ class MapPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmountChart:
-    """Amounts over time, on a scale of powers of ten."""
+    """Amounts over time, on a logarithmic scale."""
 
     dots: list[ChartDot]
     across: list[tuple[float, str]]
@@ -74,7 +76,7 @@ class AmountChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseEvidence:
-    """All of it."""
+    """The evidence of one case."""
 
     flags: list[CaseFlag]
     contributing: list[SeenPayment]
@@ -85,7 +87,7 @@ class CaseEvidence:
 
 
 def flags_of(events: Iterable[SequencedCaseEvent]) -> list[CaseFlag]:
-    """The flags of a case as they stand after these events, newest payment first."""
+    """Return the flags of a case in their state after these events, newest payment first."""
     found: dict[str, CaseFlag] = {}
     for event in events:
         if isinstance(event, CaseOpened | RiskLinked):
@@ -118,18 +120,20 @@ def _revise_flag(flag: CaseFlag, event: RiskRevised) -> CaseFlag:
 
 
 def named_payments(flags: Iterable[CaseFlag]) -> list[str]:
-    """The payments that the reasons of these flags counted."""
+    """Return the ids of the payments that the reasons of these flags counted."""
     return list(dict.fromkeys(one for flag in flags for reason in flag.reasons for one in reason.contributing))
 
 
 def unknown_payments(flags: Sequence[CaseFlag], known: Mapping[str, SeenPayment]) -> list[str]:
-    """Those that are neither flagged here nor known."""
+    """Return the ids of counted payments that are neither flagged here nor known."""
     flagged = {flag.payment.transaction_id for flag in flags}
     return [name for name in named_payments(flags) if name not in flagged and name not in known]
 
 
 def build_evidence(flags: Sequence[CaseFlag], known: Mapping[str, SeenPayment]) -> CaseEvidence:
-    """Flags and the payments that they counted, drawn; `known` are payments that are not flagged here, by id."""
+    """Build the evidence from flags and the payments that they counted; `known` has payments that are not flagged
+    here, by id.
+    """
     flagged = {flag.payment.transaction_id: flag.payment for flag in flags}
     wanted = [name for name in named_payments(flags) if name not in flagged]
     contributing = sorted((known[name] for name in wanted if name in known), key=lambda seen: -seen.event_time)
@@ -147,7 +151,7 @@ def build_evidence(flags: Sequence[CaseFlag], known: Mapping[str, SeenPayment]) 
 
 
 class _DrawnPayment(NamedTuple):
-    """A payment that is drawn, and what is said of it."""
+    """A payment on a chart or map, with its label."""
 
     payment: SeenPayment
     is_flagged: bool
@@ -162,7 +166,7 @@ def _by_currency(everything: Iterable[_DrawnPayment]) -> list[list[_DrawnPayment
 
 
 def _chart(group: Sequence[_DrawnPayment]) -> AmountChart:
-    """Amounts of one currency over time."""
+    """Draw the amounts of one currency over time."""
     currency = group[0].payment.currency
     decimals = DECIMALS.get(currency, 2)
     times = [drawn.payment.event_time for drawn in group]
@@ -215,7 +219,7 @@ def _label(payment: SeenPayment, is_flagged: bool) -> str:
 
 
 def _places(everything: Iterable[_DrawnPayment]) -> list[MapPlace]:
-    """Where payments were made: by their coordinates, or else in the middle of their country; one dot for a place."""
+    """Group payments by place: by coordinates, or else at the centre of their country. Return one dot per place."""
     found: dict[tuple[float, float], list[_DrawnPayment]] = {}
     for drawn in everything:
         payment = drawn.payment
@@ -234,11 +238,11 @@ def _place(where: tuple[float, float], there: Sequence[_DrawnPayment]) -> MapPla
 
 
 def count_merged_flags(events: Iterable[SequencedCaseEvent]) -> int:
-    """Flags that came by merging, which this case knows without their reasons."""
+    """Count the flags that came by merging; the case knows no reasons of theirs."""
     return sum(len(event.flags) for event in events if isinstance(event, CaseAbsorbed))
 
 
 def event_details(body: str) -> dict[str, Any]:
-    """The members of an event's canonical text."""
+    """Parse an event's canonical JSON."""
     found: dict[str, Any] = json.loads(body)
     return found

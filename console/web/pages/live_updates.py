@@ -1,6 +1,6 @@
-"""What pages are told as it happens: which cases changed, that figures are new, that rules or accounts changed.
+"""The stream of changes for open pages: changed cases, new figures, changes of rules or accounts.
 
-One stream for a page. It carries no content, only what to look at again: the page asks for that, with its own rights.
+Each page opens one stream. It carries no content, only what to load again; the page loads it with its own permissions.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def register(app: FastAPI) -> None:
 
 
 async def stream(request: Request) -> Response:
-    """Until the page goes."""
+    """Stream changes until the page closes."""
     streams: set[object] = request.app.state.streams
     if len(streams) >= MAX_STREAMS:
         raise Problem(503, "too many watch already", {"Retry-After": "30"})
@@ -55,7 +55,7 @@ async def stream(request: Request) -> Response:
 
 
 class _PageUpdates:
-    """What has happened since it was last asked, of what this person may see."""
+    """The changes since the last call that this person may see."""
 
     def __init__(self, request: Request) -> None:
         person, self._parts, self._doors = person_of(request), page_services_of(request), services_of(request)
@@ -68,7 +68,7 @@ class _PageUpdates:
         self._rules, self._whatif, self._people = "", "", 0
 
     def cases(self) -> list[str]:
-        """The cases that changed."""
+        """Return events for the cases that changed."""
         found, self._number = self._changes.since(self._number)
         told: dict[str, int | None] = {}
         for change in found if self._sees_cases else ():
@@ -83,7 +83,7 @@ class _PageUpdates:
         ]
 
     def figures(self) -> list[str]:
-        """Whether there are new ones."""
+        """Return an event if there are new figures."""
         at_ms = self._parts.figures.latest().get("at_ms", 0)
         if at_ms == self._figures_at:
             return []
@@ -91,7 +91,7 @@ class _PageUpdates:
         return ["event: figures\ndata: {}\n\n"]
 
     def stored(self) -> list[str]:
-        """What the control store knows, compared with the last time."""
+        """Return events for changes in the control store since the last call."""
         told = []
         if self._sees_rules:
             rules = repr([(row.pack_id, row.state, row.shadow) for row in self._parts.control.packs()])

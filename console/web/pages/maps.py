@@ -25,14 +25,14 @@ _HERE: Final = Path(__file__).parent
 
 
 class MapPoint(NamedTuple):
-    """A place on the map, in the units of its view box."""
+    """A point on the map, in units of its view box."""
 
     x: float
     y: float
 
 
 class Country(NamedTuple):
-    """A country and its middle on the map."""
+    """A country and its centre on the map."""
 
     name: str
     x: float
@@ -40,7 +40,7 @@ class Country(NamedTuple):
 
 
 def equal_earth(latitude: float, longitude: float) -> MapPoint:
-    """Where degrees are on the map (Šavrič, Patterson, Jenny 2018)."""
+    """Project degrees to the map with Equal Earth (Šavrič, Patterson, Jenny 2018)."""
     theta = asin(_M * sin(radians(latitude)))
     square = theta * theta
     sixth = square**3
@@ -50,19 +50,19 @@ def equal_earth(latitude: float, longitude: float) -> MapPoint:
 
 
 def map_point(latitude_micro: int, longitude_micro: int) -> MapPoint:
-    """Where microdegrees are on the map."""
+    """Project microdegrees to the map."""
     return equal_earth(latitude_micro / 1e6, longitude_micro / 1e6)
 
 
 @cache
 def countries() -> dict[str, Country]:
-    """The countries by their ISO 3166 code of two letters."""
+    """Return the countries by their two-letter ISO 3166 code."""
     found = json.loads((_HERE / "countries.json").read_text(encoding="utf-8"))
     return {code: Country(*country) for code, country in found.items()}
 
 
 def country_name(code: str) -> str:
-    """A country as people call it; the code where there is none."""
+    """Return the name of a country, or its code if it is unknown."""
     found = countries().get(code)
     return found.name if found else code
 
@@ -86,7 +86,7 @@ def _arcs(topology: dict[str, Any]) -> list[Ring]:
 
 
 def _rings(geometry: dict[str, Any], arcs: list[Ring]) -> Iterator[Ring]:
-    """The outlines of a country, by longitude and latitude; holes are countries of their own."""
+    """Yield the outlines of a country by longitude and latitude; holes are left out, since countries fill them."""
     polygons = [geometry["arcs"]] if geometry["type"] == "Polygon" else geometry["arcs"]
     for polygon in polygons:
         ring: Ring = []
@@ -97,7 +97,7 @@ def _rings(geometry: dict[str, Any], arcs: list[Ring]) -> Iterator[Ring]:
 
 
 def _unbroken(ring: Ring) -> Ring:
-    """An outline that crosses the 180th meridian runs on over the edge of the map, not all the way back."""
+    """Continue an outline that crosses the 180th meridian beyond the edge of the map."""
     found: Ring = []
     for longitude, latitude in ring:
         turns = round((found[-1][0] - longitude) / 360) if found else 0
@@ -120,7 +120,7 @@ def _middle(ring: Ring) -> MapPoint:
 
 
 def draw(topology: dict[str, Any], codes: Iterable[list[str]]) -> tuple[str, dict[str, Country]]:
-    """The world as SVG, and the countries with their middles."""
+    """Draw the world as SVG. Return it, and the countries with their centres."""
     arcs, letters = _arcs(topology), {number: two for two, _, number, *_ in codes}
     paths, found = [], {}
     for geometry in topology["objects"]["countries"]["geometries"]:
@@ -137,7 +137,7 @@ def draw(topology: dict[str, Any], codes: Iterable[list[str]]) -> tuple[str, dic
 
 
 def main(topology_file: str, codes_file: str) -> None:
-    """Make the files."""
+    """Write the two files."""
     topology, codes = (json.loads(Path(name).read_text(encoding="utf-8")) for name in (topology_file, codes_file))
     svg, found = draw(topology, codes)
     (_HERE.parent / "static" / "world.svg").write_text(svg, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The live monitor: what comes in, what is flagged of it, where, and how the system itself is."""
+"""The live monitor: payments, flags and their places, and the health of the system."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,7 +24,7 @@ def register(app: FastAPI) -> None:
 
 
 async def monitor(request: Request) -> Response:
-    """As of the last snapshot."""
+    """Show the latest snapshot of the live figures."""
     figures = page_services_of(request).figures.latest()
     dead = await run_in_threadpool(_dead_letters, request) if figures else 0
     board = services_of(request).board
@@ -45,13 +45,13 @@ async def monitor(request: Request) -> Response:
 
 
 def _dead_letters(request: Request) -> int:
-    """Deliveries to webhooks that were given up, of each webhook the last ones."""
+    """Count the failed webhook deliveries, at most MAX_DEAD per webhook."""
     webhooks = services_of(request).webhooks
     return sum(len(webhooks.deliveries(row.webhook_id, "dead", MAX_DEAD)) for row in webhooks.all())
 
 
 def _point(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A flag on the map."""
+    """Place a flag on the map."""
     country = point.get("country")
     if point.get("latitude") is not None and point.get("longitude") is not None:
         x, y = map_point(point["latitude"], point["longitude"])

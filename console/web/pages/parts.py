@@ -1,4 +1,4 @@
-"""What the pages work with besides the doors: rule packs, live figures, and payments by account."""
+"""The services that pages use besides ConsoleServices: rule packs, live figures, and payments by account."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,31 +23,31 @@ OLD_AFTER: Final = 5
 
 
 class FigureSource(Protocol):
-    """The live figures; console.live has the real ones."""
+    """A source of live figures; console.monitor has the real one."""
 
     def latest(self) -> Mapping[str, Any]:
-        """The last snapshot; empty before there is one."""
+        """Return the latest snapshot; empty before the first."""
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Call a function after each snapshot; returns what ends that."""
+        """Call a function after each snapshot. Return a function that stops this."""
 
     def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
-        """Those of these payments of an account that are remembered, by id."""
+        """Return, by id, those of these payments of an account that are remembered."""
 
 
 class EmptyFigureSource:
-    """Where nobody counts."""
+    """A source without figures."""
 
     def latest(self) -> Mapping[str, Any]:
-        """Nothing."""
+        """Return an empty snapshot."""
         return {}
 
     def watch(self, _: Callable[[], None]) -> Callable[[], None]:
-        """Never."""
+        """Return a function that does nothing."""
         return lambda: None
 
     def payments(self, _: str, __: Sequence[str]) -> dict[str, SeenPayment]:
-        """None."""
+        """Return no payment."""
         return {}
 
 
@@ -61,7 +61,7 @@ def _no_work(_: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageServices:
-    """One console's."""
+    """The services of one console's pages."""
 
     control: RulePackStore
     runs: WhatifRuns
@@ -77,7 +77,9 @@ class PageServices:
     _choices: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
 
     def choices(self, of: str, ask: Callable[[], list[str]]) -> list[str]:
-        """What pages offer of a kind, asked anew when that is old; who comes meanwhile gets the old."""
+        """Return the choices of a form field. Ask again when they are old; other requests get the old ones
+        meanwhile.
+        """
         if self.is_fresh(of):
             return self._choices[of][1]
         if of in self._choices:
@@ -87,23 +89,25 @@ class PageServices:
         return found
 
     def held(self, of: str) -> list[str] | None:
-        """The choices of a kind that were offered last, if that is not too long ago."""
+        """Return the cached choices of a form field, or None if they are too old."""
         at_s, found = self._choices.get(of, (0.0, None))
         return found if time.monotonic() - at_s < OLD_AFTER * self.choices_s else None
 
     def is_fresh(self, of: str) -> bool:
-        """Whether choices of a kind are answered without asking anybody."""
+        """Return True if the cached choices of a form field are still fresh."""
         return of in self._choices and time.monotonic() - self._choices[of][0] < self.choices_s
 
 
 def page_services_of(request: Request) -> PageServices:
-    """The parts of the app that a request has come to."""
+    """Return the page services of the app that handles a request."""
     found: PageServices = request.app.state.page_parts
     return found
 
 
 async def offered_choices(request: Request) -> tuple[list[str], list[str]]:
-    """Analysts and typologies. Mostly they are there; while they are asked for anew, pages get the old ones."""
+    """Return the analysts and the typologies. Cached ones are returned at once, and renewed in the background when
+    they are old.
+    """
 
     def ask() -> tuple[list[str], list[str]]:
         return analysts(request), typologies(request)
@@ -118,7 +122,7 @@ async def offered_choices(request: Request) -> tuple[list[str], list[str]]:
 
 
 def analysts(request: Request) -> list[str]:
-    """Whoever may work on cases, by name."""
+    """Return the names of the people who may work on cases."""
 
     def ask() -> list[str]:
         return [
@@ -131,7 +135,7 @@ def analysts(request: Request) -> list[str]:
 
 
 def typologies(request: Request) -> list[str]:
-    """What the rules that are in force look for."""
+    """Return the typologies of the active pack and of the shadow packs."""
 
     def ask() -> list[str]:
         packs = [row for row in page_services_of(request).control.packs() if row.state == "active" or row.shadow]
@@ -142,5 +146,5 @@ def typologies(request: Request) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _typologies_of(document: str) -> frozenset[str]:
-    """What a pack looks for: its document never changes, and to read it takes longer than the rest of a page."""
+    """Return the typologies of a pack's document. Parsing is slow and a document never changes, hence the cache."""
     return frozenset(rule.typology for rule in parse_pack(document).rules)

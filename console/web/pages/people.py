@@ -1,4 +1,4 @@
-"""Accounts, for admins: who may come in and as what."""
+"""The page of accounts and their roles, for admins."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def register(app: FastAPI) -> None:
 
 
 async def people(request: Request) -> Response:
-    """Everybody."""
+    """Show all accounts."""
     return await _people_page(request)
 
 
@@ -33,7 +33,7 @@ async def _people_page(request: Request, **more: Any) -> Response:
 
 
 async def add(request: Request) -> Response:
-    """Let somebody in; their random password is shown this once."""
+    """Add an account; its random password is shown once."""
     form = await request.form()
     accounts, actor = services_of(request).people, person_of(request).name
     try:
@@ -45,7 +45,7 @@ async def add(request: Request) -> Response:
 
 
 async def change(request: Request, name: str) -> Response:
-    """Other roles, a new password, a token for a machine, or the door closed."""
+    """Change the roles or the password of an account, add a token for a machine, or disable the account."""
     form = await request.form()
     accounts, actor, what = services_of(request).people, person_of(request).name, str(form.get("what"))
     if name == actor and what in ("roles", "disable"):
@@ -69,7 +69,7 @@ async def change(request: Request, name: str) -> Response:
 
 
 def error_text(error: Exception) -> str:
-    """What went wrong, for people."""
+    """Return the text of an error for people."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"

@@ -1,4 +1,4 @@
-"""Rendering of pages: templates with the signed-in person, and rows of the queue kept as rendered."""
+"""Rendering of pages: templates with the signed-in person, and a cache of rendered queue rows."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,7 +24,7 @@ MAX_ROWS: Final = 20_000
 
 
 class QueueRowCache:
-    """Rows of the queue as they were rendered: one says the same as long as its case does."""
+    """Rendered rows of the queue; a row stays valid until its case changes."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, int, bool], Markup] = OrderedDict()
@@ -32,7 +32,7 @@ class QueueRowCache:
         self._render: Callable[[CaseView, bool], Markup] = vars(TEMPLATES.get_template("_row.html").module)["row"]
 
     def row(self, view: CaseView, may_choose: bool) -> Markup:
-        """The row of a case."""
+        """Return the rendered row of a case."""
         key = view.case_id, view.sequence, may_choose
         found = self._kept.get(key)
         if found is None:
@@ -46,7 +46,7 @@ class QueueRowCache:
 
 @cache
 def icon(name: str) -> Markup:
-    """One of our pictures, rendered once: a page shows dozens."""
+    """Render an icon, once per process: a page shows dozens."""
     return Markup(TEMPLATES.get_template("_icon.html").render(name=name))  # noqa: S704
 
 
@@ -65,7 +65,9 @@ TEMPLATES.globals["case_row"] = QueueRowCache().row
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """A page; templates know `person` (None if nobody is signed in), `csrf_token` and `path` besides their context."""
+    """Render a page. Besides their context, templates know `person` (None if nobody is signed in), `csrf_token`,
+    `path` and `theme`.
+    """
     token = getattr(request.state, "session_token", None)
     known = {
         "person": getattr(request.state, "person", None),

@@ -1,4 +1,4 @@
-"""The pages for people."""
+"""The routes of all pages."""
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import RedirectResponse
@@ -33,6 +33,6 @@ def register(app: FastAPI) -> None:
 
 
 async def home(request: Request) -> Response:
-    """On to where somebody's work is."""
+    """Redirect to the first page that the person's permissions allow."""
     person = person_of(request)
     return RedirectResponse(next((path for permission, path in FIRST if person.may(permission)), "/account"), 303)

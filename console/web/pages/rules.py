@@ -1,4 +1,4 @@
-"""Rule packs: what decides, what looks on, what waits for a second person, who did what, and what one may do now."""
+"""The pages of rule packs: active, shadow and waiting packs, their history, and the actions that are possible."""
 
 import json
 from collections.abc import Callable
@@ -57,14 +57,14 @@ def register(app: FastAPI) -> None:
 
 
 async def rules(request: Request) -> Response:
-    """All packs, the one that decides first."""
+    """Show all packs, the active one first."""
     rows = await run_in_threadpool(page_services_of(request).control.packs)
     rows.sort(key=lambda row: (1 if row.shadow else _ORDER[row.state], row.name, -row.version))
     return page(request, "rules.html", packs=[(row, len(json.loads(row.document)["rules"])) for row in rows])
 
 
 async def rule_pack(request: Request, pack_id: PackId) -> Response:
-    """One pack, rule by rule."""
+    """Show one pack, rule by rule."""
     return await _pack_page(request, pack_id)
 
 
@@ -92,7 +92,7 @@ async def _pack_page(request: Request, pack_id: str, error: str = "") -> Respons
 
 
 def _settings(rule: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is particular to a rule."""
+    """Return the settings of a rule that only its family has."""
     return [
         (name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
         for name, value in rule.items()
@@ -101,12 +101,14 @@ def _settings(rule: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def steps_of(log: list[RulePackLogRow]) -> list[tuple[RulePackLogRow, str]]:
-    """What was done to a pack, each with the what-if that it was done by."""
+    """Return the actions on a pack, each with the id of the what-if that it relied on, or an empty text."""
     return [(entry, str(json.loads(entry.detail).get("whatif_run") or "")) for entry in log]
 
 
 def base_of(store: RulePackStore, row: RulePackRow) -> RulePackRow | None:
-    """What a pack is compared with: the one in force; if it is that, or was, the one in force before it."""
+    """Return the pack to compare with: the active one, or for a pack that is or was active, the pack that was active
+    before it.
+    """
     packs = store.packs()
     active = next((each for each in packs if each.state == "active"), None)
     if active is not None and row.activated_at_ms is None:
@@ -128,7 +130,7 @@ def _last_done(parts: PageServices, row: RulePackRow) -> WhatifRunRow | None:
 
 
 def acts_for(row: RulePackRow, person: Person) -> list[str]:
-    """What makes sense for a pack as it stands, of what somebody may do."""
+    """Return the actions that the pack's state and the person's permissions allow."""
     is_author = row.author.strip().casefold() == person.name.strip().casefold()
     fits = {
         "approve": row.state == "draft" and not is_author,
@@ -142,14 +144,14 @@ def acts_for(row: RulePackRow, person: Person) -> list[str]:
 
 def _act(what: str) -> Callable[..., Any]:
     async def act(request: Request, pack_id: PackId) -> Response:
-        """Do it, and show the pack as it is then; or show why not."""
+        """Carry out the action and show the pack, or show why it was refused."""
         parts, actor = page_services_of(request), person_of(request).name
         try:
             await run_in_threadpool(_run_action, parts, what, pack_id, actor)
         except RulePackActionError as refused:
             return await _pack_page(request, pack_id, str(refused))
         except LOG_OUTAGE_ERRORS as error:
-            again = f"Not all of it is written: {error}. Do it again, and it goes on from there."
+            again = f"Not every partition was written: {error}. Repeat the action to continue."
             return await _pack_page(request, pack_id, again)
         await run_in_threadpool(services_of(request).people.log, actor, f"rules-{what}", pack_id, "done")
         return RedirectResponse(f"/rules/{pack_id}", 303)
@@ -173,7 +175,7 @@ def _run_action(parts: PageServices, what: str, pack_id: str, actor: str) -> Non
 
 
 async def new_draft(request: Request, like: Annotated[str, Query(alias="from", max_length=64)] = "") -> Response:
-    """A form with a pack to begin with: another one's next version, or a small one."""
+    """Show a form with a pack to start from: the next version of another one, or a small example."""
     text = await run_in_threadpool(_next_version, page_services_of(request).control, like) if like else _NEW
     return page(request, "rule_draft.html", text=text, errors=[], like=like)
 
@@ -190,7 +192,7 @@ def _next_version(store: RulePackStore, reference: str) -> str:
 
 
 async def draft(request: Request) -> Response:
-    """Take in a pack; or show what is wrong with it, line by line, beside the text as it was sent."""
+    """Store a draft; or show its errors, line by line, beside the text that was sent."""
     form = await request.form()
     text, name = str(form.get("text") or ""), "draft.yaml"
     file = form.get("file")
@@ -208,7 +210,9 @@ async def draft(request: Request) -> Response:
 
 
 def _parse_upload(text: str, name: str) -> RulePack:
-    """The pack. A file from elsewhere may not refer to its own parts: a few lines of that unfold to gigabytes."""
+    """Parse an uploaded pack. YAML aliases are refused: a few lines of them can expand to gigabytes. Raises
+    BadRulePack.
+    """
     try:
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):

@@ -1,4 +1,4 @@
-"""Webhooks, for admins: who is told of what, and what could not be told."""
+"""The page of webhooks and their failed deliveries, for admins."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def register(app: FastAPI) -> None:
 
 
 async def webhooks(request: Request) -> Response:
-    """All of them."""
+    """Show all webhooks."""
     return await _webhooks_page(request)
 
 
@@ -41,7 +41,7 @@ async def _webhooks_page(request: Request, secret: str | None = None, error: str
 
 
 async def add(request: Request) -> Response:
-    """Tell an address of case events; its secret is shown this once."""
+    """Add a webhook; its secret is shown once."""
     form = await request.form()
     try:
         asked = NewWebhook.model_validate({"url": form.get("url"), "kinds": form.getlist("kinds")})
@@ -52,7 +52,7 @@ async def add(request: Request) -> Response:
 
 
 async def change(request: Request, webhook_id: str) -> Response:
-    """On or off, or another secret."""
+    """Switch a webhook on or off, or give it a new secret."""
     what = str((await request.form()).get("what"))
     changes: dict[str, Any] = {"on": {"is_active": True}, "off": {"is_active": False}, "secret": {"new_secret": True}}
     try:
@@ -63,7 +63,7 @@ async def change(request: Request, webhook_id: str) -> Response:
 
 
 async def again(request: Request, delivery_id: str) -> Response:
-    """Try a delivery once more."""
+    """Make a delivery due again."""
     try:
         await send_again(request, delivery_id)
     except Problem as error:

@@ -1,4 +1,4 @@
-"""What a rule pack would have done: asked from its page, worked out beside the console, kept, and shown."""
+"""The pages of what-if runs: request one for a rule pack, follow it, and read its result."""
 
 import json
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ SHOWN: Final = 20
 
 
 class WhatifForm(BaseModel):
-    """The form."""
+    """The form of a what-if."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -52,7 +52,7 @@ def register(app: FastAPI) -> None:
 
 
 async def whatif(request: Request, pack_id: PackId) -> Response:
-    """What was asked of a pack, how far that is, and what the last run has found."""
+    """Show the what-if runs of a pack, their progress, and the last result."""
     return await _whatif_page(request, pack_id)
 
 
@@ -86,7 +86,7 @@ def _pack(request: Request, pack_id: str) -> RulePackRow:
 
 
 async def begin(request: Request, pack_id: PackId) -> Response:
-    """Note what is asked, and have somebody carry it out."""
+    """Store a request and start a worker for it."""
     form, parts, actor = await request.form(), page_services_of(request), person_of(request).name
     try:
         asking = WhatifForm.model_validate({name: value for name, value in form.items() if isinstance(value, str)})
@@ -114,7 +114,7 @@ def _ms(moment: str) -> int | None:
 
 
 async def whatif_run(request: Request, pack_id: PackId, run_id: RunId) -> Response:
-    """One run, with every case that differs and is kept."""
+    """Show one finished run, with every case that differs."""
     row, run, approved = await run_in_threadpool(_find_finished_run, request, pack_id, run_id)
     live = person_of(request).may(Permission.READ_CASES)
     view = view_of(json.loads(run.result or "{}"))
@@ -124,7 +124,7 @@ async def whatif_run(request: Request, pack_id: PackId, run_id: RunId) -> Respon
 async def download(
     request: Request, pack_id: PackId, run_id: RunId, form: Annotated[Literal["html", "json"], Query(alias="as")]
 ) -> Response:
-    """The report as a file of its own, for people or for programs."""
+    """Send the report as a file, as HTML or as JSON."""
     row, run, _ = await run_in_threadpool(_find_finished_run, request, pack_id, run_id)
     name = f"whatif-{row.pack_id[:12]}-{run.run_id[:8]}.{form}"
     text = run.result or ""
@@ -135,7 +135,7 @@ async def download(
 
 
 def _find_finished_run(request: Request, pack_id: str, run_id: str) -> tuple[RulePackRow, WhatifRunRow, bool]:
-    """The pack, its run, and whether the pack was approved by it."""
+    """Return the pack, its run, and True if the pack was approved with that run. Raises Problem (404)."""
     parts, row = page_services_of(request), _pack(request, pack_id)
     run = parts.runs.run(run_id)
     if run is None or run.pack_id != row.pack_id or run.state != "done":

@@ -1,4 +1,4 @@
-"""Signing in at a company's identity provider: the two routes of it."""
+"""The two routes of single sign-on."""
 
 from typing import Final
 
@@ -22,7 +22,7 @@ def register(app: FastAPI) -> None:
 
 
 async def begin(request: Request, to: str = "/") -> Response:
-    """Off to the provider."""
+    """Redirect the browser to the identity provider."""
     doors = services_of(request)
     if doors.open_id is None:
         raise Problem(404, "no identity provider is set up here")
@@ -44,7 +44,7 @@ async def begin(request: Request, to: str = "/") -> Response:
 async def callback(
     request: Request, state: str = "", code: str = "", error: str = "", iss: str | None = None
 ) -> Response:
-    """Back from the provider: a session, if it vouches for somebody with a role here."""
+    """Handle the return from the identity provider: start a session if it verifies a person with a role here."""
     doors = services_of(request)
     if doors.open_id is None:
         raise Problem(404, "no identity provider is set up here")

@@ -1,4 +1,4 @@
-"""Signing in with a name and a password, and out again."""
+"""Sign-in with a name and a password, and sign-out."""
 
 from typing import Annotated
 from urllib.parse import quote, urlsplit
@@ -20,7 +20,7 @@ def register(app: FastAPI) -> None:
 
 
 async def sign_in_page(request: Request, to: str = "/") -> Response:
-    """The form."""
+    """Show the sign-in form."""
     return _form(request, 200, safe_target(to))
 
 
@@ -30,7 +30,7 @@ async def sign_in(
     password: Annotated[str, Form(max_length=MAX_PASSWORD)],
     to: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
-    """A session for whoever knows the password; each attempt costs the account and the address a token."""
+    """Start a session if the password is right. Each attempt takes a token from the name's and the address's bucket."""
     doors, target = services_of(request), safe_target(to)
     address = request.client.host if request.client else ""
     if doors.sign_ins.take(f"name {name}") or doors.sign_ins.take(f"address {address}"):
@@ -45,7 +45,7 @@ async def sign_in(
 
 
 async def _known(doors: ConsoleServices, name: str) -> str:
-    """The name if it is somebody's; what else was typed there, perhaps a password, is not written down."""
+    """Return the name if an account has it. Other input, which may be a password, is not written to the log."""
     return name if await run_in_threadpool(doors.people.is_known, name) else "an unknown name"
 
 
@@ -55,7 +55,7 @@ def _form(request: Request, status: int, to: str, account: str = "", error: str 
 
 
 async def sign_out(request: Request) -> Response:
-    """The session ends here, not only in the browser."""
+    """End the session in the store, and delete the cookie."""
     doors = services_of(request)
     if request.state.session_token is not None:
         await run_in_threadpool(doors.people.end_session, request.state.session_token)
@@ -67,7 +67,7 @@ async def sign_out(request: Request) -> Response:
 
 
 def with_session(response: Response, doors: ConsoleServices, token: str) -> Response:
-    """The cookie of a new session."""
+    """Add the cookie of a new session to a response."""
     response.set_cookie(
         doors.cookie, token, max_age=ABSOLUTE_MS // 1000, path="/", secure=doors.is_behind_tls, httponly=True,
         samesite="lax",
@@ -76,7 +76,7 @@ def with_session(response: Response, doors: ConsoleServices, token: str) -> Resp
 
 
 def safe_target(to: str) -> str:
-    """Where to go after signing in: a path of ours, never another site."""
+    """Return the path to go to after sign-in: `to` if it is a path of this console, else /."""
     parts = urlsplit(to)
     is_ours = not parts.scheme and not parts.netloc and to.startswith("/") and not to.startswith(("//", "/\\"))
     return to if is_ours and to.isprintable() and "\\" not in to else "/"

@@ -182,19 +182,19 @@ def test_a_pack_from_draft_by_what_if_and_a_second_person_into_force(visit: "Vis
     rui, lea = visit("rui"), visit("lea")
     rui.go("/rules")
     rui.page.get_by_role("link", name="New draft").click()
-    rui.page.get_by_label("or the text itself").fill("name: stricter\nversion: 1\nrules: none\n")
-    rui.page.get_by_role("button", name="Take it in").click()
+    rui.page.get_by_label("or its text").fill("name: stricter\nversion: 1\nrules: none\n")
+    rui.page.get_by_role("button", name="Save draft").click()
     expect(rui.page.get_by_role("alert")).to_contain_text("draft.yaml:3:")
     assert rui.violations() == []
     rui.complaints.clear()  # the browser notes the 422 of its own accord
-    rui.page.get_by_label("or the text itself").fill(STRICTER.canonical)
-    rui.page.get_by_role("button", name="Take it in").click()
+    rui.page.get_by_label("or its text").fill(STRICTER.canonical)
+    rui.page.get_by_role("button", name="Save draft").click()
     rui.page.wait_for_url(f"**/rules/{STRICTER.pack_id}")
     expect(rui.page.locator(".diff .after").first).to_have_text("8")
     assert rui.page.get_by_role("button", name="Approve").count() == 0, "nobody approves what they drafted"
     lea.go(f"/rules/{STRICTER.pack_id}")
     rui.page.get_by_role("link", name="What if").click()
-    rui.page.get_by_role("button", name="Replay it").click()
+    rui.page.get_by_role("button", name="Run what-if").click()
     all_of_it = rui.page.get_by_role("link", name="All of it")
     expect(all_of_it).to_be_visible(timeout=30_000)
     expect(rui.page.locator(".compared")).to_contain_text("Analyst hours")
@@ -206,11 +206,11 @@ def test_a_pack_from_draft_by_what_if_and_a_second_person_into_force(visit: "Vis
     expect(lea.page.locator(".facts")).to_contain_text("payments", timeout=5_000)
     lea.page.get_by_role("button", name="Approve").click()
     assert lea.violations() == []
-    lea.page.locator("dialog[open]").get_by_role("button", name="Approve it").click()
+    lea.page.locator("dialog[open]").get_by_role("button", name="Approve").click()
     expect(lea.page.locator("#log-title").locator("xpath=../..")).to_contain_text("lea approved with this what-if")
-    lea.page.get_by_role("button", name="Put in force").click()
-    lea.page.locator("dialog[open]").get_by_role("button", name="Put it in force").click()
-    expect(lea.page.locator("h1")).to_contain_text("in force")
+    lea.page.get_by_role("button", name="Activate").click()
+    lea.page.locator("dialog[open]").get_by_role("button", name="Activate").click()
+    expect(lea.page.locator("h1")).to_contain_text("active")
     assert visit.stage._risk.active is not None
     assert visit.stage._risk.active.pack_id == STRICTER.pack_id
 
