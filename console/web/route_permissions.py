@@ -1,7 +1,4 @@
-"""Permission of every route. A route without an entry refuses every request.
-
-The routes of analyst acts get theirs from `console.cases.act_catalog`.
-"""
+"""The permission of every route. A route that is not in this table refuses everybody."""
 
 from typing import Final
 
