@@ -1,4 +1,4 @@
-"""What the case fold costs: case events a second out of one partition of cases.inbox, in one process, without I/O."""
+"""Benchmark of the case fold: case events per second from one partition of cases.inbox, in one process, without I/O."""
 
 import gc
 import random
@@ -19,10 +19,10 @@ T = TypeVar("T")
 START_MS: Final = 1_750_000_000_000
 ROUNDS: Final = 3
 STEP_MS: Final = 1_000
-"""Between two records: deadlines of cases pass within the inbox."""
+"""Time between two records, so that case deadlines pass within the inbox."""
 TICK_EVERY: Final = 250
-FLAGS_AN_ACCOUNT: Final = 100
-"""On average; some accounts have a few flags, others many hundreds on one open case."""
+FLAGS_PER_ACCOUNT: Final = 100
+"""Average flags per account; some accounts have a few, others many hundreds on one open case."""
 TYPOLOGIES: Final = ("rapid_spending", "rapid_spending", "rapid_spending", "stolen_card")
 PEOPLE: Final = ("ana", "ben", "lea")
 SNOOZE_MS: Final = 2 * 3_600_000
@@ -36,24 +36,26 @@ WORK: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("close", {"disposition": "confirmed_fraud", "reason": "the card was stolen"}),
     ("approve-closing", {"reason": "seen it too"}),
 )
-"""What analysts ask for, in turn; much of it is refused, as it is in life."""
+"""Analyst acts with their fields, drawn at random; many are rejected, as in practice."""
 
 
 def case_fold_rate(events: int, seed: int) -> float:
-    """Case events a second of processor time, folded from a seeded inbox of about so many events.
+    """Return case events per second of processor time, folded from a seeded inbox of about `events` events.
 
-    The inbox is made before the clock starts: of a hundred records, some 91 are flags, most of which join a case that
-    is open, with up to many hundreds of flags; two are restatements, six are commands of analysts, and four in a
-    thousand are ticks. What is timed is the fold: the decision on each record, and the state after it; neither Kafka,
-    nor Avro, nor the state that a live job writes. `case_read_rate` times the way from decoded fields too. Of several
-    rounds, each in fresh state, the fastest counts: other programs can only make one slower.
+    The inbox is made before the clock starts. About 91% of its records are flags, most of which join an open case with
+    up to many hundreds of flags; 2% are restatements, 6% are analyst commands and 0.4% are ticks. Only the fold is
+    timed: the decision on each record and the state after it, without Kafka, Avro and the state writes of a live job.
+    `case_read_rate` also times the conversion from decoded fields. The fastest of ROUNDS rounds in fresh state counts,
+    because other programs only slow it down.
     """
     records = list(inbox(events, seed))
     return max(_rate(CaseFold().step, records) for _ in range(ROUNDS))
 
 
 def case_read_rate(events: int, seed: int) -> float:
-    """The same from the fields of each record, as a decoder gives them: what a replay asks of the fold."""
+    """Return case events per second from the fields of each record, as a decoder returns them and a replay reads
+    them.
+    """
     fold = CaseFold()
     records = [(type(record).__name__, to_fields(record)) for record in inbox(events, seed)]
     return _rate(lambda record: fold.read(*record), records)
@@ -76,15 +78,15 @@ def _rate(folded: Callable[[T], list[CaseEvent] | Refusal], records: list[T]) ->
 
 
 def inbox(events: int, seed: int) -> Iterator[InboxRecord]:
-    """A seeded inbox that leads to at least so many case events: the same seed, the same records."""
+    """Yield a seeded inbox that results in at least `events` case events; equal seeds give equal records."""
     draw = random.Random(seed)  # noqa: S311 - seeded on purpose
-    desk = _InboxGenerator(draw, accounts=max(1, events // FLAGS_AN_ACCOUNT))
+    desk = _InboxGenerator(draw, accounts=max(1, events // FLAGS_PER_ACCOUNT))
     while desk.events < events:
         yield desk.next()
 
 
 class _InboxGenerator:
-    """Makes records that fit what the records before them led to."""
+    """Generator of records that fit the state after the earlier records."""
 
     def __init__(self, draw: random.Random, accounts: int) -> None:
         self._draw, self._accounts = draw, accounts
@@ -93,20 +95,20 @@ class _InboxGenerator:
         self._cases: list[CaseOpened] = []
         self._seen: dict[str, int] = {}
         self._flagged: list[RiskFlagged] = []
-        self._records = self._asked = 0
+        self._records = self._commands = 0
         self.events = 0
 
     def next(self) -> InboxRecord:
-        """The next record; it has been folded."""
+        """Return the next record, after folding it."""
         self._records += 1
         record = self._make()
         decided = self._fold.step(record)
         assert not isinstance(decided, Refusal), decided
         for event in decided:
-            self._take_in(event)
+            self._apply(event)
         return record
 
-    def _take_in(self, event: CaseEvent) -> None:
+    def _apply(self, event: CaseEvent) -> None:
         self.events += 1
         if isinstance(event, CaseOpened):
             self._cases.append(event)
@@ -159,7 +161,7 @@ class _InboxGenerator:
         return flagged
 
     def _restatement(self) -> RiskRestated:
-        """A flag is withdrawn: a late payment explains it."""
+        """Withdraw a flag, as if a late payment explained it."""
         flagged = self._flagged.pop(self._draw.randrange(len(self._flagged)))
         sequence = self._sequences[flagged.account_id] = self._sequences[flagged.account_id] + 1
         like = {name: getattr(flagged, name) for name in flagged.__struct_fields__}
@@ -173,17 +175,17 @@ class _InboxGenerator:
 
     def _command(self, now_ms: int) -> InboxRecord:
         case = self._cases[int(len(self._cases) * self._draw.random())]
-        act, told = WORK[self._draw.randrange(len(WORK))]
+        act, fields = WORK[self._draw.randrange(len(WORK))]
         until = {"until_ms": now_ms + SNOOZE_MS} if act == "snooze" else {}
         make: Callable[..., AnalystCommand] = ACTS[act].command
-        self._asked += 1
+        self._commands += 1
         return make(
             account_id=case.account_id,
             case_id=case.case_id,
-            command_id=f"cmd-{self._asked}",
+            command_id=f"cmd-{self._commands}",
             actor=self._draw.choice(PEOPLE),
             seen_sequence=self._seen[case.case_id],
             requested_at_ms=now_ms,
-            **told,
+            **fields,
             **until,
         )

@@ -1,4 +1,4 @@
-"""How fast the console answers: many cases in the table, many readers at once, while payments come in."""
+"""Benchmark of the console: response times with many cases, many readers at once, and incoming payments."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 
 import psutil
 
+from console.bench.latency import percentiles
 from console.monitor.health import read_figures
 from console.people.roles import Role
 from console.system.lifecycle import prepare
@@ -32,30 +33,30 @@ CASES: Final = UUID("0f8d7b52-52a1-5d38-9d0e-3e0e4e1ac0de")
 TYPOLOGIES: Final = ("rapid_spending", "impossible_travel", "stolen_card", "card_testing", "account_takeover")
 ANALYSTS: Final = tuple(f"analyst-{number:02}" for number in range(20))
 ACCOUNTS: Final = 60_000
-"""That have cases and pay: with few of them, 100 payments a second would be rapid spending of somebody all the time."""
+"""Accounts with cases and payments: with few of them, 100 payments/s would continually flag rapid spending."""
 BATCH: Final = 5_000
 WARM_S: Final = 5.0
 BOARD_WITHIN_S: Final = 300.0
 AIM_MS: Final = 100.0
-SHOWN_SHARE: Final = 0.9
-"""Of the cases that are opened, those that the reader's last queue page showed; the others are any."""
+SHOWN_FRACTION: Final = 0.9
+"""Fraction of opened cases that are from the reader's last queue page; the others are random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleLoad:
-    """What the run is made of."""
+    """Parameters of a run."""
 
     cases: int
     readers: int
     seconds: float
     payments_per_s: float
     pause_ms: float
-    """Between a reader's answer and its next question; 0 shows where the console saturates."""
+    """Mean pause of a reader between two requests, in milliseconds; 0 measures the console's maximum."""
     seed: int
 
 
 def console_settings(settings: Settings, run: str) -> Settings:
-    """A system of its own beside the one at home."""
+    """Return the settings of a separate system beside the user's own."""
     return settings.model_copy(
         update={
             "prefix": f"bench-{run}.",
@@ -68,7 +69,7 @@ def console_settings(settings: Settings, run: str) -> Settings:
 
 
 def bench_console(settings: Settings, load: ConsoleLoad) -> dict[str, Any]:
-    """Fill the table, start the system beside it, and read."""
+    """Fill the case table, start the system, read pages, and return the report."""
     prepare(settings)
     begun = time.monotonic()
     events = fill_case_table(settings, load)
@@ -95,9 +96,9 @@ def bench_console(settings: Settings, load: ConsoleLoad) -> dict[str, Any]:
 
 
 def fill_case_table(settings: Settings, load: ConsoleLoad) -> int:
-    """Put the cases into the table, as a rebuild does it; returns how many events were stored.
+    """Store synthetic cases as a rebuild does, and return the number of events stored.
 
-    How they came there is not what is measured. Those of an earlier run under the same name are used again.
+    This part is not measured. Cases of an earlier run under the same name are reused; then it returns 0.
     """
     table, events = case_table(settings), 0
     if table.view(case_id_of(load.cases - 1)) is not None:
@@ -120,12 +121,12 @@ def _time_of(number: int) -> int:
 
 
 def case_id_of(number: int) -> str:
-    """The id of a synthetic case."""
+    """Return the id of a synthetic case."""
     return str(uuid5(CASES, str(number)))
 
 
 def synthetic_case(number: int, seed: int) -> list[SequencedCaseEvent]:
-    """One case and what happened to it: the same for the same number and seed."""
+    """Return the events of one synthetic case; equal number and seed give equal events."""
     draw = random.Random(f"{seed} {number}")  # noqa: S311 - seeded on purpose
     case_id, account, at_ms = case_id_of(number), f"acct-{number % ACCOUNTS:06}", 1_750_000_000_000 + number * 700
     opened = CaseOpened(
@@ -154,8 +155,8 @@ def synthetic_case(number: int, seed: int) -> list[SequencedCaseEvent]:
     actor = draw.choice(ANALYSTS)
     if draw.random() < 0.3:
         later.append(
-            lambda said: CaseEscalated(
-                **_without_key(said, "command_id"),
+            lambda base: CaseEscalated(
+                **_without_key(base, "command_id"),
                 trigger="score",
                 detail="",
                 cause_id=f"c-{number}",
@@ -164,32 +165,32 @@ def synthetic_case(number: int, seed: int) -> list[SequencedCaseEvent]:
         )
     if draw.random() < 0.5:
         later.append(
-            lambda said: CaseAssigned(**said, assignee=actor, previous_assignee=None, assigned_at_ms=at_ms + 1_000)
+            lambda base: CaseAssigned(**base, assignee=actor, previous_assignee=None, assigned_at_ms=at_ms + 1_000)
         )
     if draw.random() < 0.2:
         later.append(
-            lambda said: NoteAdded(
-                **said, note_id=f"n-{number}", text="looked at it", attachments=(), added_at_ms=at_ms + 2_000
+            lambda base: NoteAdded(
+                **base, note_id=f"n-{number}", text="looked at it", attachments=(), added_at_ms=at_ms + 2_000
             )
         )
     if draw.random() < 0.3:
         later.append(
-            lambda said: CaseClosed(
-                **said, disposition="false_positive", reason="known", payments=(), closed_at_ms=at_ms + 3_000
+            lambda base: CaseClosed(
+                **base, disposition="false_positive", reason="known", payments=(), closed_at_ms=at_ms + 3_000
             )
         )
-    said = {"account_id": account, "case_id": case_id, "actor": actor}
+    base = {"account_id": account, "case_id": case_id, "actor": actor}
     return [
         opened,
         *(
-            make({**said, "sequence": place, "command_id": f"command-{number}-{place}"})
+            make({**base, "sequence": place, "command_id": f"command-{number}-{place}"})
             for place, make in enumerate(later, start=2)
         ),
     ]
 
 
-def _without_key(said: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in said.items() if key != name}
+def _without_key(base: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in base.items() if key != name}
 
 
 def _token(settings: Settings, name: str) -> str:
@@ -201,7 +202,7 @@ def _token(settings: Settings, name: str) -> str:
 
 @contextmanager
 def _running_traffic(settings: Settings, load: ConsoleLoad) -> Iterator[None]:
-    """Payments come in, from another process."""
+    """Send payments from another process for the duration of the block."""
     if not load.payments_per_s:
         yield
         return
@@ -218,7 +219,7 @@ def _running_traffic(settings: Settings, load: ConsoleLoad) -> Iterator[None]:
 
 
 class KeepAliveConnection:
-    """One connection that is kept; only as much of HTTP as our own server speaks, so that asking costs little."""
+    """One persistent HTTP connection. It supports only what our server uses, so that the client costs little."""
 
     def __init__(self, host: str, port: int, token: str) -> None:
         self._where, self._token = (host, port), token
@@ -226,7 +227,7 @@ class KeepAliveConnection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """The status and the body."""
+        """Request a path; return the status and the body."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._where)
         assert self._reader is not None
@@ -237,15 +238,15 @@ class KeepAliveConnection:
         return int(top.split(" ")[1]), await self._reader.readexactly(size)
 
     def close(self) -> None:
-        """Let go of the connection; the next question opens another."""
+        """Close the connection; the next request opens a new one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 def choose_page(draw: random.Random, cases: int, shown: list[str]) -> tuple[str, str]:
-    """What somebody asks for next: the kind of page, and its address. Most cases that are opened were in a queue."""
-    chosen = draw.choice(shown) if shown and draw.random() < SHOWN_SHARE else case_id_of(draw.randrange(cases))
+    """Choose the next request: the kind of page and its path. Most opened cases were on the last queue page."""
+    chosen = draw.choice(shown) if shown and draw.random() < SHOWN_FRACTION else case_id_of(draw.randrange(cases))
     case = f"/api/v1/cases/{chosen}"
     kinds: list[tuple[str, str, int]] = [
         ("queue", f"/api/v1/queue?{_filters(draw)}", 50),
@@ -263,7 +264,7 @@ def choose_page(draw: random.Random, cases: int, shown: list[str]) -> tuple[str,
 
 
 def _page_filters(draw: random.Random) -> str:
-    """As the form of the queue's page has them."""
+    """Return query parameters in the names of the queue page's form."""
     some = [f"sort={draw.choice(('-score', 'opened', '-opened', '-changed', 'due'))}"]
     if draw.random() < 0.5:
         some.append(f"typology={draw.choice(TYPOLOGIES)}")
@@ -297,14 +298,14 @@ async def _read(settings: Settings, load: ConsoleLoad, tokens: list[str]) -> dic
     taken: dict[str, list[float]] = {}
     readers = [KeepAliveConnection(settings.host, settings.console_port, token) for token in tokens]
     await _until_ready(readers[0])
-    readers[0].close()  # one that says nothing for seconds is closed by the console
+    readers[0].close()  # the console closes connections that are idle for seconds
     await asyncio.to_thread(_until_warm, settings, load)
     console = _process_of(settings)
     measured_from = time.monotonic() + WARM_S
     until = measured_from + load.seconds
     begun_cpu = 0.0
 
-    async def one(number: int, reader: KeepAliveConnection) -> None:
+    async def run_reader(number: int, reader: KeepAliveConnection) -> None:
         draw = random.Random(f"{load.seed} {number}")  # noqa: S311 - seeded on purpose
         cursor, shown = "", list[str]()
         while time.monotonic() < until:
@@ -326,7 +327,7 @@ async def _read(settings: Settings, load: ConsoleLoad, tokens: list[str]) -> dic
         await asyncio.sleep(WARM_S)
         begun_cpu = sum(console.cpu_times()[:2])
 
-    await asyncio.gather(warm(), *(one(number, reader) for number, reader in enumerate(readers)))
+    await asyncio.gather(warm(), *(run_reader(number, reader) for number, reader in enumerate(readers)))
     used_s = sum(console.cpu_times()[:2]) - begun_cpu
     for reader in readers:
         reader.close()
@@ -334,21 +335,23 @@ async def _read(settings: Settings, load: ConsoleLoad, tokens: list[str]) -> dic
 
 
 async def _until_ready(reader: KeepAliveConnection) -> None:
-    """The board has read the table."""
+    """Wait until the board has read the case table. Raises ProgressStalled."""
     begun = time.monotonic()
     while (await reader.get("/api/v1/queue/counts"))[0] == 503:
         if time.monotonic() - begun > BOARD_WITHIN_S:
-            raise ProgressStalled(f"the board was not full within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+            raise ProgressStalled(f"the board was not filled within {BOARD_WITHIN_S:.0f} s. See the console's log")
         await asyncio.sleep(0.5)
-    messages.print(f"the board was full {time.monotonic() - begun:.1f} s after the start", highlight=False)
+    messages.print(f"the board was filled {time.monotonic() - begun:.1f} s after the start", highlight=False)
 
 
 def _until_warm(settings: Settings, load: ConsoleLoad) -> None:
-    """The console has the timelines in memory: it reads them behind its work, and what is measured comes after that."""
+    """Wait until the console has read all timelines into memory, before anything is measured. Raises
+    ProgressStalled.
+    """
     begun, url = time.monotonic(), f"http://{settings.host}:{metrics_port(settings, CONSOLE)}/metrics"
     while (read_figures(url, "fraudcase_console_timelines") or [0])[0] < load.cases:
         if time.monotonic() - begun > BOARD_WITHIN_S:
-            raise ProgressStalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. Look at the console's log")
+            raise ProgressStalled(f"timelines were not read within {BOARD_WITHIN_S:.0f} s. See the console's log")
         time.sleep(1)
     messages.print(f"all timelines were read {time.monotonic() - begun:.1f} s later", highlight=False)
 
@@ -360,12 +363,8 @@ def _process_of(settings: Settings) -> psutil.Process:
     return psutil.Process(pid)
 
 
-def percentiles(times_ms: list[float]) -> dict[str, float]:
-    """The usual three, in milliseconds."""
-    ordered = sorted(times_ms)
-    return {
-        f"p{share}": round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 1) for share in (50, 95, 99)
-    }
+def _percentiles(times_ms: list[float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in percentiles(times_ms, ("p50", "p95", "p99")).items()}
 
 
 def _figures(taken: dict[str, list[float]], seconds: float, used_s: float, console: psutil.Process) -> dict[str, Any]:
@@ -375,11 +374,11 @@ def _figures(taken: dict[str, list[float]], seconds: float, used_s: float, conso
         "answers_per_s": round(len(every) / seconds),
         "cpu_ms_per_answer": round(used_s * 1000 / len(every), 2),
         "memory_mb": console.memory_info().rss >> 20,
-        **{f"{name}_ms": value for name, value in percentiles(every).items()},
+        **{f"{name}_ms": value for name, value in _percentiles(every).items()},
         **{
-            f"p95_{kind.replace(', ', ' ').replace(' ', '_')}_ms": percentiles(times)["p95"]
+            f"p95_{kind.replace(', ', ' ').replace(' ', '_')}_ms": _percentiles(times)["p95"]
             for kind, times in sorted(taken.items())
         },
-        "within_aim": all(percentiles(times)["p95"] <= AIM_MS for times in taken.values()),
-        "pages": {kind: {"answers": len(times), **percentiles(times)} for kind, times in sorted(taken.items())},
+        "within_aim": all(_percentiles(times)["p95"] <= AIM_MS for times in taken.values()),
+        "pages": {kind: {"answers": len(times), **_percentiles(times)} for kind, times in sorted(taken.items())},
     }

@@ -1,6 +1,7 @@
-"""What a replay is compared with: the same records consumed, and decoded by fastavro or not, with nothing done to them.
+"""Reference of the replay benchmark: consume the same records, with or without fastavro decoding, and do nothing
+else.
 
-Written as anybody would with confluent-kafka; in as many processes as the replay has, of which each reads partitions.
+Written in the usual way with confluent-kafka, in as many processes as the replay, each of which reads partitions.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -16,14 +17,14 @@ HEADER = 5
 
 
 def read_all(bootstrap: str, topic: str, ends: dict[int, int], schemas: dict[int, Any] | None, workers: int) -> int:
-    """Read every partition; returns how many records there were. With schemas by id, each record is decoded."""
+    """Read every partition and return the number of records. With schemas by id, decode each record."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         read = [pool.submit(read_partition, bootstrap, topic, number, end, schemas) for number, end in ends.items()]
         return sum(each.result() for each in read)
 
 
 def read_partition(bootstrap: str, topic: str, partition: int, end: int, schemas: dict[int, Any] | None) -> int:
-    """One partition, up to an offset."""
+    """Read one partition up to an offset and return the number of records."""
     parsed = {number: parse_schema(schema) for number, schema in (schemas or {}).items()}
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reference", "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, partition, 0)])

@@ -1,4 +1,4 @@
-"""How long a payment takes to its flag and to the case view, from the moment at which it was due to be sent."""
+"""Latency from a payment's due time to its flag and to the case view."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
+from typing import TypeVar
 
 from confluent_kafka import Producer
 
@@ -21,28 +22,30 @@ from projections.logs.log import KafkaLog
 from schemas.codec import Decoder, Encoder
 from schemas.registry import SchemaRegistry
 
-POLL_S, POLLED = 0.02, 50
-"""How often the views of so many cases are looked at, those that wait longest first: asking must not be the load."""
+POLL_S, POLLED_CASES = 0.02, 50
+"""Seconds between two polls of views, and cases per poll, longest wait first: few, so that polling is not the load."""
 START_S, AFTER_S = 3.0, 10.0
-"""How long the watcher may take to start, and the last view to come."""
-SHARES = {"p50": 0.50, "p99": 0.99, "p999": 0.999}
+"""Seconds for the start of the watcher, and for the last view after the last payment."""
+PERMILLE = {"p50": 500, "p95": 950, "p99": 990, "p999": 999}
+PATH_PERCENTILES = ("p50", "p99", "p999")
+Number = TypeVar("Number", int, float)
 Payment = tuple[str, str]
 """Account and transaction id."""
 
 
 @dataclass(slots=True)
 class LatencyTimestamps:
-    """When the flag on a payment was appended to its log, and when the view of its case spoke of it (milliseconds)."""
+    """Append time of the flag on each payment, and the time at which its case view included it, in milliseconds."""
 
     flagged_ms: dict[Payment, int] = field(default_factory=dict)
     stored_ms: dict[Payment, int] = field(default_factory=dict)
 
 
-def percentiles(milliseconds: Sequence[int]) -> dict[str, int]:
-    """The usual three, each the least value that so large a share does not exceed."""
-    ordered = sorted(milliseconds)
+def percentiles(values: Sequence[Number], names: Sequence[str]) -> dict[str, Number]:
+    """Return the percentiles with these names of PERMILLE. The values must not be empty."""
+    ordered = sorted(values)
     last = len(ordered) - 1
-    return {name: ordered[min(last, int(len(ordered) * share))] for name, share in SHARES.items()}
+    return {name: ordered[min(last, len(ordered) * PERMILLE[name] // 1000)] for name in names}
 
 
 def measure(
@@ -54,9 +57,11 @@ def measure(
     *,
     with_views: bool = True,
 ) -> LatencyTimestamps:
-    """Send traffic at a steady rate; latencies of the payments due after the warm-up, from the times they were due.
+    """Send traffic at a steady rate and return the latencies of the payments after the warm-up, from their due
+    times.
 
-    What leads to flags must run, and to views unless `with_views` is off. Raises Stalled if any are missing in the end.
+    The jobs that flag must run, and those that update views unless `with_views` is false. Raises ProgressStalled if
+    flags or views are missing at the end.
     """
     total, warm = int(rate * (warm_s + seconds)), int(rate * warm_s)
     encode = Encoder(SchemaRegistry(settings.registry_url).ids()).encode
@@ -71,19 +76,19 @@ def measure(
             for number, end in end_offsets(settings.kafka_bootstrap, topic).items()
         }
         watching = pool.submit(watch, settings, ends, START_S + warm_s + seconds + AFTER_S)
-        time.sleep(START_S)  # the watcher's own start is not the system's load
+        time.sleep(START_S)  # so that the watcher's start does not slow the system down
         due_ms = _send(settings, values, payments, rate)
         seen = watching.result()
     counted = dict(zip(payments[warm:], due_ms[warm:], strict=True))
     flagged = {payment: at - counted[payment] for payment, at in seen.flagged_ms.items() if payment in counted}
     stored = {payment: at - counted[payment] for payment, at in seen.stored_ms.items() if payment in counted}
     if not flagged or (with_views and flagged.keys() - stored.keys()):
-        raise ProgressStalled(f"{len(flagged)} payments were flagged, and {len(stored)} of them reached a view")
+        raise ProgressStalled(f"{len(flagged)} payments were flagged, but only {len(stored)} of them reached a view")
     return LatencyTimestamps(flagged, stored)
 
 
 def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Payment], rate: float) -> list[int]:
-    """Each payment at its time, or as soon after it as it goes; returns the times at which they were due."""
+    """Send each payment at its due time or as soon as possible after it; return the due times."""
     topic = topics(settings).payments_inbound
     producer = Producer(
         {
@@ -112,9 +117,9 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
 
 
 def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) -> LatencyTimestamps:
-    """Follow flags and case events, and look at the views of cases until they have come as far.
+    """Follow flags and case events, and poll the views of the cases until they include the events.
 
-    Runs in a process of its own, so that it does not wait for the sender.
+    Runs in a separate process, so that it does not wait for the sender.
     """
     seen = LatencyTimestamps()
     waiting: dict[tuple[str, int], Payment] = {}
@@ -128,7 +133,7 @@ def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) 
                 seen.flagged_ms.setdefault((event.account_id, event.transaction_id), record.timestamp_ms)
             elif isinstance(event, CaseOpened | RiskLinked):
                 waiting[event.case_id, event.sequence] = event.account_id, event.transaction_id
-        there = table.sequences(list(dict.fromkeys(case_id for case_id, _ in waiting))[:POLLED])
+        there = table.sequences(list(dict.fromkeys(case_id for case_id, _ in waiting))[:POLLED_CASES])
         now_ms = time.time_ns() // 1_000_000
         for case_id, sequence in [place for place in waiting if there.get(place[0], 0) >= place[1]]:
             seen.stored_ms.setdefault(waiting.pop((case_id, sequence)), now_ms)

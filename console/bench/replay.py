@@ -1,6 +1,6 @@
-"""How fast history is derived again: beside consuming and decoding the same records with nothing done to them.
+"""Benchmark of a replay, beside consuming and decoding the same records without any processing.
 
-The history is one that the jobs have written: payments, flags, case events, as in a running system.
+The history is written by the jobs: payments, flags and case events, as in a running system.
 """
 
 import json
@@ -32,20 +32,20 @@ from schemas.registry import SchemaRegistry
 ACCOUNTS = 20_000
 FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
 ROUNDS = 3
-"""Of reading, decoding and deriving, in turn; the fastest of each counts: other programs can only make it slower."""
-DEFAULT_SHARE = 4
-"""Of the payments, one in so many is derived again by the default pack, whose rules cost several times as much."""
+"""Rounds of reading, decoding and replaying. The fastest of each counts, because other programs only slow it down."""
+DEFAULT_FRACTION = 4
+"""The default pack, whose rules cost several times as much, is measured on one payment in this number."""
 Measure = Callable[[Settings, int], Mapping[str, float]]
-"""Other figures of the same run, from the settings of a system of its own and a seed."""
+"""Further measurement of the same run, from the settings of the separate system and a seed."""
 
 
 def fold_rate(_: Settings, seed: int) -> Mapping[str, float]:
-    """Case events a second out of the case fold, in one process."""
+    """Measure the case fold in case events per second, in one process."""
     return {"fold_events_per_s": round(case_fold_rate(FOLD_EVENTS, seed))}
 
 
 def view_rate(settings: Settings, seed: int) -> Mapping[str, float]:
-    """Case events a second into stored views, as a rebuild does it, beside what the bare store takes in this run."""
+    """Measure a rebuild of views in case events per second, beside the writes per second of the bare store."""
     fold, known = CaseFold(), list[KnownEvent]()
     for number, record in enumerate(inbox(VIEW_EVENTS, seed)):
         events = fold.step(record)
@@ -60,7 +60,7 @@ MEASURES: tuple[Measure, ...] = (fold_rate, view_rate)
 def bench_replay(
     settings: Settings, transactions: int, seed: int, workers: int | None, measures: Sequence[Measure] = MEASURES
 ) -> dict[str, Any]:
-    """The whole report. Raises Stalled, StackError or Gap."""
+    """Run all measurements and return the report. Raises ProgressStalled, StackError or LogGap."""
     number = workers or cores()
     three = settings.model_copy(update={"prefix": f"{settings.prefix}three."})
     record(three, "three", transactions, seed)
@@ -75,7 +75,7 @@ def bench_replay(
     consumed, decoded = max(each[0] for each in rounds), max(each[1] for each in rounds)
     replayed, derived = max(each[2] for each in rounds), rounds[0][3]
     default = settings.model_copy(update={"prefix": f"{settings.prefix}default."})
-    record(default, "default", transactions // DEFAULT_SHARE, seed)
+    record(default, "default", transactions // DEFAULT_FRACTION, seed)
     by_default, more = _time_replay(default, number)
     figures = {
         "transactions": transactions,
@@ -96,7 +96,7 @@ def bench_replay(
 
 
 def record(settings: Settings, pack: str, transactions: int, seed: int) -> None:
-    """Write payments, and let the jobs decide on them."""
+    """Write payments and let the jobs decide them."""
     traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
     fill_logs(settings, load_pack(pack), traffic, transactions)
     wanted = {service_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
@@ -108,7 +108,10 @@ def record(settings: Settings, pack: str, transactions: int, seed: int) -> None:
 
 
 def _time_replay(settings: Settings, workers: int) -> tuple[float, DerivedState]:
-    """Payments a second, from the first process to the last digest; of all logs that decide, compared with nothing."""
+    """Return payments per second from the start of the processes to the last digest, and the derived state.
+
+    All deciding logs are replayed; nothing is compared.
+    """
     source, names = source_of(settings, "kafka"), topics(settings)
     total = sum(sum(found.values()) for topic, found in ends_of(source, names).items() if topic != names.cases_events)
     with progress("records replayed", total) as seen:
@@ -118,8 +121,8 @@ def _time_replay(settings: Settings, workers: int) -> tuple[float, DerivedState]
         seconds = time.monotonic() - begun
     payments = derived.history.payments
     if not payments:
-        raise ProgressStalled("no payment was decided on: is a rule pack active?")
-    messages.print(f"{payments:,} payments derived again in {seconds:.1f} s", highlight=False)
+        raise ProgressStalled("no payment was decided. Check that a rule pack is active")
+    messages.print(f"{payments:,} payments replayed in {seconds:.1f} s", highlight=False)
     return payments / seconds, derived
 
 

@@ -1,4 +1,6 @@
-"""What a rule pack costs: payments a second and memory, from Avro to Avro through the fold, without Flink or Kafka."""
+"""Benchmark of rule packs: payments per second and memory, from Avro to Avro through the fold, without Flink or
+Kafka.
+"""
 
 import gc
 import time
@@ -24,7 +26,7 @@ IDS = {name: number for number, name in enumerate(NAMES, start=1)}
 
 
 def bench_rules(packs: Sequence[str], transactions: int, accounts: int, seed: int) -> dict[str, Any]:
-    """The figures of each pack, each in a fresh process, one after the other; ratios are to the first."""
+    """Measure each pack in a fresh process, one after the other; ratios are to the first pack."""
     figures = {}
     for name in packs:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -39,9 +41,9 @@ def bench_rules(packs: Sequence[str], transactions: int, accounts: int, seed: in
 
 
 def measure(pack_name: str, transactions: int, accounts: int, seed: int) -> dict[str, Any]:
-    """Decide on seeded traffic with all that the job does to a payment in Python; processor time, and memory.
+    """Decide seeded traffic with all steps of the job's Python code; return processor time and memory figures.
 
-    `memory_mb` is what the process holds in the end above what it held before the first payment.
+    `memory_mb` is the memory of the process at the end minus that before the first payment.
     """
     encoder, decoder = Encoder(IDS, TUPLES), Decoder(_schema_text, {"Transaction": FIELDS})
     traffic = Traffic(TrafficOptions(seed=seed, accounts=accounts))

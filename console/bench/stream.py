@@ -1,9 +1,9 @@
-"""Our risk job beside Flink SQL and textbook PyFlink, on the same payments in the same run.
+"""Benchmark of our risk job beside Flink SQL and textbook PyFlink, on the same payments in the same run.
 
-All three read Avro from Kafka, checkpoint, and write Avro to Kafka; each runs at the parallelism and in the mode that
-suits it best on two cores. Ours runs before the others and after them, and its mean is compared: a machine that grows
-slower meanwhile, as shared ones do, favours nobody. Rates are taken from the times at which the broker appended their
-answers, without start-up, the first fifth and the last twentieth.
+All three read Avro from Kafka, take checkpoints, and write Avro to Kafka. Each runs at the parallelism and in the mode
+that suit it best on two cores. Our job runs before and after the others, and the mean of its rates is compared, so that
+a machine that slows down during the run favours none. Rates are computed from the broker's append times of the answers,
+without start-up, the first fifth and the last twentieth of the answers.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from confluent_kafka.admin import (
 )
 from fastavro import schemaless_reader
 
-from console.bench.latency import measure, percentiles
+from console.bench.latency import PATH_PERCENTILES, measure, percentiles
 from console.payments.intake import open_intake
 from console.system.bootstrap import activate_first_rules, register_schemas
 from console.terminal import messages, print_status_line, progress
@@ -62,9 +62,9 @@ REFERENCES = {
 }
 PARTITIONS, ACCOUNTS, TASKMANAGERS = 8, 20_000, 2
 PATIENCE_S, QUIET_S = 120.0, 10.0
-"""Without an answer for so long, a job has stalled; one that answers by the batch is done after the shorter time."""
+"""Seconds without an answer after which a job has stalled, and after which one that answers in batches is done."""
 REFERENCE_HEAP = "4g"
-"""The references keep their state on the heap as objects; ours keeps bytes there, and has enough with the default."""
+"""Heap of the references, which keep their state as objects. Our job keeps bytes, for which the default suffices."""
 WARM_S, STEADY_S = 20.0, 40.0
 WARM_PART, LAST_PART = 5, 20
 _APPENDED = {"message.timestamp.type": "LogAppendTime"}
@@ -74,7 +74,7 @@ Flags = frozenset[tuple[str, frozenset[str]]]
 
 
 class DecisionBatch(NamedTuple):
-    """What one record of an answering topic holds: how many decisions, and which of them are flags."""
+    """Content of one record of an answer topic: the number of decisions, and the flags among them."""
 
     decisions: int
     flags: list[tuple[str, frozenset[str]]]
@@ -82,28 +82,28 @@ class DecisionBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BenchContender:
-    """One job of the comparison: what to start, where it answers, and how to read an answer."""
+    """One job of the comparison: its programs, its answer topic, and the reader of its answers."""
 
     name: str
     parts: tuple[StackProgram, ...]
     topic: str
     read: Callable[[LogRecord], DecisionBatch]
     by_batch: bool = False
-    """Whether a record of the topic holds many answers, so that only reading tells how many there are."""
+    """Whether a record holds many answers, so that they can be counted only by reading them."""
     begin: Mapping[int, int] = field(default_factory=dict)
-    """Where its answers begin, by partition: after those of a run before it."""
+    """First offset of its answers, by partition: after the answers of an earlier run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContenderResult:
-    """How a contender did: decisions a second, once it is warm, and what it flagged."""
+    """Result of a contender: decisions per second after warm-up, and its flags."""
 
     tx_per_s: float
     flags: Flags
 
 
 def bench_settings(settings: Settings, run: str) -> Settings:
-    """A system of its own beside the one at home: other names, other ports, a cluster of two single-slot workers."""
+    """Return the settings of a separate system: other names and ports, a cluster of two single-slot workers."""
     return settings.model_copy(
         update={
             "prefix": f"bench-{run}.",
@@ -123,7 +123,7 @@ def bench_settings(settings: Settings, run: str) -> Settings:
 
 
 def fill_logs(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPayment], transactions: int) -> None:
-    """Make the logs and write the payments; the first record of each partition puts the rules in force."""
+    """Create the logs and write the payments; the first record of each partition activates the rules."""
     register_schemas(settings.registry_url)
     ensure_topics(settings)
     ensure_bucket(settings)
@@ -155,7 +155,7 @@ def fill_logs(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPay
 
 
 def risk_job_contender(settings: Settings) -> BenchContender:
-    """The risk job on its cluster."""
+    """Return the risk job on its cluster as a contender."""
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
 
     def read(record: LogRecord) -> DecisionBatch:
@@ -168,7 +168,7 @@ def risk_job_contender(settings: Settings) -> BenchContender:
 
 
 def flink_sql_contender(settings: Settings) -> BenchContender:
-    """The reference in SQL, in one JVM with a task for each core."""
+    """Return the Flink SQL reference, in one JVM with a task per core, as a contender."""
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     settings = settings.model_copy(update={"flink_heap": REFERENCE_HEAP})
 
@@ -180,7 +180,7 @@ def flink_sql_contender(settings: Settings) -> BenchContender:
 
 
 def textbook_contender(settings: Settings) -> BenchContender:
-    """The reference in textbook PyFlink, on the same cluster as ours."""
+    """Return the textbook PyFlink reference, on the cluster of our job, as a contender."""
     decisions = parse(latest("DecisionsMade").text)[1]
     schema = next(field for field in decisions["fields"] if field["name"] == "scored")["type"]["items"]
 
@@ -210,13 +210,13 @@ def _reference(settings: Settings, name: str, *where: str) -> StackProgram:
 
 
 def run(settings: Settings, contender: BenchContender, transactions: int) -> ContenderResult:
-    """Let a contender decide on all payments, and end it. Raises Stalled if it does not answer them all."""
+    """Start a contender, let it decide all payments, and stop it. Raises ProgressStalled if answers are missing."""
     with running_programs(settings, contender.parts):
         return result_of(settings, contender, transactions)
 
 
 def result_of(settings: Settings, contender: BenchContender, transactions: int) -> ContenderResult:
-    """The rate and the flags of a contender that runs. Raises Stalled if it does not answer all payments."""
+    """Return the rate and flags of a running contender. Raises ProgressStalled if answers are missing."""
     messages.print(f"{contender.name}: {transactions:,} payments", highlight=False)
     _wait_until_done(settings, contender, transactions)
     times: dict[int, int] = {}
@@ -230,7 +230,7 @@ def result_of(settings: Settings, contender: BenchContender, transactions: int) 
     total = sum(times.values())
     if total != transactions:
         raise ProgressStalled(
-            f"{contender.name} answered {total:,} of {transactions:,} payments. Look: {_logs(settings)}"
+            f"{contender.name} answered {total:,} of {transactions:,} payments. See the logs in {_logs(settings)}"
         )
     rate = sustained_rate(times)
     messages.print(f"{contender.name}: {rate:,.0f} payments/s, {len(flags):,} flagged", highlight=False)
@@ -238,10 +238,9 @@ def result_of(settings: Settings, contender: BenchContender, transactions: int) 
 
 
 def sustained_rate(times: Mapping[int, int]) -> float:
-    """Answers a second from numbers by millisecond, of the middle of a run.
+    """Return answers per second in the middle of a run, from the numbers of answers by millisecond.
 
-    Without the first fifth, until which a JVM is still compiling, and the last twentieth, when some tasks have no
-    payments left and others have.
+    Leaves out the first fifth, while a JVM compiles, and the last twentieth, when some tasks have no payments left.
     """
     total, answered, begun, counted = sum(times.values()), 0, None, 0
     for at in sorted(times):
@@ -257,7 +256,7 @@ def sustained_rate(times: Mapping[int, int]) -> float:
 
 @contextmanager
 def running_programs(settings: Settings, parts: tuple[StackProgram, ...]) -> Iterator[None]:
-    """Parts up, and down again whatever happens."""
+    """Start programs, and stop them at the end in any case."""
     try:
         stack.check_ports(settings, parts)
         stack.up(settings, parts, print_status_line)
@@ -278,7 +277,7 @@ def _wait_until_done(settings: Settings, contender: BenchContender, transactions
         if waited > PATIENCE_S:
             raise ProgressStalled(
                 f"{contender.name} wrote {before:,} records, and then nothing for {PATIENCE_S:.0f} s. "
-                f"Look: {_logs(settings)}"
+                f"See the logs in {_logs(settings)}"
             )
         time.sleep(1)
 
@@ -288,33 +287,33 @@ def _logs(settings: Settings) -> str:
 
 
 def flag_latencies(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
-    """Latencies from the payment to its flag: the risk job alone, as its rate was measured, at a steady rate."""
-    messages.print(f"from the payment to the flag, at {rate:,.0f} payments/s", highlight=False)
+    """Measure latencies from payment to flag with the risk job alone, at a steady rate in payments per second."""
+    messages.print(f"latency from payment to flag at {rate:,.0f} payments/s", highlight=False)
     seen = measure(settings, traffic, rate, WARM_S, STEADY_S, with_views=False)
     return {
         "half_load_tx_per_s": round(rate),
-        "flag_latency_ms": percentiles(list(seen.flagged_ms.values())),
+        "flag_latency_ms": percentiles(list(seen.flagged_ms.values()), PATH_PERCENTILES),
         "flags_timed": len(seen.flagged_ms),
     }
 
 
 def view_latencies(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
-    """Latencies of the whole path from the payment to the case view, its state that of all that came before."""
-    messages.print(f"from the payment to the case view, at {rate:,.0f} payments/s", highlight=False)
+    """Measure latencies from payment to case view over the whole path, on the state of all earlier payments."""
+    messages.print(f"latency from payment to case view at {rate:,.0f} payments/s", highlight=False)
     names = {service_name(settings, name) for name in (CASE_JOB, CASE_VIEWS)}
     with running_programs(settings, tuple(part for part in services(settings) if part.name in names)):
         wait_until_caught_up(settings)
         seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
     return {
         "path_tx_per_s": round(rate),
-        "path_flag_latency_ms": percentiles(list(seen.flagged_ms.values())),
-        "view_latency_ms": percentiles(list(seen.stored_ms.values())),
+        "path_flag_latency_ms": percentiles(list(seen.flagged_ms.values()), PATH_PERCENTILES),
+        "view_latency_ms": percentiles(list(seen.stored_ms.values()), PATH_PERCENTILES),
         "views_timed": len(seen.stored_ms),
     }
 
 
 def wait_until_caught_up(settings: Settings) -> None:
-    """Until flags, case events and views have come as far as the payments that are there lead to."""
+    """Wait until flags, case events and views have not changed for QUIET_S."""
     names, table = topics(settings), case_table(settings)
     before, moved = -1, time.monotonic()
     while time.monotonic() - moved < QUIET_S:
@@ -329,13 +328,13 @@ def wait_until_caught_up(settings: Settings) -> None:
 
 
 def restart_risk_job(settings: Settings, contender: BenchContender) -> BenchContender:
-    """The risk job from the start of its log again: what it answers now comes after what it answered before."""
+    """Return the risk job without state as a contender whose answers begin after the present ones."""
     shutil.rmtree(checkpoints(settings, RISK_JOB))
     return replace(contender, begin=KafkaLog(settings.kafka_bootstrap).ends(contender.topic))
 
 
 def time_loop() -> float:
-    """How fast the machine is now: seconds for ten million additions, the best of three."""
+    """Return the seconds that ten million additions take, best of three, as a measure of the machine's speed."""
     taken = []
     for _ in range(3):
         begun, total = time.perf_counter(), 0
@@ -346,10 +345,10 @@ def time_loop() -> float:
 
 
 def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePack) -> dict[str, Any]:
-    """The whole comparison as one report. Raises Stalled, StackError, or AssertionError if the flags differ.
+    """Run the whole comparison and return the report. Raises ProgressStalled or StackError.
 
-    Ours stays up after its second run, for the latencies: they are those of a system at work, not of one that was just
-    started and reads each account back from its state.
+    Our job keeps running after its second run, for the latencies: they are those of a system at work, and not of one
+    that has just started and reads each account from its state.
     """
     traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
     fill_logs(settings, pack, traffic, transactions)
@@ -368,7 +367,7 @@ def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePac
             if result.flags != mine.flags:
                 only = sorted(tx for tx, _ in result.flags ^ mine.flags)
                 raise ProgressStalled(
-                    f"{name} flags other payments than fraudcase: {len(only)} differ, {only[:3]} among them"
+                    f"{name} and fraudcase flag different payments: {len(only)} differ, for example {only[:3]}"
                 )
         latencies = {
             **flag_latencies(settings, traffic, mine.tx_per_s / 2),

@@ -1,4 +1,4 @@
-"""How fast views are rebuilt, beside the bare store: a table of its own, made for it and dropped after it."""
+"""Benchmark of rebuilding views, beside the bare store, in a temporary table."""
 
 import time
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from projections.views.case_view import Item
 from projections.views.rebuild import WRITERS, fold, store_writes_per_s, write_views
 
 CEILING_ITEMS: Final = 6_000
-"""Of the items that the events lead to, so many are written for the ceiling: half before, half after the rebuild."""
+"""Items written to measure the store's maximum: half of them before the rebuild, half after it."""
 
 
 def view_rates(settings: Settings, events: Sequence[KnownEvent]) -> dict[str, Any]:
-    """The views that these events lead to, folded and written as a rebuild does it; DynamoDB must be running.
+    """Fold and write the views of these events as a rebuild does; DynamoDB must be running.
 
-    The ceiling is BatchWriteItem of prepared items of the same kind, by as many threads, in the same run.
+    The maximum is measured in the same run: prepared BatchWriteItem requests of similar items by as many threads.
     """
     run = f"{settings.prefix}bench-views-{time.time_ns() // 1_000_000:x}"
     items = fold(events).items()

@@ -1,4 +1,4 @@
-"""How good decisions were: the figures of `fraudcase score`. Defined in docs/scoreboard.md; scikit-learn has most."""
+"""Figures of `fraudcase score` on the quality of decisions, mostly by scikit-learn. Defined in docs/scoreboard.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from console.scoring.run import NEVER, ScoredPayments, Texts, Truths
 
 DAY_MS: Final = 86_400_000
 TOP: Final = 100
-"""Cards that can be checked in a day."""
+"""Number of cards that can be checked in a day."""
 TRAINING_DAYS: Final = 7
-"""The handbook's baseline knows the frauds of the seven days that it trained on, and those since; none before."""
+"""The handbook's baseline knows the frauds of its seven training days and later ones, but no earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringWindow:
-    """Days that are scored, both included, counted from 1970-01-01 in UTC."""
+    """Days to score, both included, counted from 1970-01-01 in UTC."""
 
     first_day: int
     last_day: int
 
     @property
     def days(self) -> int:
-        """How many they are."""
+        """Return the number of days."""
         return self.last_day - self.first_day + 1
 
 
 def window_of(scored: ScoredPayments) -> ScoringWindow:
-    """All days that there are payments on, and those between."""
+    """Return the window from the first to the last day with payments."""
     if not scored.time_ms.size:
         return ScoringWindow(0, 0)
     return ScoringWindow(int(scored.time_ms.min()) // DAY_MS, int(scored.time_ms.max()) // DAY_MS)
@@ -39,10 +39,10 @@ def window_of(scored: ScoredPayments) -> ScoringWindow:
 def select_window(
     scored: ScoredPayments, window: ScoringWindow, excluded_after_days: int | None = None
 ) -> ScoredPayments:
-    """The payments of a window; with `excluded_after_days`, without those of cards that are known by then.
+    """Return the payments of a window; with `excluded_after_days`, without those of cards known as compromised.
 
-    As in the handbook's `get_train_test_set`: known on a day are the cards with a fraud in the seven training days
-    before the delay, or later, but so long before that day that its label has come.
+    As in the handbook's `get_train_test_set`, a card is known on a day if it has a fraud in the seven training days
+    before the delay, or a later fraud whose label has arrived by that day.
     """
     day = scored.time_ms // DAY_MS
     kept: Truths = (day >= window.first_day) & (day <= window.last_day)
@@ -58,7 +58,7 @@ def select_window(
 
 
 def figures(scored: ScoredPayments, window: ScoringWindow) -> dict[str, Any]:
-    """The figures of the payments of a window; None where there is nothing to divide by."""
+    """Return the figures of the payments of a window; a figure without a denominator is None."""
     groups = detection_delays(scored)
     return {
         "transactions": int(scored.time_ms.size),
@@ -97,10 +97,10 @@ def _ranking_figures(scored: ScoredPayments) -> dict[str, float | None]:
 
 
 def card_precision(scored: ScoredPayments, top: int = TOP) -> float | None:
-    """The handbook's card precision top-k: the mean over days of the share of frauds among the cards checked.
+    """Return the handbook's card precision top-k: the mean over days of the fraction of frauds among checked cards.
 
-    Each day the `top` cards with the riskiest payment are checked; of equal scores, the card that comes first by name.
-    A card found to have a fraud that day is checked no more. Fewer cards than `top` leave checks unused.
+    Each day the `top` cards with the riskiest payment are checked; equal scores are ordered by card name. A card found
+    to have a fraud is not checked on later days. Fewer cards than `top` leave checks unused.
     """
     found: set[str] = set()
     shares = []
@@ -113,7 +113,7 @@ def card_precision(scored: ScoredPayments, top: int = TOP) -> float | None:
 
 
 def _cards_by_day(scored: ScoredPayments) -> Iterator[tuple[dict[str, int], set[str]]]:
-    """Of each day with payments: the score of each card's riskiest payment, and the cards with a fraud."""
+    """Yield, for each day with payments, each card's highest score, and the cards with a fraud."""
     days = scored.time_ms // DAY_MS
     for day in np.unique(days):
         riskiest: dict[str, int] = {}
@@ -127,15 +127,16 @@ def _cards_by_day(scored: ScoredPayments) -> Iterator[tuple[dict[str, int], set[
 
 
 def split_scenario(scenario: str) -> tuple[str, str]:
-    """The name of a scenario, and its campaign: "FRAUD|F02|g1" is campaign g1 of FRAUD|F02; most have none."""
+    """Return the name and the campaign of a scenario: "FRAUD|F02|g1" is campaign g1 of FRAUD|F02; most have none."""
     parts = scenario.split("|")
     return "|".join(part for part in parts[:2] if part), "|".join(parts[2:])
 
 
 def detection_delays(scored: ScoredPayments) -> dict[tuple[str, str], int | None]:
-    """Milliseconds from the first fraud of each campaign to the first flag on one of its frauds; None: no flag.
+    """Return milliseconds from each campaign's first fraud to the first flag on one of its frauds; None without a
+    flag.
 
-    Without campaigns, an account's frauds of one scenario are taken together.
+    Without campaigns, an account's frauds of one scenario form a group.
     """
     begun: dict[tuple[str, str], int] = {}
     flagged: dict[tuple[str, str], int] = {}
@@ -154,7 +155,7 @@ def _median_s(delays_ms: list[int]) -> float | None:
 
 
 def scenarios(scored: ScoredPayments) -> dict[str, dict[str, Any]]:
-    """By name: payments, how many of them are frauds and how many flagged, and the share of frauds that are flagged."""
+    """Return, by scenario, the numbers of payments, frauds and flags, and the fraction of frauds flagged."""
     of_row: Texts = np.array([split_scenario(each) for each in scored.scenario] or np.empty((0, 2)), dtype=object)
     found: dict[str, dict[str, Any]] = {}
     for name in sorted(set(of_row[:, 0]) - {""}):

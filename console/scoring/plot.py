@@ -1,4 +1,4 @@
-"""The picture of `fraudcase score --plot`: what a choice of threshold would give, and what the pack's own gives."""
+"""Plots of `fraudcase score --plot`: the results of every threshold, and of the pack's own."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from console.scoring.run import ScoredPayments
 
 _INK, _BLUE, _RED, _GREY = "#222222", "#2f6db3", "#c8442c", "#b8bcc2"
 MAX_BARS = 16
-"""Scenarios that are drawn; the report has all of them."""
+"""Maximum number of scenarios in the plot; the report has all of them."""
 
 
 def draw(path: Path, scored: ScoredPayments, window: ScoringWindow, report: dict[str, Any]) -> None:
-    """Write the picture; its format is what the suffix says. Raises BadFile."""
+    """Write the plots to a file in the format of its suffix. Raises BadFile."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     title = (
         f"{report['pack']}: {report['fraud']:,} frauds in {report['transactions']:,} payments, {report['days']} days"
@@ -45,8 +45,8 @@ def _precision_recall(axes: Axes, scored: ScoredPayments, report: dict[str, Any]
     axes.step(
         recall, precision, where="post", color=_BLUE, label=f"average precision {report['average_precision']:.3f}"
     )
-    share = report["fraud"] / report["transactions"]
-    axes.axhline(share, color=_GREY, linestyle="--", label=f"by chance {share:.3f}")
+    fraction = report["fraud"] / report["transactions"]
+    axes.axhline(fraction, color=_GREY, linestyle="--", label=f"by chance {fraction:.3f}")
     if report["precision"] is not None:
         label = f"flagged: precision {report['precision']:.3f}, recall {report['recall']:.3f}"
         axes.plot(report["recall"], report["precision"], "o", color=_RED, clip_on=False, label=label)
@@ -55,7 +55,7 @@ def _precision_recall(axes: Axes, scored: ScoredPayments, report: dict[str, Any]
 
 
 def _roc(axes: Axes, scored: ScoredPayments, report: dict[str, Any]) -> None:
-    axes.set(title="ROC", xlabel="share of honest payments", ylabel="share of frauds", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1.02), ylim=(0, 1.02))
     if report["auc_roc"] is None:
         return _write_empty_note(axes)
     honest, frauds, _ = roc_curve(scored.fraud, scored.score)
@@ -66,7 +66,7 @@ def _roc(axes: Axes, scored: ScoredPayments, report: dict[str, Any]) -> None:
 
 
 def _alerts(axes: Axes, scored: ScoredPayments, window: ScoringWindow, report: dict[str, Any]) -> None:
-    axes.set(title=f"Alerts a day, mean {report['alerts_per_day']:.1f}", ylabel="alerts", xlabel="day (UTC)")
+    axes.set(title=f"Alerts per day, mean {report['alerts_per_day']:.1f}", ylabel="alerts", xlabel="day (UTC)")
     day = scored.time_ms // DAY_MS - window.first_day
     good = np.bincount(day[scored.flagged & scored.fraud], minlength=window.days)
     bad = np.bincount(day[scored.flagged & ~scored.fraud], minlength=window.days)
@@ -80,7 +80,7 @@ def _alerts(axes: Axes, scored: ScoredPayments, window: ScoringWindow, report: d
 
 def _recalls(axes: Axes, report: dict[str, Any]) -> None:
     found = [(name, each) for name, each in report["scenarios"].items() if each["recall"] is not None][:MAX_BARS]
-    axes.set(title="Share of frauds flagged, by scenario", xlim=(0, 1.02))
+    axes.set(title="Fraction of frauds flagged, by scenario", xlim=(0, 1.02))
     if not found:
         return _write_empty_note(axes)
     names = [name for name, _ in reversed(found)]
@@ -95,4 +95,4 @@ def _recalls(axes: Axes, report: dict[str, Any]) -> None:
 
 def _write_empty_note(axes: Axes) -> None:
     axes.set_axis_off()
-    axes.text(0.5, 0.5, "the labels have nothing to draw here", transform=axes.transAxes, ha="center", color=_INK)
+    axes.text(0.5, 0.5, "not enough labels for this plot", transform=axes.transAxes, ha="center", color=_INK)

@@ -1,6 +1,6 @@
-"""A file of payments through the folds, with what is known of fraud entering the log late: what came of each.
+"""Run of the folds over a file of payments, with fraud labels that arrive late, and the decision on each payment.
 
-The folds are those that the live jobs and the backtest run; only the labels' delay is made up here.
+The folds are those of the live jobs and the what-if; only the delay of labels is simulated here.
 """
 
 import heapq
@@ -38,12 +38,12 @@ Integers: TypeAlias = NDArray[np.int64]
 Truths: TypeAlias = NDArray[np.bool_]
 Texts: TypeAlias = NDArray[np.object_]
 AdmittedRow: TypeAlias = tuple[Payment | Refusal, TruthLabel | None]
-"""A row as it came through the door, and what it really was, if a label says so."""
+"""A payment after the admission check, or its refusal, with its label if it has one."""
 
 
 @dataclass(slots=True)
 class ScoringCounts:
-    """What became of the rows. Those that are not scored: duplicates, quarantined and unlabelled ones."""
+    """Numbers of rows by outcome. Duplicates, quarantined and unlabelled rows are not scored."""
 
     rows: int = 0
     duplicates: int = 0
@@ -57,17 +57,17 @@ class ScoringCounts:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPayments:
-    """The payments that were decided on and have a label, in the order in which they came; one column a fact.
+    """The decided and labelled payments in the order of their rows, one array per column.
 
-    `score` and `flagged_first` are what was said on arrival, `flagged` is what stands once all is in: a score below the
-    pack's `flag_at` is never restated. `flagged_at_ms` is the stream's clock (the largest event time so far) when the
-    payment was first flagged, -1 if it never was.
+    `score` and `flagged_first` are those on arrival. `flagged` is the state after all payments; a score below the
+    pack's `flag_at` is never restated. `flagged_at_ms` is the stream's clock (the largest event time so far) at the
+    payment's first flag, -1 without a flag.
     """
 
     time_ms: Integers
     account: Texts
     card: Texts
-    """Its card, or its account where it has none."""
+    """The card of each payment, or its account if it has no card."""
     fraud: Truths
     scenario: Texts
     score: Integers
@@ -76,24 +76,24 @@ class ScoredPayments:
     flagged_at_ms: Integers
 
     def where(self, kept: Truths) -> "ScoredPayments":
-        """Some of them."""
+        """Return the payments that a mask selects."""
         return ScoredPayments(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
 class LabelFeedbackQueue:
-    """Frauds on their way to be known: each label enters the log once the clock has passed its payment by the delay."""
+    """Frauds whose labels are delayed: a label is due once the clock is `delay_ms` after its payment."""
 
     def __init__(self, delay_ms: int) -> None:
         self._delay_ms = delay_ms
-        self._number = count()  # equal times leave in the order in which they came
+        self._number = count()  # keeps the order of payments with equal times
         self._coming: list[tuple[int, int, Payment]] = []
 
     def add(self, payment: Payment) -> None:
-        """This payment is a fraud, which nobody knows yet."""
+        """Add a payment that is a fraud."""
         heapq.heappush(self._coming, (payment.event_time_ms + self._delay_ms, next(self._number), payment))
 
     def due(self, clock_ms: int) -> Iterator[FraudConfirmed]:
-        """The labels that have come by this time, oldest first; each comes once."""
+        """Remove and yield the labels due by this time, oldest first."""
         while self._coming and self._coming[0][0] <= clock_ms:
             due_ms, _, payment = heapq.heappop(self._coming)
             label = label_id(payment.account_id, payment.transaction_id, payment.digest.hex())
@@ -101,7 +101,9 @@ class LabelFeedbackQueue:
 
 
 def admit_rows(rows: Iterable[IntakeRow], truth: GroundTruth) -> Iterator[AdmittedRow]:
-    """Rows through the door that every payment passes, each with its label. Raises BadFile if labels do not fit."""
+    """Yield rows after the admission check of every payment, each with its label. Raises BadFile if labels do not
+    fit.
+    """
     for number, (fields, refusal) in enumerate(rows):
         label = truth.of(number, fields.get("transaction_id"))
         yield refusal or admit(fields, None), label
@@ -109,13 +111,13 @@ def admit_rows(rows: Iterable[IntakeRow], truth: GroundTruth) -> Iterator[Admitt
 
 @dataclass(slots=True)
 class _ScoreColumns:
-    """The columns of Scored while they grow, and where each payment stands in them."""
+    """Columns of ScoredPayments during the run, with the place of each payment."""
 
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in ScoredPayments.__slots__})
     places: dict[bytes, int] = field(default_factory=dict)
-    """By content digest, which covers account and transaction id."""
+    """Place of each payment by its content digest, which covers account and transaction id."""
     by_entity: set[int] = field(default_factory=set)
-    """The places of what merchants, terminals or devices flag: that is never restated."""
+    """Places of payments flagged by merchants, terminals or devices; these flags are never restated."""
 
     def add(self, payment: Payment, label: TruthLabel, answer: RiskScored, clock_ms: int) -> None:
         flagged = bool(answer.rules)
@@ -133,7 +135,7 @@ class _ScoreColumns:
     def restate(self, output: RiskRestated, clock_ms: int) -> None:
         place = self.places.get(bytes.fromhex(output.content_digest))
         if place is None:
-            return  # it has no label
+            return  # the payment has no label
         self.columns["flagged"][place] = bool(output.reasons) or place in self.by_entity
         if output.reasons and self.columns["flagged_at_ms"][place] == NEVER:
             self.columns["flagged_at_ms"][place] = clock_ms
@@ -141,7 +143,7 @@ class _ScoreColumns:
     def flag(self, output: EntityFlagged, clock_ms: int) -> None:
         place = self.places.get(bytes.fromhex(output.content_digest))
         if place is None:
-            return  # it has no label
+            return  # the payment has no label
         self.by_entity.add(place)
         columns = self.columns
         columns["score"][place] = combine_permille(columns["score"][place], output.score)
@@ -161,7 +163,9 @@ def run(
     feedback_ms: int | None = None,
     seen: Callable[[int], None] = lambda _: None,
 ) -> tuple[ScoredPayments, ScoringCounts]:
-    """Decide on payments in this order by a pack; frauds become known `feedback_ms` after their payment, or never."""
+    """Decide payments in this order by a pack. Frauds become known `feedback_ms` after their payment, or never if
+    None.
+    """
     fold, entities, counts, columns = RiskFold(partition=0), EntityFold(partition=0), ScoringCounts(), _ScoreColumns()
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="score")
     fold.activate(activation)
@@ -186,17 +190,17 @@ def run(
             counts.quarantined_fraud += label is not None and label.is_fraud
             continue
         is_duplicate = isinstance(outputs[0], DuplicateSeen)
-        if not is_duplicate:  # the fold knows what its account has used, and no other
+        if not is_duplicate:  # the fold knows the transaction ids of each account, but not across accounts
             is_another = owners.setdefault(payment.transaction_id, payment.account_id) != payment.account_id
             counts.conflicts += is_another or any(isinstance(each, ContentConflict) for each in outputs)
-        _note(outputs, payment, label, columns, counts, clock_ms)
-        _ask_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
+        _count_outputs(outputs, payment, label, columns, counts, clock_ms)
+        _decide_entities(outputs, entities, columns, counts.rows - 1, clock_ms)
         if feedback and label is not None and label.is_fraud and not is_duplicate:
             feedback.add(payment)
     return columns.scored(), counts
 
 
-def _note(
+def _count_outputs(
     outputs: list[RiskOutput | ContentConflict],
     payment: Payment,
     label: TruthLabel | None,
@@ -217,10 +221,10 @@ def _note(
             case DuplicateSeen():
                 counts.duplicates += 1
             case RiskFlagged() | EntityPayment() | ContentConflict():
-                pass  # RiskScored has said so; entities are asked next; conflicts are counted by payment
+                pass  # included in RiskScored; handled by the entity fold; counted per payment
 
 
-def _ask_entities(
+def _decide_entities(
     outputs: list[RiskOutput | ContentConflict],
     entities: EntityFold,
     columns: _ScoreColumns,

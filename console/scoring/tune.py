@@ -1,6 +1,7 @@
-"""A search for better numbers in a rule pack, on labelled payments: learnt on the earlier ones, judged on the later.
+"""Search for better numbers in a rule pack: learn on the earlier labelled payments, judge on the later ones.
 
-Nothing is shuffled: a pack is for payments that come after those it was made from. The search is Optuna's, seeded.
+Payments are not shuffled, because a pack decides payments that come after those it was made from. The search is
+Optuna's, with a seed.
 """
 
 import json
@@ -26,7 +27,7 @@ from domain.risk.packs import BadRulePack, RulePack, parse_pack
 
 _LITERAL: Final = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|(?<![A-Za-z_0-9])[0-9][0-9_]*")
 MIN_STEPS: Final = 4
-"""A duration is searched in the largest unit of which it has at least so many."""
+"""A duration is searched in the largest unit of which it has at least this number."""
 SHOWN: Final = ("fraud", "precision", "recall", "average_precision", "auc_roc", "card_precision_100", "alerts_per_day")
 
 Objective = Callable[[ScoredPayments], float]
@@ -40,7 +41,7 @@ class TunableNumber(NamedTuple):
 
     name: str
     rule: int | None
-    """The rule's number, None for the pack itself."""
+    """Index of the rule, or None for the pack itself."""
     key: str
     literal: int | None
     now: int
@@ -50,7 +51,9 @@ class TunableNumber(NamedTuple):
 
 
 class TuningResult(NamedTuple):
-    """What a search has found: the pack, what changed, and how both did on the payments that it did not see."""
+    """Result of a search: the pack, its changes, and the figures of both packs on payments that the search did not
+    see.
+    """
 
     pack: RulePack
     changes: dict[str, tuple[int, int]]
@@ -64,17 +67,17 @@ class TuningResult(NamedTuple):
 
 
 def average_precision(scored: ScoredPayments) -> float:
-    """How well scores order payments, whatever is flagged."""
+    """Return the average precision of the scores, independent of flags."""
     return float(average_precision_score(scored.fraud, scored.score)) if scored.fraud.any() else 0.0
 
 
 def f1(scored: ScoredPayments) -> float:
-    """The harmonic mean of precision and recall of what is flagged."""
+    """Return the harmonic mean of precision and recall of the flags."""
     return float(f1_score(scored.fraud, scored.flagged, zero_division=0))
 
 
 def recall_at(least_precision: float) -> Objective:
-    """The recall of what is flagged, if that is precise enough; otherwise by how much it is not, below zero."""
+    """Return an objective: the recall of the flags, or the negative shortfall below `least_precision`."""
 
     def recall(scored: ScoredPayments) -> float:
         precision = float(precision_score(scored.fraud, scored.flagged, zero_division=0))
@@ -85,20 +88,20 @@ def recall_at(least_precision: float) -> Objective:
     return recall
 
 
-# -- what may change --------------------------------------------------------------------------------------
+# -- tunable numbers --------------------------------------------------------------------------------------
 
 
 def ranges_of(name_or_file: str) -> dict[str, list[Any]]:
-    """The section `tuning` of a pack's file, where it has one: which numbers are searched, and from where to where."""
+    """Return the section `tuning` of a pack's file: the numbers to search, with their ranges. Empty if missing."""
     shipped = PACKS.joinpath(f"{name_or_file}.pack.yaml")
     source = shipped if name_or_file in pack_names() else Path(name_or_file)
     return dict(yaml.safe_load(source.read_text(encoding="utf-8")).get("tuning", {})) if source.is_file() else {}
 
 
 def tunable_numbers(pack: RulePack, ranges: Mapping[str, Sequence[Any]], *, with_flag_at: bool) -> list[TunableNumber]:
-    """The numbers named in `ranges`; if none is, each parameter that is one, from half to twice what it is.
+    """Return the numbers named in `ranges`; without any, each numeric parameter from half to twice its value.
 
-    Numbers inside expressions are searched only if they are named. Raises BadRulePack for what is not there.
+    Numbers in expressions are searched only if they are named. Raises BadRulePack for an unknown name.
     """
     known = {place.name: place for place in _all_numbers(json.loads(pack.canonical))}
     if not ranges:
@@ -114,9 +117,9 @@ def _apply_range(place: TunableNumber, limits: Sequence[Any]) -> TunableNumber:
     try:
         least, most = (duration_ms(limit) if isinstance(limit, str) else limit for limit in limits)
     except ValueError as error:
-        raise BadRulePack(f"tuning: {place.name} needs a least and a most, as in [1, 10] or [7d, 28d]") from error
+        raise BadRulePack(f"tuning: {place.name} needs a minimum and a maximum, e.g. [1, 10] or [7d, 28d]") from error
     if not 0 <= least <= most:
-        raise BadRulePack(f"tuning: {place.name}: {least} to {most} is no range")
+        raise BadRulePack(f"tuning: {place.name}: {least} to {most} is not a valid range")
     fitting = [
         size for size in UNITS_MS.values()
         if place.unit > 1 and least % size == most % size == 0 and most - least >= MIN_STEPS * size
@@ -149,7 +152,7 @@ def _literals(name: str, rule: int, key: str, source: str) -> Iterator[TunableNu
 
 
 def _numbers(source: str) -> list[str]:
-    """The integers and durations in an expression, as written, in order; other texts are none."""
+    """Return the integers and durations in an expression as written, in order."""
     return [text for text in _LITERAL.findall(source) if text[0].isdigit() or _is_duration(text[1:-1])]
 
 
@@ -171,7 +174,7 @@ def _default_range(
 
 
 def change_numbers(pack: RulePack, values: Mapping[TunableNumber, int]) -> RulePack:
-    """The pack with other numbers in some places. Raises BadRulePack where they do not go together."""
+    """Return the pack with some numbers replaced. Raises BadRulePack if the new numbers are inconsistent."""
     document = json.loads(pack.canonical)
     written: dict[tuple[int, str], dict[int, int]] = {}
     for place, value in values.items():
@@ -206,12 +209,12 @@ def _rewrite_expression(source: str, literals: Mapping[int, int]) -> str:
 # -- the search -------------------------------------------------------------------------------------------
 
 
-def split(payments: Sequence[AdmittedRow], share: float) -> int:
-    """The first day of the later part, so that about `share` of the days come before it."""
+def split(payments: Sequence[AdmittedRow], fraction: float) -> int:
+    """Return the first day of the later part, so that about `fraction` of the days precede it. Raises BadRulePack."""
     days = sorted({payment.event_time_ms // DAY_MS for payment, _ in payments if isinstance(payment, Payment)})
     if len(days) < 2:
-        raise BadRulePack("there are payments of one day only: nothing is later, to judge by")
-    return days[min(len(days) - 1, max(1, round(len(days) * share)))]
+        raise BadRulePack("all payments are of one day: none are later, to judge the pack by")
+    return days[min(len(days) - 1, max(1, round(len(days) * fraction)))]
 
 
 def search(
@@ -226,10 +229,10 @@ def search(
     seed: int,
     seen: Callable[[int, float], None] = lambda _, __: None,
 ) -> TuningResult:
-    """Try packs on the payments before a day, and judge the best of them on those from that day on.
+    """Try packs on the payments before a day, and judge the best one on those from that day on.
 
-    Changes that gain nothing are taken back, one after the other. `seen` is told how many packs were tried, at most
-    `trials` and one for each number that is searched, and what the best one reaches.
+    Changes without a gain are undone one by one. `seen` receives the number of packs tried, at most `trials` plus one
+    for each searched number, and the best value so far.
     """
     earlier = [
         (payment, label)
@@ -281,12 +284,12 @@ def _drop_useless_changes(
     reached: float,
     worth: Callable[[RulePack], float],
 ) -> float:
-    """Drop a change that gains nothing: what is left can be explained. Returns what the rest reaches."""
+    """Undo a change that gains nothing, so that the remaining ones can be explained; return the value without it."""
     rest = {other: value for other, value in found.items() if other is not place}
     try:
         without = worth(change_numbers(pack, rest))
     except BadRulePack:
-        return reached  # the other changes need it
+        return reached  # the other changes require it
     if found[place] != place.now and without < reached:
         return reached
     del found[place]
@@ -307,7 +310,7 @@ def _changes(before: RulePack, after: RulePack) -> dict[str, tuple[int, int]]:
 def _judge_pack(
     payments: Sequence[AdmittedRow], pack: RulePack, feedback_ms: int | None, first_judged_day: int
 ) -> dict[str, Any]:
-    """All payments go through the fold, so that it knows what came before; the later ones count."""
+    """Return the figures on the later payments. All payments pass the fold, so that it knows the earlier ones."""
     everything, _ = run(payments, pack, feedback_ms)
     window = ScoringWindow(first_judged_day, window_of(everything).last_day)
     report = figures(select_window(everything, window), window)
@@ -318,7 +321,7 @@ def _judge_pack(
 
 
 def pack_yaml(pack: RulePack, ranges: Mapping[str, Sequence[Any]], remarks: Sequence[str]) -> str:
-    """The pack as a file that `load_pack` reads, its name, version and rules first, durations as people write them."""
+    """Return the pack as a file for `load_pack`: name, version and rules first, durations in readable units."""
     document = deepcopy(json.loads(pack.canonical))
     ordered = {key: document[key] for key in ("name", "version", "flag_at", "lists") if key in document}
     ordered["rules"] = [
@@ -338,7 +341,7 @@ _FIRST: Final = ("name", "family", "typology", "severity", "reason_code", "when"
 
 
 class TuningGoal(StrEnum):
-    """What a search makes as large as it can."""
+    """Figure that a search maximises."""
 
     AVERAGE_PRECISION = "average_precision"
     F1 = "f1"
@@ -346,7 +349,7 @@ class TuningGoal(StrEnum):
 
 
 class TuningOptions(NamedTuple):
-    """How to search: for what, how long, from which seed, on which share of the days, with labels how late."""
+    """Options of a search: goal, minimum precision, trials, seed, fraction of earlier days, and label delay in ms."""
 
     aim: TuningGoal
     precision: float

@@ -36,7 +36,7 @@ from infra.settings import Settings
 def tune_and_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: TuningOptions) -> dict[str, Any]:
     """Search for better numbers, write the pack found to `out`, and return the report.
 
-    Raise BadFile or BadRulePack for an unusable input, and OSError if `out` cannot be written.
+    Raises BadFile or BadRulePack for unusable input, and OSError if `out` cannot be written.
     """
     pack, ranges = load_pack(rules), ranges_of(rules)
     searched = tunable_numbers(pack, ranges, with_flag_at=wanted.aim is not TuningGoal.AVERAGE_PRECISION)

@@ -271,12 +271,12 @@ def test_labels_come_in_any_of_three_forms(tmp_path: Path, suffix: str) -> None:
         pytest.param([{"transaction_id": "a"}], "fraud as 0 or 1", id="no truth"),
         pytest.param([{"fraud": 1}], "needs a transaction_id", id="no id"),
         pytest.param([{"transaction_id": "a", "fraud": 2}], "fraud as 0 or 1, not 2", id="neither"),
-        pytest.param([LABELS[0], LABELS[0]], "row 0 has one already", id="a row twice"),
+        pytest.param([LABELS[0], LABELS[0]], "row 0 already has a label", id="a row twice"),
         pytest.param([{**LABELS[0], "row": "x"}], "whole number, not 'x'", id="no row number"),
         pytest.param(
             [{"transaction_id": "a", "fraud": 0}, {"transaction_id": "a", "fraud": 1}], "two labels", id="ambiguous"
         ),
-        pytest.param([LABELS[0], {"transaction_id": "a", "fraud": 0}], "or none does", id="some rows"),
+        pytest.param([LABELS[0], {"transaction_id": "a", "fraud": 0}], "or of none", id="some rows"),
     ],
 )
 def test_labels_that_cannot_be_taken_say_why(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -285,7 +285,7 @@ def test_labels_that_cannot_be_taken_say_why(tmp_path: Path, rows: list[dict[str
 
 
 def test_labels_of_another_order_are_refused() -> None:
-    with pytest.raises(BadFile, match="another file, or to another order"):
+    with pytest.raises(BadFile, match="another file, or to its rows in another order"):
         GroundTruth({0: TruthLabel("a", True, "")}, {}).of(0, "b")
 
 
@@ -316,7 +316,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     options = ["--transactions", str(tmp_path / "payments.parquet"), "--labels", str(tmp_path / "none.csv")]
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1
-    assert "none.csvisnofile" in "".join(called.stderr.split())  # wherever the length of the path breaks the line
+    assert "none.csvisnotafile" in "".join(called.stderr.split())  # wherever the length of the path breaks the line
     (tmp_path / "none.csv").write_text("transaction_id,fraud\nb,1\n")
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1
