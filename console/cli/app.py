@@ -1,4 +1,4 @@
-"""The command line: `fraudcase COMMAND`. Each area registers its own commands; this module only puts them together."""
+"""The command line, `fraudcase COMMAND`. Each area registers its own commands; this module combines them."""
 
 import typer
 
@@ -24,7 +24,7 @@ from console.cli import (
 
 app = typer.Typer(
     name="fraudcase",
-    help="Watches payments, opens and escalates fraud cases, and replays its history to the same bytes.",
+    help="watch payments, open and escalate fraud cases, and replay the history to the same bytes",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals can hold personal data
 )
@@ -51,7 +51,7 @@ for area in (
 
 
 def main() -> None:
-    """The entry point of the console script."""
+    """Run the command line: the entry point of the installed script."""
     app()
 
 

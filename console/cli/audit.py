@@ -1,4 +1,4 @@
-"""`fraudcase audit key`, `heads`, `verify`; `fraudcase export`, `verify`: the audit log, and proofs from it."""
+"""`fraudcase audit key`, `heads`, `verify`; `fraudcase export`, `verify`: the audit log and its proofs."""
 
 import sys
 from pathlib import Path
@@ -17,13 +17,20 @@ from projections.archive.audit import audit
 from projections.archive.heads import BadHead, head_key, head_numbers, stored_head
 from projections.archive.signing import BadKey, Signer, fingerprint, load
 
-HeadFile = Annotated[Path | None, typer.Option("--head", help="the last head of the log that you have seen, as a file")]
-PublicKey = Annotated[str | None, typer.Option("--public-key", help="64 hexadecimal digits, or a file with them")]
+HeadFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--head", help="file with the newest signed head that you have seen, to prove that the log was not rolled back"
+    ),
+]
+PublicKey = Annotated[
+    str | None, typer.Option("--public-key", help="public audit key: 64 hexadecimal digits, or a file that holds them")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    area = typer.Typer(no_args_is_help=True, help="The audit log: its key, its signed heads, whether it is intact.")
+    area = typer.Typer(no_args_is_help=True, help="Show the audit log's key and signed heads, and verify the log.")
     for command in (key, heads):
         area.command()(command)
     area.command("verify")(verify_archive)
@@ -33,15 +40,15 @@ def register(app: typer.Typer) -> None:
 
 
 def signer_of(settings: Settings) -> Signer:
-    """The audit key of this system."""
+    """Return the signer with the audit key of this system, or end the command if there is none."""
     try:
         return load(settings.audit_key_source)
     except BadKey as error:
-        raise fail(f"{error}. Cure: fraudcase up makes one; or FRAUDCASE_AUDIT_KEY") from error
+        raise fail(f"{error}. Cure: fraudcase up creates a key; or set FRAUDCASE_AUDIT_KEY") from error
 
 
 def key(as_json: AsJson = False) -> None:
-    """Print the public key: hand it to whom you will show packs, by another way than the packs."""
+    """Print the public audit key. Give it to the recipients of evidence packs over a separate channel."""
     public = signer_of(Settings()).public_key
     if as_json:
         report({"public_key": public.hex(), "fingerprint": fingerprint(public)}, as_json=True)
@@ -50,11 +57,11 @@ def key(as_json: AsJson = False) -> None:
 
 
 def heads(
-    out: Annotated[Path | None, typer.Option(help="write the last head there, to be given to --head later")] = None,
-    number: Annotated[int | None, typer.Option(help="another one than the last")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write the head to, for a later --head")] = None,
+    number: Annotated[int | None, typer.Option(help="number of the head; default: the last")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The last signed head: what the whole log was when it was made. Keep it outside the system."""
+    """Show the last signed head, which fixes the whole log at one time. Keep a copy outside the system."""
     settings = Settings()
     store = bucket(settings)
     numbers = head_numbers(store)
@@ -64,7 +71,9 @@ def heads(
     except BadHead as error:
         raise fail(f"head {wanted}: {error}") from error
     if head is None:
-        raise fail("there is no such head; the first comes some seconds after the first record. Look: fraudcase status")
+        raise fail(
+            "there is no such head. The first is signed some seconds after the first record. Check: fraudcase status"
+        )
     if out is not None:
         out.write_bytes(store.get(head_key(wanted)) or b"")
     document = {
@@ -75,7 +84,7 @@ def heads(
 
 
 def verify_archive(head: HeadFile = None, public_key: PublicKey = None, as_json: AsJson = False) -> None:
-    """Check the whole archive against its signed heads; exit 1 if anything is wrong."""
+    """Check the whole archive against its signed heads. Exit 1 if a check fails."""
     settings = Settings()
     try:
         known = signer_of(settings).public_key if public_key is None else verify_pack.read_key(public_key)
@@ -88,7 +97,7 @@ def verify_archive(head: HeadFile = None, public_key: PublicKey = None, as_json:
     document = {
         "records": found.records, "heads": found.heads, "not_covered_yet": found.uncovered,
         "last_head": 0 if last is None else last.number, "log_time_at_ms": 0 if last is None else last.time_ms,
-        "freshness": "unproven: no head that was seen was given" if seen is None else "not older than the head seen",
+        "freshness": "unproven: give --head to prove it" if seen is None else "not older than the given head",
         "problems": found.problems if as_json else len(found.problems),
     }  # fmt: skip
     report(document, as_json=as_json)
@@ -97,24 +106,38 @@ def verify_archive(head: HeadFile = None, public_key: PublicKey = None, as_json:
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="the pack, a zip file")],
-    case: Annotated[str | None, typer.Option(help="the id of a case: whole, up to the last head")] = None,
-    account: Annotated[str | None, typer.Option(help="records of an account: nothing is said to be complete")] = None,
-    from_time: Annotated[str | None, typer.Option("--from", help="2026-01-31T12:00:00Z, or UTC milliseconds")] = None,
-    to_time: Annotated[str | None, typer.Option("--to", help="until then; what Kafka says is the time")] = None,
-    topic: Annotated[list[str] | None, typer.Option(help="of a range: only this log; again for another")] = None,
-    redact: Annotated[list[str] | None, typer.Option(help="withhold FIELD, RecordType.FIELD or RecordType")] = None,
-    since_head: Annotated[Path | None, typer.Option(help="prove that the log goes on from this head too")] = None,
+    out: Annotated[Path, typer.Option(help="zip file to write the pack to")],
+    case: Annotated[str | None, typer.Option(help="id of a case to export completely, up to the last head")] = None,
+    account: Annotated[
+        str | None, typer.Option(help="account whose records to export; completeness is not proved")
+    ] = None,
+    from_time: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="start of a time range by Kafka timestamps: 2026-01-31T12:00:00Z, or UTC milliseconds"
+        ),
+    ] = None,
+    to_time: Annotated[str | None, typer.Option("--to", help="end of the time range")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="log to export a time range from; repeat for several; default: all logs")
+    ] = None,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(help="what to withhold: FIELD, RecordType.FIELD or RecordType; repeat for several"),
+    ] = None,
+    since_head: Annotated[
+        Path | None, typer.Option(help="file with an earlier head; the pack then proves that the log only grew since")
+    ] = None,
 ) -> None:
-    """Make an evidence pack: records with proofs that anybody can check with `verify.py` and the public key."""
+    """Export an evidence pack: records with proofs that anybody can check with `verify.py` and the public key."""
     settings = Settings()
     is_range = from_time is not None or to_time is not None
     if (case is not None) + (account is not None) + is_range != 1:
-        raise fail("say one of --case, --account, and --from with --to")
+        raise fail("give exactly one of --case, --account, or a time range (--from and --to)")
     names = topics(settings)
     chosen = tuple(name if name.startswith(settings.prefix) else f"{settings.prefix}{name}" for name in topic or ())
     if unknown := sorted(set(chosen) - set(names.archived_logs)):
-        raise fail(f"no such log: {', '.join(unknown)}. There are {', '.join(names.archived_logs)}")
+        raise fail(f"no such log: {', '.join(unknown)}. Logs: {', '.join(names.archived_logs)}")
     selection = RecordSelection(
         case_id=case, account_id=account, from_ms=parse_instant(from_time), to_ms=parse_instant(to_time), topics=chosen
     )
@@ -128,11 +151,11 @@ def export(
 
 
 def verify(
-    pack: Annotated[Path, typer.Argument(help="the pack")],
+    pack: Annotated[Path, typer.Argument(help="evidence pack, a zip file")],
     public_key: PublicKey = None,
     head: HeadFile = None,
 ) -> None:
-    """Check a pack; it takes no server. Exit 1: something is wrong; 2: nothing is, but who made it is not proved."""
+    """Check an evidence pack. No server is needed. Exit 1 if a check fails, 2 if the pack's origin is not proved."""
     arguments = [str(pack)]
     for name, value in (("--public-key", public_key), ("--head", head)):
         arguments += [] if value is None else [name, str(value)]

@@ -1,4 +1,4 @@
-"""`fraudcase bench`: figures that anybody can repeat."""
+"""`fraudcase bench`: measurements that anybody can repeat."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from infra.services import services
 from infra.settings import Settings
 
 PACKS = "three,default"
-bench = typer.Typer(name="bench", help="Figures of this machine, each against something else in the same run.")
+bench = typer.Typer(name="bench", help="Measure rates and latencies on this machine, with references in the same run.")
 
 
 def register(app: typer.Typer) -> None:
@@ -32,15 +32,20 @@ def register(app: typer.Typer) -> None:
 
 @bench.callback()
 def _bench() -> None:
-    """Figures of this machine, each against something else in the same run."""
+    """Measure rates and latencies on this machine, with references in the same run."""
 
 
 @contextmanager
 def _stores(home: Settings) -> Iterator[None]:
-    """The stores; programs of the system that run as well are named, since they take their part of the machine."""
+    """Start the stores, and stop them afterwards if they did not run before.
+
+    Name the other parts that run: they use some of the machine.
+    """
     running = [each.name for each in stack.status(home, services(home)) if each.pid is not None]
     if running:
-        messages.print(f"beside {', '.join(running)}, which take part of the machine. Without them: fraudcase down")
+        messages.print(
+            f"these parts run too and make the figures worse: {', '.join(running)}. Stop them with: fraudcase down"
+        )
     started = system.up(home, report=print_status_line, only_stores=True)
     try:
         yield
@@ -51,14 +56,17 @@ def _stores(home: Settings) -> Iterator[None]:
 
 @bench.command()
 def stream(
-    out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
-    transactions: Annotated[int, typer.Option(min=10_000, help="how many payments")] = 1_200_000,
-    seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
+    out: Annotated[Path | None, typer.Option("--json", help="file to write the report to as JSON")] = None,
+    transactions: Annotated[int, typer.Option(min=10_000, help="number of payments")] = 1_200_000,
+    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
     rules: Annotated[
-        str, typer.Option(help="a pack's name, or a file; the references know the pack `three`")
+        str,
+        typer.Option(
+            help="rule pack: a file, or the name of a shipped pack; the references implement the pack `three`"
+        ),
     ] = "three",
 ) -> None:
-    """Our risk job beside the same rules in Flink SQL and in textbook PyFlink; then latencies at half load."""
+    """Compare the risk job with the same rules in Flink SQL and plain PyFlink, then measure latencies at half load."""
     home = Settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
     with errors_as_messages(), _stores(home):
@@ -70,16 +78,18 @@ def stream(
 
 @bench.command()
 def console(
-    out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
-    cases: Annotated[int, typer.Option(min=100, help="how many cases are in the table")] = 100_000,
-    readers: Annotated[int, typer.Option(min=1, max=20, help="how many read at once")] = 20,
-    seconds: Annotated[float, typer.Option(min=1, help="how long")] = 30,
-    pause_ms: Annotated[float, typer.Option(min=0, help="between a reader's answer and its next question")] = 100,
-    payments: Annotated[float, typer.Option(min=0, help="that come in each second meanwhile")] = 100,
-    seed: Annotated[int, typer.Option(help="the same seed, the same cases and requests")] = 1,
-    run: Annotated[str, typer.Option(help="a name; the cases of an earlier run of that name are used again")] = "",
+    out: Annotated[Path | None, typer.Option("--json", help="file to write the report to as JSON")] = None,
+    cases: Annotated[int, typer.Option(min=100, help="number of cases in the table")] = 100_000,
+    readers: Annotated[int, typer.Option(min=1, max=20, help="number of concurrent readers")] = 20,
+    seconds: Annotated[float, typer.Option(min=1, help="length of the measurement in seconds")] = 30,
+    pause_ms: Annotated[
+        float, typer.Option(min=0, help="pause of a reader between an answer and its next request, in milliseconds")
+    ] = 100,
+    payments: Annotated[float, typer.Option(min=0, help="payments per second during the measurement")] = 100,
+    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same cases and requests")] = 1,
+    run: Annotated[str, typer.Option(help="name of the run; a later run with this name reuses its cases")] = "",
 ) -> None:
-    """How fast queue and case pages answer with many cases and readers, while payments come in."""
+    """Measure how fast the queue and case pages answer with many cases and readers, while payments arrive."""
     home = Settings()
     settings = console_settings(home, run or f"{time.time_ns() // 1_000_000_000:x}")
     load = ConsoleLoad(
@@ -98,12 +108,12 @@ def console(
 
 @bench.command()
 def replay(
-    out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
-    transactions: Annotated[int, typer.Option(min=10_000, help="how many payments")] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default one a core")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="file to write the report to as JSON")] = None,
+    transactions: Annotated[int, typer.Option(min=10_000, help="number of payments")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="number of processes; default: one per core")] = None,
 ) -> None:
-    """How fast history is derived again, beside consuming and decoding the same records with nothing done to them."""
+    """Measure how fast a replay derives the history, compared with only consuming and decoding its records."""
     home = Settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
     with errors_as_messages(), _stores(home):
@@ -115,13 +125,15 @@ def replay(
 
 @bench.command()
 def rules(
-    out: Annotated[Path | None, typer.Option("--json", help="write the report to this file too")] = None,
-    packs: Annotated[str, typer.Option(help="names or files, with commas; rates are compared with the first")] = PACKS,
-    transactions: Annotated[int, typer.Option(min=1_000, help="how many payments")] = 1_000_000,
-    accounts: Annotated[int, typer.Option(min=1, help="how many accounts pay")] = 100_000,
-    seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
+    out: Annotated[Path | None, typer.Option("--json", help="file to write the report to as JSON")] = None,
+    packs: Annotated[
+        str, typer.Option(help="rule packs (names or files), separated by commas; rates are compared with the first")
+    ] = PACKS,
+    transactions: Annotated[int, typer.Option(min=1_000, help="number of payments")] = 1_000_000,
+    accounts: Annotated[int, typer.Option(min=1, help="number of accounts that pay")] = 100_000,
+    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
 ) -> None:
-    """What rule packs cost: payments a second, memory in all and for each account; without Flink or Kafka."""
+    """Measure the cost of rule packs without Flink or Kafka: payments per second, memory in total and per account."""
     with errors_as_messages():
         document = bench_rules(packs.split(","), transactions, accounts, seed)
     if out is not None:

@@ -1,4 +1,7 @@
-"""`fraudcase case list`, `show`, `act`, `close`, `escalate`: a command enters the log, its answer comes back by id."""
+"""`fraudcase case list`, `show`, `act`, `close`, `escalate`.
+
+A command is written to the log; the case job's answer is found by the command's id.
+"""
 
 import json
 import sys
@@ -28,14 +31,17 @@ from projections.views.case_view import CaseView, Item, view_of
 
 SORTS = ("sequence", "event-time", "known")
 AsOf = Annotated[
-    str | None, typer.Option("--as-of", help="what had happened by then: 2026-01-31T12:00:00Z, or UTC milliseconds")
+    str | None,
+    typer.Option("--as-of", help="show what had happened by this time: 2026-01-31T12:00:00Z, or UTC milliseconds"),
 ]
-KnownAt = Annotated[str | None, typer.Option("--known-at", help="what the log said by then; the same forms")]
+KnownAt = Annotated[
+    str | None, typer.Option("--known-at", help="show what the log had recorded by this time, written as for --as-of")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    case = typer.Typer(no_args_is_help=True, help="Fraud cases: look at them, decide on them.")
+    case = typer.Typer(no_args_is_help=True, help="List fraud cases, show them and act on them.")
     case.command("list")(list_cases)
     case.command()(show)
     register_acts(case, _run_act)
@@ -43,15 +49,18 @@ def register(app: typer.Typer) -> None:
 
 
 def list_cases(
-    status: Annotated[str | None, typer.Option(help=f"{', '.join(STATUSES)}, or active for open cases")] = None,
-    assignee: Annotated[str | None, typer.Option(help="who works on it")] = None,
-    account: Annotated[str | None, typer.Option(help="whose it is")] = None,
-    limit: Annotated[int, typer.Option(help="at most so many")] = 50,
+    status: Annotated[
+        str | None,
+        typer.Option(help=f"status of the cases: {', '.join(STATUSES)}, or active for all open cases"),
+    ] = None,
+    assignee: Annotated[str | None, typer.Option(help="person to whom the cases are assigned")] = None,
+    account: Annotated[str | None, typer.Option(help="account of the cases")] = None,
+    limit: Annotated[int, typer.Option(help="maximum number of cases to list")] = 50,
     as_of_time: AsOf = None,
     known_at: KnownAt = None,
     as_json: AsJson = False,
 ) -> None:
-    """The cases, highest score first; with a time, each as it was then, which reads every event."""
+    """List cases, highest score first. With --as-of or --known-at, list them as they were; this reads every event."""
     items = case_table(Settings()).scan()
     if as_of_time is None and known_at is None:
         views = [view_of(item) for item in items if item["sk"] == "view"]
@@ -100,12 +109,12 @@ def show(
     case_id: CaseId,
     as_of_time: AsOf = None,
     known_at: KnownAt = None,
-    sort: Annotated[str, typer.Option(help=f"the timeline, by {', '.join(SORTS)}")] = "sequence",
+    sort: Annotated[str, typer.Option(help=f"order of the timeline: {', '.join(SORTS)}")] = "sequence",
     as_json: AsJson = False,
 ) -> None:
-    """A case and its timeline: as it is now, or as of a time, as it was known at another."""
+    """Show a case with its timeline: the current state, or the state at one time as known at another."""
     if sort not in SORTS:
-        raise fail(f"--sort is one of {', '.join(SORTS)}")
+        raise fail(f"--sort: {sort} is not an order. Orders: {', '.join(SORTS)}")
     settings, at_ms, known_ms = Settings(), parse_instant(as_of_time), parse_instant(known_at)
     items = case_table(settings).items_of(case_id)
     if at_ms is None and known_ms is None:
@@ -113,7 +122,7 @@ def show(
     else:
         found = case_as_of(known_events(items), at_ms, known_ms)
         if found is None:
-            raise fail(f"there was no case {case_id} then, or nobody knew of it")
+            raise fail(f"case {case_id} did not exist or was not known at that time")
         view = found
         items = [item for item in items if is_visible_at(item, at_ms, known_ms)]
     fields = {name: getattr(view, name) for name in CaseView.__slots__}
@@ -157,11 +166,11 @@ def _run_act(
     report(_unseal_texts(settings, _answer_fields(answer)), as_json=as_json)
     if isinstance(answer, CommandRejected):
         missed = "".join(f"\n  {event.sequence:>4}  {event.kind}" for event in answer.missed)
-        raise fail(f"refused: {vault(settings).opened(answer.reason)}{missed}")
+        raise fail(f"rejected: {vault(settings).opened(answer.reason)}{missed}")
 
 
 def _unseal_texts(settings: Settings, document: Any) -> Any:
-    """What people wrote, opened for whoever may run commands here."""
+    """Decrypt the sealed texts of a document."""
     return json.loads(vault(settings).opened_json(json.dumps(document)))
 
 
@@ -175,12 +184,12 @@ def _answer_fields(answer: CaseEvent) -> dict[str, Any]:
 def _view(settings: Settings, case_id: str) -> CaseView:
     view = case_table(settings).view(case_id)
     if view is None:
-        raise fail(f"there is no case {case_id}. The cases: fraudcase case list")
+        raise fail(f"there is no case {case_id}. List the cases with: fraudcase case list")
     return view
 
 
 def ask(settings: Settings, command: Command) -> CaseEvent:
-    """Put a command into the log and wait for its answer."""
+    """Write a command to the log and wait for its answer. End the program with a message if none arrives."""
     with errors_as_messages():
         try:
             with CaseDesk(settings) as desk:

@@ -1,4 +1,4 @@
-"""`fraudcase demo`: the whole path, from payments to a replay from the archive alone."""
+"""`fraudcase demo`: the whole path from payments to a replay from the archive alone."""
 
 import time
 from collections.abc import Callable
@@ -26,13 +26,13 @@ from projections.logs.log import KafkaLog
 
 STEADY_PER_S = 1_000
 STEADY_SHARE = 0.1
-"""The last tenth of the payments comes at a steady rate: latency under a flood would only measure the queue."""
+"""Fraction of the payments sent last, at STEADY_PER_S. Latency during a flood would only measure the queue."""
 PATIENCE_S = 120.0
 ACCOUNTS = 20_000
 STAY_PER_S = 50.0
-"""Of the traffic that goes on."""
+"""Payments per second of the traffic that continues."""
 PER_SECOND = 10.0
-"""Of event time: 100,000 payments span less than three hours, which end now."""
+"""Payments per second of event time: 100,000 payments span just under three hours, which end now."""
 
 
 SHOWN_OF_REPLAY = (
@@ -53,12 +53,14 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="end with a table instead of running on")] = False,
-    transactions: Annotated[int, typer.Option(help="how many payments")] = 100_000,
-    seed: Annotated[int, typer.Option(help="the same seed, the same traffic")] = 1,
+    once: Annotated[
+        bool, typer.Option("--once", help="print a table and stop, instead of running on with live traffic")
+    ] = False,
+    transactions: Annotated[int, typer.Option(help="number of payments")] = 100_000,
+    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same traffic")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Payments become flags, cases, views and an audit log, through the real parts; then a replay proves it."""
+    """Run payments through the real system into flags, cases, views and an audit log. With --once, verify by replay."""
     settings = Settings()
     with errors_as_messages():
         system.up(settings, report=print_status_line)
@@ -72,11 +74,11 @@ def demo(
     with errors_as_messages():
         system.down(settings, lambda _, __: None)
     if result.exit_code or document["live_views_digest"] != document["replay_views_digest"]:
-        raise fail("\n".join(result.problems or ["the stored views are not those that the replay derives"]))
+        raise fail("\n".join(result.problems or ["the stored views differ from the replayed views"]))
 
 
 def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, object]:
-    """Send payments, wait until everything that follows from them is stored, and take the figures."""
+    """Send payments, wait until all their results are stored, and return the figures."""
     span_ms = int(transactions / PER_SECOND * 1000)
     start_ms = time.time_ns() // 1_000_000 - span_ms
     traffic = iter(_traffic(seed, start_ms, PER_SECOND))
@@ -93,13 +95,16 @@ def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, obje
 
 
 def _traffic(seed: int, start_ms: int, per_second: float) -> Traffic:
-    """The same people, in the same homes, at every start; the payments are others."""
+    """Return traffic of the same people with the same homes for one seed; payments depend on `start_ms`."""
     run = run_of(start_ms)
     return Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, start_ms=start_ms, per_second=per_second, run=run))
 
 
 def _send(settings: Settings, made: list[GeneratedPayment], rate: float | None) -> tuple[float, list[int]]:
-    """Send payments and wait for every answer; returns the seconds, and each one's milliseconds from log to log."""
+    """Send payments and wait for every answer.
+
+    Return the seconds that this took, and each payment's latency from log to log in milliseconds.
+    """
     answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
     begun = time.monotonic()
     with progress("payments sent", len(made)) as seen:
@@ -115,7 +120,7 @@ def _latencies(answers: AnswerTracker, sent: AcknowledgedRecords) -> list[int]:
 
 
 def settle(settings: Settings) -> ReplayReport:
-    """Wait until views and archive hold all that the logs lead to. Raises Stalled."""
+    """Wait until views and archive hold every result of the logs. Raise ProgressStalled after PATIENCE_S."""
     _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
     found: list[ReplayReport] = []
 
@@ -131,7 +136,7 @@ def settle(settings: Settings) -> ReplayReport:
 
 
 def archive_lag(settings: Settings) -> int:
-    """Records that Kafka has and the archive does not."""
+    """Return the number of records in Kafka that are not archived yet."""
     log, store, names = KafkaLog(settings.kafka_bootstrap), bucket(settings), topics(settings)
     archived = ArchivedLog(store)
     lag = 0
@@ -147,30 +152,30 @@ def _until(is_so: Callable[[], bool], otherwise: str) -> None:
     begun = time.monotonic()
     while not is_so():
         if time.monotonic() - begun > PATIENCE_S:
-            raise ProgressStalled(f"{otherwise} after {PATIENCE_S:.0f} s. Look: fraudcase status")
+            raise ProgressStalled(f"{otherwise} after {PATIENCE_S:.0f} s. Check: fraudcase status")
         time.sleep(0.5)
 
 
 def _replay_without_views(settings: Settings) -> ReplayReport:
-    """From S3 alone: the live tables and Kafka are stopped first, so that nothing can be read from them."""
+    """Replay from S3 alone. Stop Kafka and the live tables first, so that nothing can be read from them."""
     stores = {part.name: part for part in store_programs(settings)}
-    messages.print("stopping DynamoDB and Kafka: the replay has the archive in S3, and nothing else", highlight=False)
+    messages.print("stopping DynamoDB and Kafka: the replay reads nothing but the archive in S3", highlight=False)
     stack.down(settings, [stores["dynamodb"], stores["kafka"]], lambda _, __: None)
     return replay(settings, "s3", with_views=False)
 
 
 def _stay(settings: Settings, seed: int) -> None:
-    """Traffic until interrupted, in the time that it is now."""
+    """Send traffic dated now until interrupted."""
     print_sign_ins(settings, system.first_sign_ins(settings))
     addresses = {
         "risk job (Flink)": f"http://{settings.host}:{settings.flink_port}",
         "case job (Flink)": f"http://{settings.host}:{settings.flink_port + 1}",
         "schema registry": settings.registry_url,
-        "figures of the archive worker": f"http://{settings.host}:{settings.metrics_port + 3}/metrics",
+        "metrics of the archive worker": f"http://{settings.host}:{settings.metrics_port + 3}/metrics",
     }
     for name, address in addresses.items():
         messages.print(f"{name:<30} {address}", highlight=False)
-    messages.print("traffic goes on until Ctrl-C; the system stays up until: fraudcase down", highlight=False)
+    messages.print("Ctrl-C ends the traffic; the system keeps running until: fraudcase down", highlight=False)
     traffic = _traffic(seed, time.time_ns() // 1_000_000, STAY_PER_S)
     intake, _ = open_intake(settings)
     try:

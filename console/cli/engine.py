@@ -1,4 +1,4 @@
-"""`fraudcase engine …`: by which version of the engine the logs are decided."""
+"""`fraudcase engine …`: the version of the folds that decides the logs."""
 
 import json
 import sys
@@ -18,7 +18,9 @@ from console.wiring import engine_log, engines
 from domain.engines import ENGINES, LATEST
 from infra.settings import Settings
 
-engine = typer.Typer(no_args_is_help=True, help="The version of the engine: activated in the logs, as rule packs are.")
+engine = typer.Typer(
+    no_args_is_help=True, help="List and activate versions of the engine, the code that decides the logs."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_engines(as_json: AsJson = False) -> None:
-    """The engines that this version of fraudcase has, and what each does otherwise than the one before."""
+    """List the engines of this fraudcase version, with the changes of each."""
     active = _active()
     shown = [
         {"engine": each.number, "state": _state(each.number, active), "says": each.says} for each in ENGINES.values()
@@ -38,18 +40,21 @@ def list_engines(as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(shown, indent=2) + "\n")
         return
-    table = Table("engine", "state", "what it does otherwise")
+    table = Table("engine", "state", "change")
     for row in shown:
         table.add_row(str(row["engine"]), str(row["state"]), str(row["says"]))
     messages.print(table)
 
 
 def activate(
-    version: Annotated[int, typer.Argument(metavar="VERSION", help="its number")],
-    actor: Annotated[str, typer.Option("--actor", help="who does it")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="number of the engine")],
+    actor: Annotated[str, typer.Option("--actor", help="name of the person who activates it")],
     as_json: AsJson = False,
 ) -> None:
-    """Decide by this engine from here on, in every partition. Again after a crash, to the end. There is no way back."""
+    """Activate an engine for all records from now on, in every partition. This cannot be undone.
+
+    If the command is interrupted, run it again: it completes the activation.
+    """
     settings = Settings()
     try:
         with errors_as_messages():
@@ -57,14 +62,14 @@ def activate(
     except RulePackActionError as refused:
         raise fail(str(refused)) from refused
     except KafkaException as error:
-        raise fail(f"the logs cannot be reached at {settings.kafka_bootstrap}: {error}. Cure: fraudcase up") from error
+        raise fail(f"cannot reach Kafka at {settings.kafka_bootstrap}: {error}. Cure: fraudcase up") from error
     except SQLAlchemyError as error:
         raise _store_failed(error) from error
     report({"engine": version, "says": ENGINES[version].says, "partitions_written": written}, as_json=as_json)
 
 
 def show(as_json: AsJson = False) -> None:
-    """The engine in force, and who activated which."""
+    """Show the active engine and the history of activations."""
     active = _active()
     try:
         rows = engines(Settings()).rows()
@@ -103,4 +108,4 @@ def _state(number: int, active: int) -> str:
 
 def _store_failed(error: SQLAlchemyError) -> typer.Exit:
     cause = str(getattr(error, "orig", None) or error).strip()
-    return fail(f"the control store: {cause}. Cure: fraudcase control upgrade, or FRAUDCASE_CONTROL_URL")
+    return fail(f"the control store failed: {cause}. Cure: fraudcase control upgrade, or check FRAUDCASE_CONTROL_URL")

@@ -1,4 +1,4 @@
-"""`fraudcase erase`, `subject show`, `canary`: personal data made unreadable for good, and the proof that it is."""
+"""`fraudcase erase`, `subject show`, `canary`: erasure of personal data, and the search for what remains."""
 
 import time
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from console.cli.options import AsJson
 from console.cli.output import errors_as_messages, fail, report
+from console.display.formats import counted
 from console.payments.attributes import payments_of
 from console.privacy.vault import SETTLED_S, SubjectKeyHistory
 from console.system.canary import CanaryTooShort, TextLocation, search
@@ -17,35 +18,40 @@ from console.wiring import vault
 from domain.masking import mask_card_numbers
 from infra.settings import Settings
 
-Subject = Annotated[str, typer.Argument(help="an account; or intake/RUN for rows that named none")]
+Subject = Annotated[str, typer.Argument(help="account, or intake/RUN for refused rows without an account")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(erase)
     app.command()(canary)
-    subject = typer.Typer(no_args_is_help=True, help="Whose personal data is sealed here.")
+    subject = typer.Typer(no_args_is_help=True, help="Show the subjects whose personal data is sealed.")
     subject.command("show")(show)
     app.add_typer(subject, name="subject")
 
 
 def erase(
-    subjects: Annotated[list[str], typer.Argument(metavar="SUBJECT...", help="accounts; intake/RUN for refused rows")],
-    actor: Annotated[str, typer.Option("--actor", help="who does it")],
-    reason: Annotated[str, typer.Option("--reason", help="why: a request's number, nothing personal")] = "",
+    subjects: Annotated[
+        list[str],
+        typer.Argument(metavar="SUBJECT...", help="accounts to erase; intake/RUN for refused rows without an account"),
+    ],
+    actor: Annotated[str, typer.Option("--actor", help="name of the person who erases")],
+    reason: Annotated[
+        str, typer.Option("--reason", help="reason, e.g. the number of a request; no personal data")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Destroy the keys of accounts: what was sealed with them nobody reads again, here or in any copy.
+    """Destroy the keys of accounts, so that their sealed personal data cannot be read again, here or in any copy.
 
-    Returns once no running process holds them any more. Payments, decisions and cases stay, and replay as before.
+    The command ends when no running process holds the keys. Payments, decisions and cases remain and replay as before.
     """
     if not actor.strip():
-        raise fail("--actor must say who does it")
+        raise fail("--actor is empty. Give the name of the person who erases")
     with errors_as_messages():
         erased = vault(Settings()).erase(subjects, actor, mask_card_numbers(reason))
     for each in erased:
         if each.key_id is None:
-            messages.print(f"{each.subject}: nothing is sealed for it. Is it the right name?", highlight=False)
+            messages.print(f"{each.subject}: no data is sealed for this subject. Check the name", highlight=False)
     time.sleep(SETTLED_S)
     keys = sum(each.key_id is not None for each in erased)
     report({"subjects": len(erased), "keys_destroyed": keys, "erased_at_ms": erased[0].at_ms}, as_json=as_json)
@@ -53,10 +59,12 @@ def erase(
 
 def show(
     subject: Subject,
-    payments: Annotated[bool, typer.Option("--payments", help="also what its payments say of it")] = False,
+    payments: Annotated[
+        bool, typer.Option("--payments", help="also show the sealed attributes of its payments")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whether an account has a key, since when, and when it was erased; with --payments, what is sealed, opened."""
+    """Show the key of an account and its erasures. With --payments, show the unsealed attributes of its payments."""
     settings = Settings()
     with errors_as_messages():
         keys = vault(settings)
@@ -88,11 +96,14 @@ def _document(known: SubjectKeyHistory) -> dict[str, Any]:
 
 
 def canary(
-    text: Annotated[str, typer.Argument(help="what must be nowhere: a name, an address, part of a note")],
-    also: Annotated[list[Path] | None, typer.Option(help="files and folders besides: exports, backups")] = None,
+    text: Annotated[str, typer.Argument(help="text that must not be found: a name, an address, part of a note")],
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="other file or folder to search, e.g. an export or a backup; repeat for several"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for a text in all that the system stores, raw and decoded. Exit 1 where it is found; prints the places."""
+    """Search all stored data for a text, raw and decoded. Exit 1 and list the places if the text is found."""
     try:
         with errors_as_messages():
             found, looked = search(Settings(), text, also or ())
@@ -103,7 +114,7 @@ def canary(
     )
     if found:
         shown = "\n".join(f"  {place.store}  {place.where}" for place in found[:50])
-        raise fail(f"it is found in {len(found)} places:\n{shown}")
+        raise fail(f"the text was found in {counted(len(found), 'place')}:\n{shown}")
 
 
 def _location_fields(place: TextLocation) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`fraudcase explain`: why a payment was flagged or not, and what would have turned the decision."""
+"""`fraudcase explain`: why a payment was flagged or not, and the smallest change that would reverse the decision."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ from schemas.codec import Decoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
 
 PLAIN_WIDTH = 160
-"""Columns where no terminal says how wide it is."""
+"""Width of the output in columns when it is not a terminal."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,18 +46,26 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    transaction_id: Annotated[str, typer.Argument(help="the payment's id")],
+    transaction_id: Annotated[str, typer.Argument(help="id of the payment")],
     transactions: Annotated[
-        Path | None, typer.Option(help="a file of payments to look in, instead of the running system's log")
+        Path | None, typer.Option(help="file of payments to read instead of the running system's log")
     ] = None,
-    rules: Annotated[str, typer.Option(help="with --transactions: a pack's name, or a file")] = DEFAULT.name,
-    labels: Annotated[Path | None, typer.Option(help="with --transactions: what was fraud, as for score")] = None,
+    rules: Annotated[
+        str, typer.Option(help="with --transactions: rule pack, a file or the name of a shipped pack")
+    ] = DEFAULT.name,
+    labels: Annotated[
+        Path | None, typer.Option(help="with --transactions: file of labels, as for `fraudcase score`")
+    ] = None,
     feedback: Feedback = None,
-    account: Annotated[str | None, typer.Option(help="where several accounts have a payment of this id")] = None,
-    digest: Annotated[str, typer.Option(help="the start of a content digest, where an id was used again")] = "",
+    account: Annotated[
+        str | None, typer.Option(help="account of the payment, if several accounts have a payment with this id")
+    ] = None,
+    digest: Annotated[
+        str, typer.Option(help="start of the payment's content digest, if the id was used more than once")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Each rule's value, threshold and distance for a payment, and the smallest change that turns the decision."""
+    """Show each rule's value, threshold and distance for a payment, and the smallest change that reverses it."""
     try:
         with errors_as_messages():
             if transactions:
@@ -83,14 +91,17 @@ def _explain(found: dict[str, Log], transaction_id: str, account: str | None, di
     if len(wanted) > 1:
         others = ", ".join(wanted[1:10])
         raise ExplanationError(
-            f"{len(wanted)} accounts have a payment {transaction_id!r}. Cure: --account {wanted[0]}, or {others}"
+            f"{len(wanted)} accounts have a payment {transaction_id!r}. Choose one: --account {wanted[0]}, or {others}"
         )
     log = found[wanted[0]]
     return explaining.explain_decision(log, read_dossier(log, wanted[0], transaction_id, digest))
 
 
 def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: int | None) -> Log:
-    """A file as the log that a score of it makes: the pack first, and labels so long after their payments."""
+    """Return the records that scoring a file would put into the log.
+
+    The pack comes first. A label follows its payment by `feedback_ms`.
+    """
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="explain")
     truth = read_truth(labels) if labels and feedback_ms is not None else None
 
@@ -129,7 +140,7 @@ def _system_logs(settings: Settings, transaction_id: str) -> dict[str, Log]:
 
 
 def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder: Decoder) -> Iterator[InboundRecord]:
-    """A partition as the fold reads it."""
+    """Yield the records of a partition as the fold reads them, up to offset `end`."""
     for record in log.read(topic, partition, end):
         try:
             name, data = decoder.decode(record.value)
@@ -139,7 +150,7 @@ def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder
 
 
 def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
-    """For each account that has a payment of this id, what of its log concerns it, in memory."""
+    """Map each account that has a payment with this id to the records of its log that concern it, held in memory."""
     found: dict[str, Log] = {}
     for log in logs:
         for account_id in find_accounts(log, transaction_id):
@@ -152,7 +163,7 @@ def logs_of(logs: Iterable[Log], transaction_id: str) -> dict[str, Log]:
 
 
 def show(document: dict[str, Any], out: Console) -> None:
-    """The explanation as text and a table."""
+    """Print the explanation as text and a table."""
     when = datetime.fromtimestamp(document["event_time"] / 1000, UTC).isoformat(timespec="milliseconds")
     pack = document["pack"]
     verdict = "flagged" if document["flagged"] else "not flagged"
@@ -168,7 +179,7 @@ def show(document: dict[str, Any], out: Console) -> None:
     )  # fmt: skip
     if document["on_arrival"]["flagged"] != document["flagged"]:
         was = "flagged" if document["on_arrival"]["flagged"] else "not flagged"
-        out.print(f"on arrival it was {was}: late payments have changed that", highlight=False)
+        out.print(f"on arrival it was {was}; late payments changed the decision", highlight=False)
     out.print(_table(document["rules"]))
     out.print(_smallest_change_text(document), markup=False, highlight=False)
 
@@ -206,11 +217,11 @@ def _rule_text(rule: dict[str, Any]) -> str:
 def _smallest_change_text(document: dict[str, Any]) -> str:
     change = document["smallest_change"]
     if change is None:
-        return "No single change of amount, time, place or a field was found that turns the decision."
-    turned = "cleared it" if document["flagged"] else f"flagged it, by {', '.join(change['rules'])}"
+        return "No single change of amount, time, place or another field was found that reverses the decision."
+    result = "cleared it" if document["flagged"] else f"flagged it, by {', '.join(change['rules'])}"
     before, after = (_value(change["field"], change[key]) for key in ("before", "after"))
     return (
-        f"The smallest change that would have {turned}: {change['field']} {before} -> {after} ({change['step']}; "
+        f"The smallest change that would have {result}: {change['field']} {before} -> {after} ({change['step']}; "
         f"then score {change['score']}). Verified by running the fold on the changed log."
     )
 

@@ -1,4 +1,4 @@
-"""`fraudcase labels ingest`."""
+"""`fraudcase labels ingest`: confirmed frauds from a file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,17 +14,22 @@ from infra.settings import Settings
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    labels = typer.Typer(no_args_is_help=True, help="Confirmed frauds: what is known of payments afterwards.")
+    labels = typer.Typer(no_args_is_help=True, help="Record confirmed frauds.")
     labels.command()(ingest)
     app.add_typer(labels, name="labels")
 
 
 def ingest(
-    file: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines: transaction_id, fraud 0/1, [account_id]")],
-    actor: Annotated[str, typer.Option(help="who says so")] = "system",
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Parquet, CSV or JSON lines with the columns transaction_id, fraud (0 or 1) and optionally account_id"
+        ),
+    ],
+    actor: Annotated[str, typer.Option(help="name of the person or system that confirms the frauds")] = "system",
     as_json: AsJson = False,
 ) -> None:
-    """Enter the frauds of a file into the log: from then on they raise the risk of what was paid with and to whom."""
+    """Record the frauds of a file in the log. Later payments with their card, merchant or device get riskier."""
     try:
         with errors_as_messages():
             document = ingest_labels(Settings(), file, actor)

@@ -1,4 +1,4 @@
-"""Reports and errors on the command line."""
+"""Output of commands: reports, error messages, sign-in addresses."""
 
 import json
 import sys
@@ -26,14 +26,14 @@ TABLE_WIDTH: Final = 100
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
-    """Say what happened, and the exit to raise."""
+    """Print an error message and return the exit to raise."""
     messages.print(f"[bold red]{escape(message)}[/]" if messages.is_terminal else message, markup=messages.is_terminal)
     return typer.Exit(code)
 
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Errors that people can cure end a command with a message instead of a traceback."""
+    """End the command with a message, without a traceback, on an error that its user can cure."""
     try:
         yield
     except (StackError, ProgressStalled, NotWritten, NotAcknowledged, VaultError, ScrubbingError) as error:
@@ -41,7 +41,7 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def report(document: dict[str, Any], *, as_json: bool) -> None:
-    """The result of a command: JSON, or one figure a line."""
+    """Print the result of a command: JSON, or one figure per line."""
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
@@ -54,15 +54,15 @@ def report(document: dict[str, Any], *, as_json: bool) -> None:
 
 
 def print_wide(what: Table | str) -> None:
-    """Write to standard output, as wide as a terminal is, or as wide as a table needs."""
+    """Print to standard output: as wide as the terminal, or TABLE_WIDTH columns elsewhere."""
     out = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
     out.print(what, highlight=False)
 
 
 def print_sign_ins(settings: Settings, made: dict[str, str]) -> None:
-    """Where the console is, and the passwords that were made just now: they are shown nowhere else, and never again."""
+    """Print the console's address and the passwords just made. They are shown only this once."""
     messages.print(f"console: {settings.console_url}", highlight=False)
     for name, password in made.items():
         messages.print(f"  sign in as {name:<8} password {password}", highlight=False, markup=False)
     if not made:
-        messages.print("  a forgotten password: fraudcase users reset-password NAME", highlight=False)
+        messages.print("  forgotten password? fraudcase users reset-password NAME", highlight=False)

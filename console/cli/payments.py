@@ -1,4 +1,4 @@
-"""`fraudcase generate`, `ingest`, `flags`, `backtest`, `clock`."""
+"""`fraudcase generate`, `ingest`, `flags`, `backtest`, `clock`: payments in, decisions out."""
 
 import json
 import sys
@@ -13,12 +13,13 @@ import typer
 
 from console.cli.options import AsJson
 from console.cli.output import errors_as_messages, fail, report
+from console.display.formats import counted
 from console.payments import files
 from console.payments.admission import prepare_rows
 from console.payments.decisions import answered_rows, derived_decisions
 from console.payments.decisions import backtest as decide_rows
 from console.payments.files import BadFile
-from console.payments.intake import ingest as take_in
+from console.payments.intake import ingest as ingest_file
 from console.payments.intake import open_intake, send_generated
 from console.rules.files import load_pack
 from console.terminal import messages, progress
@@ -35,7 +36,9 @@ from schemas.registry import SchemaRegistry
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Parquet, CSV or JSON lines, by its suffix; without one, JSON lines to standard output"),
+    typer.Option(
+        "--out", help="file to write: Parquet, CSV or JSON lines, by its suffix; default: JSON lines to standard output"
+    ),
 ]
 
 
@@ -46,17 +49,19 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    transactions: Annotated[int, typer.Option(help="how many payments")] = 100_000,
-    seed: Annotated[int, typer.Option(help="the same seed, the same payments")] = 1,
-    accounts: Annotated[int, typer.Option(help="how many accounts pay")] = 5_000,
-    rate: Annotated[float | None, typer.Option(help="payments a second; default: as fast as it goes")] = None,
-    continuous: Annotated[bool, typer.Option(help="go on until interrupted, in the time that it is now")] = False,
-    start: Annotated[datetime | None, typer.Option(help="UTC time of the first payment")] = None,
-    out: Annotated[Path | None, typer.Option(help="write a file instead of sending")] = None,
-    truth: Annotated[Path | None, typer.Option(help="where to write what each payment was made as")] = None,
+    transactions: Annotated[int, typer.Option(help="number of payments")] = 100_000,
+    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
+    accounts: Annotated[int, typer.Option(help="number of accounts that pay")] = 5_000,
+    rate: Annotated[
+        float | None, typer.Option(help="payments per second; default: as fast as possible, or 50 with --continuous")
+    ] = None,
+    continuous: Annotated[bool, typer.Option(help="send payments dated now until interrupted")] = False,
+    start: Annotated[datetime | None, typer.Option(help="time of the first payment, UTC")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write the payments to instead of sending them")] = None,
+    truth: Annotated[Path | None, typer.Option(help="file to write the true behaviour of each payment to")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seeded synthetic traffic: normal, high velocity, amount spikes, geographic anomalies, late and out of order."""
+    """Generate synthetic payments: normal, high velocity, amount spikes, unusual places, late and out of order."""
     settings = Settings()
     per_second = rate or 50.0 if continuous else 10.0
     start_ms = int(start.replace(tzinfo=UTC).timestamp() * 1000) if start else START_MS
@@ -118,23 +123,27 @@ def _send(
 
 
 def ingest(
-    file: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines with the columns of Transaction")],
+    file: Annotated[
+        Path, typer.Argument(help="file of payments: Parquet, CSV or JSON lines with the columns of Transaction")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Send the payments of a file through the running system; every row is accounted for."""
+    """Send the payments of a file through the running system and account for every row."""
     try:
         with errors_as_messages():
-            report(take_in(Settings(), file), as_json=as_json)
+            report(ingest_file(Settings(), file), as_json=as_json)
     except BadFile as error:
         raise fail(str(error)) from error
 
 
 def flags(
     out: Out = None,
-    run: Annotated[str | None, typer.Option(help="only the rows of this run of `ingest` or `generate`")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="run of `ingest` or `generate` whose rows to write; default: all runs")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the decision on every payment of the running system, in the order of the intake."""
+    """Write the decision on every payment of the running system, in the order of intake."""
     settings = Settings()
     decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
     lines = [
@@ -145,23 +154,29 @@ def flags(
 
 def backtest(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Parquet, CSV or JSON lines with the columns of Transaction")
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="file of payments: Parquet, CSV or JSON lines with the columns of Transaction"
+        ),
     ] = None,
     out: Out = None,
-    transactions: Annotated[Path | None, typer.Option(help="the same as FILE")] = None,
+    transactions: Annotated[Path | None, typer.Option(help="another way to give FILE")] = None,
     from_log: Annotated[
-        bool, typer.Option("--from-log", help="the recorded log, with its activations and labels, instead of a file")
+        bool,
+        typer.Option("--from-log", help="decide the recorded log with its activations and labels, instead of a file"),
     ] = False,
-    rules: Annotated[str | None, typer.Option(help=f"a pack's name, or a file; default: {DEFAULT.name}")] = None,
+    rules: Annotated[
+        str | None, typer.Option(help=f"rule pack: a file, or the name of a shipped pack; default: {DEFAULT.name}")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decide again on every payment of a file, without any server, or of the recorded log: one row out for each in."""
+    """Decide every payment of a file without a server, or of the recorded log. Write one row per payment."""
     if (file is not None) + (transactions is not None) + from_log != 1:
-        raise fail("give a FILE, or --from-log")
+        raise fail("give either a FILE or --from-log")
     transactions = file or transactions
     if transactions is None:
         if rules is not None:
-            raise fail("--from-log decides by the rule packs in the log: --rules is for files")
+            raise fail("--rules cannot be combined with --from-log, which uses the rule packs in the log")
         _write_decisions(out, _decided_again(Settings()), as_json)
         return
     try:
@@ -202,12 +217,13 @@ def _write_decisions(out: Path | None, lines: list[dict[str, object]], as_json: 
 
 
 def clock(
-    every: Annotated[float, typer.Option(help="seconds from one tick to the next")] = 60,
+    every: Annotated[float, typer.Option(help="seconds between ticks")] = 60,
     source: Annotated[
-        Path | None, typer.Option("--from", help='ticks from a file of lines {"now_ms": 1750000000000}')
+        Path | None,
+        typer.Option("--from", help='file of ticks, one {"now_ms": 1750000000000} per line; default: live ticks'),
     ] = None,
 ) -> None:
-    """Write ticks into the log, so that the deadlines of cases come due: live until interrupted, or from a file."""
+    """Write clock ticks, which trigger the deadlines of cases, to the log: live until interrupted, or from a file."""
     settings = Settings()
     ticks = ticks_from(source) if source else live_ticks(every, lambda: False)
     try:
@@ -215,4 +231,4 @@ def clock(
             count = write_ticks(settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_inbox, ticks)
     except (BadTickFile, OSError) as error:
         raise fail(str(error)) from error
-    messages.print(f"{count} ticks written", highlight=False)
+    messages.print(f"{counted(count, 'tick')} written", highlight=False)

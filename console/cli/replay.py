@@ -1,4 +1,4 @@
-"""`fraudcase replay`, `digest`, `analytics`."""
+"""`fraudcase replay`, `digest`, `analytics`: the recorded history derived, fingerprinted and queried."""
 
 import json
 from pathlib import Path
@@ -30,21 +30,26 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    source: Annotated[str, typer.Option("--from", help="kafka or s3")] = "kafka",
+    source: Annotated[str, typer.Option("--from", help="source of the records: kafka or s3")] = "kafka",
     until: Annotated[
-        str | None, typer.Option(help="only what was in the logs by this time: ISO 8601, or UTC milliseconds")
+        str | None, typer.Option(help="replay the records written by this time: ISO 8601, or UTC milliseconds")
     ] = None,
-    certificate: Annotated[Path | None, typer.Option(help="write the certificate to this file")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="file to write the certificate to")] = None,
     expect: Annotated[
-        Path | None, typer.Option(help="an earlier report (--json) or certificate whose digests must come out")
+        Path | None, typer.Option(help="earlier report (--json) or certificate that must have the same digests")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; by default what pays")] = None,
-    live_views: Annotated[bool, typer.Option(help="compare the stored case views too")] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="number of processes; default: chosen by the size of the logs")
+    ] = None,
+    live_views: Annotated[bool, typer.Option(help="also compare the stored case views")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Derive every flag, case event and view again, without Flink, and compare; exit 1 if it differs, 3 if late."""
+    """Derive every flag, case event and view from the log without Flink and compare with what is stored.
+
+    Exit 1 if something differs, 3 if stored results are still missing.
+    """
     if source not in ("kafka", "s3"):
-        raise fail(f"--from is kafka or s3, not {source}")
+        raise fail(f"--from: {source} is not a source. Sources: kafka, s3")
     until_ms = None if until is None else parse_time_ms(until)
     with errors_as_messages():
         result = run_replay(Settings(), source, with_views=live_views, until_ms=until_ms, workers=workers)
@@ -56,7 +61,7 @@ def replay(
     if expect is not None:
         wanted = json.loads(expect.read_text(encoding="utf-8"))
         problems += [
-            f"{name} is {document.get(name)}, {expect} says {wanted[name]}"
+            f"{name} is {document.get(name)}, but {expect} has {wanted[name]}"
             for name in ("root", "live_digest", "replay_digest", "replay_views_digest")
             if name in wanted and wanted[name] != document.get(name)
         ]
@@ -69,7 +74,7 @@ def replay(
 
 
 def digest(as_json: AsJson = False) -> None:
-    """The digest of what the running system has recorded."""
+    """Print the digest of everything that the running system has recorded."""
     settings = Settings()
     with errors_as_messages(), progress("records read", None) as seen:
         live = read_recorded_history(source_of(settings, "kafka"), topics(settings), cores(), seen)
@@ -80,10 +85,10 @@ def digest(as_json: AsJson = False) -> None:
 
 
 def analytics(
-    query: Annotated[str, typer.Option("--sql", help="any query of DuckDB on the table risk_scored")] = COUNTS,
+    query: Annotated[str, typer.Option("--sql", help="DuckDB query on the table risk_scored")] = COUNTS,
     as_json: AsJson = False,
 ) -> None:
-    """Ask DuckDB about the decisions in S3."""
+    """Query the decisions in S3 with DuckDB."""
     connection = duckdb.connect()
     connection.register("risk_scored", read_table(bucket(Settings())))
     try:

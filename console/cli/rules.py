@@ -22,11 +22,18 @@ from infra.settings import Settings
 from migrations.models import RulePackLogRow, RulePackRow
 from migrations.store import connect, upgrade
 
-rules = typer.Typer(no_args_is_help=True, help="Rule packs: draft, approved by a second person, active, retired.")
-control = typer.Typer(no_args_is_help=True, help="The control store: who set up what.")
-File = Annotated[str, typer.Argument(metavar="FILE", help="a pack's file, or the name of one that comes along")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="NAME (highest version), NAME@VERSION, or the id's start")]
-Actor = Annotated[str, typer.Option("--actor", help="who does it")]
+rules = typer.Typer(
+    no_args_is_help=True, help="Manage rule packs: draft, approve by a second person, activate, retire."
+)
+control = typer.Typer(
+    no_args_is_help=True, help="Manage the control store, the database of users, rule packs and keys."
+)
+File = Annotated[str, typer.Argument(metavar="FILE", help="rule pack: a file, or the name of a shipped pack")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="rule pack: NAME (its highest version), NAME@VERSION, or the start of its id"),
+]
+Actor = Annotated[str, typer.Option("--actor", help="name of the person who acts")]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,18 +42,18 @@ def register(app: typer.Typer) -> None:
         rules.command()(command)
     rules.command("list")(list_packs)
     app.add_typer(rules, name="rules")
-    control.callback()(_several)
+    control.callback()(_control)
     control.command("upgrade")(upgrade_store)
     app.add_typer(control, name="control")
 
 
-def _several() -> None:
-    """The control store."""
+def _control() -> None:
+    """Manage the control store, the database of users, rule packs and keys."""
 
 
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """What may not be done, and a store that is away, end a command with a message."""
+    """End the command with a message if an action is refused or the control store fails."""
     try:
         with errors_as_messages():
             yield
@@ -54,11 +61,13 @@ def _errors_as_messages() -> Iterator[None]:
         raise fail(str(error)) from error
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip()
-        raise fail(f"the control store: {cause}. Cure: fraudcase control upgrade, or FRAUDCASE_CONTROL_URL") from error
+        raise fail(
+            f"the control store failed: {cause}. Cure: fraudcase control upgrade, or check FRAUDCASE_CONTROL_URL"
+        ) from error
 
 
 def validate(file: File, as_json: AsJson = False) -> None:
-    """Check a pack without keeping it."""
+    """Check a rule pack without storing it."""
     with _errors_as_messages():
         pack = load_pack(file)
     report({"name": pack.name, "version": pack.version, "rules": len(pack.rules), "pack_id": pack.pack_id},
@@ -66,19 +75,22 @@ def validate(file: File, as_json: AsJson = False) -> None:
 
 
 def draft(file: File, actor: Actor, as_json: AsJson = False) -> None:
-    """Take in a pack, to be approved by somebody else."""
+    """Store a rule pack as a draft. Another person has to approve it."""
     with _errors_as_messages():
         report(_pack_fields(control_store(Settings()).draft(load_pack(file), actor)), as_json=as_json)
 
 
 def approve(name: Name, actor: Actor, as_json: AsJson = False) -> None:
-    """Vouch for a draft of another person."""
+    """Approve a draft of another person."""
     with _errors_as_messages():
         report(_pack_fields(control_store(Settings()).approve(name, actor)), as_json=as_json)
 
 
 def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
-    """Put an approved pack in force: from here on, every partition decides by it. Again after a crash, to the end."""
+    """Activate an approved pack: every partition decides by it from now on.
+
+    If the command is interrupted, run it again: it completes the activation.
+    """
     settings = Settings()
     with _errors_as_messages():
         row, written = control_store(settings).activate(name, actor, rules_log(settings))
@@ -86,7 +98,7 @@ def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 
 
 def shadow(name: Name, actor: Actor, as_json: AsJson = False) -> None:
-    """Let a pack score every payment beside the active one; it decides nothing."""
+    """Run a pack as a shadow: it scores every payment beside the active pack and decides nothing."""
     settings = Settings()
     with _errors_as_messages():
         row, written = control_store(settings).shadow(name, actor, rules_log(settings))
@@ -94,7 +106,7 @@ def shadow(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 
 
 def retire(name: Name, actor: Actor, as_json: AsJson = False) -> None:
-    """Take a pack out of use; the active one retires by activating another."""
+    """Retire a pack. The active pack retires when another pack is activated."""
     settings = Settings()
     with _errors_as_messages():
         row, written = control_store(settings).retire(name, actor, rules_log(settings))
@@ -102,7 +114,7 @@ def retire(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 
 
 def list_packs(as_json: AsJson = False) -> None:
-    """Every pack and how far it has come."""
+    """List all rule packs with their states."""
     with _errors_as_messages():
         rows = control_store(Settings()).packs()
     if as_json:
@@ -117,7 +129,7 @@ def list_packs(as_json: AsJson = False) -> None:
 
 
 def show(name: Name, as_json: AsJson = False) -> None:
-    """A pack, and what was done to it."""
+    """Show a rule pack with its history."""
     with _errors_as_messages():
         store = control_store(Settings())
         row = store.pack(name)
@@ -132,19 +144,19 @@ def show(name: Name, as_json: AsJson = False) -> None:
         return
     report(_pack_fields(row), as_json=False)
     for step in history:
-        tried = "".join(f", with what-if {run_id}" for run_id in _whatif_fields(step).values())
+        tried = "".join(f", based on what-if {run_id}" for run_id in _whatif_fields(step).values())
         sys.stdout.write(f"{iso_time(step.at_ms)}  {step.action} by {step.actor}{tried}\n")
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _whatif_fields(step: RulePackLogRow) -> dict[str, str]:
-    """The what-if that an approval rests on."""
+    """Return the what-if run that an approval is based on, if there is one."""
     found = json.loads(step.detail).get("whatif_run")
     return {"whatif_run": found} if found else {}
 
 
 def upgrade_store() -> None:
-    """Make the control store's tables, or bring them up to date."""
+    """Create the tables of the control store, or upgrade them to this version."""
     with _errors_as_messages():
         upgrade(connect(Settings().control_database))
     messages.print("the control store is up to date", highlight=False)

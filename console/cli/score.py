@@ -1,4 +1,4 @@
-"""`fraudcase score`."""
+"""`fraudcase score`: judge a rule pack on labelled payments."""
 
 import json
 import sys
@@ -23,24 +23,30 @@ def register(app: typer.Typer) -> None:
     app.command()(score)
 
 
-FirstDay = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day scored, UTC")]
-LastDay = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day scored, included")]
+FirstDay = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day to score, UTC")]
+LastDay = Annotated[
+    datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day to score (inclusive), UTC")
+]
 
 
 def score(
     transactions: TransactionsFile,
     labels: LabelsFile,
-    rules: Annotated[str, typer.Option(help="a pack's name, or a file")] = DEFAULT.name,
+    rules: Annotated[str, typer.Option(help="rule pack: a file, or the name of a shipped pack")] = DEFAULT.name,
     feedback: Feedback = None,
     first: FirstDay = None,
     last: LastDay = None,
     exclude_known: Annotated[
-        bool, typer.Option("--exclude-known", help="without cards known as compromised, as the handbook does")
+        bool,
+        typer.Option(
+            "--exclude-known",
+            help="leave out payments of cards already known as compromised, as the Fraud Detection Handbook does",
+        ),
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="draw the curves to this file")] = None,
+    plot: Annotated[Path | None, typer.Option(help="file to draw the curves to")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decide on a file of payments and say how good that was, against what they really were."""
+    """Decide on a file of payments and report precision, recall and other figures against their labels."""
     from console.scoring.report import report_of  # slow to import: scikit-learn
 
     try:
@@ -51,7 +57,7 @@ def score(
 
 
 def show(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print it: JSON for programs, tables for people."""
+    """Print the report: JSON for programs, tables for people."""
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return

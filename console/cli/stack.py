@@ -1,4 +1,4 @@
-"""`fraudcase up`, `down`, `status`, `doctor`, `reset`."""
+"""`fraudcase up`, `down`, `status`, `doctor`, `reset`: the whole system on this machine."""
 
 import json
 import sys
@@ -23,26 +23,28 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    only_stores: Annotated[bool, typer.Option("--only-stores", help="without the jobs, workers and the clock")] = False,
+    only_stores: Annotated[
+        bool, typer.Option("--only-stores", help="start the stores only, without jobs, workers and the clock")
+    ] = False,
 ) -> None:
-    """Start the whole system on this machine; what runs already stays as it is."""
+    """Start the whole system on this machine. Parts that already run are left alone."""
     with errors_as_messages():
         settings = Settings()
         started = system.up(settings, report=print_status_line, only_stores=only_stores)
-    messages.print(f"started: {', '.join(started)}" if started else "all of it ran already", highlight=False)
+    messages.print(f"started: {', '.join(started)}" if started else "everything was already running", highlight=False)
     if not only_stores:
         print_sign_ins(settings, system.first_sign_ins(settings))
 
 
 def down() -> None:
-    """Stop exactly what `up` started; what was stored stays."""
+    """Stop the parts that `up` started. Stored data is kept."""
     with errors_as_messages():
         stopped = system.down(Settings(), print_status_line)
-    messages.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing ran", highlight=False)
+    messages.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running", highlight=False)
 
 
 def status(as_json: AsJson = False) -> None:
-    """How each part is; exit 1 if one is not well."""
+    """Show the state of each part. Exit 1 if a part is not ready."""
     settings = Settings()
     found = stack.status(settings, system.all_programs(settings))
     if as_json:
@@ -61,22 +63,22 @@ def status(as_json: AsJson = False) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """What is wrong with this machine or this system, each with its cure; exit 1 if anything is."""
+    """List problems of this machine and this system, each with its cure. Exit 1 if there are any."""
     problems = system.diagnose(Settings())
     if as_json:
         sys.stdout.write(json.dumps(problems, indent=2) + "\n")
-    for problem in [] if as_json else problems or ["all is well"]:
+    for problem in [] if as_json else problems or ["no problems found"]:
         messages.print(problem, highlight=False)
     if problems:
         raise typer.Exit(1)
 
 
-def reset(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
-    """Stop the system and wipe everything that it stored; downloaded jars stay."""
+def reset(yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False) -> None:
+    """Stop the system and delete everything that it stored. Downloaded jars are kept."""
     settings = Settings()
-    if not yes and not typer.confirm(f"Wipe every payment, case and archive under {settings.home}?", err=True):
-        raise fail("nothing was wiped")
+    if not yes and not typer.confirm(f"Delete every payment, case and archive under {settings.home}?", err=True):
+        raise fail("nothing was deleted")
     with errors_as_messages():
         system.down(settings, print_status_line)
         stack.reset(settings, system.all_programs(settings))
-    messages.print("wiped", highlight=False)
+    messages.print("deleted", highlight=False)

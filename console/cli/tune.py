@@ -1,4 +1,4 @@
-"""`fraudcase rules tune`."""
+"""`fraudcase rules tune`: search for better numbers in a rule pack."""
 
 import json
 import sys
@@ -27,19 +27,21 @@ def register(_: typer.Typer) -> None:
 def tune(
     transactions: TransactionsFile,
     labels: LabelsFile,
-    rules: Annotated[str, typer.Option(help="the pack to begin with: its name, or a file")],
-    out: Annotated[Path, typer.Option(help="where to write the pack that was found, as YAML")],
-    trials: Annotated[int, typer.Option(min=1, help="packs to try")] = 50,
-    seed: Annotated[int, typer.Option(help="the same seed, the same search")] = 1,
-    objective: Annotated[
-        TuningGoal, typer.Option(help="what to make as large as possible")
-    ] = TuningGoal.AVERAGE_PRECISION,
-    precision: Annotated[float, typer.Option(min=0, max=1, help="at least, for recall_at_precision")] = 0.95,
-    earlier: Annotated[float, typer.Option(min=0.05, max=0.95, help="share of the days to learn on")] = 0.7,
+    rules: Annotated[str, typer.Option(help="rule pack to start from: a file, or the name of a shipped pack")],
+    out: Annotated[Path, typer.Option(help="YAML file to write the best pack to")],
+    trials: Annotated[int, typer.Option(min=1, help="number of packs to try")] = 50,
+    seed: Annotated[int, typer.Option(help="seed of the search; the same seed gives the same result")] = 1,
+    objective: Annotated[TuningGoal, typer.Option(help="figure to maximise")] = TuningGoal.AVERAGE_PRECISION,
+    precision: Annotated[
+        float, typer.Option(min=0, max=1, help="minimum precision, for the objective recall_at_precision")
+    ] = 0.95,
+    earlier: Annotated[
+        float, typer.Option(min=0.05, max=0.95, help="fraction of the days to learn on; the rest are judged")
+    ] = 0.7,
     feedback: Feedback = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search better numbers for a pack on the earlier payments of a file, and say how they do on the later ones."""
+    """Search for better numbers in a pack on the earlier payments of a file, and judge them on the later payments."""
     from console.scoring.tuning_report import tune_and_report  # slow to import: Optuna and scikit-learn
 
     wanted = TuningOptions(objective, precision, trials, seed, earlier, feedback)
@@ -51,7 +53,7 @@ def tune(
 
 
 def show(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print it: JSON for programs, a table for people."""
+    """Print the report: JSON for programs, a table for people."""
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
@@ -67,7 +69,10 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(name, *(_number(name, change[when]) for when in ("before", "after")))
     print_wide(table)
     if not report["later"]["after"]["fraud"]:
-        messages.print(f"no fraud is on {report['learnt_before']} or later: nothing to judge by", highlight=False)
+        messages.print(
+            f"no fraud happened on {report['learnt_before']} or later, so the later figures say nothing",
+            highlight=False,
+        )
     print_wide(f"written: {report['out']}")
 
 

@@ -1,4 +1,4 @@
-"""`fraudcase users`: who may sign in to the console."""
+"""`fraudcase users`: the people who may sign in to the console."""
 
 import json
 import sys
@@ -14,14 +14,14 @@ from console.wiring import people
 from infra.settings import Settings
 
 ACTOR = "command line"
-"""Whoever may run commands here owns the store: the log says that much."""
-Name = Annotated[str, typer.Argument(help="what they sign in as")]
-Roles = Annotated[list[Role], typer.Option("--role", help="what they are; several times for several roles")]
+"""Actor of changes made here: commands on this machine need no sign-in."""
+Name = Annotated[str, typer.Argument(help="user name")]
+Roles = Annotated[list[Role], typer.Option("--role", help="role of the user; repeat for several")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    users = typer.Typer(no_args_is_help=True, help="People who may sign in to the console.")
+    users = typer.Typer(no_args_is_help=True, help="Manage the people who may sign in to the console.")
     users.command("list")(list_users)
     for name, command in (("add", add), ("roles", roles), ("reset-password", reset_password), ("token", token)):
         users.command(name)(command)
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_users(as_json: AsJson = False) -> None:
-    """Everybody, with their roles."""
+    """List all users with their roles."""
     found: list[dict[str, Any]] = [
         {"name": row.name, "roles": row.roles.split(), "is_disabled": row.is_disabled, "by": row.issuer or "password"}
         for row in people(Settings()).everybody()
@@ -45,7 +45,7 @@ def list_users(as_json: AsJson = False) -> None:
 
 
 def add(name: Name, role: Roles) -> None:
-    """Let somebody in; their random password is printed once."""
+    """Create a user and print their random password, which is shown only once."""
     try:
         password = people(Settings()).add(name, frozenset(role), ACTOR)
     except UserAccountError as error:
@@ -54,7 +54,7 @@ def add(name: Name, role: Roles) -> None:
 
 
 def roles(name: Name, role: Roles) -> None:
-    """Give somebody other roles than they have."""
+    """Replace the roles of a user."""
     try:
         people(Settings()).set_roles(name, frozenset(role), ACTOR)
     except UserAccountError as error:
@@ -62,7 +62,7 @@ def roles(name: Name, role: Roles) -> None:
 
 
 def reset_password(name: Name) -> None:
-    """Give somebody another random password, printed once; their sessions and tokens end."""
+    """Set and print a new random password, which is shown only once. The user's sessions and tokens end."""
     try:
         password = people(Settings()).set_password(name, ACTOR)
     except UserAccountError as error:
@@ -72,10 +72,10 @@ def reset_password(name: Name) -> None:
 
 def token(
     name: Name,
-    label: Annotated[str, typer.Option("--label", help="which machine it is for")],
-    days: Annotated[int, typer.Option(min=1, max=366, help="how long it opens the door")] = 90,
+    label: Annotated[str, typer.Option("--label", help="name of the machine that will use the token")],
+    days: Annotated[int, typer.Option(min=1, max=366, help="number of days until the token expires")] = 90,
 ) -> None:
-    """Print a token for a machine, once: it comes in with this person's roles (Authorization: Bearer …)."""
+    """Create an API token with the roles of a user and print it, once. Send it as Authorization: Bearer TOKEN."""
     try:
         made = people(Settings()).add_token(name, label, days, ACTOR)
     except UserAccountError as error:
@@ -84,12 +84,12 @@ def token(
 
 
 def disable(name: Name) -> None:
-    """Let somebody in no more; their sessions and tokens end."""
+    """Block a user from signing in. The user's sessions and tokens end."""
     _switch(name, is_disabled=True)
 
 
 def enable(name: Name) -> None:
-    """Let somebody in again."""
+    """Allow a disabled user to sign in again."""
     _switch(name, is_disabled=False)
 
 

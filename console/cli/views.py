@@ -1,4 +1,4 @@
-"""`fraudcase rebuild` and `fraudcase views`: versions of the case views, beside each other, one of them live."""
+"""`fraudcase rebuild` and `fraudcase views`: versions of the case views, of which one is live."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from console.wiring import view_versions
 from infra.settings import Settings
 from migrations.store import LockHeld
 
-views = typer.Typer(name="views", help="Versions of the views: which there are, and which one is live.")
+views = typer.Typer(name="views", help="List, switch and drop versions of the case views.")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,19 +28,20 @@ def register(app: typer.Typer) -> None:
 
 
 def rebuild_command(
-    view: Annotated[str, typer.Argument(help=f"which view: {', '.join(VIEWS)}")],
-    source: Annotated[Literal["kafka", "s3"], typer.Option("--from", help="kafka or s3")] = "kafka",
+    view: Annotated[str, typer.Argument(help=f"view to rebuild: {', '.join(VIEWS)}")],
+    source: Annotated[
+        Literal["kafka", "s3"],
+        typer.Option("--from", help="source of the events: the logs in Kafka, or the archive in S3"),
+    ] = "kafka",
     keep_old: Annotated[
-        bool, typer.Option("--keep-old/--drop", help="what to do with the version that was live")
+        bool, typer.Option("--keep-old/--drop", help="keep the version that was live, or drop it after the switch")
     ] = True,
-    drop_old: Annotated[
-        bool, typer.Option("--drop-old", help="rebuild nothing: drop the versions that are old")
-    ] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="drop all old versions instead of rebuilding")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a view anew from the log, beside the live one; then switch to it. Killed, it goes on where it was."""
+    """Build a new version of a view from the log, then switch to it. A rebuild that was killed resumes."""
     if view not in VIEWS:
-        raise fail(f"there is no view {view}: it is {' or '.join(VIEWS)}")
+        raise fail(f"there is no view {view}. Views: {', '.join(VIEWS)}")
     settings = Settings()
     with errors_as_messages():
         try:
@@ -59,12 +60,12 @@ def rebuild_command(
 
 @views.callback()
 def _views() -> None:
-    """Versions of the views: which there are, and which one is live."""
+    """List, switch and drop versions of the case views."""
 
 
 @views.command(name="list")
 def list_versions(as_json: AsJson = False) -> None:
-    """All versions of the case views, the dropped ones too."""
+    """List all versions of the case views, dropped versions too."""
     settings = Settings()
     versions = view_versions(settings)
     rows = versions.every()
@@ -82,8 +83,8 @@ def list_versions(as_json: AsJson = False) -> None:
 
 
 @views.command(name="switch")
-def switch_version(version: Annotated[int, typer.Argument(help="its number", min=1)]) -> None:
-    """Make another version the live one, an old one too: it catches up with the log first."""
+def switch_version(version: Annotated[int, typer.Argument(help="number of the version", min=1)]) -> None:
+    """Make another version live, once it has caught up with the log. Old versions are allowed."""
     with errors_as_messages():
         try:
             switch(Settings(), version)
@@ -93,8 +94,8 @@ def switch_version(version: Annotated[int, typer.Argument(help="its number", min
 
 
 @views.command(name="drop")
-def drop_version(version: Annotated[int, typer.Argument(help="its number", min=1)]) -> None:
-    """Do away with a version that is not live, and with its table."""
+def drop_version(version: Annotated[int, typer.Argument(help="number of the version", min=1)]) -> None:
+    """Drop a version that is not live, with its table."""
     with errors_as_messages():
         try:
             drop(Settings(), version)

@@ -1,4 +1,4 @@
-"""`fraudcase whatif`: what other rules would have done, in cases."""
+"""`fraudcase whatif`: the cases that other rules would have opened."""
 
 import json
 import sys
@@ -30,14 +30,15 @@ from infra.settings import Settings
 from projections.replay.whatif import WhatifPeriod
 
 SHOWN: Final = 12
-"""Changed cases that a terminal names; the files have all of them."""
+"""Maximum number of changed cases shown on the terminal; the files have all."""
 WIDTH: Final = 110
-"""Of tables where nobody looks."""
+"""Width of tables in columns when the output is not a terminal."""
 LABELS: Final = {
-    "opened": "only by the new rules", "lost": "no longer", "earlier": "earlier", "later": "later",
+    "opened": "opened only by the new rules", "lost": "no longer opened",
+    "earlier": "opened earlier", "later": "opened later",
     "escalated": "newly escalated", "not_escalated": "no longer escalated",
-    "escalated_earlier": "escalated earlier", "escalated_later": "escalated later", "typology": "of another typology",
-    "flags": "other flags", "reasons": "other reasons only", "same": "the same",
+    "escalated_earlier": "escalated earlier", "escalated_later": "escalated later", "typology": "with another typology",
+    "flags": "with other flags", "reasons": "with other reasons only", "same": "unchanged",
 }  # fmt: skip
 
 
@@ -47,36 +48,41 @@ def register(app: typer.Typer) -> None:
 
 
 def parse_moment_option(text: str) -> int:
-    """A time in UTC milliseconds, for an option."""
+    """Parse the time of an option into UTC milliseconds. Raise BadParameter."""
     try:
         return parse_moment(text)
     except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"{text!r} is no time: write 2026-01-31, or 2026-01-31T12:00, in UTC") from error
+        raise typer.BadParameter(f"{text!r} is not a time. Write 2026-01-31, or 2026-01-31T12:00, in UTC") from error
 
 
 def whatif(
-    rules: Annotated[str, typer.Option(help="a pack: its file, NAME, NAME@VERSION, or the start of its id")],
+    rules: Annotated[str, typer.Option(help="rule pack: a file, NAME, NAME@VERSION, or the start of its id")],
     first: Annotated[
         int | None,
-        typer.Option("--from", parser=parse_moment_option, metavar="TIME", help="payments dated from then on"),
+        typer.Option(
+            "--from", parser=parse_moment_option, metavar="TIME", help="first time of the payments to compare, UTC"
+        ),
     ] = None,
     last: Annotated[
-        int | None, typer.Option("--to", parser=parse_moment_option, metavar="TIME", help="and before then, UTC")
+        int | None,
+        typer.Option(
+            "--to", parser=parse_moment_option, metavar="TIME", help="end of the payments to compare (exclusive), UTC"
+        ),
     ] = None,
-    source: Annotated[str, typer.Option(help="where history is read: kafka or s3")] = "kafka",
+    source: Annotated[str, typer.Option(help="source of the history: kafka or s3")] = "kafka",
     minutes: Annotated[
-        int, typer.Option("--minutes-per-case", min=0, max=10_000, help="an analyst's time for a case")
+        int, typer.Option("--minutes-per-case", min=0, max=10_000, help="minutes of an analyst's work per case")
     ] = MINUTES_PER_CASE,
-    html: Annotated[Path | None, typer.Option(help="write a report for people, one file that needs no other")] = None,
-    out: Annotated[Path | None, typer.Option(help="write the JSON, with every changed case")] = None,
-    actor: Annotated[str, typer.Option(help="who asks: it is noted with the run")] = "command line",
+    html: Annotated[Path | None, typer.Option(help="file to write a self-contained HTML report to")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write the JSON report to, with every changed case")] = None,
+    actor: Annotated[str, typer.Option(help="name recorded with the run")] = "command line",
     as_json: AsJson = False,
 ) -> None:
-    """Replay history under other rules, and say what would be otherwise: cases, alerts, money, frauds, hours."""
+    """Replay history under other rules and report the differences in cases, alerts, money, frauds and hours."""
     if source not in ("kafka", "s3"):
-        raise typer.BadParameter(f"{source!r} is neither kafka nor s3", param_hint="--source")
+        raise typer.BadParameter(f"{source!r} is not a source. Sources: kafka, s3", param_hint="--source")
     if first is not None and last is not None and first >= last:
-        raise typer.BadParameter("nothing lies between: --from is not before --to")
+        raise typer.BadParameter("--from must be before --to")
     settings = Settings()
     where: Source = "s3" if source == "s3" else "kafka"
     asked = WhatifRequest(where, WhatifPeriod(first, last), minutes)
@@ -91,21 +97,21 @@ def whatif(
 
 
 def pack_of(settings: Settings, reference: str) -> RulePack:
-    """The pack in a file, or of the control store, or one that comes along. Ends the command where there is none."""
+    """Return the pack from a file, the control store or the shipped packs. End the command if there is none."""
     try:
         if not Path(reference).is_file():
             try:
                 return parse_pack(control_store(settings).pack(reference).document)
             except (RulePackActionError, SQLAlchemyError):
-                pass  # not a pack that was drafted; perhaps one that comes along
+                pass  # not a drafted pack; perhaps a shipped one
         return load_pack(reference)
     except BadRulePack as error:
-        drafted = "" if Path(reference).is_file() else ", or one that was drafted (fraudcase rules list)"
+        drafted = "" if Path(reference).is_file() else ", or a drafted pack (fraudcase rules list)"
         raise fail(f"{error}{drafted}") from error
 
 
 def _run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> dict[str, Any]:
-    """With the control store the run is kept there, which an approval may ask for; without one it is only said."""
+    """Run the what-if and keep it in the control store for approvals. Without a store, return the result only."""
 
     def work(pack: RulePack, asked: WhatifRequest, seen: Progress) -> dict[str, Any]:
         return run(settings, pack, asked, seen)
@@ -117,9 +123,9 @@ def _run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -
                 return work(pack, asked, tell)
             return carry_out(*runs, work, tell)
     except OUTAGE_ERRORS as error:
-        raise fail(f"{error}. Cure: fraudcase status says what runs; --source s3 reads the archive") from error
+        raise fail(f"{error}. Cure: check fraudcase status; or read the archive with --source s3") from error
     except SchemaRegistryError as error:
-        raise fail(f"the schema registry: {error}. Cure: fraudcase status, or --source s3") from error
+        raise fail(f"the schema registry failed: {error}. Cure: check fraudcase status, or use --source s3") from error
 
 
 def _begin_run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> tuple[WhatifRuns, str] | None:
@@ -127,19 +133,22 @@ def _begin_run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: 
     try:
         return runs, runs.begin(pack, asked, actor)
     except SQLAlchemyError:
-        messages.print("the control store is away: this run is not kept (fraudcase control upgrade)", highlight=False)
+        messages.print(
+            "the control store cannot be reached, so this run is not kept. Cure: fraudcase control upgrade",
+            highlight=False,
+        )
         return None
 
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """How many records are in the logs is known only once they are read: then a bar, or plain lines, with the rate."""
+    """Yield a function that shows progress. The bar starts with its first call, which brings the number of records."""
     with ExitStack() as stack:
         bars: list[Callable[[int], None]] = []
 
         def tell(done: int, total: int) -> None:
             if not bars:
-                bars.append(stack.enter_context(progress("records replayed both ways", total)))
+                bars.append(stack.enter_context(progress("records replayed by both packs", total)))
             bars[0](done)
 
         yield tell
@@ -161,13 +170,13 @@ def _write(found: dict[str, Any], html: Path | None, out: Path | None) -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print it as tables."""
+    """Print the result as tables."""
     out = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     rules = found["rules"]
     known = ", ".join(f"{each['name']}@{each['version']}" for each in found["baseline_rules"]) or "nothing"
     out.print(f"[b]{escape(rules['name'])}@{rules['version']}[/] instead of {escape(known)}, {period_text(found)}",
               highlight=False)  # fmt: skip
-    out.print(f"{found['payments']:,} payments; analysts' commands are on neither side", highlight=False)
+    out.print(f"{found['payments']:,} payments; analysts' commands are left out on both sides", highlight=False)
     out.print(_figures(found))
     out.print(_changes(found["cases"]))
     if found["changed"]:
@@ -185,7 +194,7 @@ def _figures(found: dict[str, Any]) -> Table:
     fraud = found["fraud"]
     rows = {
         "cases": found["cases"], "escalated": found["cases"]["escalations"], "alerts": found["alerts"],
-        "alerts a day": found["alerts"]["per_day"], "analyst hours": found["analyst_hours"],
+        "alerts per day": found["alerts"]["per_day"], "analyst hours": found["analyst_hours"],
     }  # fmt: skip
     if fraud["known"]:
         rows[f"frauds caught, of {fraud['known']:,}"] = fraud["caught"]
@@ -208,7 +217,7 @@ def _changes(cases: dict[str, Any]) -> Table:
 
 
 def _cases(changed: list[dict[str, Any]]) -> Table:
-    table = Table("case", "account", "typology", "what", "opened", "first differing event", box=None, pad_edge=False)
+    table = Table("case", "account", "typology", "change", "opened", "first differing event", box=None, pad_edge=False)
     for each in changed:
         one = each["baseline"] or each["new"]
         first = each["first_difference"]

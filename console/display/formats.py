@@ -108,6 +108,11 @@ def short_id(identity: str) -> str:
     return identity if len(identity) <= 14 else identity[:8]
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 payment", "2,000 payments"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def count(number: float) -> str:
     """A number as people read it, with one decimal where it is not whole."""
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"

@@ -176,7 +176,7 @@ def test_a_case_as_it_was_known_is_what_a_projection_of_the_records_up_to_then_g
         assert first is not None
         assert (shown["sequence"], shown["status"], shown["flags"]) == (first.sequence, first.status, first.flags)
         nobody = command.invoke(app, ["case", "show", case.case_id, "--known-at", str(moments[0] - 1)])
-        assert (nobody.exit_code, "nobody knew" in nobody.output) == (1, True)
+        assert (nobody.exit_code, "did not exist or was not known" in nobody.output) == (1, True)
         lines = run(command, "case", "list", "--account", case.account_id, "--known-at", str(moments[-1]))
         assert [line["sequence"] for line in lines] == [viewed(settings, case.case_id).sequence]
 

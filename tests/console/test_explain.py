@@ -177,7 +177,7 @@ def test_late_payments_are_told_of(tmp_path: Path, pack: Path) -> None:
     found = document(tmp_path, raws, "last", "--rules", str(pack))
     assert (found["flagged"], found["on_arrival"]["flagged"]) == (True, False)
     _, text = run(tmp_path, raws, "last", "--rules", str(pack))
-    assert "on arrival it was not flagged: late payments have changed that" in text
+    assert "on arrival it was not flagged; late payments changed the decision" in text
 
 
 def test_people_read_it(tmp_path: Path) -> None:
@@ -199,13 +199,13 @@ def test_people_read_it(tmp_path: Path) -> None:
         pytest.param(
             [BIG, {**BIG, "account_id": "acct-bob"}],
             ["big"],
-            "2 accounts have a payment 'big'. Cure: --account",
+            "2 accounts have a payment 'big'. Choose one: --account",
             id="two",
         ),
         pytest.param([BIG], ["big", "--account", "x"], "there is no payment 'big' of account 'x'", id="elsewhere"),
         pytest.param([{**BIG, "amount_minor": -1}], ["big"], "negative_amount", id="refused"),
         pytest.param([BIG], ["big", "--digest", "zz"], "no payment 'big' of this account has this digest", id="digest"),
-        pytest.param([BIG], ["big", "--rules", "no"], "no is neither a file nor a pack", id="no such pack"),
+        pytest.param([BIG], ["big", "--rules", "no"], "no is neither a file nor a shipped pack", id="no such pack"),
     ],
 )
 def test_what_cannot_be_explained_says_so(
