@@ -43,7 +43,7 @@ class Snapshots:
             self._journal.mark()
             self._part = max(LEAST, fold.begin_writes() // PARTS)
         if self._part:
-            snapshot = fold.go_on_writing(self._part)
+            snapshot = fold.continue_writes(self._part)
             if snapshot is not None:
                 self._part = 0
                 writes |= {**snapshot, **self._journal.clear()}

@@ -9,7 +9,7 @@ from domain.payment import Payment, Refusal, admit
 from domain.risk.events import DuplicateSeen, FraudConfirmed, RiskFlagged, RiskRestated, RiskScored
 from domain.risk.fold import ActivePack, RiskFold, decide
 from domain.risk.history import Decision, History
-from domain.risk.labels import FraudLabel, LabelIndex, by_key
+from domain.risk.labels import FraudLabel, LabelIndex, specs_by_key
 
 FIELDS: Final = ("device_id", "country", "merchant_id", "channel", "card_id")
 
@@ -57,7 +57,7 @@ class DecisionDossier:
         history = History(payment.account_id)
         for other in self.others[start:end]:
             history.insert(other, 0)
-        return history, history.insert(payment, 0, self.labels.facts(payment, by_key(self.pack.confirmed)))
+        return history, history.insert(payment, 0, self.labels.facts(payment, specs_by_key(self.pack.confirmed)))
 
     def decision(self, payment: Payment) -> Decision:
         """Decide on this payment in the place of the explained one."""

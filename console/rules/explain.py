@@ -43,7 +43,7 @@ def explain_decision(log: Log, dossier: DecisionDossier) -> dict[str, Any]:
 
 def _rules(dossier: DecisionDossier) -> list[dict[str, Any]]:
     history, index = dossier.placed(dossier.payment)
-    found = {each.ready.rule.name: _rule(each, history, index) for each in findings(history, index, dossier.pack)}
+    found = {each.compiled.rule.name: _rule(each, history, index) for each in findings(history, index, dossier.pack)}
     for rule in dossier.pack.pack.rules:
         if rule.entity_key:
             found[rule.name] = {
@@ -54,8 +54,8 @@ def _rules(dossier: DecisionDossier) -> list[dict[str, Any]]:
 
 
 def _rule(finding: RuleFinding, history: History, index: int) -> dict[str, Any]:
-    ready, measured = finding.ready, finding.measured
-    rule = ready.rule
+    compiled, measured = finding.compiled, finding.measured
+    rule = compiled.rule
     lacking = measured.lacking or ("" if finding.is_open else "its guard is false")
     return {
         "rule": rule.name,
@@ -73,7 +73,7 @@ def _rule(finding: RuleFinding, history: History, index: int) -> dict[str, Any]:
         "contributing": list(measured.contributing),
         "comparisons": [
             _comparison(each, history, index)
-            for part in (ready.value, ready.when)
+            for part in (compiled.value, compiled.when)
             if part is not None
             for each in part.comparisons
         ],

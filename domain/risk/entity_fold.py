@@ -1,9 +1,9 @@
-"""The entity fold of one partition: what one merchant, terminal or device sees, whosever payments they are.
+"""The entity fold of one partition: it decides rules that count all payments of a merchant, terminal or device.
 
-It reads its own recorded topic, entities.inbound, which the risk job writes to: for each payment one EntityPayment to
-each key that the active pack has rules of. A payment is decided once, when it arrives here, by the pack that decided it
-in its account's fold, looking at what had arrived before. Nothing is restated: what this fold says depends on the
-recorded order of its log (docs/decisions/0005).
+It reads its own recorded topic, entities.inbound. The risk job writes one EntityPayment there for each payment and each
+kind of entity that the active pack has rules of. A payment is decided once, when it arrives here, by the pack that
+decided it in its account's fold, from the payments that had arrived before. Nothing is restated: the decisions depend
+on the recorded order of this log (docs/decisions/0005).
 """
 
 import pickle
@@ -23,9 +23,9 @@ from domain.risk.packs import BadRulePack, parse_pack
 from domain.state_pickles import read_pickle
 
 MAX_PACKS: Final = 64
-"""Rule packs that a partition knows, those that were activated last: a payment comes soon after it was decided."""
+"""Maximum number of rule packs kept in a partition, the last activated. A payment comes soon after its decision."""
 PACKS_KEY: Final = "\x1fpacks"
-"""The state entry of the packs: no entity's key, since U+001F is refused in ids."""
+"""State entry of the packs. It is no entity's key, since U+001F is refused in ids."""
 _KEYS: Final[dict[str, Callable[[Payment], str | None]]] = {
     "device": lambda payment: payment.device_id,
     "merchant": lambda payment: payment.merchant_id,
@@ -34,7 +34,7 @@ _KEYS: Final[dict[str, Callable[[Payment], str | None]]] = {
 
 
 def entity_keys(rules: tuple[Rule, ...]) -> tuple[str, ...]:
-    """The kinds of entity that a pack has rules of, in the order in which a payment is sent to them."""
+    """Return the kinds of entity that a pack has rules of, in the order in which a payment is sent to them."""
     wanted = {rule.entity_key for rule in rules}
     return tuple(key for key in ENTITY_KEYS if key in wanted)
 
@@ -42,7 +42,7 @@ def entity_keys(rules: tuple[Rule, ...]) -> tuple[str, ...]:
 def entity_payments(
     payment: Payment, keys: tuple[str, ...], pack_id: str, *, is_allowed: bool, partition: int, offset: int
 ) -> list[EntityPayment]:
-    """What the risk fold sends on of a payment that it has decided: one record for each of these keys that it has."""
+    """Return the records for entity folds of a decided payment: one for each of these keys that the payment has."""
     ids = [(key, _KEYS[key](payment)) for key in keys]
     return [
         EntityPayment(
@@ -77,7 +77,7 @@ def entity_payments(
 
 
 def payment_of(record: EntityPayment) -> Payment:
-    """The payment in a record."""
+    """Return the payment in a record."""
     return Payment(
         transaction_id=record.transaction_id,
         account_id=record.account_id,
@@ -102,7 +102,7 @@ def payment_of(record: EntityPayment) -> Payment:
 
 
 class EntityPack(NamedTuple):
-    """The part of a rule pack that entities decide, made ready: its rules by kind of entity."""
+    """The rules of a pack that entities decide, compiled, by kind of entity."""
 
     canonical: str
     flag_at: int
@@ -122,9 +122,9 @@ def _entity_pack(canonical: str) -> EntityPack:
 
 
 class EntityFold(HistoriesFold):
-    """The state of one partition of entities.inbound: for each entity a history of payments, bounded like an account's.
+    """The state of one partition of entities.inbound: a bounded history of payments for each entity.
 
-    `load` and `hot_entities` are as in RiskFold: a state entry by key, and how many histories stay in memory.
+    `load` reads a state entry by key. At most `hot_entities` histories stay in memory; with None all stay.
     """
 
     def __init__(
@@ -140,11 +140,14 @@ class EntityFold(HistoriesFold):
 
     @property
     def engine(self) -> int:
-        """The number of the engine that the next payment will be decided by."""
+        """Return the number of the engine that decides the next payment."""
         return self._engine.now.number
 
     def read(self, name: str, data: Mapping[str, Any], offset: int) -> list[EntityFlagged] | Refusal:
-        """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by."""
+        """Fold one decoded record of the log, and return its flags.
+
+        The live job, replays and tests all call this method.
+        """
         try:
             if name == "EntityPayment":
                 return self.step(EntityPayment(**data), offset)
@@ -160,7 +163,7 @@ class EntityFold(HistoriesFold):
         return Refusal("unexpected_type", f"a {name} has no meaning in this topic")
 
     def activate(self, record: RulesActivated) -> None:
-        """Know a pack: payments that it decided will come. A pack that only looks on sends none. Raises BadRulePack."""
+        """Add an active pack, by which payments will come. Shadow packs send no payments here. Raises BadRulePack."""
         if record.mode != "active":
             return
         pack = self._packs.pop(record.pack_id, None) or _entity_pack(record.pack)
@@ -169,14 +172,14 @@ class EntityFold(HistoriesFold):
         self._packs_changed = True
 
     def step(self, record: EntityPayment, offset: int) -> list[EntityFlagged] | Refusal:
-        """Count a payment, and decide on it by what its entity had seen until now."""
+        """Count a payment, and decide it from the payments that its entity had before."""
         pack = self._packs.get(record.pack_id)
         if pack is None:
             return Refusal("unknown_pack", f"no pack {record.pack_id[:64]!r} was activated here before this payment")
         payment = payment_of(record)
         history = self._histories.loaded.get(record.entity) or self._histories.read(record.entity)
         if history.is_beyond_bound(payment) or history.holds(payment):
-            return []  # delivered again; or older than all that is kept, which counts nothing any more
+            return []  # delivered again; or older than all payments kept, where it would count for nothing
         if self._histories.are_written:
             self._histories.change(record.entity, history)
             history.remember(payment, 0)

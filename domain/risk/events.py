@@ -7,16 +7,16 @@ from domain.reason import Reason
 from domain.record import Record
 
 FLAGS = UUID("a2c1d2b0-43a5-5a5e-9c51-6a1f0e8e7b10")
-
-
+"""Namespace of the ids of flags."""
 LABELS = UUID("3d0b6c55-8a3e-5f0b-9b0a-5f2d7c4e9a77")
+"""Namespace of the ids of labels."""
 
 
 class RulesActivated(Record, frozen=True, kw_only=True):
-    """From here on this partition is decided by this rule pack (its canonical JSON).
+    """The record that activates a rule pack (`pack` is its canonical JSON) in one partition.
 
-    `mode` is "active"; or "shadow": every payment is scored by it too, and that is only recorded; or
-    "retired-shadow": no longer.
+    `mode` is "active": the pack decides the payments that follow; "shadow": the pack also scores them, and its scores
+    are only recorded; or "retired-shadow": its shadow ends.
     """
 
     pack_id: str
@@ -26,10 +26,10 @@ class RulesActivated(Record, frozen=True, kw_only=True):
 
 
 class FraudConfirmed(Record, frozen=True, kw_only=True):
-    """A payment is known to be fraud, from a case or a file; written once into each partition.
+    """The label of a payment that is known to be fraud, from a case or a file; written once into each partition.
 
-    From here on it raises the risk of the merchant, terminal, device and card that it was made with. `cause_id` is
-    the command that closed the case, or the SHA-256 of the file.
+    It raises the risk of the merchant, terminal, device, card and account of that payment. `cause_id` is the id of the
+    command that closed the case, or the SHA-256 of the file.
     """
 
     label_id: str
@@ -47,11 +47,12 @@ class FraudConfirmed(Record, frozen=True, kw_only=True):
 
 
 class EntityPayment(Record, frozen=True):
-    """A decided payment on its way to the fold of one of its merchant, terminal and device.
+    """A decided payment on its way to the entity fold of its merchant, terminal or device.
 
-    `entity` is "merchant:ID" and so on, `pack_id` the pack that decided the payment in its account's fold and decides
-    it here, `is_allowed` whether an allowlist of that pack let it pass: then it counts, and is not flagged.
-    `partition` and `offset` are those of the payment in payments.inbound.
+    `entity` is "merchant:ID", "terminal:ID" or "device:ID". `pack_id` is the pack that decided the payment in its
+    account's fold; the entity fold decides it by the same pack. `is_allowed` is whether an allowlist of that pack
+    holds: then the payment counts, and is not flagged. `partition` and `offset` are those of the payment in
+    payments.inbound.
     """
 
     entity: str
@@ -81,7 +82,7 @@ class EntityPayment(Record, frozen=True):
 
 
 class ShadowScore(TypedDict):
-    """What a pack says that only looks on: its score, and the rules that would have flagged."""
+    """The score of one payment by a shadow pack, and the rules that would have flagged it."""
 
     pack_id: str
     score: int
@@ -89,13 +90,13 @@ class ShadowScore(TypedDict):
 
 
 NO_SHADOW: Final[list[ShadowScore]] = []
-"""No pack looks on: one list for all payments, which nobody may change."""
+"""Shadow scores where there is no shadow pack: one list for all payments, which must not be changed."""
 
 
 class RiskScored(NamedTuple):
-    """The decision on one payment, on arrival. A tuple because there is one for every payment.
+    """The decision on one payment on its arrival. A tuple, because one is made for every payment.
 
-    A score below the pack's `flag_at` has no rules.
+    `rules` is empty if the score is below the pack's `flag_at`.
     """
 
     account_id: str
@@ -117,7 +118,10 @@ class RiskScored(NamedTuple):
 
 
 class DuplicateSeen(NamedTuple):
-    """The same content came again and added nothing: the accounting of the intake stays exact."""
+    """A record that the same content arrived again and changed nothing.
+
+    With it, every payment of the intake has an answer.
+    """
 
     account_id: str
     transaction_id: str
@@ -127,9 +131,9 @@ class DuplicateSeen(NamedTuple):
 
 
 class DecisionsMade(Record, frozen=True, kw_only=True):
-    """The answers to the payments of one batch, as they stand in risk.scored: a record a batch, since each costs.
+    """The answers to the payments of one batch, as they are in risk.scored; one record, because each record costs.
 
-    How payments were batched says nothing; each answer names the offset that it is about.
+    The batches have no meaning: each answer names the offset of its payment.
     """
 
     partition: int
@@ -137,12 +141,12 @@ class DecisionsMade(Record, frozen=True, kw_only=True):
     duplicates: tuple[DuplicateSeen, ...]
 
     def answers(self) -> list[RiskScored | DuplicateSeen]:
-        """All of them, in the order of the log."""
+        """Return all answers in the order of the log."""
         return sorted((*self.scored, *self.duplicates), key=_offset)
 
 
 TUPLES: Final = {"Scored": RiskScored._fields, "Duplicate": DuplicateSeen._fields}
-"""What is nested in DecisionsMade, as it is made: for an encoder that takes tuples."""
+"""Fields of the tuples nested in DecisionsMade, by the name of their Avro record, for the encoder."""
 
 
 def _offset(answer: RiskScored | DuplicateSeen) -> int:
@@ -150,7 +154,10 @@ def _offset(answer: RiskScored | DuplicateSeen) -> int:
 
 
 class RiskFlagged(Record, frozen=True, kw_only=True):
-    """A payment fired at least one rule when it arrived. `sequence` is gapless per account, with RiskRestated."""
+    """The flag on a payment that fired rules when it arrived.
+
+    `sequence` counts the flags and restatements of the account, without gaps.
+    """
 
     account_id: str
     sequence: int
@@ -176,7 +183,10 @@ class RiskFlagged(Record, frozen=True, kw_only=True):
 
 
 class RiskRestated(Record, frozen=True, kw_only=True):
-    """A payment that arrived late changed the decision on this one; nothing is rewritten, this is said instead."""
+    """A correction of the decision on an earlier payment, made because another payment arrived late.
+
+    The earlier event stays in the log as it was.
+    """
 
     account_id: str
     sequence: int
@@ -206,9 +216,9 @@ class RiskRestated(Record, frozen=True, kw_only=True):
 
 
 class EntityFlagged(Record, frozen=True, kw_only=True):
-    """A payment fired a rule that counts the payments of its merchant, terminal or device, whosever they are.
+    """The flag on a payment by a rule that counts the payments of a merchant, terminal or device, of all accounts.
 
-    `partition` and `offset` are those of the record of entities.inbound that was decided on. Decided once, on arrival.
+    `partition` and `offset` are those of the EntityPayment in entities.inbound. It is decided once, on arrival.
     """
 
     account_id: str
@@ -232,24 +242,20 @@ class EntityFlagged(Record, frozen=True, kw_only=True):
 
 
 RiskEvent: TypeAlias = RiskFlagged | RiskRestated
-
-
 RiskOutput: TypeAlias = RiskScored | DuplicateSeen | RiskFlagged | RiskRestated | EntityPayment
-
-
 Flag: TypeAlias = RiskEvent | EntityFlagged
 
 
 def flag_id(account_id: str, transaction_id: str, digest: bytes) -> str:
-    """The id of the flag on a payment: equal in every replay, because it derives from its cause."""
+    """Return the id of the flag on a payment. It derives from the payment alone, so every replay gives the same id."""
     return str(uuid5(FLAGS, f"{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
 
 
 def entity_flag_id(entity: str, account_id: str, transaction_id: str, digest: bytes) -> str:
-    """The id of the flag that an entity's fold puts on a payment."""
+    """Return the id of the flag that an entity's fold puts on a payment."""
     return str(uuid5(FLAGS, f"{entity}\x1f{account_id}\x1f{transaction_id}\x1f{digest.hex()}"))
 
 
 def label_id(account_id: str, transaction_id: str, content_digest: str) -> str:
-    """The id of the label on a payment: whoever says that it is fraud, and however often, it is one label."""
+    """Return the id of the label on a payment. All labels on one payment have one id, whatever their source."""
     return str(uuid5(LABELS, f"{account_id}\x1f{transaction_id}\x1f{content_digest}"))

@@ -1,16 +1,16 @@
-"""A small typed language for rules: text becomes a tree, the tree is checked, and what is sound becomes closures.
+"""A small typed language for rules: text is parsed to a tree, the tree is checked, and compiled to closures.
 
-Integers, truth values and texts; nothing is called that was not named in the scope, and nothing is evaluated as
-Python. Arithmetic is exact, `//` and `%` round down, and by zero they give 0. The grammar, loosest first:
+Values are integers, truth values and texts. Expressions can only use the names in their scope, and nothing is evaluated
+as Python. Arithmetic is exact; `//` and `%` round down, and give 0 for a zero divisor. The grammar, loosest first:
 
-    either     = both {"or" both}
-    both       = negation {"and" negation}
-    negation   = "not" negation | comparison
-    comparison = sum [("<" | "<=" | ">" | ">=" | "==" | "!=") sum | ["not"] "in" NAME]
-    sum        = term {("+" | "-") term}
-    term       = unary {("*" | "//" | "%") unary}
-    unary      = "-" unary | atom
-    atom       = INTEGER | TEXT | "true" | "false" | NAME | NAME "(" [either {"," either}] ")" | "(" either ")"
+either     = both {"or" both}
+both       = negation {"and" negation}
+negation   = "not" negation | comparison
+comparison = sum [("<" | "<=" | ">" | ">=" | "==" | "!=") sum | ["not"] "in" NAME]
+sum        = term {("+" | "-") term}
+term       = unary {("*" | "//" | "%") unary}
+unary      = "-" unary | atom
+atom       = INTEGER | TEXT | "true" | "false" | NAME | NAME "(" [either {"," either}] ")" | "(" either ")"
 """
 
 import operator
@@ -24,11 +24,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from domain.risk.history import History
 
 MAX_LENGTH: Final = 2_000
+"""Maximum length of a source, in characters."""
 MAX_NODES: Final = 400
+"""Maximum number of nodes of a tree."""
 MAX_DEPTH: Final = 40
-"""How deep a tree may be: every operator, function, sign and bracket on the way down counts."""
+"""Maximum depth of a tree: each operator, function, sign and bracket on the way down counts."""
 MAX_INTEGER: Final = 10**15
-"""The largest integer that may be written: that of `domain.payment.MAX_AMOUNT_MINOR`."""
+"""Largest integer that a source may contain, equal to `domain.payment.MAX_AMOUNT_MINOR`."""
 
 _KEYWORDS: Final = {"and", "or", "not", "in", "true", "false"}
 _TOKEN: Final = re.compile(
@@ -56,10 +58,7 @@ _SPLIT: Final = "make it two rules"
 
 
 class BadExpression(ValueError):
-    """An expression that means nothing; the message says where, what is wrong, and what would do.
-
-    Columns count from 1.
-    """
+    """An expression that cannot be compiled; the message names the column (from 1), what is wrong, and the cure."""
 
     def __init__(self, column: int, problem: str, cure: str) -> None:
         super().__init__(f"column {column}: {problem}. Cure: {cure}")
@@ -67,7 +66,7 @@ class BadExpression(ValueError):
 
 
 class ValueKind(StrEnum):
-    """What an expression gives."""
+    """The kind of value that an expression gives."""
 
     INTEGER = "an integer"
     TRUTH = "a truth value"
@@ -79,13 +78,13 @@ TO_BE: Final = {
     ValueKind.TRUTH: "compare it, as in count(account, 50) > 3",
     ValueKind.TEXT: "give a text, in quotes or by the name of a feature",
 }
-"""The cures for an expression that gives something else."""
+"""Cures for an expression that gives another kind of value than wanted, by the wanted kind."""
 Evaluate: TypeAlias = Callable[[History, int], Any]
-"""The value for the payment at an index of its account's history."""
+"""Function that returns the value for the payment at an index of its account's history."""
 
 
 class HistoryNeeds(NamedTuple):
-    """How far back an expression looks, in time and in payments; and which labels it asks for, as (key, window)."""
+    """The time (milliseconds) and payments (`rows`) that an expression looks back, and its labels, as (key, window)."""
 
     window_ms: int = 0
     rows: int = 0
@@ -103,7 +102,7 @@ NO_NEEDS: Final = HistoryNeeds()
 
 
 class IntegerComparison(NamedTuple):
-    """Two integers compared somewhere in an expression: what `explain` measures distances by."""
+    """A comparison of two integers in an expression; `fraudcase explain` shows both sides."""
 
     left: str
     sign: str
@@ -113,11 +112,11 @@ class IntegerComparison(NamedTuple):
 
 
 Trace: TypeAlias = Callable[[History, int], Iterable[int]]
-"""The indexes of the payments that a windowed feature counts."""
+"""Function that returns the indexes of the payments that a windowed feature counts."""
 
 
 class CompiledExpression(NamedTuple):
-    """An expression that is sound. `constant` is its value where that depends on nothing."""
+    """A checked expression. `constant` is its value if that depends on nothing, else None."""
 
     kind: ValueKind
     evaluate: Evaluate
@@ -129,20 +128,20 @@ class CompiledExpression(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SyntaxNode:
-    """A part of the tree; `start` and `end` are where it stands in the source."""
+    """A node of the tree, with the range of the source that it was read from."""
 
     start: int
     end: int
 
     @property
     def column(self) -> int:
-        """Where it begins, as people count."""
+        """Return the first column of the node, counted from 1."""
         return self.start + 1
 
 
 @dataclass(frozen=True, slots=True)
 class LiteralNode(SyntaxNode):
-    """An integer, a truth value or a text, as written."""
+    """An integer, a truth value or a text in the source."""
 
     value: int | bool | str
 
@@ -164,7 +163,7 @@ class CallNode(SyntaxNode):
 
 @dataclass(frozen=True, slots=True)
 class OperationNode(SyntaxNode):
-    """Operands joined by one sign, or one operand behind it."""
+    """An operator with its operands: two or more, or one behind a sign or `not`."""
 
     sign: str
     operands: tuple[SyntaxNode, ...]
@@ -172,7 +171,7 @@ class OperationNode(SyntaxNode):
 
 @dataclass(frozen=True, slots=True)
 class MembershipNode(SyntaxNode):
-    """Whether a text is in a list of the pack."""
+    """A test whether a text is in a list of the pack."""
 
     item: SyntaxNode
     list_name: str
@@ -181,7 +180,7 @@ class MembershipNode(SyntaxNode):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpressionScope:
-    """What an expression may name. A windowed function checks and compiles its own arguments."""
+    """The names that an expression may use. A windowed function checks and compiles its own arguments."""
 
     features: Mapping[str, CompiledExpression]
     functions: Mapping[str, Callable[[CallNode], CompiledExpression]]
@@ -189,7 +188,7 @@ class ExpressionScope:
 
 
 def compile_expression(source: str, scope: ExpressionScope) -> CompiledExpression:
-    """The closures for an expression. Raises BadExpression."""
+    """Compile an expression. Raises BadExpression."""
     return _Compiler(source, scope).compile(_parse(source))
 
 
@@ -224,7 +223,7 @@ def _parse(source: str) -> SyntaxNode:
 
 
 class _Parser:
-    """Recursive descent, one method a level of the grammar; nesting is bounded while it is read."""
+    """A recursive-descent parser with one method per level of the grammar; it limits the depth while it reads."""
 
     def __init__(self, source: str) -> None:
         self._tokens = list(_tokens(source))
@@ -368,7 +367,7 @@ def _integer(token: _Token) -> int:
 COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
-"""What a sign between two values asks."""
+"""Function of each comparison operator."""
 
 
 def _divide(a: int, b: int) -> int:
@@ -385,7 +384,7 @@ _ARITHMETIC: Final[dict[str, Callable[[int, int], int]]] = {
 
 
 class _Compiler:
-    """Checks kinds from the leaves up, and makes the closures on the way."""
+    """A compiler that checks the kinds of values from the leaves up, and makes the closures on the way."""
 
     def __init__(self, source: str, scope: ExpressionScope) -> None:
         self._source = source
@@ -407,7 +406,7 @@ class _Compiler:
     def _compiled(self, node: SyntaxNode) -> CompiledExpression:
         match node:
             case LiteralNode(value=value):
-                return constant(value)
+                return constant_expression(value)
             case NameNode(name=name):
                 return self._feature(node, name)
             case CallNode():
@@ -425,7 +424,7 @@ class _Compiler:
             case OperationNode(sign=sign, operands=(left, right)):
                 a, b = self._of(left, ValueKind.INTEGER), self._of(right, ValueKind.INTEGER)
                 return _joined(_ARITHMETIC[sign], a, b, ValueKind.INTEGER)
-        raise AssertionError(node)  # the parser makes no other node
+        raise AssertionError(node)  # the parser makes no other nodes
 
     def _of(self, node: SyntaxNode, kind: ValueKind) -> CompiledExpression:
         made = self.compile(node)
@@ -511,8 +510,8 @@ class _Compiler:
         return made._replace(comparisons=(*made.comparisons, own))
 
 
-def constant(value: int | bool | str) -> CompiledExpression:
-    """The expression that always gives this."""
+def constant_expression(value: int | bool | str) -> CompiledExpression:
+    """Return an expression that always gives this value."""
     kind = (
         ValueKind.TEXT if isinstance(value, str) else ValueKind.TRUTH if isinstance(value, bool) else ValueKind.INTEGER
     )
@@ -526,7 +525,7 @@ def _arguments(node: CallNode, count: int) -> tuple[SyntaxNode, ...]:
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
-    """The cure for a name that is unknown: the one that is nearest to it, or all that there are."""
+    """Return the cure for an unknown name: the nearest known name, or all known names."""
     close = get_close_matches(name, known := list(known), n=1)
     if close:
         return f"write {close[0]}"
@@ -534,7 +533,7 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
 
 def _compose(kind: ValueKind, evaluate: Evaluate, *parts: CompiledExpression) -> CompiledExpression:
-    """An expression that needs, compares and counts what its parts do."""
+    """Return an expression with the needs, comparisons and traces of its parts."""
     needs = NO_NEEDS
     for part in parts:
         needs |= part.needs
@@ -552,15 +551,15 @@ def _joined(
 ) -> CompiledExpression:
     left, right, second = a.evaluate, b.evaluate, b.constant
     if a.constant is not None and second is not None:
-        return constant(function(a.constant, second))
-    if second is not None:  # most comparisons are with a constant: one call less
+        return constant_expression(function(a.constant, second))
+    if second is not None:  # most operations are with a constant: this saves one call
         return _compose(kind, lambda history, index: function(left(history, index), second), a, b)
     return _compose(kind, lambda history, index: function(left(history, index), right(history, index)), a, b)
 
 
 def _applied(function: Callable[[Any], Any], a: CompiledExpression) -> CompiledExpression:
     if a.constant is not None:
-        return constant(function(a.constant))
+        return constant_expression(function(a.constant))
     read = a.evaluate
     return a._replace(evaluate=lambda history, index: function(read(history, index)))
 

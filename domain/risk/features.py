@@ -1,8 +1,8 @@
-"""What an expression may name: features of the payment, of the one before it, and of windows over its account.
+"""The names that an expression may use: features of a payment, of the payment before, and of windows.
 
-All are computed inside the history of the payment's account, from what is not after it, so that they are exact
-whatever order payments arrive in; only what is `confirmed` comes from labels, and is frozen when the payment
-arrives. A text that a payment lacks is "", an integer that has no value is -1.
+All are computed from the history of the payment's account up to the payment, so they are exact in any order of arrival.
+Only the `confirmed` functions use labels; their values are frozen when the payment arrives. A text that a payment lacks
+is "", an integer without a value is -1.
 """
 
 from bisect import bisect_left
@@ -32,9 +32,10 @@ from domain.risk.history import MAX_ROWS, MAX_WINDOW_MS, ONLY_HERE, History, Spe
 
 DAY_MS: Final = 86_400_000
 TRAVEL_WINDOW_MS: Final = DAY_MS
-"""How old the card's payment before may be that `speed_kmh` is measured from."""
+"""Maximum age of the card's previous payment that `speed_kmh` is measured from."""
 MAX_SPEED_KMH: Final = 1_000_000
 ABSENT: Final = -1
+"""Value of an integer feature that has none."""
 
 KEYS: Final[dict[str, Callable[[Payment], str | None]]] = {
     key: itemgetter(Payment._fields.index(field))
@@ -44,19 +45,19 @@ KEYS: Final[dict[str, Callable[[Payment], str | None]]] = {
         "category": "merchant_category", "channel": "channel",
     }.items()
 }  # fmt: skip
-"""What payments of an account can be grouped by."""
+"""Fields that payments of an account can be grouped by, by the name of the key."""
 LABEL_KEYS: Final = ("merchant", "terminal", "device", "card", "account")
-"""What a confirmed fraud raises the risk of."""
+"""Keys whose risk a confirmed fraud raises."""
 
 
 # -- of the payment itself ------------------------------------------------------------------------------
 
 
 def home_distance_m(payment: Payment) -> int:
-    """Metres between the payment and the billing address, -1 if either has no coordinates."""
+    """Return the metres between the payment and the billing address, -1 if either has no coordinates."""
     if payment.latitude is None or payment.home_latitude is None:
         return ABSENT
-    assert payment.longitude is not None  # the door lets coordinates in together or not at all
+    assert payment.longitude is not None  # payments are admitted with both coordinates or none
     assert payment.home_longitude is not None
     return distance_m(payment.latitude, payment.longitude, payment.home_latitude, payment.home_longitude)
 
@@ -100,7 +101,7 @@ def _since_previous_ms(history: History, index: int) -> int:
 
 
 def previous_present(history: History, index: int, within_ms: int) -> Payment | None:
-    """The card's previous card-present payment with coordinates, if that is at most so old."""
+    """Return the card's previous card-present payment with coordinates, if it is at most `within_ms` old, else None."""
     payments = history.payments
     here = payments[index]
     card_id, oldest_ms = here.card_id, here.event_time_ms - within_ms
@@ -114,12 +115,12 @@ def previous_present(history: History, index: int, within_ms: int) -> Payment | 
 
 
 def is_placed(payment: Payment) -> bool:
-    """Whether the card itself was at known coordinates."""
+    """Return whether the card itself was at known coordinates."""
     return payment.latitude is not None and payment.card_id is not None and payment.channel in CARD_PRESENT_CHANNELS
 
 
 def journey(before: Payment, here: Payment) -> tuple[int, int]:
-    """Metres between two placed payments, and the speed in km/h, rounded down, that the way between takes."""
+    """Return the metres between two placed payments, and the speed between them in km/h, rounded down."""
     assert before.latitude is not None
     assert before.longitude is not None
     assert here.latitude is not None
@@ -147,36 +148,39 @@ FEATURES: Final[dict[str, CompiledExpression]] = {
     "since_previous_ms": CompiledExpression(ValueKind.INTEGER, _since_previous_ms, _BEFORE),
     "speed_kmh": CompiledExpression(ValueKind.INTEGER, _speed_kmh, HistoryNeeds(window_ms=TRAVEL_WINDOW_MS)),
 }
-"""Features by name, each with what it needs."""
+"""Features by name."""
 
 
 # -- of windows -----------------------------------------------------------------------------------------
 
 
 class PaymentWindow(NamedTuple):
-    """A stretch of the account's payments that ends at the payment decided on.
+    """A range of the account's payments up to the payment that is decided.
 
-    With `ms`, those of that time, closed at both ends, the payment itself included; otherwise `rows` payments
-    before it.
+    With `ms`, it holds the payments of that time, both ends and the payment itself included. Otherwise it holds the
+    `rows` payments before it.
     """
 
     ms: int
     rows: int
 
     def span(self, history: History, index: int) -> tuple[int, int]:
-        """The first index of the window, and the one after its last."""
+        """Return the first index of the window, and the index after its last."""
         if self.ms:
             return bisect_left(history.times, history.times[index] - self.ms, 0, index + 1), index + 1
         return max(0, index - self.rows), index
 
     @property
     def needs(self) -> HistoryNeeds:
-        """How far back that is."""
+        """Return how far back the window looks."""
         return HistoryNeeds(window_ms=self.ms, rows=self.rows)
 
 
 def positions(key: str, history: History, index: int, first: int, end: int, *, one_currency: bool) -> range | list[int]:
-    """The indexes in a span of what agrees with the payment in a key, and in its currency; none if it lacks the key."""
+    """Return the indexes in a range of payments with the payment's value of `key`.
+
+    With `one_currency`, they must also be in the payment's currency. The result is empty if the payment lacks the key.
+    """
     payments = history.payments
     here = payments[index]
     is_any_currency = not one_currency or not history.is_mixed
@@ -194,7 +198,10 @@ def positions(key: str, history: History, index: int, first: int, end: int, *, o
 
 
 def moments(key: str, history: History, index: int, first: int, end: int) -> tuple[int, int, int]:
-    """Number, sum and sum of squares of the amounts in a span, of one key and of the payment's currency."""
+    """Return number, sum and sum of squares of the amounts in a range of payments.
+
+    Only payments with the payment's value of `key` and its currency count.
+    """
     if key == "account" and not history.is_mixed:
         sums, squares = history.sums, history.squares
         return end - first, sums[end] - sums[first], squares[end] - squares[first]
@@ -351,9 +358,9 @@ FUNCTIONS: Final[dict[str, Callable[[CallNode], CompiledExpression]]] = {
     "confirmed_only_here": partial(_compile_label_function, _confirmed, suffix=ONLY_HERE),
     "since_confirmed_s": partial(_compile_label_function, _since_confirmed_s),
 }
-"""Windowed features by name; each checks its own arguments."""
+"""Windowed functions by name; each checks and compiles its own arguments."""
 
 
 def scope(lists: Mapping[str, Set[str]]) -> ExpressionScope:
-    """All that an expression of a pack with these lists may name."""
+    """Return the names that an expression of a pack with these lists may use."""
     return ExpressionScope(features=FEATURES, functions=FUNCTIONS, lists=lists)

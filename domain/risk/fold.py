@@ -1,4 +1,4 @@
-"""The risk fold of one partition: payments in log order become decisions, and late ones restate earlier decisions."""
+"""The risk fold of one partition: it decides payments in log order, and restates decisions after late payments."""
 
 import pickle
 from bisect import bisect_left, bisect_right
@@ -26,39 +26,43 @@ from domain.risk.events import (
 from domain.risk.families.measurement import Check, Measurement
 from domain.risk.histories import Histories, HistoriesFold, Writes
 from domain.risk.history import HORIZON_MS, NOTHING, Decision, History, Parse, Spec
-from domain.risk.labels import FraudLabel, LabelIndex, by_key
+from domain.risk.labels import FraudLabel, LabelIndex, specs_by_key
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from domain.state_pickles import read_pickle
 
 MAX_SHADOWS: Final = 4
-"""Packs that may look on at a time: each is evaluated for every payment."""
+"""Maximum number of shadow packs at a time: each is evaluated for every payment."""
 MAX_PACKS: Final = 1_000
-"""Distinct packs that a partition may ever have been decided by: old decisions are restated by their own."""
+"""Maximum number of distinct packs that are ever active in a partition. All are kept: they restate their decisions."""
 MAX_LANE: Final = 64
-"""Earlier payments up to which rules wait their turn unasked; a rule that needs more is asked from there on."""
+"""Longest lane. A rule that needs more earlier payments than this is checked from this number on."""
 ELSEWHERE: Final = ""
-"""The lane of channels that no rule names; no payment's own channel is empty."""
-_new_tuple: Final = tuple.__new__  # as in payment.py: one for every payment
+"""Lane of the channels that no rule names; the channel of a payment is never empty."""
+_new_tuple: Final = tuple.__new__  # as in payment.py: called for every payment
 PACKS_KEY: Final = "\x1fpacks"
-"""The state entry of the packs of a partition: no account's key, since U+001F is refused in ids."""
+"""State entry of the packs of a partition. It is no account's key, since U+001F is refused in ids."""
 
 
 class ContentConflict(NamedTuple):
-    """Other content under a transaction id that the account has used: decided like any payment, and reported."""
+    """A report of other content under a transaction id that the account has used before.
+
+    The payment is decided like any other.
+    """
 
     detail: str
 
 
 Lane: TypeAlias = tuple[tuple[tuple[Check, CompiledRule], ...], ...]
+"""Checks to call, by number of earlier payments; the last entry is for all larger numbers."""
 
 
 class ActivePack(NamedTuple):
-    """A rule pack made ready: what its rules are, and how far back they look.
+    """A rule pack compiled to functions, with how far back its rules look.
 
-    `rules` are those that the account's fold decides; those by labels alone, and those that forbid a flag, stand apart.
-    `lanes` are the checks of those rules that can hold in a channel, by the number of earlier payments; what stands
-    under no channel's name is for all others.
-    `entity_keys` is what payments have to be grouped by, across accounts, for the rest.
+    `rules` are the rules that the account's fold decides, without `by_labels` (decided by labels alone) and `allowing`
+    (which prevent a flag). `lanes` are the checks of `rules` by channel: for each number of earlier payments, the
+    checks that can hold. Channels that no rule names share the lane ELSEWHERE. `entity_keys` are the kinds of entity
+    that decide the remaining rules, across accounts.
     """
 
     pack_id: str
@@ -73,14 +77,14 @@ class ActivePack(NamedTuple):
     entity_keys: tuple[str, ...]
 
     def place(self, reason: Reason) -> int:
-        """Where the reason's rule stands in the pack."""
+        """Return the index in the pack of the rule that gave a reason."""
         return next(number for number, rule in enumerate(self.pack.rules) if rule.name == reason.rule)
 
 
 class RuleFinding(NamedTuple):
-    """What one rule of a pack makes of a payment: for `fraudcase explain`."""
+    """What one rule of a pack measures of one payment, for `fraudcase explain`."""
 
-    ready: CompiledRule
+    compiled: CompiledRule
     measured: Measurement
     is_open: bool
     points: int
@@ -89,10 +93,10 @@ class RuleFinding(NamedTuple):
 class RiskFold(HistoriesFold):
     """The state of one partition of payments.inbound.
 
-    `load` reads a state entry by key. Histories in use are kept in memory, `hot_accounts` of them; the least
-    recently used leave and are read back when needed. With `hot_accounts=None` nothing leaves, and nothing needs
-    to be written: for replays and backtests that hold all in memory. With `parse` the state keeps the records that
-    payments came in (where `read` is given them), and reads them again.
+    `load` reads a state entry by key. At most `hot_accounts` histories stay in memory; the least recently used leave
+    first, and are read back when needed. With `hot_accounts=None` no history leaves and nothing is written: for replays
+    and backtests. With `parse`, the state keeps the records that payments came in (given to `read` as `raw`), and
+    `parse` reads them again.
     """
 
     def __init__(
@@ -108,27 +112,31 @@ class RiskFold(HistoriesFold):
         self._labels = LabelIndex(load)
         packs = load(PACKS_KEY)
         canonical, number, shadows = read_pickle(packs) if packs else ([], -1, [])
-        self._packs = [activate(text) for text in canonical]
-        self._shadows = [activate(text) for text in shadows]
+        self._packs = [compile_pack(text) for text in canonical]
+        self._shadows = [compile_pack(text) for text in shadows]
         self._packs_changed = False
         self._engine = ActiveEngine(load)
-        self._decide_by(number)
+        self._use_pack(number)
 
-    def _decide_by(self, number: int) -> None:
-        """From here on by the pack of that number; -1 is none. Histories are kept for it and for who looks on."""
+    def _use_pack(self, number: int) -> None:
+        """Decide the next payments by the pack of this number; -1 means no pack.
+
+        Histories are kept as long as this pack and the shadows need them.
+        """
         self._number = number
         active = [*self._packs[number : number + 1], *self._shadows]
         self._window_ms = max((pack.window_ms for pack in active), default=0)
         self._rows = max((pack.rows for pack in active), default=0)
-        self._specs = by_key(spec for pack in active for spec in pack.confirmed)
+        self._specs = specs_by_key(spec for pack in active for spec in pack.confirmed)
 
     def read(
         self, name: str, data: Any, offset: int, received_ms: int | None, raw: bytes | None = None
     ) -> list[RiskOutput | ContentConflict] | Refusal:
-        """What a decoded record of the log leads to: the one door that the live job, replays and tests come in by.
+        """Fold one decoded record of the log, and return its outputs.
 
-        `data` are the fields by name, or of a Transaction the tuple of `payment.FIELDS`. `received_ms` is the record's
-        Kafka timestamp, None where there is none (a file); `raw` is what was decoded.
+        The live job, replays and tests all call this method. `data` is a mapping of fields by name, or for a
+        Transaction a tuple in the order of `payment.FIELDS`. `received_ms` is the record's Kafka timestamp, None for
+        records of a file. `raw` are the bytes that were decoded.
         """
         if name == "Transaction":
             try:
@@ -154,9 +162,9 @@ class RiskFold(HistoriesFold):
         return []
 
     def activate(self, record: RulesActivated) -> None:
-        """Decide by this pack from here on, or let it look on, or no longer. Raises BadRulePack.
+        """Apply a RulesActivated record: make the pack active, run it as a shadow, or retire its shadow.
 
-        A pack that is in force already changes nothing.
+        Activating the active pack again changes nothing. Raises BadRulePack.
         """
         shadows = [pack for pack in self._shadows if pack.pack_id != record.pack_id]
         number = self._number
@@ -171,7 +179,7 @@ class RiskFold(HistoriesFold):
             raise BadRulePack(f"mode {record.mode!r} is none of active, shadow, retired-shadow")
         self._shadows = shadows
         self._packs_changed = True
-        self._decide_by(number)
+        self._use_pack(number)
 
     def _number_of(self, record: RulesActivated) -> int:
         for number, pack in enumerate(self._packs):
@@ -195,7 +203,10 @@ class RiskFold(HistoriesFold):
         return []
 
     def confirm(self, record: FraudConfirmed) -> None:
-        """Hold what this fraud touched riskier from here on; the same label again adds nothing."""
+        """Add a label: from now on it raises the risk of the keys that it names.
+
+        A label that is known already changes nothing.
+        """
         self._labels.add(
             FraudLabel(
                 record.label_id,
@@ -212,7 +223,7 @@ class RiskFold(HistoriesFold):
     def step(
         self, payment: Payment, offset: int, raw: bytes | None = None
     ) -> list[RiskOutput | ContentConflict] | Refusal:
-        """Decide on a payment: its score, a flag where that is high enough, and what it changes about later ones."""
+        """Decide one payment: return its score, a flag if that is high enough, and restatements of later payments."""
         number = self._number
         if number < 0:
             return Refusal("no_rules_active", "no rule pack has been activated in this partition: run fraudcase up")
@@ -273,7 +284,10 @@ class RiskFold(HistoriesFold):
         return outputs
 
     def decision(self, payment: Payment) -> Decision:
-        """What stands for a payment now, after all that arrived later; a score without reasons is no flag."""
+        """Return the current decision on a payment, after all payments that arrived later.
+
+        Without reasons it is no flag.
+        """
         history = self._loaded.get(payment.account_id) or self._histories.read(payment.account_id)
         standing = history.standing.get(payment.order)
         if standing is not None:
@@ -282,13 +296,16 @@ class RiskFold(HistoriesFold):
         return NOTHING if index is None else decide(history, index, self._packs[history.packs[index]])
 
     def findings(self, payment: Payment) -> list[RuleFinding]:
-        """What each rule of the pack that decided a payment makes of it now; none if it is not there any more."""
+        """Return what each rule of the pack that decided a payment measures of it now.
+
+        The list is empty if the history no longer has the payment.
+        """
         history = self._loaded.get(payment.account_id) or self._histories.read(payment.account_id)
         index = history.index_of(payment)
         return [] if index is None else findings(history, index, self._packs[history.packs[index]])
 
-    def paid(self, account_id: str, transaction_id: str, event_time_ms: int) -> Payment | None:
-        """A payment that is kept in memory, by what a label says of it."""
+    def find_payment(self, account_id: str, transaction_id: str, event_time_ms: int) -> Payment | None:
+        """Return the payment of an account with this id and event time, or None if it is not in memory."""
         history = self._loaded.get(account_id)
         if history is None or transaction_id not in history.ids:
             return None
@@ -298,12 +315,12 @@ class RiskFold(HistoriesFold):
 
     @property
     def active(self) -> ActivePack | None:
-        """The pack that the next payment will be decided by."""
+        """Return the pack that decides the next payment, or None before the first activation."""
         return self._packs[self._number] if self._number >= 0 else None
 
     @property
     def engine(self) -> int:
-        """The number of the engine that the next payment will be decided by."""
+        """Return the number of the engine that decides the next payment."""
         return self._engine.now.number
 
     def _shadow_scores(self, history: History, index: int) -> list[ShadowScore]:
@@ -322,7 +339,9 @@ class RiskFold(HistoriesFold):
         return writes
 
     def _restate(self, history: History, index: int) -> list[RiskOutput | ContentConflict]:
-        """The decisions after a late payment that it changes, each by the pack that it was made with."""
+        """Decide again the payments after a late one, each by its own pack. Return changed decisions as
+        restatements.
+        """
         cause = history.payments[index]
         packs = {number: self._packs[number] for number in set(history.packs[index + 1 :])}
         rows = max(pack.rows for pack in packs.values())
@@ -344,14 +363,14 @@ def _horizon_refusal(history: History, payment: Payment) -> Refusal:
 
 
 def _pack_from_record(record: RulesActivated) -> ActivePack:
-    made = activate(record.pack)
+    made = compile_pack(record.pack)
     if made.pack_id != record.pack_id:
         raise BadRulePack(f"the pack's address is {made.pack_id}, the record says {record.pack_id[:64]!r}")
     return made
 
 
-def activate(canonical: str) -> ActivePack:
-    """A pack's functions, from its canonical JSON. Raises BadRulePack."""
+def compile_pack(canonical: str) -> ActivePack:
+    """Compile a pack from its canonical JSON. Raises BadRulePack."""
     pack = parse_pack(canonical)
     made = tuple(compile_rule(rule, pack.lists) for rule in pack.rules if not rule.entity_key)
     rules = tuple(each for each in made if not each.rule.is_allowing and not each.rule.is_by_labels)
@@ -387,7 +406,7 @@ def _lanes(rules: tuple[CompiledRule, ...]) -> dict[str, Lane]:
 
 
 def decide(history: History, index: int, active: ActivePack) -> Decision:
-    """What a pack says of the payment at an index of its history, looking at what precedes it in event time."""
+    """Decide by a pack on the payment at an index of its history, from the payments before it in event time."""
     payment = history.payments[index]
     lanes = active.lanes
     lane = lanes.get(payment.channel) or lanes[ELSEWHERE]
@@ -411,13 +430,13 @@ def decide(history: History, index: int, active: ActivePack) -> Decision:
 
 
 def _is_allowed(history: History, index: int, active: ActivePack) -> bool:
-    """Whether an allowlist of the pack lets the payment pass, whatever fires."""
+    """Return whether an allowlist of the pack prevents a flag on the payment."""
     payment = history.payments[index]
     return any(each.check(history, index, payment) and each.is_open(history, index) for each in active.allowing)
 
 
 def findings(history: History, index: int, active: ActivePack) -> list[RuleFinding]:
-    """What each rule makes of the payment at an index, in the pack's order, whether it fires or not."""
+    """Return what each rule measures of the payment at an index, in the pack's order, whether it fires or not."""
     made = []
     for each in sorted(
         (*active.rules, *active.by_labels, *active.allowing), key=lambda each: active.pack.rules.index(each.rule)
@@ -430,35 +449,17 @@ def findings(history: History, index: int, active: ActivePack) -> list[RuleFindi
 
 
 def _typology(decision: Decision, active: ActivePack) -> str:
-    """That of the reason with the most points; of equals, the first in the pack."""
+    """Return the typology of the rule with the most points; of equal ones, of the first in the pack."""
     strongest = max(decision.reasons, key=lambda reason: reason.points)
     return next(rule.typology for rule in active.pack.rules if rule.name == strongest.rule)
 
 
 def _risk_flagged(history: History, payment: Payment, decision: Decision, active: ActivePack) -> RiskFlagged:
-    history.sequence += 1
     return RiskFlagged(
-        account_id=payment.account_id,
-        sequence=history.sequence,
-        flag_id=flag_id(payment.account_id, payment.transaction_id, payment.digest),
-        transaction_id=payment.transaction_id,
-        content_digest=payment.digest.hex(),
-        event_time=payment.event_time_ms,
-        amount_minor=payment.amount_minor,
-        currency=payment.currency,
-        merchant_id=payment.merchant_id,
-        card_id=payment.card_id,
-        payment_method=payment.payment_method,
-        channel=payment.channel,
-        country=payment.country,
-        latitude=payment.latitude,
-        longitude=payment.longitude,
+        **_shared_fields(history, payment, active),
         typology=_typology(decision, active),
         score=decision.score,
         reasons=decision.reasons,
-        pack_id=active.pack_id,
-        terminal_id=payment.terminal_id,
-        device_id=payment.device_id,
     )
 
 
@@ -469,31 +470,38 @@ def _risk_restated(
         history.standing[payment.order] = after
     else:
         history.standing.pop(payment.order, None)
-    history.sequence += 1
     return RiskRestated(
-        account_id=payment.account_id,
-        sequence=history.sequence,
-        flag_id=flag_id(payment.account_id, payment.transaction_id, payment.digest),
-        transaction_id=payment.transaction_id,
-        content_digest=payment.digest.hex(),
-        event_time=payment.event_time_ms,
-        amount_minor=payment.amount_minor,
-        currency=payment.currency,
-        merchant_id=payment.merchant_id,
-        card_id=payment.card_id,
-        payment_method=payment.payment_method,
-        channel=payment.channel,
-        country=payment.country,
-        latitude=payment.latitude,
-        longitude=payment.longitude,
+        **_shared_fields(history, payment, active),
         typology=_typology(after if after.reasons else before, active),
         score_before=before.score,
         rules_before=before.rules,
         score=after.score,
         reasons=after.reasons,
-        pack_id=active.pack_id,
         cause_transaction_id=cause.transaction_id,
         cause_digest=cause.digest.hex(),
-        terminal_id=payment.terminal_id,
-        device_id=payment.device_id,
     )
+
+
+def _shared_fields(history: History, payment: Payment, active: ActivePack) -> dict[str, Any]:
+    """Count a flag or restatement in the account's sequence, and return the fields that both kinds of event share."""
+    history.sequence += 1
+    return {
+        "account_id": payment.account_id,
+        "sequence": history.sequence,
+        "flag_id": flag_id(payment.account_id, payment.transaction_id, payment.digest),
+        "transaction_id": payment.transaction_id,
+        "content_digest": payment.digest.hex(),
+        "event_time": payment.event_time_ms,
+        "amount_minor": payment.amount_minor,
+        "currency": payment.currency,
+        "merchant_id": payment.merchant_id,
+        "card_id": payment.card_id,
+        "payment_method": payment.payment_method,
+        "channel": payment.channel,
+        "country": payment.country,
+        "latitude": payment.latitude,
+        "longitude": payment.longitude,
+        "pack_id": active.pack_id,
+        "terminal_id": payment.terminal_id,
+        "device_id": payment.device_id,
+    }

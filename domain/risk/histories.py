@@ -1,6 +1,6 @@
-"""The histories of a partition: which are in memory, and how those that changed are written out a part at a time.
+"""The histories of a partition: those in memory, and writing the changed ones to state in parts.
 
-What is written out is the state of one moment: a history that changes before its turn is written before it changes.
+A snapshot is the state of one moment: a history that changes before its turn is written before it changes.
 """
 
 from abc import ABC, abstractmethod
@@ -16,8 +16,8 @@ Writes = dict[str, bytes | None]
 class Histories:
     """The histories of one partition, by account or entity.
 
-    `load` reads a state entry by key. `most` histories stay in memory, the least recently written leave first; with
-    None all stay, and none is ever to be written. `parse` is as in History.read.
+    `load` reads a state entry by key. At most `most` histories stay in memory, and the least recently written leave
+    first. With `most=None` all stay, and none is ever written. `parse` is as in History.read.
     """
 
     def __init__(self, load: Callable[[str], bytes | None], most: int | None, parse: Parse | None = None) -> None:
@@ -31,24 +31,30 @@ class Histories:
         self._writes: Writes = {}
 
     def read(self, key: str) -> History:
-        """A history that is not loaded, from its state entries; a new one where there are none."""
+        """Read a history that is not loaded from its state entries, or start an empty one if there are none."""
         history = self.loaded[key] = History.read(key, self._load, self._parse)
         return history
 
     def change(self, key: str, history: History) -> None:
-        """To be called before a history changes, where they are written at all."""
+        """Note that a history is about to change; must be called before each change if histories are written."""
         if key in self._waiting:
             self._write(key)
         self._changed[key] = history
 
     def begin_writes(self, others: Writes) -> int:
-        """From here on all that changed is to be written, as it is now, and `others`; returns how many histories."""
-        assert not self._waiting, "what was begun before is to be written first"
+        """Begin a snapshot of the histories changed so far, and of the entries in `others`. Return how many
+        histories.
+        """
+        assert not self._waiting, "the snapshot that was begun before must be written first"
         self._waiting, self._changed, self._writes = self._changed, {}, others
         return len(self._waiting)
 
-    def go_on_writing(self, count: int | None = None) -> Writes | None:
-        """Write so many more histories; all entries once nothing waits, until then None. Then some leave memory."""
+    def continue_writes(self, count: int | None = None) -> Writes | None:
+        """Write up to `count` more histories of the snapshot, or all if None.
+
+        Return the entries of the snapshot once it is complete, until then None. Histories above the limit then leave
+        memory.
+        """
         for key in list(islice(self._waiting, count)):
             self._write(key)
         if self._waiting:
@@ -70,25 +76,28 @@ class Histories:
 
 
 class HistoriesFold(ABC):
-    """A fold that keeps histories, and little beside them: how its state is written out, at once or in parts."""
+    """A fold whose state is histories and a few other entries, written at once or in parts."""
 
     _histories: Histories
 
     @abstractmethod
     def _take_others(self) -> Writes:
-        """The state entries beside the histories that changed since the last call."""
+        """Return the entries, other than histories, that changed since the last call."""
 
     def take_writes(self) -> Writes:
-        """The state entries that changed since the last call, all at once. Forgets what is too much to keep."""
+        """Return all state entries that changed since the last call. Histories above the limit then leave memory."""
         self.begin_writes()
-        writes = self.go_on_writing()
-        assert writes is not None, "all were asked for"
+        writes = self.continue_writes()
+        assert writes is not None, "without a count, all histories are written"
         return writes
 
     def begin_writes(self) -> int:
-        """From here on what changed is to be written, as it is now; returns how many histories that are."""
+        """Begin a snapshot of all that changed so far. Return how many histories it holds."""
         return self._histories.begin_writes(self._take_others())
 
-    def go_on_writing(self, histories: int | None = None) -> Writes | None:
-        """Write so many histories more, between any two records; all entries once it is done, until then None."""
-        return self._histories.go_on_writing(histories)
+    def continue_writes(self, count: int | None = None) -> Writes | None:
+        """Write up to `count` more histories of the snapshot, or all if None; callable between any two records.
+
+        Return the entries of the snapshot once it is complete, until then None.
+        """
+        return self._histories.continue_writes(count)

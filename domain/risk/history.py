@@ -1,7 +1,7 @@
-"""What an account's payments were, in event-time order: the state that the risk fold decides on.
+"""The history of one account: its payments in event-time order, on which the risk fold decides.
 
-Bounded in time and in count. It packs itself into small chunks, so that a payment costs one small write however
-long the history is.
+It is bounded in time and in number of payments. It packs itself into small chunks, so that a payment costs one small
+state write, however long the history is.
 """
 
 import pickle
@@ -16,26 +16,26 @@ from domain.record import rebuild
 from domain.state_pickles import read_pickle
 
 MAX_WINDOW_MS: Final = 35 * 86_400_000
-"""How far back in time a rule may look."""
+"""Longest time that a rule may look back."""
 MAX_ROWS: Final = 1_000
-"""How many payments back a rule may look."""
+"""Largest number of payments that a rule may look back."""
 
 HORIZON_MS: Final = 35 * 86_400_000
-"""How late a payment may be, against the latest event time of its account, and still be decided."""
+"""Maximum lateness of a payment against the latest event time of its account; later ones are refused."""
 MAX_PAYMENTS: Final = 2_000
-"""Payments kept per account: past it the oldest leave, and what is older than they were is refused."""
+"""Maximum number of payments kept per account. The oldest are dropped; a payment that is older still is refused."""
 CHUNK: Final = 32
-"""Payments in a state entry: a checkpoint costs by the entry, and one that still grows is written again and again."""
+"""Payments in a state entry. A checkpoint costs by the entry, and an entry that still grows is written each time."""
 PRUNE_EVERY: Final = 16
-"""A history looks for what it may let go of whenever it holds a multiple of so many payments."""
+"""A history is pruned when its number of payments is a multiple of this."""
 MAX_RAW: Final = 512
-"""Bytes of a record that a history keeps as it came, instead of the payment in it."""
+"""Maximum size in bytes of a record that a history keeps instead of the payment in it."""
 
 
 class Decision(NamedTuple):
-    """What the rules say of a payment: a score from 0 to 1000, and why. Without reasons it is not flagged.
+    """The decision of a rule pack on a payment: a score from 0 to 1000, and its reasons.
 
-    A score may stand without reasons: what fired was too weak for the pack's `flag_at`.
+    Without reasons it is no flag: either no rule fired, or the score is below the pack's `flag_at`.
     """
 
     score: int
@@ -43,14 +43,15 @@ class Decision(NamedTuple):
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """The names of the rules that fired."""
+        """Return the names of the rules that fired."""
         return tuple(reason.rule for reason in self.reasons)
 
 
 class ConfirmedFrauds(NamedTuple):
-    """Frauds that were confirmed in a window: how many, when the last of them was paid, and which, at most some.
+    """The confirmed frauds of one window: their number, event time of the newest, and ids of the newest ones.
 
-    `accounts` is how many accounts they were of, as far as that is counted; a fact from an older state does not say.
+    `accounts` is the number of their accounts, counted up to `labels.MAX_ACCOUNTS`; it is 1 in facts from an older
+    state.
     """
 
     number: int
@@ -60,27 +61,30 @@ class ConfirmedFrauds(NamedTuple):
 
 
 NOTHING: Final = Decision(0, ())
+"""Decision on a payment that fires no rule."""
 Order = tuple[int, str, bytes]
+"""Sort key of a payment: event time, transaction id, content digest."""
 Spec = tuple[str, int]
-"""What a rule asks of the labels: the key that they share with the payment, and the window in milliseconds.
+"""Labels that a rule needs: the key that they share with the payment, and the window in milliseconds.
 
-A key that ends in ONLY_HERE asks for those alone whose account was robbed nowhere else in that window.
+With a key that ends in ONLY_HERE, only labels count whose account has no label with another value of the key in that
+window.
 """
 ONLY_HERE: Final = " only here"
 Facts = dict[Spec, ConfirmedFrauds]
-"""What the labels said when a payment arrived, where they said anything: frozen, so that no restatement asks again."""
+"""Confirmed frauds by spec, where there were any when a payment arrived. Restatements use them again, unchanged."""
 Entry = tuple[int, int, Facts | None, bytes | tuple[Any, ...]]
-"""A payment as it is packed: its event time, the number of the pack that decided it, its facts, and the payment: as the
-record that it came in, which costs nothing to keep, or its fields."""
+"""Packed form of a payment: its event time, the number of the pack that decided it, its facts, and the payment itself,
+either as the record that it came in, which costs nothing to keep, or as its fields."""
 Parse = Callable[[bytes], Payment]
-"""The payment in a record that was admitted before."""
+"""Function that reads the payment in a record that was admitted before."""
 
 
 class History:
-    """The payments of one account, sorted by event time, with what makes windows over them cheap.
+    """The payments of one account, sorted by event time, with running sums for windows over them.
 
-    `sums[i]` and `squares[i]` are the sum of the amounts, and of their squares, before payment i, from a common start.
-    They mean something while all amounts are in one currency: `is_mixed` says when they are not.
+    `sums[i]` and `squares[i]` are the sums of the amounts, and of their squares, of the payments before payment i. They
+    are only meaningful if all amounts are in one currency; otherwise `is_mixed` is true.
     """
 
     __slots__ = (
@@ -129,15 +133,15 @@ class History:
         self.removed_chunks: list[int] = []
 
     def is_beyond_horizon(self, payment: Payment) -> bool:
-        """Whether a payment is too late to be decided, by this account's own history alone."""
+        """Return whether a payment is too late to be decided, compared with this account's latest payment."""
         return payment.event_time_ms < self.latest_ms - HORIZON_MS
 
     def is_beyond_bound(self, payment: Payment) -> bool:
-        """Whether a payment belongs to a part of the history that has left."""
+        """Return whether a payment belongs to the part of the history that was dropped."""
         return self.floor is not None and payment.order <= self.floor
 
     def holds(self, payment: Payment) -> bool:
-        """Whether the very same content is there: it would have the same event time, so only that is searched."""
+        """Return whether the history has a payment of the same content; it would have the same event time."""
         if payment.transaction_id not in self.ids:
             return False
         first = bisect_left(self.times, payment.event_time_ms)
@@ -145,21 +149,21 @@ class History:
         return any(other.digest == payment.digest for other in self.payments[first:last])
 
     def index_of(self, payment: Payment) -> int | None:
-        """Where a payment stands, if it is there."""
+        """Return the index of a payment, or None if the history does not have it."""
         index = bisect_left(self.payments, payment.order, key=_order)
         if index < len(self.payments) and self.payments[index].order == payment.order:
             return index
         return None
 
     def fact(self, index: int, spec: Spec) -> ConfirmedFrauds | None:
-        """What the labels said of the payment at an index when it arrived."""
+        """Return the confirmed frauds that a payment had under a spec when it arrived, or None if there were none."""
         if not self.facts:
             return None
         facts = self.facts.get(self.payments[index].order)
         return facts.get(spec) if facts else None
 
     def insert(self, payment: Payment, pack: int, facts: Facts | None = None) -> int:
-        """Put a payment in its place; returns its index."""
+        """Insert a payment in event-time order, and return its index."""
         time = payment.event_time_ms
         if time > self.latest_ms:
             index = len(self.payments)
@@ -181,7 +185,7 @@ class History:
         return index
 
     def remember(self, payment: Payment, pack: int, facts: Facts | None = None, raw: bytes | None = None) -> None:
-        """Have an inserted payment written with the next writes; `raw` is the record that it came in."""
+        """Add an inserted payment to the next writes; `raw` is the record that it came in."""
         held = raw if raw is not None and len(raw) <= MAX_RAW else tuple(payment)
         self.unpacked.append((payment.event_time_ms, pack, facts, held))
 
@@ -203,10 +207,10 @@ class History:
         self.squares[index:] = accumulate((a * a for a in amounts), initial=self.squares[index])
 
     def prune(self, window_ms: int, rows: int) -> None:
-        """Let go of what no decision within the horizon can look back to, and of what is past the bound.
+        """Drop payments that no decision within the horizon can look back to, and those above MAX_PAYMENTS.
 
-        `window_ms` and `rows` are how far the rules look back. Runs now and then; when, only the history decides, so
-        that a history that was read back from its chunks prunes alike.
+        `window_ms` and `rows` are how far back the rules look. It acts at every PRUNE_EVERY-th payment in the history.
+        So a history that was read back from its chunks is pruned at the same moments.
         """
         count = len(self.payments)
         if count % PRUNE_EVERY:
@@ -231,7 +235,7 @@ class History:
             del column[:drop]
 
     def _forget_chunks(self) -> None:
-        """Chunks of which every payment has left."""
+        """Remove the chunks of which every payment was dropped."""
         if self.floor is None:
             return
         floor_ms = self.floor[0]
@@ -240,7 +244,7 @@ class History:
             self.dirty_chunks.pop(number, None)
         self.old_chunks = [pair for pair in self.old_chunks if pair[1] >= floor_ms]
 
-    # -- packing: chunks in order of arrival, each written again only while it grows ----------------
+    # -- packing: chunks in order of arrival; a full chunk is not written again ---------------------
 
     def _pack(self) -> None:
         if not self.unpacked:
@@ -256,7 +260,7 @@ class History:
         self.chunk = waiting
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call, by key; None removes one."""
+        """Return the state entries that changed since the last call, by key; None removes an entry."""
         self._pack()
         self._forget_chunks()
         writes: dict[str, bytes | None] = {self._key(number): None for number in self.removed_chunks}
@@ -272,7 +276,7 @@ class History:
 
     @classmethod
     def read(cls, account_id: str, load: Callable[[str], bytes | None], parse: Parse | None = None) -> "History":
-        """The history of an account from its state entries; a new one where there are none."""
+        """Read the history of an account from its state entries, or return an empty one if there are none."""
         history = cls(account_id)
         head = load(account_id)
         if head is None:
@@ -310,13 +314,13 @@ _CLASSES: Final = {
     ("domain.reason", "Reason"): Reason,
     ("msgspec._utils", "rebuild"): rebuild,
 }
-"""The classes in the state of histories, by every name that they have had."""
+"""Classes in the state of histories, by each module and name that they have had."""
 
 
 def _head(packed: bytes) -> tuple[Any, ...]:
     try:
         return tuple(read_pickle(packed, _CLASSES))
-    except pickle.UnpicklingError:  # from when a reason was made empty, and its fields came after
+    except pickle.UnpicklingError:  # an older state, whose reasons were made empty and filled by __setstate__
         *rest, standing = read_pickle(packed, {**_CLASSES, ("domain.reason", "Reason"): _EarlierReason})
         return *rest, {
             order: Decision(score, tuple(each.now for each in by)) for order, (score, by) in standing.items()
@@ -331,7 +335,7 @@ class _EarlierReason:
 def _payment(held: bytes | tuple[Any, ...], parse: Parse | None) -> Payment:
     if not isinstance(held, bytes):
         return Payment(*held)
-    assert parse is not None, "a history that keeps records is read by who can read records"
+    assert parse is not None, "a state that keeps records needs `parse` to read them"
     return parse(held)
 
 

@@ -1,7 +1,7 @@
-"""What is known of confirmed frauds in one partition: how many a merchant, terminal, device, card or account has had.
+"""The confirmed frauds known in one partition: how many a merchant, terminal, device, card or account has had.
 
-Every partition reads every label. The log of labels is bounded in count and in time, oldest first out, and what is kept
-is a function of what was read; so a restored state answers as the one that was never put away.
+Every partition reads every label. The labels kept are bounded in number and in time, the oldest leave first. They
+depend only on what was read, so a restored state answers like the state that was written.
 """
 
 import pickle
@@ -14,24 +14,23 @@ from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS, ONLY_HERE, ConfirmedF
 from domain.state_pickles import read_pickle
 
 MAX_LABELS: Final = 50_000
-"""Labels kept in a partition: past it, the page that was read first leaves."""
+"""Maximum number of labels kept in a partition; above it, the page that was read first is dropped."""
 KEPT_MS: Final = HORIZON_MS + MAX_WINDOW_MS
-"""How long a label is kept behind the newest: nothing that may still be decided looks back farther."""
+"""Maximum age of a label against the newest one: no payment that can still be decided looks farther back."""
 MAX_NAMED: Final = 20
-"""Confirmed frauds named as the ground of one reason, the newest; the value counts them all."""
+"""Maximum number of confirmed frauds named in one reason, the newest; the value counts them all."""
 MAX_ACCOUNTS: Final = 20
-"""Accounts with confirmed frauds that are counted: more say nothing more, and counting has an end."""
+"""Largest number of accounts with confirmed frauds that is counted: it bounds the work."""
 PAGE: Final = 128
+"""Labels in one state entry."""
 HEAD_KEY: Final = "\x1flabels"
-"""The state entry that says which pages there are: no account's key, since U+001F is refused in ids."""
-
-
+"""State entry with the numbers of the pages. It is no account's key, since U+001F is refused in ids."""
 MAX_LOOKED_INTO: Final = 100
-"""Labels of which it is asked whether their account was robbed elsewhere: the newest of a window."""
+"""Maximum number of labels of a window, the newest, whose account is searched for labels with other keys."""
 
 
 class FraudLabel(NamedTuple):
-    """A payment that is known to have been a fraud, and what it may cast a shadow on."""
+    """A confirmed fraud, with the keys (merchant, terminal, device, card, account) whose risk it raises."""
 
     label_id: str
     transaction_id: str
@@ -44,7 +43,7 @@ class FraudLabel(NamedTuple):
 
 
 Entry: TypeAlias = tuple[int, str, str, FraudLabel]
-"""A label in an index: the time of its payment, its transaction, its id, and itself."""
+"""Entry of an index: event time of the payment, transaction id, label id, and the label."""
 SpecsByKey: TypeAlias = tuple[tuple[str, tuple[Spec, ...]], ...]
 
 
@@ -58,17 +57,17 @@ _KEYS: Final[dict[str, tuple[Callable[[FraudLabel], str | None], Callable[[Payme
 
 
 _CLASSES: Final = {("domain.labels", "Label"): FraudLabel, ("domain.risk.labels", "FraudLabel"): FraudLabel}
-"""The class in the state of labels, by every name that it has had."""
+"""Class in the state of labels, by each module and name that it has had."""
 
 
 class LabelIndex:
-    """The labels of one partition, by what they name, each list in event-time order."""
+    """The labels of one partition by each of their keys, each list in event-time order."""
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self._by_key: dict[str, dict[str, list[Entry]]] = {key: {} for key in _KEYS}
         self._pages: dict[int, list[FraudLabel]] = {}
         self.known: set[str] = set()
-        """The ids of the labels that are kept; nothing walks through it, so its order decides nothing."""
+        """Ids of the labels that are kept. The set is never iterated, so its order has no effect."""
         self._newest_ms = -1
         self._dirty: dict[int, bool] = {}
         head = load(HEAD_KEY)
@@ -82,7 +81,7 @@ class LabelIndex:
         self._newest_ms = newest_ms
 
     def add(self, label: FraudLabel) -> bool:
-        """Know this label from here on; False if it was known."""
+        """Add a label. Return False if it was known already."""
         if label.label_id in self.known:
             return False
         number = max(self._pages, default=0)
@@ -96,7 +95,7 @@ class LabelIndex:
         return True
 
     def facts(self, payment: Payment, specs: SpecsByKey) -> Facts | None:
-        """What is known now of what a payment touches, for each spec; None if that is nothing.
+        """Return the confirmed frauds with the payment's keys that are known now, by spec; None if there are none.
 
         A window is closed at both ends, and ends at the payment's event time.
         """
@@ -126,7 +125,9 @@ class LabelIndex:
             for account in {entry[3].account: None for entry in looked_into}:
                 elsewhere[account] = any(
                     oldest_ms <= entry[0] <= now_ms and read(entry[3]) != here
-                    for entry in self._by_key["account"].get(account, ())  # a blank account is in no index
+                    for entry in self._by_key["account"].get(
+                        account, ()
+                    )  # labels with an empty account are in no index
                 )
             _count([entry for entry in looked_into if not elsewhere[entry[3].account]], now_ms, (spec,), found)
 
@@ -140,7 +141,7 @@ class LabelIndex:
                 insort(self._by_key[key].setdefault(name, []), entry)
 
     def _forget(self) -> None:
-        """Let the oldest pages go while there are too many labels, or while a page's are all too old."""
+        """Drop oldest pages while there are more than MAX_LABELS labels, or while all labels of a page are too old."""
         while len(self._pages) > 1:
             number = min(self._pages)
             newest_ms = max(label.event_time_ms for label in self._pages[number])
@@ -162,7 +163,7 @@ class LabelIndex:
                     del self._by_key[key][name]
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call; None removes one."""
+        """Return the state entries that changed since the last call, by key; None removes an entry."""
         if not self._dirty:
             return {}
         writes: dict[str, bytes | None] = {
@@ -174,8 +175,8 @@ class LabelIndex:
         return writes
 
 
-def by_key(specs: Iterable[Spec]) -> SpecsByKey:
-    """Specs as `Labels.facts` wants them: each key is looked up once, however many windows there are."""
+def specs_by_key(specs: Iterable[Spec]) -> SpecsByKey:
+    """Group specs by key, as `LabelIndex.facts` takes them: each key is looked up once for all its windows."""
     keys: dict[str, dict[Spec, None]] = {}
     for spec in specs:
         keys.setdefault(spec[0], {})[spec] = None
@@ -192,7 +193,7 @@ def _count(labels: list[Entry], now_ms: int, specs: tuple[Spec, ...], found: Fac
 
 
 def _accounts(labels: list[Entry], first: int, until: int) -> int:
-    """How many accounts are behind the labels of a stretch, up to MAX_ACCOUNTS."""
+    """Return the number of accounts of a range of labels, counted up to MAX_ACCOUNTS."""
     accounts: set[str] = set()
     for number in range(first, until):
         accounts.add(labels[number][3].account)

@@ -341,7 +341,7 @@ class _WhatifReplay:
         if self._period.is_over_at(label.event_time):
             return
         for fold in self.outcome.recorded.risk.values():
-            payment = fold.paid(label.account_id, label.transaction_id, label.event_time)
+            payment = fold.find_payment(label.account_id, label.transaction_id, label.event_time)
             if payment is not None:
                 self._fraud(payment)
                 return

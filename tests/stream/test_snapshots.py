@@ -124,14 +124,14 @@ def test_what_is_written_is_what_stood_when_it_was_begun() -> None:
         grown(histories, key, 1)
     assert histories.begin_writes({}) == 3
     grown(histories, "c", 2)
-    assert histories.go_on_writing(1) is None
+    assert histories.continue_writes(1) is None
     grown(histories, "a", 2)
     grown(histories, "d", 1)
-    writes = histories.go_on_writing(1)
+    writes = histories.continue_writes(1)
     assert writes is not None
     assert ids(writes, "a", "b", "c", "d") == [["tx-1"], ["tx-1"], ["tx-1"], []]
     assert histories.begin_writes({}) == 3
-    later = histories.go_on_writing()
+    later = histories.continue_writes()
     assert later is not None
     assert ids(writes | later, "a", "b", "c", "d") == [["tx-1", "tx-2"], ["tx-1"], ["tx-1", "tx-2"], ["tx-1"]]
 
@@ -142,10 +142,10 @@ def test_the_least_recently_written_leave_memory_but_none_that_changed_since() -
         grown(histories, key, 1)
     histories.begin_writes({})
     grown(histories, "a", 2)
-    assert histories.go_on_writing() is not None
+    assert histories.continue_writes() is not None
     assert list(histories.loaded) == ["a", "c"]
     histories.begin_writes({})
-    assert histories.go_on_writing() is not None
+    assert histories.continue_writes() is not None
     assert list(histories.loaded) == ["a"]
 
 

@@ -50,8 +50,10 @@ class AccountEmptying(Rule):
         check_at_most("window_ms", self.window_ms, "lookback_ms", self.lookback_ms)
 
     def _check(self) -> Check:
-        """Return a check with the condition of the measurement, by running sums: a busy account passes cheaper checks
-        with every payment."""
+        """Return a check with the condition of the measurement, by running sums.
+
+        A cheaper one would pass every payment of a busy account.
+        """
         window_ms, lookback_ms, minimum, least = (
             self.window_ms, self.lookback_ms, self.minimum_minor, self.minimum_history,
         )  # fmt: skip

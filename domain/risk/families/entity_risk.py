@@ -13,11 +13,11 @@ from domain.risk.history import MAX_ROWS, History
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityRisk(Rule):
-    """At least `at_least` confirmed frauds within `window_ms` with the same merchant, terminal, device, card or account
-    as the payment, known when the payment arrived.
+    """At least `at_least` confirmed frauds within `window_ms` that share the key `by` with the payment.
 
-    They must be of at least `minimum_accounts` accounts. Frauds of many accounts point to a common place where data was
-    stolen; the frauds of one stolen card say little about the places where it was used.
+    Only frauds that were known when the payment arrived count. They must be of at least `minimum_accounts` accounts.
+    Frauds of many accounts point to a common place where data was stolen; the frauds of one stolen card say little
+    about the places where it was used.
     """
 
     family: ClassVar[str] = "entity_risk"

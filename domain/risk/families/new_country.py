@@ -8,8 +8,10 @@ from domain.risk.families.novelty import NoveltyRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCountry(NoveltyRule):
-    """A country that none of the account's payments in the last `lookback_ms` was made in, while at least
-    `minimum_history` of them were made in another country."""
+    """A country that none of the account's payments in the last `lookback_ms` was made in.
+
+    At least `minimum_history` of them must have been made in another country.
+    """
 
     family: ClassVar[str] = "new_country"
     documentation: ClassVar[str] = "docs/rules/new_country.md"

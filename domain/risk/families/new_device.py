@@ -8,8 +8,10 @@ from domain.risk.families.novelty import NoveltyRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDevice(NoveltyRule):
-    """A device that none of the account's payments in the last `lookback_ms` came from, while at least
-    `minimum_history` of them came from another device."""
+    """A device that none of the account's payments in the last `lookback_ms` came from.
+
+    At least `minimum_history` of them must have come from another device.
+    """
 
     family: ClassVar[str] = "new_device"
     documentation: ClassVar[str] = "docs/rules/new_device.md"

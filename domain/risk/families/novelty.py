@@ -23,8 +23,10 @@ CHECKED_BACK: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoveltyRule(Rule):
-    """A value of `key` that no payment of the account in the last `lookback_ms` has, while at least `minimum_history`
-    of them have another value."""
+    """A value of `key` that no payment of the account in the last `lookback_ms` has.
+
+    At least `minimum_history` of them must have another value.
+    """
 
     key: ClassVar[str]
     """Key of `features.KEYS` whose values are compared."""

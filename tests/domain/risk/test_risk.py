@@ -18,7 +18,7 @@ from domain.risk.default_packs import DEFAULT, THREE
 from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import MAX_SHADOWS, ContentConflict, RiskFold
 from domain.risk.history import CHUNK, NOTHING, Decision, History
-from domain.risk.labels import FraudLabel, LabelIndex, by_key
+from domain.risk.labels import FraudLabel, LabelIndex, specs_by_key
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from tests.support.oracle import Meaning, Past, Standing, standing
 
@@ -432,7 +432,7 @@ def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch
 
     def known_of(merchant: str, at: int) -> list[int]:
         tx = admitted(payment("tx", merchant_id=merchant, event_time=at))
-        facts = [each.facts(tx, by_key([spec])) or {} for each in (labels, LabelIndex(store.get))]
+        facts = [each.facts(tx, specs_by_key([spec])) or {} for each in (labels, LabelIndex(store.get))]
         return [found[spec].number if spec in found else 0 for found in facts]
 
     def save() -> None:
