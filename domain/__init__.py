@@ -1,1 +1,1 @@
-"""What a record leads to, and what is then true: pure folds over ordered logs, with little but the standard library."""
+"""Pure folds over ordered logs: from records and a state to decisions and the next state."""

@@ -1,7 +1,7 @@
-"""Currencies that a payment may be in, by the number of decimals of their minor unit.
+"""Currencies of payments, by the number of decimals of their minor unit.
 
 Source: ISO 4217, list one, as published for 2026-01-01 (SIX Interbank Clearing, the standard's maintenance agency).
-Codes without a minor unit (XAU, XDR, XXX, ...) are left out: an amount in minor units of them has no meaning.
+Codes without a minor unit (XAU, XDR, XXX, ...) are left out: an amount in their minor units has no meaning.
 """
 
 from typing import Final

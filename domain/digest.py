@@ -12,11 +12,11 @@ from domain.record_types import TYPES, Event, to_fields
 
 
 def canonical_bytes(event: Event) -> bytes:
-    """The one encoding of an event that is hashed and compared: JSON after RFC 8785, with its type, bytes as hex.
+    """Encode an event as canonical JSON (RFC 8785) with its type; bytes are written as hexadecimal text.
 
-    Our events hold texts, integers, lists and records of them, and no floats: for these, sorted keys and no
-    spaces are all that the RFC asks for. A field that was added later is left out where it has its default: so an old
-    event keeps its bytes.
+    All hashes and comparisons of events use this encoding. Events hold texts, integers, lists and records of them, and
+    no floats; for these, the RFC only requires sorted keys and no spaces. A field that was added later is left out if
+    it has its default, so old events keep their bytes.
     """
     data = _drop_later_defaults(to_fields(event), TYPES[type(event).__name__])
     if "reasons" in data:
@@ -33,13 +33,13 @@ def _drop_later_defaults(data: dict[str, Any], kind: type[Event | Reason | Flagg
 
 @cache
 def _later_fields(kind: type[Event | Reason | FlaggedPayment]) -> dict[str, Any]:
-    """The fields that the first version of a record lacked, with their defaults: only those have any."""
+    """Return the fields that the first version of a record lacked, with their defaults: only these have any."""
     defaults = defaults_of(kind)
-    return {name: [] if default == () else default for name, default in defaults.items()}  # as plain data has it
+    return {name: [] if default == () else default for name, default in defaults.items()}  # plain data has lists
 
 
 def canonical_json(document: dict[str, Any]) -> bytes:
-    """A document of texts, integers, lists and objects after RFC 8785; bytes are written as hexadecimal text."""
+    """Encode a document of texts, integers, lists and objects by RFC 8785; bytes are written as hexadecimal text."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_hex)
     return text.encode()
 
@@ -53,10 +53,11 @@ def _hex(value: object) -> str:
 class HistoryDigest:
     """SHA-256 over the canonical bytes of every distinct event, account by account in sequence order.
 
-    Of each account, in order: its name, one digest of its payments (chained in log order, duplicates left out), the
-    flags of its payments' entities by id, its own flags and restatements by sequence, its case events by case and
-    sequence, its answers by command. Each piece is preceded by its length. So it depends on neither partitions,
-    offsets, arrival times, batches nor redelivery; but for the flags of entities, which say where they were decided.
+    The pieces of an account are, in this order: its name; one digest of its payments (chained in log order, without
+    duplicates); the flags of its payments' entities by id; its own flags and restatements by sequence; its case events
+    by case and sequence; its command answers by command. The length of a piece precedes it. So the digest is
+    independent of partitions, offsets, arrival times, batches and redelivery. The flags of entities are the exception:
+    they name the partition and offset that they were decided at.
     """
 
     def __init__(self) -> None:
@@ -64,17 +65,20 @@ class HistoryDigest:
         self._events: dict[str, dict[tuple[Any, ...], bytes]] = {}
 
     def add_payment(self, account_id: str, transaction_id: str, content_digest: bytes) -> None:
-        """Count a decided payment; the caller leaves duplicates out."""
+        """Add a decided payment; the caller leaves out duplicates."""
         chain = self._payments.get(account_id, b"")
         link = chain + content_digest + transaction_id.encode()
         self._payments[account_id] = hashlib.sha256(link).digest()
 
     def add_event(self, event: Event) -> bool:
-        """Count an event; False if the very same event was counted before. Another one in its place is an error."""
+        """Add an event. Return False if this event was added before. Raises ValueError if another one has its place."""
         return self.add_encoded(*place_of(event), canonical_bytes(event))
 
     def add_encoded(self, account_id: str, place: tuple[Any, ...], encoded: bytes) -> bool:
-        """The same of an event's canonical bytes, by its account and its place there."""
+        """Add the canonical bytes of an event at a place of its account.
+
+        Return False if these bytes were added before. Raises ValueError if other bytes have the place.
+        """
         events = self._events.setdefault(account_id, {})
         known = events.setdefault(place, encoded)
         if known != encoded:
@@ -82,27 +86,30 @@ class HistoryDigest:
         return known is encoded
 
     def add_chain(self, account_id: str, chain: bytes) -> None:
-        """Count the payments of an account that were chained elsewhere, all of them."""
+        """Add the digest of all payments of an account, computed elsewhere.
+
+        Raises ValueError if the account has payments already.
+        """
         if account_id in self._payments:
             raise ValueError(f"the payments of account {account_id} were counted before")
         self._payments[account_id] = chain
 
     @property
     def chains(self) -> dict[str, bytes]:
-        """The digest of each account's payments."""
+        """Return the digest of the payments of each account."""
         return self._payments
 
     @property
     def events(self) -> int:
-        """How many distinct events were counted."""
+        """Return the number of distinct events that were added."""
         return sum(len(events) for events in self._events.values())
 
     def items(self) -> dict[tuple[str, tuple[Any, ...]], bytes]:
-        """The canonical bytes by account and place, to find where two histories differ."""
+        """Return the canonical bytes by account and place, to find where two histories differ."""
         return {(account, place): b for account, events in self._events.items() for place, b in events.items()}
 
     def hexdigest(self) -> str:
-        """The digest of all that was counted."""
+        """Return the digest of everything that was added, in hexadecimal."""
         total = hashlib.sha256()
         for account_id in sorted({*self._payments, *self._events}):
             events = self._events.get(account_id, {})
@@ -118,7 +125,7 @@ class HistoryDigest:
 
 
 def place_of(event: Event) -> tuple[str, tuple[Any, ...]]:
-    """The account of an event and its place there; two events at one place are the same event, delivered twice."""
+    """Return the account of an event and its place there. Two deliveries of one event have one place."""
     data = to_fields(event)
     if "entity" in data:
         return data["account_id"], ("1-entity", data["flag_id"], 0)

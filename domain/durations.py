@@ -1,4 +1,4 @@
-"""Durations as people write them: "500ms", "60s", "5m", "24h", "28d"."""
+"""Durations in text form: "500ms", "60s", "5m", "24h", "28d"."""
 
 import re
 from typing import Final
@@ -8,14 +8,14 @@ _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 
 
 def duration_ms(text: str) -> int:
-    """The milliseconds that a duration stands for. Raises ValueError."""
+    """Return the milliseconds of a duration. Raises ValueError."""
     matched = _DURATION.fullmatch(text)
     if matched is None:
-        raise ValueError(f"{text!r} is no duration: that is a whole number and ms, s, m, h or d")
+        raise ValueError(f"{text!r} is no duration: write a whole number and ms, s, m, h or d, as in 60s")
     return int(matched[1]) * UNITS_MS[matched[2]]
 
 
 def format_duration(ms: int) -> str:
-    """The shortest way to write so many milliseconds: `duration_ms` reads it back."""
+    """Return the shortest text for this number of milliseconds; `duration_ms` reads it back."""
     unit = next(unit for unit, size in reversed(UNITS_MS.items()) if ms % size == 0)
     return f"{ms // UNITS_MS[unit]}{unit}"

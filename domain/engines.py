@@ -1,8 +1,8 @@
-"""The versions of our engine: what the folds make of the same log, and how a log says by which one it is decided.
+"""The engines: numbered versions of the folds. The log records which engine decides.
 
-A new version is activated in the log like a rule pack, by an EngineActivated in each partition of what decides. The
-behaviour of an older one stays here and in the folds as long as there are logs: so an old stretch of a log replays to
-its old bytes. A log without any activation is decided by the first engine.
+A new engine is activated in the log like a rule pack, by an EngineActivated record in each partition that decides. The
+behaviour of an older engine stays in the folds as long as there are logs of its time, so that an old range of a log
+replays to its old bytes. A log without an activation is decided by the first engine.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,15 @@ from domain.payment import Refusal
 from domain.record import Record
 
 ACTIVATIONS = UUID("0c9a4c0e-1d0b-5b57-9f5e-6b8e2a7f4d31")
+"""Namespace of the ids of activations."""
 ENGINE_KEY: Final = "\x1fengine"
-"""The state entry of a partition's engine: no account's or entity's key, since U+001F is refused in ids."""
+"""State entry of a partition's engine. It is no key of an account or entity, since U+001F is refused in ids."""
 
 
 class EngineActivated(Record, frozen=True, kw_only=True):
-    """From here on this partition is decided by this version of the engine: also in entities.inbound and cases.inbox.
+    """The record that activates an engine in one partition of payments.inbound, entities.inbound or cases.inbox.
 
-    `activation_id` derives from the engine, so that it is the same in every partition.
+    `activation_id` derives from the engine, so it is equal in every partition.
     """
 
     activation_id: str
@@ -29,45 +30,52 @@ class EngineActivated(Record, frozen=True, kw_only=True):
 
 
 class Engine(NamedTuple):
-    """One version. What it does otherwise than the one before is a field here, and `says` it for people."""
+    """One version of the folds. Each change of behaviour is a field; `description` states it for users."""
 
     number: int
-    says: str
+    description: str
     weighs_restatements: bool
-    """Whether a restatement that makes a flag weigh more wakes and escalates its open case, as a new flag does."""
+    """Whether a restatement that raises the weight of a flag wakes and escalates its open case, as a new flag does."""
     counts_for_the_case: bool
-    """Whether a RiskRevised says what it changes in its case, which may have known otherwise of the flag."""
+    """Whether a RiskRevised event holds the change to its case, which may count the flag differently."""
 
 
-FIRST: Final = Engine(1, "how all logs begin", weighs_restatements=False, counts_for_the_case=False)
+FIRST: Final = Engine(
+    1, "the engine of a log without an activation", weighs_restatements=False, counts_for_the_case=False
+)
 SECOND: Final = FIRST._replace(
     number=2,
-    says="a restatement that makes a flag weigh more wakes and escalates its open case",
+    description="a restatement that raises the weight of a flag wakes and escalates its open case",
     weighs_restatements=True,
 )
 THIRD: Final = SECOND._replace(
-    number=3, says="a restatement tells each case by how many flags more, or fewer, it stands", counts_for_the_case=True
+    number=3,
+    description="a restatement records by how many flags the count of its case changes",
+    counts_for_the_case=True,
 )
 ENGINES: Final = {engine.number: engine for engine in (FIRST, SECOND, THIRD)}
 LATEST: Final = THIRD
 
 
 def activation(engine: int, activated_by: str) -> EngineActivated:
-    """The record that puts an engine in force. Engines only go up, so that its id derives from the engine alone."""
+    """Return the record that activates an engine. Its id derives from the engine alone, since engines only go up."""
     return EngineActivated(
         activation_id=str(uuid5(ACTIVATIONS, str(engine))), engine=engine, activated_by=activated_by
     )  # fmt: skip
 
 
 class ActiveEngine:
-    """The engine of one partition: the one that its log has activated last. `load` reads a state entry by key."""
+    """The engine of one partition: the last one that its log activated. `load` reads a state entry by key."""
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self.now = ENGINES[int(load(ENGINE_KEY) or FIRST.number)]
         self._changed = False
 
     def read(self, data: Mapping[str, Any]) -> Refusal | None:
-        """Take in an EngineActivated, from its fields; or why not: then the engine stays. Again, it adds nothing."""
+        """Apply an EngineActivated record, given as its fields, or return why it is refused; then the engine stays.
+
+        Activating the active engine again changes nothing.
+        """
         try:
             record = EngineActivated(**data)
             wanted = ENGINES.get(record.engine)
@@ -82,6 +90,6 @@ class ActiveEngine:
         return None
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entry, if it changed since the last call."""
+        """Return the state entry of the engine if it changed since the last call, else {}."""
         changed, self._changed = self._changed, False
         return {ENGINE_KEY: str(self.now.number).encode()} if changed else {}

@@ -1,17 +1,17 @@
-"""Card numbers never enter: what people write is masked at the door, before it is logged, stored or sent."""
+"""Masking of card numbers in texts from users, before a text is logged, stored or sent."""
 
 import unicodedata
 from typing import Final, NamedTuple
 
 SHORTEST, LONGEST = 13, 19
-"""Digits of a card number (ISO/IEC 7812-1)."""
+"""Smallest and largest number of digits of a card number (ISO/IEC 7812-1)."""
 MAX_BETWEEN: Final = 3
-"""Characters between the groups of one number; invisible ones do not count."""
+"""Maximum number of characters between two groups of one number; invisible ones do not count."""
 _BETWEEN: Final = frozenset("-./_,\u00b7\u2022'\u2019\\|+*")
 
 
 class _DigitGroup(NamedTuple):
-    """Digits side by side: from where to where, and their values."""
+    """A run of digits: its range in the text, and the values of its digits."""
 
     start: int
     end: int
@@ -19,10 +19,11 @@ class _DigitGroup(NamedTuple):
 
 
 def mask_card_numbers(text: str) -> str:
-    """The text, with each card number as its last four digits.
+    """Replace each card number in a text by its last four digits.
 
     A card number is 13 to 19 digits of any script with a valid check digit (Luhn), as one run or as whole groups with
-    separators between; part of a longer run is none, and neither is what fails the check: telephone numbers, ids.
+    separators between. A part of a longer run is no card number. Nor is a number that fails the check, such as most
+    telephone numbers and ids.
     """
     if sum(map(str.isdigit, text)) < SHORTEST:
         return text
@@ -34,7 +35,7 @@ def mask_card_numbers(text: str) -> str:
 
 
 def _find_card_numbers(text: str) -> list[tuple[int, int, str]]:
-    """Where card numbers are, and how they end; the longest wins where several begin."""
+    """Return start, end and last four digits of each card number; if several begin at one place, of the longest."""
     groups, found, at = _groups(text), [], 0
     while at < len(groups):
         length = _longest_card_number(text, groups, at)
@@ -47,7 +48,7 @@ def _find_card_numbers(text: str) -> list[tuple[int, int, str]]:
 
 
 def _longest_card_number(text: str, groups: list[_DigitGroup], at: int) -> int:
-    """How many groups from this one on make a card number; 0 if none do."""
+    """Return how many groups from this one on make the longest card number, 0 if none do."""
     digits: list[int] = []
     best = 0
     for number, group in enumerate(groups[at:]):
@@ -84,6 +85,6 @@ def _are_neighbours(between: str) -> bool:
 
 
 def is_luhn_valid(digits: list[int]) -> bool:
-    """Whether the last digit is the check digit of the others; zeros alone are no number."""
+    """Return whether the last digit is the check digit of the others. A number of zeros only is not valid."""
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
     return any(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

@@ -1,4 +1,4 @@
-"""A payment, and the door that every payment passes: what may be decided on, and what is refused with a reason."""
+"""Payments, and their admission: which records become payments, and which are refused with a reason."""
 
 import hashlib
 import re
@@ -13,24 +13,29 @@ from domain.geo import microdegrees
 from domain.record import Record
 
 CARD_PRESENT_CHANNELS: Final = frozenset({"POS", "ATM"})
-"""Channels in which the card itself was where the coordinates say."""
+"""Channels in which the card itself was at the coordinates of the payment."""
 
 MAX_TEXT: Final = 512
+"""Maximum length of a text field, in characters."""
 MAX_ATTRIBUTES: Final = 64
+"""Maximum number of attributes of a payment."""
 FUTURE_TOLERANCE_MS: Final = 5 * 60 * 1000
-"""How far past its arrival a payment may be dated: clocks differ, but not by more than this."""
-LAST_EVENT_TIME_MS: Final = 253_402_300_799_999  # the end of the year 9999, the last that timestamps can show
+"""Maximum time by which the event time of a payment may be after its arrival, since clocks differ."""
+LAST_EVENT_TIME_MS: Final = 253_402_300_799_999
+"""Latest event time: the end of the year 9999, the last that timestamps can show."""
 MAX_AMOUNT_MINOR: Final = 10**15
-"""A bound that keeps 2,000 squared amounts far inside a 128-bit sum in any engine that checks our figures."""
+"""Largest amount. 2,000 squared amounts stay far below 128 bits, so that other systems can check our sums."""
 
-_SEPARATOR: Final = "\x1f"  # ASCII unit separator: refused inside the fields, so that joined fields stay distinct
+_SEPARATOR: Final = (
+    "\x1f"  # ASCII unit separator, refused inside the fields: different fields never join to equal texts
+)
 _TWO_LETTERS: Final = frozenset(map("".join, product(ascii_uppercase, repeat=2)))
 _FOUR_DIGITS: Final = frozenset(map("".join, product(digits, repeat=4)))
 _DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 
 
 class Payment(NamedTuple):
-    """One admitted payment. A tuple: millions are made, and a frozen dataclass would cost three times as much.
+    """One admitted payment. A tuple: millions are made, and a frozen dataclass costs three times as much.
 
     Amounts are in minor units of `currency`, times in UTC milliseconds, coordinates in microdegrees of WGS 84.
     """
@@ -58,22 +63,22 @@ class Payment(NamedTuple):
 
     @property
     def order(self) -> tuple[int, str, bytes]:
-        """The place of a payment in its account's history, whatever order payments arrive in."""
+        """Return the sort key of the payment in its account's history. It does not depend on the order of arrival."""
         return self.event_time_ms, self.transaction_id, self.digest
 
 
-_new_tuple: Final = tuple.__new__  # what a named tuple's own constructor calls, a third of a microsecond later
+_new_tuple: Final = tuple.__new__  # the constructor of a named tuple calls it too, but costs 0.3 microseconds more
 
 
 class Refusal(NamedTuple):
-    """Why a record cannot be decided on; it goes to quarantine with this."""
+    """The reason code and the details of a refused record; both go to quarantine."""
 
     reason: str
     detail: str
 
 
 class _RefusalError(Exception):
-    """Carries a refusal out of the checks."""
+    """An exception that carries a refusal out of the checks."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -85,7 +90,7 @@ FIELDS: Final = (
     "merchant_category", "terminal_id", "payment_method", "channel", "country", "latitude", "longitude",
     "home_latitude", "home_longitude", "device_id", "counterparty_id", "attributes",
 )  # fmt: skip
-"""What is read of a Transaction record, in the order of `admit_row`."""
+"""Fields read of a Transaction record, in the order of a row for `admit_row`."""
 _REQUIRED: Final = frozenset(
     {
         "transaction_id",
@@ -102,9 +107,10 @@ Row = tuple[Any, ...]
 
 
 def admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment | Refusal:
-    """The payment in a decoded Transaction record, or why it is refused. Raises KeyError and TypeError for bad fields.
+    """Return the payment in a decoded Transaction record, or why it is refused.
 
-    `received_ms` is the Kafka timestamp of the record; without one (a file) nothing can be dated past it.
+    `received_ms` is the Kafka timestamp of the record; with None (a file) no payment is refused as dated after its
+    arrival. Raises KeyError and TypeError for missing fields and fields of a wrong type.
     """
     missing = _REQUIRED - raw.keys()
     if missing:
@@ -113,7 +119,10 @@ def admit(raw: Mapping[str, Any], received_ms: int | None) -> Payment | Refusal:
 
 
 def admit_row(row: Row, received_ms: int | None) -> Payment | Refusal:
-    """The same of the values of FIELDS: a decoder that makes no dict of a record saves a tenth of what it costs."""
+    """Return the payment in a row of the values of FIELDS, or why it is refused; `received_ms` is as in `admit`.
+
+    A decoder that makes a row instead of a dict takes a tenth less time for a record.
+    """
     try:
         return _admit(row, received_ms)
     except _RefusalError as refused:
@@ -205,7 +214,7 @@ def _blank(row: Row) -> _RefusalError:
 def _place(latitude: float | None, longitude: float | None, prefix: str) -> tuple[int, int]:
     if latitude is None or longitude is None:
         raise _RefusalError("bad_coordinates", f"{prefix}latitude and {prefix}longitude come together or not at all")
-    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):  # what is not a number is between no two
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):  # false for NaN too
         raise _RefusalError("bad_coordinates", f"{prefix}latitude, {prefix}longitude are no WGS 84 degrees")
     return microdegrees(latitude), microdegrees(longitude)
 
@@ -219,9 +228,12 @@ def _attributes(attributes: Mapping[str, str]) -> str:
     return _SEPARATOR + _SEPARATOR.join(parts)
 
 
-@lru_cache(maxsize=65_536)  # a pure function of the token, asked again for every payment of an account
+@lru_cache(maxsize=65_536)  # a pure function, called with the same tokens for every payment of an account
 def holds_card_number(text: str) -> bool:
-    """Whether the text holds a run of 13 to 19 digits, spaced or not, with a valid Luhn check digit (ISO 7812-1)."""
+    """Return whether a text holds 13 to 19 digits with a valid Luhn check digit (ISO/IEC 7812-1).
+
+    Single spaces or hyphens may stand between the digits.
+    """
     return any(_luhn([int(digit) for digit in run.group() if digit.isdecimal()]) for run in _DIGITS.finditer(text))
 
 
@@ -231,7 +243,7 @@ def _luhn(number: list[int]) -> bool:
 
 
 class IntakeRefused(Record, frozen=True, kw_only=True):
-    """A door could not make a Transaction of something; it enters the log all the same, so that nothing is lost."""
+    """The record of an input that could not be made a Transaction. It enters the log, so that no input is lost."""
 
     reason: str
     detail: str

@@ -1,4 +1,4 @@
-"""The report on a record that could not be decided on, or that deserves a look although it was."""
+"""Reports on records that could not be decided, or that were decided and need a look."""
 
 import hashlib
 
@@ -7,10 +7,10 @@ from domain.record import Record
 
 
 class Quarantined(Record, frozen=True, kw_only=True):
-    """A record that could not be decided on, whole, with why and where it stands.
+    """The report on a record that could not be decided: the whole record, the reason, and its place in the log.
 
-    With `decided` the record *was* decided and this is a report only (a conflict). A body above the limit is not
-    repeated: `stored_at` says where it lies, and `size` and `sha256` prove it.
+    With `decided`, the record was decided and this is a report only (a conflict). A body above the limit is not copied:
+    `stored_at` names its object, and `size` and `sha256` identify it.
     """
 
     reason: str
@@ -28,9 +28,9 @@ class Quarantined(Record, frozen=True, kw_only=True):
 def report(
     refusal: Refusal, value: bytes | None, *, topic: str, partition: int, offset: int, most: int, decided: bool = False
 ) -> Quarantined:
-    """What quarantine holds of a record at this place of a log.
+    """Return the report on a refused record at a place of a log.
 
-    The body goes along, unless it has more than `most` bytes or holds a card number, which must not spread.
+    The report includes the body, unless it has more than `most` bytes or holds a card number.
     """
     body = value or b""
     too_large, secret = len(body) > most, refusal.reason == "card_number"
@@ -50,5 +50,5 @@ def report(
 
 
 def key_of(reported: Quarantined) -> bytes:
-    """The key of a report: the place that it is about."""
+    """Return the Kafka key of a report: the place of the record that it is about."""
     return f"{reported.topic}/{reported.partition}/{reported.offset}".encode()

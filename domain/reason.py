@@ -1,12 +1,13 @@
-"""Why a rule fired: part of flags, and of what cases say about them."""
+"""The reason of a decision: flags have it, and case events repeat it."""
 
 from domain.record import Record
 
 
 class Reason(Record, frozen=True, kw_only=True):
-    """Why one rule fired: what it measured, what it allows, and the payments that it counted.
+    """Why one rule fired: the measured value, the threshold, and the payments that were counted.
 
-    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are the rule's.
+    `value` and `threshold` are integers in the unit that `measure` names. `severity` and `reason_code` are those of the
+    rule.
     """
 
     rule: str

@@ -1,8 +1,7 @@
-"""Everything that can stand in one of our logs, except a payment: facts in the past tense, and what is asked of a fold.
+"""All records of our logs except payments, by name, with their conversion to plain fields and back.
 
-Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` are the bridge. A
-field that a record lacks, because it was written before there was such a field, takes its default here: that is all
-our upcasting.
+Each class has an Avro schema of the same name in `schemas/`; `to_fields` and `from_fields` convert between the two. A
+field that an old record lacks takes its default here; there is no other upcasting.
 """
 
 from collections.abc import Callable
@@ -27,40 +26,25 @@ from domain.risk.events import (
     RulesActivated,
 )
 
-# -- payments.inbound, beside the payments --------------------------------------------------------
-
-
-# -- entities.inbound, beside the activations -----------------------------------------------------
-
-
-# -- risk.scored ----------------------------------------------------------------------------------
-
-
-# -- cases.inbox ----------------------------------------------------------------------------------
-
-
-# -- quarantine -----------------------------------------------------------------------------------
-
-
 InboxRecord: TypeAlias = Flag | ClockTicked | Command
 InboundRecord: TypeAlias = RulesActivated | EngineActivated | IntakeRefused | FraudConfirmed
 Event: TypeAlias = InboundRecord | EntityPayment | DecisionsMade | InboxRecord | CaseEvent | Quarantined
 
 TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
-"""Every event by the name that its schema bears."""
+"""Every event class by the name of its schema."""
 
 
 def to_fields(event: Event) -> dict[str, Any]:
-    """The event as plain data, field by field, as its schema wants it."""
+    """Return an event as plain data by field name, in the form of its schema."""
     return _record(event)
 
 
 _PLAIN: Final = {str, int, bool, bytes, str | None, int | None, bytes | None}
-"""What nearly every field holds."""
+"""Types of fields that need no conversion: those of nearly every field."""
 
 
 def _record(made: Any) -> dict[str, Any]:
-    plan: _FieldPlan = _plan(type(made))  # type: ignore[arg-type]  # a class is hashable, whatever it makes
+    plan: _FieldPlan = _plan(type(made))  # type: ignore[arg-type]  # every class is hashable
     data = dict(zip(plan.names, plan.values(made), strict=True))
     for name in plan.nested:
         data[name] = _plain(data[name])
@@ -68,7 +52,7 @@ def _record(made: Any) -> dict[str, Any]:
 
 
 class _FieldPlan(NamedTuple):
-    """The fields of a class, what gets their values, and which of them hold more than one."""
+    """The fields of a class, a function that reads their values, and the fields that hold records or several values."""
 
     names: tuple[str, ...]
     values: Callable[[Any], tuple[Any, ...]]
@@ -79,11 +63,13 @@ class _FieldPlan(NamedTuple):
 def _plan(kind: Any) -> _FieldPlan:
     names = kind.__struct_fields__
     nested = tuple(name for name, holds in types_of(kind).items() if holds not in _PLAIN)
-    return _FieldPlan(names, attrgetter(*names), nested)  # each class has two fields at least
+    return _FieldPlan(
+        names, attrgetter(*names), nested
+    )  # attrgetter returns a tuple, since each class has at least two fields
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str):  # what most arrays hold
+    if isinstance(value, str):  # the items of most arrays
         return value
     if isinstance(value, RiskScored | DuplicateSeen):
         return value._asdict()
@@ -93,7 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_fields(name: str, data: dict[str, Any]) -> Event:
-    """The event that `to_fields` made these of. KeyError names a type that no fold knows."""
+    """Return the event that `to_fields` turned into these fields. Raises KeyError for an unknown type name."""
     kind = TYPES[name]
     known = dict(data)
     if kind is DecisionsMade:
@@ -123,4 +109,4 @@ _MAKERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     "flags": _maker(MergedFlag),
     "missed": _maker(MissedEvent),
 }
-"""What makes the records of the fields that hold arrays of them; other arrays are of texts."""
+"""Functions that make the items of fields that hold arrays of records; other arrays hold texts."""

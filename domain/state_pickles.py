@@ -1,8 +1,8 @@
-"""Reading pickled state, in which only named classes can be loaded.
+"""Reading of pickled state, in which only listed classes can be loaded.
 
-A pickle names each class by the module that held it when the state was written. So each reader brings a table from
-(module, class) to today's class: state written before a class moved is read after it, and a pickle that names
-anything outside its table, as a forged one would, is refused before anything runs.
+A pickle names each class by the module that held it when the state was written. So each reader has a table from
+(module, class) to today's class. With it, state that was written before a class moved is read after the move. A pickle
+that names a class outside the table, as a forged one would, is refused before anything runs.
 """
 
 import pickle
@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any, Final
 
 Classes = Mapping[tuple[str, str], Any]
-"""What a pickle may load, by the module and the name that stand in it."""
+"""Classes that a pickle may load, by the module and the name in the pickle."""
 NO_CLASSES: Final[Classes] = {}
 
 

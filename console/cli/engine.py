@@ -35,7 +35,8 @@ def list_engines(as_json: AsJson = False) -> None:
     """List the engines of this fraudcase version, with the changes of each."""
     active = _active()
     shown = [
-        {"engine": each.number, "state": _state(each.number, active), "says": each.says} for each in ENGINES.values()
+        {"engine": each.number, "state": _state(each.number, active), "says": each.description}
+        for each in ENGINES.values()
     ]
     if as_json:
         sys.stdout.write(json.dumps(shown, indent=2) + "\n")
@@ -65,7 +66,7 @@ def activate(
         raise fail(f"cannot reach Kafka at {settings.kafka_bootstrap}: {error}. Cure: fraudcase up") from error
     except SQLAlchemyError as error:
         raise _store_failed(error) from error
-    report({"engine": version, "says": ENGINES[version].says, "partitions_written": written}, as_json=as_json)
+    report({"engine": version, "says": ENGINES[version].description, "partitions_written": written}, as_json=as_json)
 
 
 def show(as_json: AsJson = False) -> None:
@@ -85,10 +86,10 @@ def show(as_json: AsJson = False) -> None:
         for row in rows
     ]
     if as_json:
-        document = {"engine": active, "newest": LATEST.number, "says": ENGINES[active].says, "history": steps}
+        document = {"engine": active, "newest": LATEST.number, "says": ENGINES[active].description, "history": steps}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    report({"engine": active, "newest": LATEST.number, "says": ENGINES[active].says}, as_json=False)
+    report({"engine": active, "newest": LATEST.number, "says": ENGINES[active].description}, as_json=False)
     for row in rows:
         done = "activated" if row.activated_at_ms is not None else "activating, unfinished"
         at_ms = row.activated_at_ms or row.begun_at_ms

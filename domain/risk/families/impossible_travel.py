@@ -64,7 +64,7 @@ class ImpossibleTravel(Rule):
         before = previous_present(history, index, self.within_ms)
         if before is None:
             return Measurement(
-                "km/h", None, self.speed_kmh, holds=False, lacking="no earlier payment of the card to go by"
+                "km/h", None, self.speed_kmh, holds=False, lacking="no earlier payment of the card to compare with"
             )
         metres, speed = journey(before, here)
         elapsed_ms = here.event_time_ms - before.event_time_ms
@@ -73,6 +73,6 @@ class ImpossibleTravel(Rule):
         if metres < self.minimum_m:
             lacking = f"{metres} m apart, {self.minimum_m} are needed"
         elif not is_fast and speed == self.speed_kmh:
-            lacking = "not faster than that"
+            lacking = f"the speed must be above {self.speed_kmh} km/h"
         holds = is_fast and metres >= self.minimum_m
         return Measurement("km/h", speed, self.speed_kmh, holds, (before.transaction_id,), lacking)

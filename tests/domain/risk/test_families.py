@@ -253,7 +253,7 @@ def test_a_family_fires_at_its_edge(
         pytest.param(
             rule("impossible_travel", minimum_m=1, speed_kmh=900, within_ms=DAY_MS),
             at(0, **BERLIN),
-            (None, 900, "no earlier payment of the card to go by"),
+            (None, 900, "no earlier payment of the card to compare with"),
             id="impossible travel: nothing before",
         ),
         pytest.param(
