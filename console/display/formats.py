@@ -1,4 +1,4 @@
-"""How pages say amounts, times and names: money by its currency, times in UTC with how long ago that was."""
+"""Formats of amounts, times and names: money by its currency, times in UTC with their age."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -8,7 +8,7 @@ from markupsafe import Markup
 from domain.currencies import DECIMALS
 
 NOTHING: Final = "\u2013"
-"""Stands where there is nothing to say."""
+"""Shown in place of a missing value."""
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 _UNITS: Final = ((DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "min"), (1000, "s"))
 _NAMES: Final = {
@@ -18,7 +18,7 @@ _NAMES: Final = {
 
 
 def money(amount_minor: int, currency: str) -> str:
-    """An amount as people write it: 1,234.50 EUR, 1,235 JPY."""
+    """Format an amount in minor units, e.g. 1,234.50 EUR or 1,235 JPY."""
     decimals = DECIMALS.get(currency, 2)
     sign, size = "-" if amount_minor < 0 else "", abs(amount_minor)
     whole, part = divmod(size, 10**decimals)
@@ -26,31 +26,31 @@ def money(amount_minor: int, currency: str) -> str:
 
 
 def moneys(value_minor: dict[str, int]) -> str:
-    """Amounts in several currencies, the largest number first."""
+    """Format amounts in several currencies, the largest number first."""
     amounts = sorted(value_minor.items(), key=lambda pair: -pair[1] / 10 ** DECIMALS.get(pair[0], 2))
     return ", ".join(money(amount, currency) for currency, amount in amounts if amount) or "nothing"
 
 
 def words(name: str | None) -> str:
-    """The name of a thing in our code, as words."""
+    """Turn a name in the code into words."""
     if name is None:
         return NOTHING
     return _NAMES.get(name, name.replace("_", " ").replace("-", " "))
 
 
 def title(name: str | None) -> str:
-    """The same, to begin a line with."""
+    """Turn a name in the code into words that begin with a capital letter."""
     text = words(name)
     return text[:1].upper() + text[1:]
 
 
 def kind_words(kind: str) -> str:
-    """The kind of an event, as words: `CaseEscalated` is "case escalated"."""
+    """Turn the kind of an event into words: `CaseEscalated` becomes "case escalated"."""
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in kind).strip()
 
 
 def duration(span_ms: int) -> str:
-    """A span of time in its two largest units."""
+    """Format a duration in its two largest units."""
     rest, parts = abs(span_ms), []
     for size, unit in _UNITS:
         many, rest = divmod(rest, size)
@@ -62,12 +62,12 @@ def duration(span_ms: int) -> str:
 
 
 def utc(at_ms: int) -> str:
-    """A time to the second."""
+    """Format a time to the second."""
     return _second(at_ms).replace("T", " ")
 
 
 def iso(at_ms: int) -> str:
-    """A time to the millisecond, for programs."""
+    """Format a time to the millisecond, for programs."""
     return f"{_second(at_ms)}.{at_ms % 1000:03}Z"
 
 
@@ -76,22 +76,22 @@ def _second(at_ms: int) -> str:
 
 
 def clock(at_ms: int | None) -> Markup:
-    """A time as people read it, with how long ago it was; the page keeps that up to date."""
+    """Format a time for people, with its age, which the page keeps up to date."""
     if at_ms is None:
         return Markup('<span class="quiet">unknown</span>')
     whole = iso(at_ms)
-    return Markup(  # noqa: S704 - all of it is made of numbers
+    return Markup(  # noqa: S704 - it consists of numbers
         f'<time datetime="{whole}" title="{whole}">{utc(at_ms)}<span class="zone"> UTC</span></time> {ago(at_ms)}'
     )
 
 
 def ago(at_ms: int) -> Markup:
-    """How long ago something was, or how long it will be until then."""
-    return Markup(f'<span class="ago" data-ago="{at_ms:d}"></span>')  # noqa: S704 - it is made of a number
+    """Return a placeholder that the page fills with the time since, or until, this moment."""
+    return Markup(f'<span class="ago" data-ago="{at_ms:d}"></span>')  # noqa: S704 - it consists of a number
 
 
 def measured(value: int, measure: str, currency: str) -> str:
-    """A rule's measure with its unit."""
+    """Format a rule's measure with its unit."""
     if measure == "minor units":
         return money(value, currency)
     if measure == "m" and abs(value) >= 10_000:
@@ -104,7 +104,7 @@ def measured(value: int, measure: str, currency: str) -> str:
 
 
 def short_id(identity: str) -> str:
-    """The beginning of a long id; its whole stands in the link."""
+    """Shorten a long id to its beginning; the link beside it holds the whole id."""
     return identity if len(identity) <= 14 else identity[:8]
 
 
@@ -114,7 +114,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def count(number: float) -> str:
-    """A number as people read it, with one decimal where it is not whole."""
+    """Format a number for people, with one decimal unless it is whole."""
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
@@ -134,4 +134,4 @@ FILTERS: Final[dict[str, Any]] = {
     "utc": utc, "iso": iso, "clock": clock, "ago": ago, "short_id": short_id,
     "measured": measured, "count": count,
 }  # fmt: skip
-"""What templates call."""
+"""Filters that templates use."""

@@ -1,4 +1,4 @@
-"""What a what-if has found, as its pages show it: bars and curves with their coordinates, cases with their events."""
+"""The result of a what-if, prepared for its pages: bars and curves with coordinates, cases with their events."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -11,20 +11,20 @@ FLOW_HEIGHT: Final = 132
 DAYS_HEIGHT: Final = 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 12, 30
 MAX_BARS: Final = 62
-"""Bars of the chart by day; more days are put together."""
+"""Maximum number of bars by day; more days are grouped."""
 KINDS: Final[dict[str, str]] = {
     "lost": "No longer found", "not_escalated": "No longer escalated", "later": "Later",
     "escalated_later": "Escalated later", "opened": "Found only by the new rules", "escalated": "Newly escalated",
     "earlier": "Earlier", "escalated_earlier": "Escalated earlier", "typology": "Another typology",
     "flags": "Other flags", "reasons": "Other reasons only",
 }  # fmt: skip
-"""What may be otherwise, in words; what would be missed comes first."""
+"""Kinds of differences in words, missed cases first."""
 WORSE: Final = frozenset({"lost", "not_escalated", "later", "escalated_later"})
 MORE: Final = frozenset({"opened", "escalated", "earlier", "escalated_earlier"})
 
 
 class ChartBar(NamedTuple):
-    """A bar on a chart, with what is written about it."""
+    """A bar on a chart, with its label."""
 
     x: float
     y: float
@@ -53,7 +53,7 @@ class DailyAlertsChart:
 
 
 class AmountComparison(NamedTuple):
-    """Two amounts beside each other, each with its share of the larger one."""
+    """Two amounts side by side, each with its percentage of the larger one."""
 
     name: str
     baseline: str
@@ -65,7 +65,7 @@ class AmountComparison(NamedTuple):
 
 
 class TimingShift(NamedTuple):
-    """So many cases moved by so much."""
+    """The number of cases that moved earlier or later by a time in this range."""
 
     label: str
     earlier: int
@@ -76,7 +76,7 @@ class TimingShift(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatifView:
-    """All that a page shows."""
+    """Everything that a what-if page shows."""
 
     found: dict[str, Any]
     flow: list[ChartBar]
@@ -89,7 +89,7 @@ class WhatifView:
 
 
 def view_of(found: dict[str, Any]) -> WhatifView:
-    """A document made ready to be shown."""
+    """Prepare a what-if document for its page."""
     return WhatifView(
         found=found,
         flow=_flow(found["cases"]),
@@ -102,7 +102,7 @@ def view_of(found: dict[str, Any]) -> WhatifView:
 
 
 def _flow(cases: dict[str, Any]) -> list[ChartBar]:
-    """Cases by the recorded rules above, those by the new ones below: what both have stands in the middle."""
+    """Draw the cases of the recorded rules above those of the new rules; cases that both have are in the middle."""
     lost, opened = cases["lost"], cases["opened"]
     kept = cases["baseline"] - lost
     whole = max(1, lost + kept + opened)
@@ -150,7 +150,7 @@ def _days(series: list[dict[str, Any]]) -> DailyAlertsChart:
 
 
 def step_of(most: int) -> int:
-    """A round distance between lines, of which there are two to five."""
+    """Return a round distance between grid lines that gives two to five lines."""
     size = 1
     while True:
         for times in (1, 2, 5):
@@ -197,7 +197,7 @@ _SPANS: Final = (("up to a minute", MINUTE_MS), ("up to an hour", HOUR_MS), ("up
 
 
 def _spread(changed: list[dict[str, Any]]) -> list[TimingShift]:
-    """By how much cases open earlier or later: when they became known."""
+    """Count the cases that became known earlier or later, by the size of the difference."""
     moved = [each["known_difference_ms"] for each in changed if each["known_difference_ms"]]
     counts = {label: [0, 0] for label, _ in _SPANS}
     for by in moved:
@@ -217,7 +217,9 @@ _HIDDEN: Final = frozenset({"kind", "known_at_ms", "reasons", "sequence", "accou
 
 
 def event_lines(event: dict[str, Any], other: dict[str, Any] | None) -> list[tuple[str, str, bool]]:
-    """The fields of an event as people read them; with each whether the event of the other side says otherwise."""
+    """Return the fields of an event as (name, value, differs); `differs` is True if the other side's event has
+    another value.
+    """
     lines = []
     for name, value in event.items():
         if name in _HIDDEN or value in (None, "", []):
@@ -240,7 +242,7 @@ def _value_text(name: str, value: Any, event: dict[str, Any]) -> str:
 
 
 def moved(difference_ms: int | None) -> str:
-    """By how much something is earlier or later."""
+    """Format the difference between two times, e.g. "2 h 5 min earlier"."""
     if not difference_ms:
         return ""
     return f"{duration(difference_ms)} {'later' if difference_ms > 0 else 'earlier'}"

@@ -53,7 +53,7 @@ MAX_UPLOAD: Final = MAX_NOTE_ATTACHMENTS * MAX_BYTES // 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CasePageQuery:
-    """Which moment a page shows (None stands for now), in which order, and whether all of it."""
+    """The moment that a page shows (None is now), the order of the timeline, and whether all of it is shown."""
 
     as_of_ms: int | None
     known_at_ms: int | None
@@ -62,11 +62,11 @@ class CasePageQuery:
 
     @property
     def is_now(self) -> bool:
-        """Whether that is how the case stands."""
+        """Return True if the page shows the present state."""
         return self.as_of_ms is None and self.known_at_ms is None
 
     def query(self, **changed: str) -> str:
-        """The same in an address, with some of it changed."""
+        """Return the query of a URL, with some fields changed."""
         whole = "true" if self.whole else None
         said = {"as_of_ms": self.as_of_ms, "known_at_ms": self.known_at_ms, "by": self.by, "whole": whole, **changed}
         return urlencode({name: value for name, value in said.items() if value is not None})
@@ -74,7 +74,7 @@ class CasePageQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelatedCases:
-    """Something that cases have in common, and some of those cases."""
+    """An entity that cases share, and some of those cases."""
 
     kind: str
     value: str
@@ -102,10 +102,7 @@ async def case_page(
     past: bool = False,
     whole: bool = False,
 ) -> Response:
-    """The case, with what it rests on.
-
-    `past`: counted payments that nobody remembers are looked up. `whole`: all of a long timeline, and all flags.
-    """
+    """Show a case with its evidence."""
     now = await current_view(request, case_id)
     then = CasePageQuery(as_of_ms=as_of_ms, known_at_ms=known_at_ms, by=by, whole=whole)
     items = await _items(request, now)
@@ -160,7 +157,7 @@ async def _choices_context(request: Request, now: CaseView, then: CasePageQuery)
 async def _counted_payments(
     request: Request, now: CaseView, flags: Sequence[CaseFlag], items: Sequence[Item], past: bool
 ) -> dict[str, SeenPayment]:
-    """The payments that the flags' reasons counted, as far as they are remembered, or were looked up."""
+    """Return the payments that the flags' reasons counted, as far as they are remembered or were looked up."""
     wanted = unknown_payments(flags, {})
     return await run_in_threadpool(_look_up_payments, request, now, wanted, items, past) if wanted else {}
 
@@ -178,13 +175,13 @@ def _look_up_payments(
 
 
 async def _items(request: Request, now: CaseView) -> list[Item]:
-    """All that is known of the case: as much as the board shows."""
+    """Return the items of the case up to the version that the board shows."""
     kept = services_of(request).timelines.kept_items(now.case_id, now.sequence)
     return await run_in_threadpool(_read, request, now) if kept is None else kept
 
 
 def _read(request: Request, now: CaseView) -> list[Item]:
-    """The same from the table: a view worker may be far behind."""
+    """Read the items of the case from the table, which a view worker may not have brought up to date."""
     timelines, parts = services_of(request).timelines, page_services_of(request)
     items = timelines.read_items(now.case_id)
     for _ in range(int(BEHIND_S / _STEP_S)):
@@ -196,14 +193,14 @@ def _read(request: Request, now: CaseView) -> list[Item]:
 
 
 def _stops(items: list[Item]) -> dict[str, list[int]]:
-    """The moments at which something happened, and at which it was known: where the sliders stop."""
+    """Return the moments at which events happened and became known: the stops of the sliders."""
     return {
         name: sorted({item[name] for item in items if item.get(name)}) for name in ("happened_at_ms", "known_at_ms")
     }
 
 
 def related(board: CaseBoard, view: CaseView) -> list[RelatedCases]:
-    """What the case has in common with others, the rarest first: what many share says little."""
+    """Return the entities that the case shares with others, rarest first: an entity that many share says little."""
     found = []
     for kind, value in entities_of(view):
         others = [case_id for case_id in board.of_entity(kind, value) if case_id != view.case_id]
@@ -281,7 +278,7 @@ def _snooze_hours(form: FormData) -> int:
 
 
 async def _find_other_case(request: Request, view: CaseView, text: str) -> tuple[str, str]:
-    """The account and id of another case; of one that is linked already it stands in this one."""
+    """Return the account and id of the other case; of a linked case both are in this case's links."""
     for link in view.links:
         if link["case_id"] == text:
             return link["account_id"], text

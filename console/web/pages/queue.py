@@ -58,7 +58,7 @@ class QueueFilterForm(BaseModel):
     cursor: Annotated[str, Field(max_length=200)] = ""
 
     def wanted(self, now_ms: int) -> QueueFilter:
-        """As the board has it."""
+        """Return the filter in the form that the board takes."""
         return QueueFilter(
             statuses=tuple(self.status) or OPEN_STATUSES,
             typologies=(self.typology,) if self.typology else (),
@@ -71,7 +71,7 @@ class QueueFilterForm(BaseModel):
         )
 
     def fits(self, view: CaseView) -> bool:
-        """What the board cannot narrow by."""
+        """Check the conditions that the board does not filter by."""
         if self.account and view.account_id != self.account:
             return False
         if self.value_from == "":
@@ -81,11 +81,11 @@ class QueueFilterForm(BaseModel):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether each case has to be looked at."""
+        """Return True if a condition requires a look at every case."""
         return bool(self.account) or self.value_from != ""
 
     def query(self, **changed: Any) -> str:
-        """As it stands in the URL."""
+        """Return the filter as the query of a URL."""
         fields = {**self.model_dump(), "cursor": "", **changed}
         return urlencode(
             [(name, one) for name, value in fields.items() for one in (value if isinstance(value, list) else [value])
@@ -105,7 +105,7 @@ class QueueResult(BaseModel):
 
 
 class BulkForm(RequestBody):
-    """What is to be done to many cases."""
+    """A form that applies one act to many cases."""
 
     slug: BulkActName
     case: Annotated[list[str], Field(min_length=1, max_length=MAX_BULK)]
@@ -123,7 +123,7 @@ def register(app: FastAPI) -> None:
 
 
 async def queue_page(request: Request, asking: Annotated[QueueFilterForm, Query()]) -> Response:
-    """The cases that are asked for."""
+    """Show the cases that match the filter."""
     board = board_of(request)
     names, known = await offered_choices(request)
     now_ms = services_of(request).now_ms()
@@ -135,7 +135,7 @@ async def queue_page(request: Request, asking: Annotated[QueueFilterForm, Query(
 
 
 def find(board: CaseBoard, asking: QueueFilterForm, now_ms: int) -> QueueResult:
-    """A page of the queue."""
+    """Find one page of matching cases."""
     place = place_of(asking.cursor, asking.sort) if asking.cursor else None
     wanted = asking.wanted(now_ms)
     if not asking.is_narrow:
@@ -189,7 +189,7 @@ def _first_matches(board: CaseBoard, wanted: QueueFilter, asking: QueueFilterFor
 
 
 async def bulk(request: Request) -> Response:
-    """The same command on many cases, each answered by itself."""
+    """Apply one act to many cases; each gets its own answer."""
     form = await request.form()
     fields = {name: str(form[name]) for name in ("slug", "reason", "assignee", "hours") if form.get(name)}
     try:

@@ -15,7 +15,7 @@ LATE_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedFile:
-    """A file of a note."""
+    """A file attached to a note."""
 
     file_name: str
     size: int
@@ -24,7 +24,7 @@ class AttachedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
-    """One thing that happened."""
+    """One entry of a timeline."""
 
     sequence: int | None
     kind: str
@@ -41,7 +41,7 @@ class TimelineEntry:
 
     @property
     def late_by(self) -> str:
-        """How much later it was known than it happened; empty if at once."""
+        """Return the time between the event and its becoming known as text; empty if there is none."""
         if self.happened_at_ms is None or self.known_at_ms is None:
             return ""
         late_ms = self.known_at_ms - self.happened_at_ms
@@ -49,13 +49,15 @@ class TimelineEntry:
 
 
 def timeline(items: Iterable[Mapping[str, Any]], order: TimelineOrder, most: int | None = None) -> list[TimelineEntry]:
-    """What happened, the last first, at most so much: in the order in which it was known, or in which it happened."""
+    """Return the entries, newest first and at most `most` of them, in the order of their event time or known-at
+    time.
+    """
     ordered = sorted(items, key=lambda item: _place(item, order), reverse=True)
     return [_entry(item) for item in ordered[:most]]
 
 
 def notes(items: Iterable[Mapping[str, Any]], order: TimelineOrder) -> list[TimelineEntry]:
-    """The notes among it."""
+    """Return the notes among the entries."""
     return timeline((item for item in items if item["kind"] == "NoteAdded"), order)
 
 
@@ -95,7 +97,7 @@ def _given_text(kind: str, event: Mapping[str, Any]) -> str:
 
 
 def describe_event(kind: str, event: Mapping[str, Any]) -> tuple[str, str]:
-    """How an event looks, and what it says."""
+    """Return the tone (which selects the icon and colour) and the words of an event."""
     match kind:
         case "CaseOpened" | "RiskLinked":
             amount = money(event["amount_minor"], event["currency"])
@@ -103,8 +105,8 @@ def describe_event(kind: str, event: Mapping[str, Any]) -> tuple[str, str]:
             verb = "opened the case" if kind == "CaseOpened" else "joined the case"
             return "flag", f"A flag on {amount} {verb}: {rules}, score {event['score']}"
         case "RiskRevised":
-            became = f"now scores {event['score']}" if event["rules"] else "no longer stands"
-            return "flag", f"A payment that came late: the flag on {event['transaction_id']} {became}"
+            became = f"now scores {event['score']}" if event["rules"] else "was withdrawn"
+            return "flag", f"A late payment arrived: the flag on {event['transaction_id']} {became}"
         case "CaseEscalated":
             by = "escalated the case" if event.get("actor") else f"Escalated by {words(event['trigger'])}"
             return "alarm", by
@@ -140,7 +142,7 @@ def describe_event(kind: str, event: Mapping[str, Any]) -> tuple[str, str]:
         case "CaseUnlinked":
             return "work", f"unlinked the case from {event['other_case_id'][:8]}"
         case "CommandRejected":
-            return "refused", f"was told no: {kind_words(event.get('command') or 'a command')}"
+            return "refused", f"was refused: {kind_words(event.get('command') or 'a command')}"
         case "AbsorptionRefused":
             return "refused", f"could not merge case {event['from_case_id'][:8]} into this one"
         case _:
