@@ -11,16 +11,14 @@ from typing import TypeVar
 from confluent_kafka import Producer
 
 from console.terminal import progress
+from console.times import now_ms
 from console.waiting import ProgressStalled, end_offsets
-from console.wiring import case_table, topics
+from console.wiring import case_table, kafka_logs, topics
 from domain.cases.events import CaseOpened, RiskLinked
 from domain.record_types import from_fields
 from domain.risk.events import RiskFlagged
 from generator.traffic import GeneratedPayment
 from infra.settings import Settings
-from projections.logs.log import KafkaLog
-from schemas.codec import Decoder, Encoder
-from schemas.registry import SchemaRegistry
 
 POLL_S, POLLED_CASES = 0.02, 50
 """Seconds between two polls of views, and cases per poll, longest wait first: few, so that polling is not the load."""
@@ -64,7 +62,7 @@ def measure(
     flags or views are missing at the end.
     """
     total, warm = int(rate * (warm_s + seconds)), int(rate * warm_s)
-    encode = Encoder(SchemaRegistry(settings.registry_url).ids()).encode
+    encode = kafka_logs(settings).encoder().encode
     made = [each.transaction for each in islice(traffic, total)]
     values = [encode("Transaction", each) for each in made]
     payments = [(each["account_id"], each["transaction_id"]) for each in made]
@@ -99,7 +97,7 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
             "queue.buffering.max.messages": 1_000_000,
         }
     )
-    begun, begun_ms = time.monotonic(), time.time_ns() // 1_000_000
+    begun, begun_ms = time.monotonic(), now_ms()
     due_ms = [begun_ms + int(number * 1000 / rate) for number in range(len(values))]
     with progress("payments sent", len(values)) as seen:
         for number, (value, payment) in enumerate(zip(values, payments, strict=True)):
@@ -123,8 +121,8 @@ def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) 
     """
     seen = LatencyTimestamps()
     waiting: dict[tuple[str, int], Payment] = {}
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
-    follower, table = KafkaLog(settings.kafka_bootstrap).follow(ends), case_table(settings)
+    logs, table = kafka_logs(settings), case_table(settings)
+    follower, decoder = logs.reader().follow(ends), logs.decoder()
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
         for record in follower.poll(POLL_S):
@@ -134,8 +132,8 @@ def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) 
             elif isinstance(event, CaseOpened | RiskLinked):
                 waiting[event.case_id, event.sequence] = event.account_id, event.transaction_id
         there = table.sequences(list(dict.fromkeys(case_id for case_id, _ in waiting))[:POLLED_CASES])
-        now_ms = time.time_ns() // 1_000_000
+        at_ms = now_ms()
         for case_id, sequence in [place for place in waiting if there.get(place[0], 0) >= place[1]]:
-            seen.stored_ms.setdefault(waiting.pop((case_id, sequence)), now_ms)
+            seen.stored_ms.setdefault(waiting.pop((case_id, sequence)), at_ms)
     follower.close()
     return seen

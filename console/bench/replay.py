@@ -12,11 +12,11 @@ from console.bench.case_fold import case_fold_rate, inbox
 from console.bench.consume_only import read_all
 from console.bench.stream import fill_logs, running_programs, wait_until_caught_up
 from console.bench.views import view_rates
-from console.history.replay import cores, source_of
+from console.history.replay import cores
 from console.rules.files import load_pack
 from console.terminal import messages, progress
 from console.waiting import ProgressStalled
-from console.wiring import topics
+from console.wiring import kafka_logs, replay_source, topics
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
 from generator.traffic import Traffic, TrafficOptions
@@ -27,7 +27,6 @@ from projections.logs.known import KnownEvent
 from projections.replay.outcome import DerivedState
 from projections.replay.replay import derive, ends_of
 from projections.replay.workers import hide_main_module
-from schemas.registry import SchemaRegistry
 
 ACCOUNTS = 20_000
 FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
@@ -112,7 +111,7 @@ def _time_replay(settings: Settings, workers: int) -> tuple[float, DerivedState]
 
     All deciding logs are replayed; nothing is compared.
     """
-    source, names = source_of(settings, "kafka"), topics(settings)
+    source, names = replay_source(settings, "kafka"), topics(settings)
     total = sum(sum(found.values()) for topic, found in ends_of(source, names).items() if topic != names.cases_events)
     with progress("records replayed", total) as seen:
         begun = time.monotonic()
@@ -127,8 +126,8 @@ def _time_replay(settings: Settings, workers: int) -> tuple[float, DerivedState]
 
 
 def _consume_rate(settings: Settings, workers: int, *, decode: bool) -> float:
-    source, names = source_of(settings, "kafka"), topics(settings)
-    registry = SchemaRegistry(settings.registry_url)
+    source, names = replay_source(settings, "kafka"), topics(settings)
+    registry = kafka_logs(settings).registry()
     topic = names.payments_inbound
     ends = ends_of(source, names)[topic]
     ids = [registry.ids()[name] for name in ("Transaction", "RulesActivated")]

@@ -30,7 +30,7 @@ from console.payments.intake import open_intake
 from console.system.bootstrap import activate_first_rules, register_schemas
 from console.terminal import messages, print_status_line, progress
 from console.waiting import ProgressStalled, end_offsets
-from console.wiring import case_table, topics
+from console.wiring import case_table, intake_parts, kafka_logs, topics
 from domain.risk.events import RiskScored
 from domain.risk.packs import RulePack
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions
@@ -50,10 +50,8 @@ from infra.services import (
 )
 from infra.settings import Settings
 from infra.topics import ensure_bucket, ensure_topics
-from projections.logs.log import KafkaLog, LogRecord, decode_answers
+from projections.logs.log import LogRecord, decode_answers
 from schemas.catalog import latest, parse
-from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 
 SQL, TEXTBOOK = "flink-sql", "textbook"
 REFERENCES = {
@@ -124,7 +122,8 @@ def bench_settings(settings: Settings, run: str) -> Settings:
 
 def fill_logs(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPayment], transactions: int) -> None:
     """Create the logs and write the payments; the first record of each partition activates the rules."""
-    register_schemas(settings.registry_url)
+    logs = kafka_logs(settings)
+    register_schemas(logs)
     ensure_topics(settings)
     ensure_bucket(settings)
     case_table(settings).ensure()
@@ -144,8 +143,8 @@ def fill_logs(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPay
     for done in (*admin.create_topics(new).values(), *admin.incremental_alter_configs(stamped).values()):
         done.result(30)
     for topic in names.ruled_logs:
-        activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
-    intake, _ = open_intake(settings)
+        activate_first_rules(logs, topic, pack)
+    intake, _ = open_intake(intake_parts(settings))
     with progress("payments written", transactions) as seen:
         for generated in islice(traffic, transactions):
             intake.send(generated.transaction, "benchmark")
@@ -156,7 +155,7 @@ def fill_logs(settings: Settings, pack: RulePack, traffic: Iterator[GeneratedPay
 
 def risk_job_contender(settings: Settings) -> BenchContender:
     """Return the risk job on its cluster as a contender."""
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    decoder = kafka_logs(settings).decoder()
 
     def read(record: LogRecord) -> DecisionBatch:
         found = decode_answers(record, decoder)
@@ -169,7 +168,7 @@ def risk_job_contender(settings: Settings) -> BenchContender:
 
 def flink_sql_contender(settings: Settings) -> BenchContender:
     """Return the Flink SQL reference, in one JVM with a task per core, as a contender."""
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    decoder = kafka_logs(settings).decoder()
     settings = settings.model_copy(update={"flink_heap": REFERENCE_HEAP})
 
     def read(record: LogRecord) -> DecisionBatch:
@@ -221,7 +220,7 @@ def result_of(settings: Settings, contender: BenchContender, transactions: int) 
     _wait_until_done(settings, contender, transactions)
     times: dict[int, int] = {}
     flags: set[tuple[str, frozenset[str]]] = set()
-    log = KafkaLog(settings.kafka_bootstrap)
+    log = kafka_logs(settings).reader()
     for partition, end in log.ends(contender.topic).items():
         for record in log.read(contender.topic, partition, end, contender.begin.get(partition, 0)):
             answer = contender.read(record)
@@ -330,7 +329,7 @@ def wait_until_caught_up(settings: Settings) -> None:
 def restart_risk_job(settings: Settings, contender: BenchContender) -> BenchContender:
     """Return the risk job without state as a contender whose answers begin after the present ones."""
     shutil.rmtree(checkpoints(settings, RISK_JOB))
-    return replace(contender, begin=KafkaLog(settings.kafka_bootstrap).ends(contender.topic))
+    return replace(contender, begin=kafka_logs(settings).reader().ends(contender.topic))
 
 
 def time_loop() -> float:

@@ -14,13 +14,13 @@ from confluent_kafka import Consumer, TopicPartition
 from console.cases.board import CaseBoard
 from console.cases.board_row import row_of
 from console.views.live_table import LiveCaseTable
+from console.watchers import Watchers
 from domain.cases.events import CaseAnswer, CaseEvent
-from projections.logs.log import KafkaLog, LogRecord
+from projections.logs.kafka_logs import KafkaLogs
+from projections.logs.log import LogRecord
 from projections.logs.worker import complain, decode_case_events
 from projections.views.case_view import CaseView, Item, event_item
 from projections.views.worker import group_of
-from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 
 MAX_CHANGES: Final = 10_000
 """Changes that are remembered for watchers who come back."""
@@ -55,7 +55,7 @@ class CaseChangeBuffer:
         self._kept: deque[CaseChange] = deque()
         self._first = 0
         self._since = start
-        self._watchers: set[Callable[[], None]] = set()
+        self._watchers = Watchers()
         self._told: Callable[[CaseChange], None] = lambda _: None
 
     def start_from(self, offsets: Offsets) -> None:
@@ -84,9 +84,7 @@ class CaseChangeBuffer:
                 gone = self._kept.popleft()
                 self._first += 1
                 self._since = gone.after
-            watchers = list(self._watchers)
-        for watcher in watchers:
-            watcher()
+        self._watchers.notify()
 
     def since(self, number: int) -> tuple[list[CaseChange], int]:
         """The changes from a number on, and the number of the next one."""
@@ -108,14 +106,7 @@ class CaseChangeBuffer:
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call a function after each change; returns what ends that."""
-        with self._lock:
-            self._watchers.add(watcher)
-
-        def end() -> None:
-            with self._lock:
-                self._watchers.discard(watcher)
-
-        return end
+        return self._watchers.add(watcher)
 
 
 class BoardFeed:
@@ -123,18 +114,15 @@ class BoardFeed:
 
     def __init__(
         self,
-        bootstrap: str,
-        registry_url: str,
-        topic: str,
+        logs: KafkaLogs,
         table: LiveCaseTable,
         stored: Callable[[str, list[Item]], None],
     ) -> None:
-        self._bootstrap = bootstrap
-        self._topic = topic
+        self._logs, self._topic = logs, logs.topics.cases_events
         self._table = table
         self._stored = stored
         """Told all items of a case but its view, once, as the table has them after the board was filled."""
-        self._decoder = Decoder(SchemaRegistry(registry_url).schema_text)
+        self._decoder = logs.decoder()
         self._ended = threading.Event()
         self.board = CaseBoard(table.view)
         self.changes = CaseChangeBuffer()
@@ -178,7 +166,7 @@ class BoardFeed:
         version, table = self._table.now()
         starts = self._starts(group_of(self._topic, version.number))
         self.changes.start_from(tuple(starts[number] for number in sorted(starts)))
-        log = KafkaLog(self._bootstrap)
+        log = self._logs.reader()
         self._fill(table.views())
         if self._ended.is_set():
             return
@@ -230,7 +218,7 @@ class BoardFeed:
 
     def _starts(self, group: str) -> dict[int, int]:
         """Up to where the live version was written: all before is in its table."""
-        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": group})
+        consumer = Consumer({"bootstrap.servers": self._logs.bootstrap, "group.id": group})
         try:
             partitions = sorted(consumer.list_topics(self._topic, timeout=10).topics[self._topic].partitions)
             found = consumer.committed([TopicPartition(self._topic, number) for number in partitions], timeout=10)

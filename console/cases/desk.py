@@ -2,7 +2,7 @@
 
 One desk serves a whole process, from as many threads as there are:
 
-    with CaseDesk(settings) as desk:
+    with CaseDesk(logs, keys) as desk:
         answer = desk.ask(TakeCase(...))      # waits; an event of the case, or CommandRejected
         future = desk.send(TakeCase(...))     # does not wait; asyncio.wrap_future(future) does in a coroutine
 """
@@ -19,14 +19,12 @@ from confluent_kafka import KafkaException, Producer
 from console.privacy.command_sealing import seal_command
 from console.privacy.vault import Vault
 from console.waiting import end_offsets
-from console.wiring import topics, vault
 from domain.cases.commands import Command
 from domain.cases.events import CaseEvent, command_answered
 from domain.record_types import from_fields, to_fields
-from infra.settings import Settings
-from projections.logs.log import KafkaLog, LogRecord
-from schemas.codec import Decoder, Encoder, UnreadableRecord
-from schemas.registry import SchemaRegistry
+from projections.logs.kafka_logs import KafkaLogs
+from projections.logs.log import LogRecord
+from schemas.codec import UnreadableRecord
 
 PATIENCE_S = 30.0
 """How long an answer is waited for."""
@@ -49,25 +47,24 @@ class CaseDesk:
 
     def __init__(
         self,
-        settings: Settings,
+        logs: KafkaLogs,
+        keys: Vault,
         heard: Callable[[CaseEvent, LogRecord], None] | None = None,
-        keys: Vault | None = None,
     ) -> None:
         """`heard` is called with every case event as it comes, on the desk's own thread.
 
         `keys` are those that what people write is sealed with, if somebody has them open already.
         """
-        self._keys = keys or vault(settings)
-        names, registry = topics(settings), SchemaRegistry(settings.registry_url)
-        self._inbox, self._encoder = names.cases_inbox, Encoder(registry.ids())
-        self._decoder, self._heard = Decoder(registry.schema_text), heard
+        self._keys, names = keys, logs.topics
+        self._inbox, self._encoder = names.cases_inbox, logs.encoder()
+        self._decoder, self._heard = logs.decoder(), heard
         self._waiting: dict[tuple[str, str], tuple[Future[CaseEvent], float]] = {}
         """By case and command; with the time until which it is waited for."""
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._broken: BaseException | None = None
         self._producer = Producer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap,
+                "bootstrap.servers": logs.bootstrap,
                 "partitioner": "murmur2_random",  # the same as Java's: an account's records share one number everywhere
                 "enable.idempotence": True,
                 "acks": "all",
@@ -75,8 +72,8 @@ class CaseDesk:
                 "message.timeout.ms": int(DELIVERY_S * 1000),
             }
         )
-        self._log = KafkaLog(settings.kafka_bootstrap)
-        ends = end_offsets(settings.kafka_bootstrap, names.cases_events)
+        self._log = logs.reader()
+        ends = end_offsets(logs.bootstrap, names.cases_events)
         self._places = {(names.cases_events, number): end for number, end in ends.items()}
         """How far each partition has been read: an answer is looked for from before its command was sent."""
         self._reader = threading.Thread(target=self._read, name="case-desk", daemon=True)

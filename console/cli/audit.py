@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from console.cli.options import AsJson, parse_instant
+from console.cli.options import AsJson, parse_instant, read_settings
 from console.cli.output import fail, report
 from console.evidence import verify_pack
 from console.evidence.pack import EvidenceExportError, EvidencePackBuilder, RecordSelection
@@ -49,7 +49,7 @@ def signer_of(settings: Settings) -> Signer:
 
 def key(as_json: AsJson = False) -> None:
     """Print the public audit key. Give it to the recipients of evidence packs over a separate channel."""
-    public = signer_of(Settings()).public_key
+    public = signer_of(read_settings()).public_key
     if as_json:
         report({"public_key": public.hex(), "fingerprint": fingerprint(public)}, as_json=True)
         return
@@ -62,7 +62,7 @@ def heads(
     as_json: AsJson = False,
 ) -> None:
     """Show the last signed head, which fixes the whole log at one time. Keep a copy outside the system."""
-    settings = Settings()
+    settings = read_settings()
     store = bucket(settings)
     numbers = head_numbers(store)
     wanted = number if number is not None else numbers[-1] if numbers else 0
@@ -85,7 +85,7 @@ def heads(
 
 def verify_archive(head: HeadFile = None, public_key: PublicKey = None, as_json: AsJson = False) -> None:
     """Check the whole archive against its signed heads. Exit 1 if a check fails."""
-    settings = Settings()
+    settings = read_settings()
     try:
         known = signer_of(settings).public_key if public_key is None else verify_pack.read_key(public_key)
         seen = None if head is None else head.read_bytes().strip()
@@ -130,7 +130,7 @@ def export(
     ] = None,
 ) -> None:
     """Export an evidence pack: records with proofs that anybody can check with `verify.py` and the public key."""
-    settings = Settings()
+    settings = read_settings()
     is_range = from_time is not None or to_time is not None
     if (case is not None) + (account is not None) + is_range != 1:
         raise fail("give exactly one of --case, --account, or a time range (--from and --to)")

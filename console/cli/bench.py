@@ -13,6 +13,7 @@ from console.bench.console import ConsoleLoad, bench_console, console_settings
 from console.bench.replay import bench_replay
 from console.bench.rules import bench_rules
 from console.bench.stream import bench_settings, bench_stream
+from console.cli.options import read_settings
 from console.cli.output import errors_as_messages, report
 from console.rules.files import load_pack
 from console.system import lifecycle as system
@@ -67,7 +68,7 @@ def stream(
     ] = "three",
 ) -> None:
     """Compare the risk job with the same rules in Flink SQL and plain PyFlink, then measure latencies at half load."""
-    home = Settings()
+    home = read_settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
     with errors_as_messages(), _stores(home):
         document = bench_stream(settings, transactions, seed, load_pack(rules))
@@ -90,7 +91,7 @@ def console(
     run: Annotated[str, typer.Option(help="name of the run; a later run with this name reuses its cases")] = "",
 ) -> None:
     """Measure how fast the queue and case pages answer with many cases and readers, while payments arrive."""
-    home = Settings()
+    home = read_settings()
     settings = console_settings(home, run or f"{time.time_ns() // 1_000_000_000:x}")
     load = ConsoleLoad(
         cases=cases, readers=readers, seconds=seconds, payments_per_s=payments, pause_ms=pause_ms, seed=seed
@@ -114,7 +115,7 @@ def replay(
     workers: Annotated[int | None, typer.Option(min=1, help="number of processes; default: one per core")] = None,
 ) -> None:
     """Measure how fast a replay derives the history, compared with only consuming and decoding its records."""
-    home = Settings()
+    home = read_settings()
     settings = bench_settings(home, f"{time.time_ns() // 1_000_000_000:x}")
     with errors_as_messages(), _stores(home):
         document = bench_replay(settings, transactions, seed, workers)

@@ -17,10 +17,10 @@ from console.cases.acts import BadAct, make_command
 from console.cases.board_row import is_done
 from console.cases.desk import AnswerTimeout, CaseDesk, CommandNotSent
 from console.cli.act_commands import CaseId, parse_fields, register_acts
-from console.cli.options import AsJson, parse_instant
+from console.cli.options import AsJson, parse_instant, read_settings
 from console.cli.output import errors_as_messages, fail, report
 from console.times import iso_time
-from console.wiring import case_table, vault
+from console.wiring import case_table, kafka_logs, vault
 from domain.cases.commands import Command
 from domain.cases.events import CaseClosed, CaseEvent, CommandRejected
 from domain.cases.state import STATUSES
@@ -61,7 +61,7 @@ def list_cases(
     as_json: AsJson = False,
 ) -> None:
     """List cases, highest score first. With --as-of or --known-at, list them as they were; this reads every event."""
-    items = case_table(Settings()).scan()
+    items = case_table(read_settings()).scan()
     if as_of_time is None and known_at is None:
         views = [view_of(item) for item in items if item["sk"] == "view"]
     else:
@@ -115,7 +115,7 @@ def show(
     """Show a case with its timeline: the current state, or the state at one time as known at another."""
     if sort not in SORTS:
         raise fail(f"--sort: {sort} is not an order. Orders: {', '.join(SORTS)}")
-    settings, at_ms, known_ms = Settings(), parse_instant(as_of_time), parse_instant(known_at)
+    settings, at_ms, known_ms = read_settings(), parse_instant(as_of_time), parse_instant(known_at)
     items = case_table(settings).items_of(case_id)
     if at_ms is None and known_ms is None:
         view = _view(settings, case_id)
@@ -154,7 +154,7 @@ def _sort_items(items: Iterable[Item], sort: str) -> list[Item]:
 def _run_act(
     act: AnalystAct, case_id: str, actor: str, values: dict[str, str | None], seen: int | None, as_json: bool
 ) -> None:
-    settings = Settings()
+    settings = read_settings()
     view = _view(settings, case_id)
     fields = parse_fields(values, lambda other: _view(settings, other).account_id)
     try:
@@ -192,7 +192,7 @@ def ask(settings: Settings, command: Command) -> CaseEvent:
     """Write a command to the log and wait for its answer. End the program with a message if none arrives."""
     with errors_as_messages():
         try:
-            with CaseDesk(settings) as desk:
+            with CaseDesk(kafka_logs(settings), vault(settings)) as desk:
                 return desk.ask(command)
         except (AnswerTimeout, CommandNotSent) as error:
             raise fail(str(error)) from error

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, print_sign_ins, report
 from console.history.replay import ReplayReport, replay
 from console.payments.intake import AcknowledgedRecords, AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system
 from console.terminal import messages, print_status_line, progress
 from console.waiting import ProgressStalled
-from console.wiring import bucket, topics
+from console.wiring import bucket, case_table, intake_parts, kafka_logs, people, replay_source, topics
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions, run_of
 from infra import stack
 from infra.parts import store_programs
@@ -22,7 +22,6 @@ from infra.settings import Settings
 from projections.archive.analytics import FOLDER
 from projections.archive.archived_log import ArchivedLog
 from projections.archive.segments import next_offset
-from projections.logs.log import KafkaLog
 
 STEADY_PER_S = 1_000
 STEADY_SHARE = 0.1
@@ -61,7 +60,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run payments through the real system into flags, cases, views and an audit log. With --once, verify by replay."""
-    settings = Settings()
+    settings = read_settings()
     with errors_as_messages():
         system.up(settings, report=print_status_line)
         figures = run_demo(settings, transactions, seed)
@@ -105,7 +104,7 @@ def _send(settings: Settings, made: list[GeneratedPayment], rate: float | None) 
 
     Return the seconds that this took, and each payment's latency from log to log in milliseconds.
     """
-    answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
+    answers, (intake, sent) = AnswerTracker(kafka_logs(settings)), open_intake(intake_parts(settings))
     begun = time.monotonic()
     with progress("payments sent", len(made)) as seen:
         send_generated(intake, made, rate, lambda _: seen(intake.rows) if intake.rows % 500 == 0 else None)
@@ -125,7 +124,7 @@ def settle(settings: Settings) -> ReplayReport:
     found: list[ReplayReport] = []
 
     def is_complete() -> bool:
-        found.append(replay(settings, "kafka"))
+        found.append(replay(replay_source(settings, "kafka"), topics(settings), lambda: case_table(settings).scan()))
         return not found[-1].is_lag
 
     _until(is_complete, "events or views are still missing")
@@ -137,7 +136,7 @@ def settle(settings: Settings) -> ReplayReport:
 
 def archive_lag(settings: Settings) -> int:
     """Return the number of records in Kafka that are not archived yet."""
-    log, store, names = KafkaLog(settings.kafka_bootstrap), bucket(settings), topics(settings)
+    log, store, names = kafka_logs(settings).reader(), bucket(settings), topics(settings)
     archived = ArchivedLog(store)
     lag = 0
     for topic in names.archived_logs:
@@ -161,12 +160,12 @@ def _replay_without_views(settings: Settings) -> ReplayReport:
     stores = {part.name: part for part in store_programs(settings)}
     messages.print("stopping DynamoDB and Kafka: the replay reads nothing but the archive in S3", highlight=False)
     stack.down(settings, [stores["dynamodb"], stores["kafka"]], lambda _, __: None)
-    return replay(settings, "s3", with_views=False)
+    return replay(replay_source(settings, "s3"), topics(settings))
 
 
 def _stay(settings: Settings, seed: int) -> None:
     """Send traffic dated now until interrupted."""
-    print_sign_ins(settings, system.first_sign_ins(settings))
+    print_sign_ins(settings, system.first_sign_ins(people(settings)))
     addresses = {
         "risk job (Flink)": f"http://{settings.host}:{settings.flink_port}",
         "case job (Flink)": f"http://{settings.host}:{settings.flink_port + 1}",
@@ -177,7 +176,7 @@ def _stay(settings: Settings, seed: int) -> None:
         messages.print(f"{name:<30} {address}", highlight=False)
     messages.print("Ctrl-C ends the traffic; the system keeps running until: fraudcase down", highlight=False)
     traffic = _traffic(seed, time.time_ns() // 1_000_000, STAY_PER_S)
-    intake, _ = open_intake(settings)
+    intake, _ = open_intake(intake_parts(settings))
     try:
         with progress("payments sent", None) as seen:
             send_generated(intake, traffic, STAY_PER_S, lambda _: seen(intake.rows))

@@ -9,14 +9,13 @@ from confluent_kafka import KafkaException
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
 from console.rules.store import RulePackActionError
 from console.terminal import messages
 from console.times import iso_time
 from console.wiring import engine_log, engines
 from domain.engines import ENGINES, LATEST
-from infra.settings import Settings
 
 engine = typer.Typer(
     no_args_is_help=True, help="List and activate versions of the engine, the code that decides the logs."
@@ -56,7 +55,7 @@ def activate(
 
     If the command is interrupted, run it again: it completes the activation.
     """
-    settings = Settings()
+    settings = read_settings()
     try:
         with errors_as_messages():
             written = engines(settings).activate(version, actor, engine_log(settings))
@@ -73,7 +72,7 @@ def show(as_json: AsJson = False) -> None:
     """Show the active engine and the history of activations."""
     active = _active()
     try:
-        rows = engines(Settings()).rows()
+        rows = engines(read_settings()).rows()
     except SQLAlchemyError as error:
         raise _store_failed(error) from error
     steps: list[dict[str, Any]] = [
@@ -98,7 +97,7 @@ def show(as_json: AsJson = False) -> None:
 
 def _active() -> int:
     try:
-        return engines(Settings()).active()
+        return engines(read_settings()).active()
     except SQLAlchemyError as error:
         raise _store_failed(error) from error
 

@@ -6,17 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
 from console.display.formats import counted
 from console.payments.attributes import payments_of
 from console.privacy.vault import SETTLED_S, SubjectKeyHistory
-from console.system.canary import CanaryTooShort, TextLocation, search
+from console.system.canary import CanaryTooShort, SearchedStores, TextLocation, search
 from console.terminal import messages
 from console.times import iso_time
-from console.wiring import vault
+from console.wiring import control_database, kafka_logs, object_store, table_store, vault
 from domain.masking import mask_card_numbers
-from infra.settings import Settings
 
 Subject = Annotated[str, typer.Argument(help="account, or intake/RUN for refused rows without an account")]
 
@@ -48,7 +47,7 @@ def erase(
     if not actor.strip():
         raise fail("--actor is empty. Give the name of the person who erases")
     with errors_as_messages():
-        erased = vault(Settings()).erase(subjects, actor, mask_card_numbers(reason))
+        erased = vault(read_settings()).erase(subjects, actor, mask_card_numbers(reason))
     for each in erased:
         if each.key_id is None:
             messages.print(f"{each.subject}: no data is sealed for this subject. Check the name", highlight=False)
@@ -65,12 +64,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the key of an account and its erasures. With --payments, show the unsealed attributes of its payments."""
-    settings = Settings()
+    settings = read_settings()
     with errors_as_messages():
         keys = vault(settings)
         document = _document(keys.known(subject))
         if payments:
-            document["payments"] = payments_of(settings, keys, subject)
+            document["payments"] = payments_of(kafka_logs(settings), keys, subject)
     if as_json:
         report(document, as_json=True)
         return
@@ -106,7 +105,15 @@ def canary(
     """Search all stored data for a text, raw and decoded. Exit 1 and list the places if the text is found."""
     try:
         with errors_as_messages():
-            found, looked = search(Settings(), text, also or ())
+            settings = read_settings()
+            stores = SearchedStores(
+                bootstrap=settings.kafka_bootstrap,
+                objects=object_store(settings),
+                tables=table_store(settings),
+                database=control_database(settings),
+                home=settings.home,
+            )
+            found, looked = search(stores, text, also or ())
     except CanaryTooShort as error:
         raise fail(str(error)) from error
     report(

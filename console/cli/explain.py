@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from console.cli.options import AsJson, Feedback
+from console.cli.options import AsJson, Feedback, read_settings
 from console.cli.output import errors_as_messages, fail
-from console.payments import files
-from console.payments.admission import prepare_rows
+from console.cli.row_files import read_prepared_rows
 from console.payments.files import BadFile
 from console.rules import explain as explaining
 from console.rules.dossier import ExplanationError, InboundRecord, Log, account_records, find_accounts, read_dossier
@@ -24,17 +23,15 @@ from console.rules.files import load_pack
 from console.scoring.run import LabelFeedbackQueue as Coming
 from console.scoring.truth import read_truth
 from console.terminal import progress
-from console.wiring import topics
+from console.wiring import kafka_logs
 from domain.payment import Payment, admit
 from domain.record_types import to_fields
 from domain.risk.default_packs import DEFAULT
 from domain.risk.events import RulesActivated
 from domain.risk.packs import BadRulePack, RulePack
 from infra.settings import Settings
-from projections.logs.log import KafkaLog
 from projections.logs.log import RecordLog as Recorded
 from schemas.codec import Decoder, UnreadableRecord
-from schemas.registry import SchemaRegistry
 
 PLAIN_WIDTH = 160
 """Width of the output in columns when it is not a terminal."""
@@ -72,7 +69,7 @@ def explain(
                 lines = _file_lines(transactions, load_pack(rules), labels, feedback)
                 found = logs_of([lines], transaction_id)
             else:
-                found = _system_logs(Settings(), transaction_id)
+                found = _system_logs(read_settings(), transaction_id)
             document = _explain(found, transaction_id, account, digest)
     except (ExplanationError, BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
@@ -108,7 +105,7 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
     def lines() -> Iterator[InboundRecord]:
         yield InboundRecord("RulesActivated", to_fields(activation), 0, None)
         coming, clock_ms = Coming(feedback_ms or 0), -1
-        for number, row in enumerate(prepare_rows(files.read_rows(path), Settings())):
+        for number, row in enumerate(read_prepared_rows(path)):
             if row.refusal is not None:
                 continue
             if truth is not None:
@@ -126,8 +123,8 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
 
 
 def _system_logs(settings: Settings, transaction_id: str) -> dict[str, Log]:
-    log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    logs = kafka_logs(settings)
+    log, topic, decoder = logs.reader(), logs.topics.payments_inbound, logs.decoder()
     ends = log.ends(topic)
     with progress("partitions read", len(ends)) as seen:
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
 from console.payments.files import BadFile
 from console.payments.labels import ingest_labels
-from infra.settings import Settings
+from console.wiring import kafka_logs
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def ingest(
     """Record the frauds of a file in the log. Later payments with their card, merchant or device get riskier."""
     try:
         with errors_as_messages():
-            document = ingest_labels(Settings(), file, actor)
+            document = ingest_labels(kafka_logs(read_settings()), file, actor)
     except BadFile as error:
         raise fail(str(error)) from error
     report(document, as_json=as_json)

@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
+from console.cli.row_files import read_prepared_rows
 from console.display.formats import counted
 from console.payments import files
-from console.payments.admission import prepare_rows
 from console.payments.decisions import answered_rows, derived_decisions
 from console.payments.decisions import backtest as decide_rows
 from console.payments.files import BadFile
@@ -23,16 +23,15 @@ from console.payments.intake import ingest as ingest_file
 from console.payments.intake import open_intake, send_generated
 from console.rules.files import load_pack
 from console.terminal import messages, progress
-from console.wiring import topics
+from console.times import now_ms
+from console.wiring import intake_parts, kafka_logs
 from console.workers.clock import BadTickFile, live_ticks, ticks_from, write_ticks
 from domain.risk.default_packs import DEFAULT
 from domain.risk.packs import BadRulePack
 from generator.traffic import START_MS, GeneratedPayment, Traffic, TrafficOptions, run_of
 from generator.truth import truth_line, truth_path, write_truth
 from infra.settings import Settings
-from projections.logs.log import KafkaLog
-from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
+from projections.logs.kafka_logs import KafkaLogs
 
 Out = Annotated[
     Path | None,
@@ -62,11 +61,11 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate synthetic payments: normal, high velocity, amount spikes, unusual places, late and out of order."""
-    settings = Settings()
+    settings = read_settings()
     per_second = rate or 50.0 if continuous else 10.0
     start_ms = int(start.replace(tzinfo=UTC).timestamp() * 1000) if start else START_MS
     if continuous and start is None:
-        start_ms = time.time_ns() // 1_000_000
+        start_ms = now_ms()
     run = run_of(start_ms) if continuous else ""
     traffic: Iterator[GeneratedPayment] = iter(
         Traffic(TrafficOptions(seed=seed, accounts=accounts, start_ms=start_ms, per_second=per_second, run=run))
@@ -93,7 +92,7 @@ def _send(
     total: int | None,
     as_json: bool,
 ) -> None:
-    intake, sent = open_intake(settings)
+    intake, sent = open_intake(intake_parts(settings))
     beside = truth or settings.home / "truth" / f"{sent.run}.jsonl"
     beside.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -131,7 +130,7 @@ def ingest(
     """Send the payments of a file through the running system and account for every row."""
     try:
         with errors_as_messages():
-            report(ingest_file(Settings(), file), as_json=as_json)
+            report(ingest_file(intake_parts(read_settings()), file), as_json=as_json)
     except BadFile as error:
         raise fail(str(error)) from error
 
@@ -144,11 +143,8 @@ def flags(
     as_json: AsJson = False,
 ) -> None:
     """Write the decision on every payment of the running system, in the order of intake."""
-    settings = Settings()
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
-    lines = [
-        answer.line for answer in answered_rows(KafkaLog(settings.kafka_bootstrap), topics(settings), decoder, run)
-    ]
+    logs = kafka_logs(read_settings())
+    lines = [answer.line for answer in answered_rows(logs.reader(), logs.topics, logs.decoder(), run)]
     _write_decisions(out, lines, as_json)
 
 
@@ -177,11 +173,11 @@ def backtest(
     if transactions is None:
         if rules is not None:
             raise fail("--rules cannot be combined with --from-log, which uses the rule packs in the log")
-        _write_decisions(out, _decided_again(Settings()), as_json)
+        _write_decisions(out, _decided_again(kafka_logs(read_settings())), as_json)
         return
     try:
         pack = load_pack(rules or DEFAULT.name)
-        rows = prepare_rows(files.read_rows(transactions), Settings())
+        rows = read_prepared_rows(transactions)
         with progress("rows", files.count_rows(transactions)) as seen:
 
             def counted() -> Iterator[files.IntakeRow]:
@@ -196,9 +192,8 @@ def backtest(
         raise fail(str(error)) from error
 
 
-def _decided_again(settings: Settings) -> list[dict[str, object]]:
-    log, names = KafkaLog(settings.kafka_bootstrap), topics(settings)
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
+def _decided_again(logs: KafkaLogs) -> list[dict[str, object]]:
+    log, names, decoder = logs.reader(), logs.topics, logs.decoder()
     decisions = derived_decisions(log, names, decoder)
     return [answer.line for answer in answered_rows(log, names, decoder, decisions=decisions)]
 
@@ -224,11 +219,10 @@ def clock(
     ] = None,
 ) -> None:
     """Write clock ticks, which trigger the deadlines of cases, to the log: live until interrupted, or from a file."""
-    settings = Settings()
     ticks = ticks_from(source) if source else live_ticks(every, lambda: False)
     try:
         with errors_as_messages():
-            count = write_ticks(settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_inbox, ticks)
+            count = write_ticks(kafka_logs(read_settings()), ticks)
     except (BadTickFile, OSError) as error:
         raise fail(str(error)) from error
     messages.print(f"{counted(count, 'tick')} written", highlight=False)

@@ -7,13 +7,12 @@ from typing import Annotated
 import duckdb
 import typer
 
-from console.cli.options import AsJson, parse_time_ms
+from console.cli.options import AsJson, parse_instant, read_settings
 from console.cli.output import errors_as_messages, fail, report
-from console.history.replay import SHOWN, cores, source_of
+from console.history.replay import SHOWN, cores
 from console.history.replay import replay as run_replay
 from console.terminal import messages, progress
-from console.wiring import bucket, topics
-from infra.settings import Settings
+from console.wiring import bucket, case_table, replay_source, topics
 from projections.archive.analytics import read_table
 from projections.replay.replay import read_recorded_history
 
@@ -50,9 +49,13 @@ def replay(
     """
     if source not in ("kafka", "s3"):
         raise fail(f"--from: {source} is not a source. Sources: kafka, s3")
-    until_ms = None if until is None else parse_time_ms(until)
+    until_ms = parse_instant(until)
     with errors_as_messages():
-        result = run_replay(Settings(), source, with_views=live_views, until_ms=until_ms, workers=workers)
+        settings = read_settings()
+        result = run_replay(
+            replay_source(settings, source), topics(settings),
+            (lambda: case_table(settings).scan()) if live_views else None, until_ms=until_ms, workers=workers,
+        )  # fmt: skip
     if certificate is not None:
         text = json.dumps(result.certificate, indent=2, ensure_ascii=False, sort_keys=True)
         certificate.write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -75,9 +78,9 @@ def replay(
 
 def digest(as_json: AsJson = False) -> None:
     """Print the digest of everything that the running system has recorded."""
-    settings = Settings()
+    settings = read_settings()
     with errors_as_messages(), progress("records read", None) as seen:
-        live = read_recorded_history(source_of(settings, "kafka"), topics(settings), cores(), seen)
+        live = read_recorded_history(replay_source(settings, "kafka"), topics(settings), cores(), seen)
     report(
         {"payments": live.payments, "audit_events": live.digest.events, "live_digest": live.digest.hexdigest()},
         as_json=as_json,
@@ -90,7 +93,7 @@ def analytics(
 ) -> None:
     """Query the decisions in S3 with DuckDB."""
     connection = duckdb.connect()
-    connection.register("risk_scored", read_table(bucket(Settings())))
+    connection.register("risk_scored", read_table(bucket(read_settings())))
     try:
         result = connection.execute(query)
         names = [column[0] for column in result.description or ()]

@@ -10,17 +10,16 @@ import typer
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
 from console.rules.files import load_pack
 from console.rules.store import RulePackActionError
 from console.terminal import messages
 from console.times import iso_time
-from console.wiring import control_store, rules_log
+from console.wiring import control_database, control_store, rules_log
 from domain.risk.packs import BadRulePack
-from infra.settings import Settings
 from migrations.models import RulePackLogRow, RulePackRow
-from migrations.store import connect, upgrade
+from migrations.store import upgrade
 
 rules = typer.Typer(
     no_args_is_help=True, help="Manage rule packs: draft, approve by a second person, activate, retire."
@@ -77,13 +76,13 @@ def validate(file: File, as_json: AsJson = False) -> None:
 def draft(file: File, actor: Actor, as_json: AsJson = False) -> None:
     """Store a rule pack as a draft. Another person has to approve it."""
     with _errors_as_messages():
-        report(_pack_fields(control_store(Settings()).draft(load_pack(file), actor)), as_json=as_json)
+        report(_pack_fields(control_store(read_settings()).draft(load_pack(file), actor)), as_json=as_json)
 
 
 def approve(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Approve a draft of another person."""
     with _errors_as_messages():
-        report(_pack_fields(control_store(Settings()).approve(name, actor)), as_json=as_json)
+        report(_pack_fields(control_store(read_settings()).approve(name, actor)), as_json=as_json)
 
 
 def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
@@ -91,7 +90,7 @@ def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 
     If the command is interrupted, run it again: it completes the activation.
     """
-    settings = Settings()
+    settings = read_settings()
     with _errors_as_messages():
         row, written = control_store(settings).activate(name, actor, rules_log(settings))
     report({**_pack_fields(row), "partitions_written": written}, as_json=as_json)
@@ -99,7 +98,7 @@ def activate(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 
 def shadow(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Run a pack as a shadow: it scores every payment beside the active pack and decides nothing."""
-    settings = Settings()
+    settings = read_settings()
     with _errors_as_messages():
         row, written = control_store(settings).shadow(name, actor, rules_log(settings))
     report({**_pack_fields(row), "partitions_written": written}, as_json=as_json)
@@ -107,7 +106,7 @@ def shadow(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 
 def retire(name: Name, actor: Actor, as_json: AsJson = False) -> None:
     """Retire a pack. The active pack retires when another pack is activated."""
-    settings = Settings()
+    settings = read_settings()
     with _errors_as_messages():
         row, written = control_store(settings).retire(name, actor, rules_log(settings))
     report({**_pack_fields(row), "partitions_written": written}, as_json=as_json)
@@ -116,7 +115,7 @@ def retire(name: Name, actor: Actor, as_json: AsJson = False) -> None:
 def list_packs(as_json: AsJson = False) -> None:
     """List all rule packs with their states."""
     with _errors_as_messages():
-        rows = control_store(Settings()).packs()
+        rows = control_store(read_settings()).packs()
     if as_json:
         sys.stdout.write(json.dumps([_pack_fields(row) for row in rows], indent=2) + "\n")
         return
@@ -131,7 +130,7 @@ def list_packs(as_json: AsJson = False) -> None:
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show a rule pack with its history."""
     with _errors_as_messages():
-        store = control_store(Settings())
+        store = control_store(read_settings())
         row = store.pack(name)
         history = store.history(row.pack_id)
     document = json.loads(row.document)
@@ -158,7 +157,7 @@ def _whatif_fields(step: RulePackLogRow) -> dict[str, str]:
 def upgrade_store() -> None:
     """Create the tables of the control store, or upgrade them to this version."""
     with _errors_as_messages():
-        upgrade(connect(Settings().control_database))
+        upgrade(control_database(read_settings()))
     messages.print("the control store is up to date", highlight=False)
 
 

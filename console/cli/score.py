@@ -11,8 +11,9 @@ from rich.table import Table
 
 from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
 from console.cli.output import fail, print_wide
+from console.cli.row_files import read_prepared_rows
 from console.display.formats import figure_text
-from console.payments.files import BadFile
+from console.payments.files import BadFile, count_rows
 from console.rules.files import load_pack
 from domain.risk.default_packs import DEFAULT
 from domain.risk.packs import BadRulePack
@@ -50,7 +51,9 @@ def score(
     from console.scoring.report import report_of  # slow to import: scikit-learn
 
     try:
-        report = report_of(load_pack(rules), transactions, labels, feedback, (first, last), exclude_known, plot)
+        pack, payments = load_pack(rules), read_prepared_rows(transactions)
+        total = count_rows(transactions)
+        report = report_of(pack, payments, total, labels, feedback, (first, last), exclude_known, plot)
     except (BadFile, BadRulePack) as error:
         raise fail(str(error)) from error
     show(report, as_json=as_json)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, print_sign_ins
 from console.system import lifecycle as system
 from console.terminal import messages, print_status_line
+from console.wiring import people
 from infra import stack
-from infra.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -29,23 +29,23 @@ def up(
 ) -> None:
     """Start the whole system on this machine. Parts that already run are left alone."""
     with errors_as_messages():
-        settings = Settings()
+        settings = read_settings()
         started = system.up(settings, report=print_status_line, only_stores=only_stores)
     messages.print(f"started: {', '.join(started)}" if started else "everything was already running", highlight=False)
     if not only_stores:
-        print_sign_ins(settings, system.first_sign_ins(settings))
+        print_sign_ins(settings, system.first_sign_ins(people(settings)))
 
 
 def down() -> None:
     """Stop the parts that `up` started. Stored data is kept."""
     with errors_as_messages():
-        stopped = system.down(Settings(), print_status_line)
+        stopped = system.down(read_settings(), print_status_line)
     messages.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running", highlight=False)
 
 
 def status(as_json: AsJson = False) -> None:
     """Show the state of each part. Exit 1 if a part is not ready."""
-    settings = Settings()
+    settings = read_settings()
     found = stack.status(settings, system.all_programs(settings))
     if as_json:
         sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
@@ -64,7 +64,7 @@ def status(as_json: AsJson = False) -> None:
 
 def doctor(as_json: AsJson = False) -> None:
     """List problems of this machine and this system, each with its cure. Exit 1 if there are any."""
-    problems = system.diagnose(Settings())
+    problems = system.diagnose(read_settings())
     if as_json:
         sys.stdout.write(json.dumps(problems, indent=2) + "\n")
     for problem in [] if as_json else problems or ["no problems found"]:
@@ -75,7 +75,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 def reset(yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False) -> None:
     """Stop the system and delete everything that it stored. Downloaded jars are kept."""
-    settings = Settings()
+    settings = read_settings()
     if not yes and not typer.confirm(f"Delete every payment, case and archive under {settings.home}?", err=True):
         raise fail("nothing was deleted")
     with errors_as_messages():

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from console.cli.options import AsJson, Feedback, LabelsFile, TransactionsFile
 from console.cli.output import fail, print_wide
+from console.cli.row_files import read_prepared_rows
 from console.cli.rules import rules as rules_app
 from console.display.formats import figure_text
 from console.payments.files import BadFile
@@ -46,7 +47,7 @@ def tune(
 
     wanted = TuningOptions(objective, precision, trials, seed, earlier, feedback)
     try:
-        report = tune_and_report(transactions, labels, rules, out, wanted)
+        report = tune_and_report(read_prepared_rows(transactions), labels, rules, out, wanted)
     except (BadFile, BadRulePack, OSError) as error:
         raise fail(str(error)) from error
     show(report, as_json=as_json)

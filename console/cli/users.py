@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import fail
 from console.people.accounts import UserAccountError
 from console.people.roles import Role
 from console.wiring import people
-from infra.settings import Settings
 
 ACTOR = "command line"
 """Actor of changes made here: commands on this machine need no sign-in."""
@@ -34,7 +33,7 @@ def list_users(as_json: AsJson = False) -> None:
     """List all users with their roles."""
     found: list[dict[str, Any]] = [
         {"name": row.name, "roles": row.roles.split(), "is_disabled": row.is_disabled, "by": row.issuer or "password"}
-        for row in people(Settings()).everybody()
+        for row in people(read_settings()).everybody()
     ]
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
@@ -47,7 +46,7 @@ def list_users(as_json: AsJson = False) -> None:
 def add(name: Name, role: Roles) -> None:
     """Create a user and print their random password, which is shown only once."""
     try:
-        password = people(Settings()).add(name, frozenset(role), ACTOR)
+        password = people(read_settings()).add(name, frozenset(role), ACTOR)
     except UserAccountError as error:
         raise fail(str(error)) from error
     sys.stdout.write(password + "\n")
@@ -56,7 +55,7 @@ def add(name: Name, role: Roles) -> None:
 def roles(name: Name, role: Roles) -> None:
     """Replace the roles of a user."""
     try:
-        people(Settings()).set_roles(name, frozenset(role), ACTOR)
+        people(read_settings()).set_roles(name, frozenset(role), ACTOR)
     except UserAccountError as error:
         raise fail(str(error)) from error
 
@@ -64,7 +63,7 @@ def roles(name: Name, role: Roles) -> None:
 def reset_password(name: Name) -> None:
     """Set and print a new random password, which is shown only once. The user's sessions and tokens end."""
     try:
-        password = people(Settings()).set_password(name, ACTOR)
+        password = people(read_settings()).set_password(name, ACTOR)
     except UserAccountError as error:
         raise fail(str(error)) from error
     sys.stdout.write(password + "\n")
@@ -77,7 +76,7 @@ def token(
 ) -> None:
     """Create an API token with the roles of a user and print it, once. Send it as Authorization: Bearer TOKEN."""
     try:
-        made = people(Settings()).add_token(name, label, days, ACTOR)
+        made = people(read_settings()).add_token(name, label, days, ACTOR)
     except UserAccountError as error:
         raise fail(str(error)) from error
     sys.stdout.write(made + "\n")
@@ -95,6 +94,6 @@ def enable(name: Name) -> None:
 
 def _switch(name: str, *, is_disabled: bool) -> None:
     try:
-        people(Settings()).set_disabled(name, ACTOR, is_disabled=is_disabled)
+        people(read_settings()).set_disabled(name, ACTOR, is_disabled=is_disabled)
     except UserAccountError as error:
         raise fail(str(error)) from error

@@ -8,14 +8,13 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import KafkaException
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
 from console.history.rebuild import SHOWN, RebuildError, drop, old_versions, rebuild, switch
 from console.terminal import messages
 from console.times import iso_time
 from console.views.versions import VIEWS, ViewVersionError
-from console.wiring import view_versions
-from infra.settings import Settings
+from console.wiring import rebuild_parts, view_versions
 from migrations.store import LockHeld
 
 views = typer.Typer(name="views", help="List, switch and drop versions of the case views.")
@@ -42,14 +41,14 @@ def rebuild_command(
     """Build a new version of a view from the log, then switch to it. A rebuild that was killed resumes."""
     if view not in VIEWS:
         raise fail(f"there is no view {view}. Views: {', '.join(VIEWS)}")
-    settings = Settings()
+    parts = rebuild_parts(read_settings())
     with errors_as_messages():
         try:
             if drop_old:
-                dropped = [drop(settings, number) for number in old_versions(settings)]
+                dropped = [drop(parts, number) for number in old_versions(parts.versions)]
                 report({"view": view, "dropped": dropped}, as_json=as_json)
                 return
-            outcome = rebuild(settings, source, keep_old=keep_old)
+            outcome = rebuild(parts, source, keep_old=keep_old)
         except (RebuildError, ViewVersionError, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     document = outcome.document
@@ -66,7 +65,7 @@ def _views() -> None:
 @views.command(name="list")
 def list_versions(as_json: AsJson = False) -> None:
     """List all versions of the case views, dropped versions too."""
-    settings = Settings()
+    settings = read_settings()
     versions = view_versions(settings)
     rows = versions.every()
     if as_json:
@@ -87,7 +86,7 @@ def switch_version(version: Annotated[int, typer.Argument(help="number of the ve
     """Make another version live, once it has caught up with the log. Old versions are allowed."""
     with errors_as_messages():
         try:
-            switch(Settings(), version)
+            switch(rebuild_parts(read_settings()), version)
         except (ViewVersionError, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     messages.print(f"version {version} is live", highlight=False)
@@ -98,7 +97,7 @@ def drop_version(version: Annotated[int, typer.Argument(help="number of the vers
     """Drop a version that is not live, with its table."""
     with errors_as_messages():
         try:
-            drop(Settings(), version)
+            drop(rebuild_parts(read_settings()), version)
         except (ViewVersionError, LockHeld, ClientError, BotoCoreError, KafkaException) as error:
             raise fail(str(error)) from error
     messages.print(f"version {version} is dropped", highlight=False)

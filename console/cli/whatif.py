@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,17 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from console.cli.options import AsJson
+from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail
 from console.display.formats import money
 from console.history.whatif import MINUTES_PER_CASE, Progress, Source, WhatifRequest, parse_moment, period_text, run
 from console.history.whatif_job import OUTAGE_ERRORS, carry_out
-from console.history.whatif_runs import WhatifRuns, runs_of
+from console.history.whatif_runs import WhatifRuns
 from console.rules.files import load_pack
 from console.rules.store import RulePackActionError
 from console.terminal import messages, progress
-from console.times import iso_time
-from console.wiring import control_store
+from console.times import iso_time, now_ms
+from console.wiring import archive_source, control_database, control_store, kafka_logs
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from infra.settings import Settings
 from projections.replay.whatif import WhatifPeriod
@@ -83,7 +84,7 @@ def whatif(
         raise typer.BadParameter(f"{source!r} is not a source. Sources: kafka, s3", param_hint="--source")
     if first is not None and last is not None and first >= last:
         raise typer.BadParameter("--from must be before --to")
-    settings = Settings()
+    settings = read_settings()
     where: Source = "s3" if source == "s3" else "kafka"
     asked = WhatifRequest(where, WhatifPeriod(first, last), minutes)
     with errors_as_messages():
@@ -112,10 +113,7 @@ def pack_of(settings: Settings, reference: str) -> RulePack:
 
 def _run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> dict[str, Any]:
     """Run the what-if and keep it in the control store for approvals. Without a store, return the result only."""
-
-    def work(pack: RulePack, asked: WhatifRequest, seen: Progress) -> dict[str, Any]:
-        return run(settings, pack, asked, seen)
-
+    work = partial(run, kafka_logs(settings), archive_source(settings))
     try:
         with _progress() as tell:
             runs = _begin_run(settings, pack, asked, actor)
@@ -129,7 +127,7 @@ def _run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -
 
 
 def _begin_run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> tuple[WhatifRuns, str] | None:
-    runs = runs_of(settings)
+    runs = WhatifRuns(control_database(settings), now_ms)
     try:
         return runs, runs.begin(pack, asked, actor)
     except SQLAlchemyError:

@@ -17,12 +17,12 @@ from confluent_kafka.admin import AdminClient
 from console.terminal import messages, progress
 from console.views.live_table import LOOK_EVERY_S
 from console.views.versions import CASES, ViewVersion, ViewVersionError, ViewVersions
-from console.wiring import bucket, case_tables, topics, view_versions
+from console.wiring import RebuildParts
 from domain.digest import canonical_json
-from infra.settings import Settings
 from migrations.models import ViewVersionRow
 from migrations.store import exclusive_lock
 from projections.archive.archived_log import ArchivedLog
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.log import MAX_BATCH, KafkaLog, RecordLog, to_log_record
 from projections.logs.worker import decode_case_events
 from projections.views.case_table import DynamoCaseTable
@@ -38,7 +38,6 @@ from projections.views.rebuild import (
 )
 from projections.views.worker import ViewProjector, group_of
 from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 
 SHOWN: Final = 10
 """Differences that a report names; it counts them all."""
@@ -71,23 +70,23 @@ def _rebuild_lock(versions: ViewVersions) -> Iterator[None]:
         yield
 
 
-def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: int | None = None) -> RebuildResult:
+def rebuild(parts: RebuildParts, source: str, *, keep_old: bool, share_events: int | None = None) -> RebuildResult:
     """Rebuild the case views from `kafka` or `s3`, or go on with a rebuild that was killed. Raises NotRebuilt, Busy."""
-    versions, log = view_versions(settings), _source(settings, source)
+    versions, log = parts.versions, _source(parts, source)
     with _rebuild_lock(versions):
         begun = time.monotonic()
-        row = _begin(settings, versions, log, source, share_events)
-        rebuilding = ShardedRebuild(settings, versions, row, log)
+        row = _begin(parts, log, source, share_events)
+        rebuilding = ShardedRebuild(parts, row, log)
         figures = rebuilding.build()
         built_s = time.monotonic() - begun
-        catching_up = VersionCatchUp(settings, versions, row)
+        catching_up = VersionCatchUp(parts, row)
         try:
             old = versions.live()
             differing = catching_up.compare(old)
             catching_up.switch()
         finally:
             catching_up.close()
-    dropped = [] if keep_old else [drop(settings, old.number)]
+    dropped = [] if keep_old else [drop(parts, old.number)]
     outcome = RebuildResult(
         {
             "view": CASES,
@@ -107,24 +106,24 @@ def rebuild(settings: Settings, source: str, *, keep_old: bool, share_events: in
     return outcome
 
 
-def _source(settings: Settings, source: str) -> tuple[RecordLog, Decoder]:
+def _source(parts: RebuildParts, source: str) -> tuple[RecordLog, Decoder]:
     if source == "s3":
-        archive = ArchivedLog(bucket(settings))
+        archive = ArchivedLog(parts.archive.objects())
         return archive, Decoder(archive.schema_text)
-    return KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    return parts.logs.reader(), parts.logs.decoder()
 
 
 def _begin(
-    settings: Settings, versions: ViewVersions, log: tuple[RecordLog, Decoder], source: str, share_events: int | None
+    parts: RebuildParts, log: tuple[RecordLog, Decoder], source: str, share_events: int | None
 ) -> ViewVersionRow:
     """The version that is unfinished, or else a new one."""
-    unfinished = versions.unfinished()
+    unfinished = parts.versions.unfinished()
     if unfinished is None:
-        topic = topics(settings).cases_events
+        topic = parts.logs.topics.cases_events
         ends = log[0].ends(topic)
         if isinstance(log[0], KafkaLog):
-            _check_whole(settings, topic)
-        return versions.begin(source, divide(ends, share_events) if share_events else divide(ends))
+            _check_whole(parts.logs, topic)
+        return parts.versions.begin(source, divide(ends, share_events) if share_events else divide(ends))
     if unfinished.source != source:
         raise RebuildError(
             f"version {unfinished.version} of {CASES} is being rebuilt from {unfinished.source}. Go on with it: "
@@ -135,8 +134,8 @@ def _begin(
     return unfinished
 
 
-def _check_whole(settings: Settings, topic: str) -> None:
-    with _consumer(settings, "fraudcase-reader") as consumer:
+def _check_whole(logs: KafkaLogs, topic: str) -> None:
+    with _consumer(logs, "fraudcase-reader") as consumer:
         for number in _partitions(consumer, topic):
             low, _ = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
             if low:
@@ -147,10 +146,10 @@ def _check_whole(settings: Settings, topic: str) -> None:
 
 
 @contextmanager
-def _consumer(settings: Settings, group: str) -> Iterator[Consumer]:
+def _consumer(logs: KafkaLogs, group: str) -> Iterator[Consumer]:
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap,
+            "bootstrap.servers": logs.bootstrap,
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
@@ -169,13 +168,11 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
 class ShardedRebuild:
     """The part that goes by shares: what is done is in the control store, and is not done again after a kill."""
 
-    def __init__(
-        self, settings: Settings, versions: ViewVersions, row: ViewVersionRow, log: tuple[RecordLog, Decoder]
-    ) -> None:
-        self._versions, self._row = versions, row
+    def __init__(self, parts: RebuildParts, row: ViewVersionRow, log: tuple[RecordLog, Decoder]) -> None:
+        self._versions, self._row = parts.versions, row
         self._log, self._decoder = log
-        self._topic = topics(settings).cases_events
-        self._table = case_tables(settings)(row.table_name)
+        self._topic = parts.logs.topics.cases_events
+        self._table = parts.open_table(row.table_name)
         self._parked: dict[str, str] = {}
 
     def build(self) -> dict[str, Any]:
@@ -274,16 +271,16 @@ class VersionCatchUp:
     killed, the next one goes on from there. Writes are conditional, so the two may overlap.
     """
 
-    def __init__(self, settings: Settings, versions: ViewVersions, row: ViewVersionRow) -> None:
-        self._settings, self._versions, self._row = settings, versions, row
-        self._topic = topics(settings).cases_events
+    def __init__(self, parts: RebuildParts, row: ViewVersionRow) -> None:
+        self._logs, self._versions, self._row = parts.logs, parts.versions, row
+        self._topic = parts.logs.topics.cases_events
         self._group = group_of(self._topic, row.version)
-        self._open = case_tables(settings)
+        self._open = parts.open_table
         self._table = self._open(row.table_name)
         self._projector = ViewProjector(self._table)
-        self._decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-        self._scope = _consumer(settings, self._group)
+        self._decoder = parts.logs.decoder()
+        self._admin = AdminClient({"bootstrap.servers": parts.logs.bootstrap})
+        self._scope = _consumer(parts.logs, self._group)
         self._consumer = self._scope.__enter__()
         self._position = self._starts()
         self._consumer.assign([TopicPartition(self._topic, *mark) for mark in self._position.items()])
@@ -300,7 +297,7 @@ class VersionCatchUp:
 
     def run(self) -> None:
         """Up to where the log ends now."""
-        ends = KafkaLog(self._settings.kafka_bootstrap).ends(self._topic)
+        ends = self._logs.reader().ends(self._topic)
         while any(self._position[number] < end for number, end in ends.items()):
             self._step()
         self._commit()
@@ -385,40 +382,40 @@ def _item_text(item: Mapping[str, Any] | None) -> str:
     return "nothing" if item is None else _shorten_text(canonical_json(dict(item)))
 
 
-def switch(settings: Settings, number: int) -> None:
+def switch(parts: RebuildParts, number: int) -> None:
     """Make another version the live one, an old one perhaps: it is brought up to the log's end first."""
-    versions = view_versions(settings)
+    versions = parts.versions
     with _rebuild_lock(versions):
         row = versions.row(number)
         if row.state not in ("built", "old"):
             raise ViewVersionError(f"version {number} of {CASES} is {row.state}: only one that is built can be live")
-        catching_up = VersionCatchUp(settings, versions, row)
+        catching_up = VersionCatchUp(parts, row)
         try:
             catching_up.switch()
         finally:
             catching_up.close()
 
 
-def drop(settings: Settings, number: int) -> int:
+def drop(parts: RebuildParts, number: int) -> int:
     """Do away with a version that is not live: its table, and its consumer group."""
-    versions = view_versions(settings)
+    versions = parts.versions
     with _rebuild_lock(versions):
         row = versions.row(number)
         ended_s = (row.ended_at_ms or 0) / 1000
         if row.state == "old":
             time.sleep(max(0.0, min(DROP_AFTER_S, ended_s + DROP_AFTER_S - time.time())))
-        case_tables(settings)(versions.drop(number)).drop()
-        _forget(settings, group_of(topics(settings).cases_events, number))
+        parts.open_table(versions.drop(number)).drop()
+        _forget(parts.logs, group_of(parts.logs.topics.cases_events, number))
     return number
 
 
-def _forget(settings: Settings, group: str) -> None:
+def _forget(logs: KafkaLogs, group: str) -> None:
     """A group that has members still, or is not there, stays as it is: its version's number is not used again."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    admin = AdminClient({"bootstrap.servers": logs.bootstrap})
     with suppress(KafkaException):
         admin.delete_consumer_groups([group], request_timeout=10)[group].result(10)
 
 
-def old_versions(settings: Settings) -> list[int]:
+def old_versions(versions: ViewVersions) -> list[int]:
     """Those that were live once and are kept."""
-    return [row.version for row in view_versions(settings).every() if row.state == "old"]
+    return [row.version for row in versions.every() if row.state == "old"]

@@ -1,30 +1,31 @@
-"""A replay from end to end: derive, read what was recorded, compare, and say it in one report."""
+"""Runs a replay: derives history again, reads the recorded one, compares the two, and makes a report."""
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from console.terminal import progress
-from console.wiring import bucket, case_table, kafka_logs, store_options, topics
-from infra.settings import Settings
 from projections.replay.certificate import certificate, failed_certificate
 from projections.replay.compare_views import compare_views, encoded_digest, stored_items, views_digest
 from projections.replay.outcome import Items, ReplayComparison, ReplayResult
 from projections.replay.replay import archived_schema_check, ends_of
 from projections.replay.replay import replay as read_again
-from projections.replay.sources import BucketSource, KafkaSource, LogGap, LogSource
+from projections.replay.sources import BucketSource, LogGap, LogSource
+from projections.views.case_view import Item
+from schemas.topics import Topics
 
 SHOWN = 10
-"""Differences that a report names; it counts them all."""
+"""Differences that a report lists; it counts all of them."""
 SIDE_BY_SIDE = 60_000
-"""Records from which on it pays to start processes for them: what each imports takes as long as some 30,000 records."""
+"""Records from which several processes pay off: the imports of one process cost as much as 30,000 records."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What came out. `document` is the report; `problems` name what differs, worst first."""
+    """Result of a replay: `document` is the report, `problems` name the differences, worst first."""
 
     document: dict[str, object]
     problems: list[str]
@@ -33,20 +34,12 @@ class ReplayReport:
 
     @property
     def exit_code(self) -> int:
-        """0 for equal, 3 for "not all of it is there yet", 1 for a difference."""
+        """Return 0 if all is equal, 3 if something is still missing, 1 if anything differs."""
         return 3 if self.is_lag else 1 if self.problems else 0
 
 
-def source_of(settings: Settings, name: str) -> LogSource:
-    """`kafka` or `s3`."""
-    archive = BucketSource(store_options(settings, settings.s3_url), settings.bucket, settings.prefix)
-    if name == "s3":
-        return archive
-    return KafkaSource(kafka_logs(settings), archive)
-
-
 def cores() -> int:
-    """How many processes can work at once."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -55,49 +48,50 @@ def _workers_for(records: int) -> int:
 
 
 def replay(
-    settings: Settings,
-    source: str,
+    source: LogSource,
+    names: Topics,
+    scan_views: Callable[[], Iterable[Item]] | None = None,
     *,
-    with_views: bool = True,
     until_ms: int | None = None,
     workers: int | None = None,
 ) -> ReplayReport:
-    """Derive everything again from `kafka` or from `s3` alone, and compare it with what was recorded there.
+    """Derive all flags, case events and views again from one source, and compare them with the recorded ones.
 
-    With a time, what the records up to it lead to; the stored views, which have gone on, are then left aside.
+    `scan_views` reads the stored case views; without it they are not compared. With `until_ms`, only records up to
+    that time are replayed, and the stored views, which are newer, are not compared.
     """
-    names, reader = topics(settings), source_of(settings, source)
-    schemas = archived_schema_check(bucket(settings)) if source == "s3" else []
+    origin = "s3" if isinstance(source, BucketSource) else "kafka"
+    schemas = archived_schema_check(source.objects()) if isinstance(source, BucketSource) else []
     stored: Items | None = None
     unreadable: list[str] = []
-    if with_views and until_ms is None:
-        try:  # before the logs: whatever a view speaks of by then, they hold
-            stored = stored_items(case_table(settings).scan())
+    if scan_views is not None and until_ms is None:
+        try:  # before the logs, which then hold all that the views contain
+            stored = stored_items(iter(scan_views()))
         except (BotoCoreError, ClientError) as error:
             unreadable = [f"the case views cannot be read: {error}. Without them: fraudcase replay --no-live-views"]
     try:
-        ends = {topic: sum(found.values()) for topic, found in ends_of(reader, names).items()}
+        ends = {topic: sum(found.values()) for topic, found in ends_of(source, names).items()}
         total = sum(ends.values())
         with progress("records and answers read", total + ends[names.payments_inbound]) as seen:  # a payment has one
-            replayed = read_again(reader, names, workers or _workers_for(total), until_ms, seen)
+            replayed = read_again(source, names, workers or _workers_for(total), until_ms, seen)
     except LogGap as gap:
         problems = [*dict.fromkeys(gap.altered), str(gap), *schemas]
-        document: dict[str, object] = {"source": source, "problems": problems}
+        document: dict[str, object] = {"source": origin, "problems": problems}
         return ReplayReport(document, problems, False, failed_certificate(str(gap), gap.altered, until_ms))
     views, stored_digest = ReplayComparison([], 0), None
     if stored is not None:
         views = compare_views(stored, replayed.derived.items(replayed.live.known_at_ms))
         stored_digest = views_digest(stored)
-    return _make_report(replayed, source, views, stored_digest, [*schemas, *unreadable], settings, until_ms)
+    return _make_report(replayed, origin, views, stored_digest, [*schemas, *unreadable], names, until_ms)
 
 
 def _make_report(
     replayed: ReplayResult,
-    source: str,
+    origin: str,
     views: ReplayComparison,
     stored_digest: str | None,
     others: list[str],
-    settings: Settings,
+    names: Topics,
     until_ms: int | None,
 ) -> ReplayReport:
     differences = [*replayed.comparison.differences, *views.differences]
@@ -108,7 +102,7 @@ def _make_report(
         problems = [f"{missing} events or views are not there yet: the system is still at work. Try again"]
     live, history = replayed.live, replayed.derived.history
     document: dict[str, object] = {
-        "source": source,
+        "source": origin,
         "payments": history.payments,
         "duplicates": history.duplicates,
         "quarantined": history.quarantined,
@@ -126,6 +120,6 @@ def _make_report(
         "differences": len(differences),
         "problems": problems[:SHOWN],
     }
-    made = certificate(replayed, topics(settings), until_ms, views.differences)
+    made = certificate(replayed, names, until_ms, views.differences)
     document["root"] = made["root"]
     return ReplayReport(document, problems, is_lag, made)

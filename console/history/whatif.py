@@ -6,13 +6,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from console.times import iso_time
-from console.wiring import bucket, topics
 from domain.payment import FIELDS
 from domain.record_types import to_fields
 from domain.risk.packs import RulePack
-from infra.settings import Settings
 from projections.archive.archived_log import ArchivedLog
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.log import KafkaLog
+from projections.replay.sources import BucketSource
 from projections.replay.whatif import (
     CaseTrace,
     FlaggedTransaction,
@@ -33,7 +33,6 @@ from projections.replay.whatif_diff import (
     detection_result,
 )
 from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 
 FORMAT: Final = 1
 """Of the document; a reader that knows another one should say so."""
@@ -60,16 +59,22 @@ class WhatifRequest(NamedTuple):
     minutes_per_case: int = MINUTES_PER_CASE
 
 
-def run(settings: Settings, pack: RulePack, asked: WhatifRequest, seen: Progress = lambda *_: None) -> dict[str, Any]:
-    """Replay by the recorded rules and by these, and say what differs. Raises Gap where records are missing."""
+def run(
+    logs: KafkaLogs,
+    archive: BucketSource,
+    pack: RulePack,
+    asked: WhatifRequest,
+    seen: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """Replay by the recorded rules and by `pack`, and return the differences. Raise LogGap if records are missing."""
     log: KafkaLog | ArchivedLog
     if asked.source == "s3":
-        log = ArchivedLog(bucket(settings))
+        log = ArchivedLog(archive.objects())
         lookup = log.schema_text
     else:
-        log = KafkaLog(settings.kafka_bootstrap, QUEUED_KBYTES)
-        lookup = SchemaRegistry(settings.registry_url).schema_text
-    outcome = run_whatif(log, topics(settings), Decoder(lookup, {"Transaction": FIELDS}), pack, asked.stretch, seen)
+        log = logs.reader(QUEUED_KBYTES)
+        lookup = logs.registry().schema_text
+    outcome = run_whatif(log, logs.topics, Decoder(lookup, {"Transaction": FIELDS}), pack, asked.stretch, seen)
     altered = [each.detail for each in log.altered] if isinstance(log, ArchivedLog) else []
     return document(outcome, asked, list(dict.fromkeys(altered)))
 

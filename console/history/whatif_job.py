@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from confluent_kafka import KafkaException
 
 from console.history.whatif import Progress, WhatifRequest, run
-from console.history.whatif_runs import WhatifRuns, runs_of
+from console.history.whatif_runs import WhatifRuns
+from console.times import now_ms
+from console.wiring import archive_source, control_database, kafka_logs
 from domain.risk.packs import RulePack
 from infra.errors import StackError
 from infra.settings import Settings
@@ -48,15 +51,16 @@ def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda
 class WhatifJobs:
     """The processes that a console has started, one for each what-if."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Start processes with these environment variables, which name the system's settings."""
+        self._environment = {**os.environ, **environment}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, run_id: str) -> None:
         """Begin the work; how far it is stands in the control store."""
         self._started = [process for process in self._started if process.poll() is None]
         command = [sys.executable, "-m", "console.history.whatif_job", run_id]
-        self._started.append(subprocess.Popen(command, env={**os.environ, **self._settings.variables()}))
+        self._started.append(subprocess.Popen(command, env=self._environment))
 
     def stop(self) -> None:
         """Stop what still works."""
@@ -71,7 +75,11 @@ def main() -> None:
     os.nice(NICE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     settings = Settings()
-    carry_out(runs_of(settings), sys.argv[1], lambda pack, asked, seen: run(settings, pack, asked, seen))
+    carry_out(
+        WhatifRuns(control_database(settings), now_ms),
+        sys.argv[1],
+        partial(run, kafka_logs(settings), archive_source(settings)),
+    )
 
 
 if __name__ == "__main__":

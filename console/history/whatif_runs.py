@@ -1,7 +1,6 @@
 """What-if runs, kept in the control store: what was asked, how far it is, what was found."""
 
 import json
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -11,9 +10,8 @@ from sqlalchemy.orm import Session, defer
 
 from console.history.whatif import Progress, Source, WhatifRequest, shorten_document
 from domain.risk.packs import RulePack, parse_pack
-from infra.settings import Settings
 from migrations.models import WhatifRunRow
-from migrations.store import connect, read_session, write_session
+from migrations.store import read_session, write_session
 from projections.replay.whatif import WhatifPeriod
 
 MAX_KEPT: Final = 500
@@ -114,11 +112,6 @@ class WhatifRuns:
         """How a run is: `dead` where whoever ran it has gone without a word."""
         is_silent = row.state == "running" and self._now_ms() - row.seen_at_ms > SILENT_MS
         return "dead" if is_silent else row.state
-
-
-def runs_of(settings: Settings) -> WhatifRuns:
-    """The runs that are kept in the control store of these settings."""
-    return WhatifRuns(connect(settings.control_database), lambda: time.time_ns() // 1_000_000)
 
 
 def _refuse_beside_another(session: Session, now_ms: int) -> None:

@@ -1,7 +1,7 @@
-"""A process of its own counts the live figures: what it costs, no page has to wait for, and nothing that decides.
+"""Counts the live figures in a process of its own, so that neither pages nor decisions wait for it.
 
-It follows risk.scored and cases.inbox from some minutes ago. If it cannot keep up, it passes over what it has not read,
-and says how much that was.
+It follows risk.scored and cases.inbox from SERIES_S before its start. If it falls BEHIND_MS behind, it skips to the end
+of the logs and reports the number of skipped records.
 """
 
 import multiprocessing
@@ -20,22 +20,23 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from console.cases.seen_payment import SeenPayment
 from console.monitor.figures import SERIES_S, LiveFigures, RecentPayment
 from console.monitor.health import ConsumerGroupMonitor
+from console.times import now_ms
 from console.views.versions import ViewVersions
+from console.watchers import Watchers
 from migrations.store import connect
-from projections.logs.log import MAX_BATCH, KafkaLog, LogFollower, LogRecord
+from projections.logs.kafka_logs import KafkaLogs
+from projections.logs.log import MAX_BATCH, LogFollower, LogRecord
 from projections.logs.worker import complain
-from schemas.codec import Decoder, UnreadableRecord
-from schemas.registry import SchemaRegistry
-from schemas.topics import Topics
+from schemas.codec import UnreadableRecord
 
 EVERY_S: Final = 1.0
-"""How often figures are said."""
+"""Seconds between two snapshots."""
 POLL_S: Final = 0.1
 GATHERS_MS: Final = 100
 BEHIND_MS: Final = 20_000
-"""So far behind, records are passed over."""
+"""A counter that is this far behind skips to the end of the logs."""
 PATIENCE_S: Final = 1.0
-"""How long a page waits for remembered payments."""
+"""Seconds that a page waits for remembered payments."""
 RETRY_S: Final = 2.0
 NICE: Final = 10
 _FLAGS: Final = ("RiskFlagged", "EntityFlagged")
@@ -43,56 +44,47 @@ _FLAGS: Final = ("RiskFlagged", "EntityFlagged")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveFeedSources:
-    """Where the counting process reads."""
+    """Addresses that the counting process reads from: plain data, since it is sent to that process."""
 
-    bootstrap: str
-    registry_url: str
-    prefix: str
+    logs: KafkaLogs
     view_metrics_url: str
     verifier_metrics_url: str = ""
     control_url: str = ""
-    """The control store, which says which version of the views is live; empty: the first."""
+    """URL of the control store, which names the live version of the views; empty: version 1."""
     first_table: str = ""
 
 
 class LiveFeed:
-    """The counting process, seen from the console."""
+    """The console's side of the counting process: starts it, keeps its last snapshot and asks it for payments."""
 
     def __init__(self, sources: LiveFeedSources) -> None:
         self._sources = sources
         self._latest: Mapping[str, Any] = {}
-        self._watchers: set[Callable[[], None]] = set()
+        self._watchers = Watchers()
         self._asked: dict[int, tuple[threading.Event, list[dict[str, RecentPayment]]]] = {}
         self._numbers, self._lock, self._ended = count(1), threading.Lock(), threading.Event()
         self._pipe: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="live-figures", daemon=True)
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the counting process."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more of it."""
+        """Stop the counting process."""
         self._ended.set()
         self._thread.join(10)
 
     def latest(self) -> Mapping[str, Any]:
-        """The last snapshot; empty before there is one."""
+        """Return the last snapshot; empty before the first one."""
         return self._latest
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Call a function after each snapshot; returns what ends that."""
-        with self._lock:
-            self._watchers.add(watcher)
-
-        def end() -> None:
-            with self._lock:
-                self._watchers.discard(watcher)
-
-        return end
+        """Call `watcher` after each snapshot. Return a function that ends this."""
+        return self._watchers.add(watcher)
 
     def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
-        """Those of these payments of an account that are remembered, by id; none if nobody answers in time."""
+        """Return the remembered payments among `wanted` of an account, by id; wait PATIENCE_S at most."""
         if not wanted:
             return {}
         number, answered, found = next(self._numbers), threading.Event(), list[dict[str, RecentPayment]]()
@@ -128,7 +120,7 @@ class LiveFeed:
             self._ended.wait(RETRY_S)
 
     def _listen(self, pipe: Connection) -> None:
-        """Until the process ends, or this one does."""
+        """Take snapshots and answers until the counting process or this feed ends."""
         while not self._ended.is_set():
             try:
                 if not pipe.poll(0.5):
@@ -144,10 +136,7 @@ class LiveFeed:
 
     def _tell(self, figures: Mapping[str, Any]) -> None:
         self._latest = figures
-        with self._lock:
-            watchers = list(self._watchers)
-        for watcher in watchers:
-            watcher()
+        self._watchers.notify()
 
     def _answer(self, number: int, payments: dict[str, RecentPayment]) -> None:
         with self._lock:
@@ -158,7 +147,7 @@ class LiveFeed:
 
 
 def seen_payments(payments: Mapping[str, RecentPayment]) -> dict[str, SeenPayment]:
-    """Remembered payments as pages take them."""
+    """Return remembered payments in the form that pages show."""
     return {
         name: SeenPayment(
             transaction_id=paid.transaction_id, event_time=paid.event_time, amount_minor=paid.amount_minor,
@@ -173,7 +162,7 @@ def seen_payments(payments: Mapping[str, RecentPayment]) -> dict[str, SeenPaymen
 
 
 def _count(sources: LiveFeedSources, pipe: Connection) -> None:
-    """Until the console goes, which ends the pipe."""
+    """Count until the console ends, which closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
     counting = LiveFigureCounter(sources)
@@ -194,23 +183,22 @@ def _count(sources: LiveFeedSources, pipe: Connection) -> None:
 
 
 class LiveFigureCounter:
-    """The logs, and what is counted of them."""
+    """The logs that are counted, the positions in them, and the figures."""
 
     def __init__(self, sources: LiveFeedSources) -> None:
-        topics = Topics(prefix=sources.prefix)
-        self.figures = LiveFigures()
-        self._log, self._topics = KafkaLog(sources.bootstrap), (topics.risk_scored, topics.cases_inbox)
-        self._decoder = Decoder(SchemaRegistry(sources.registry_url).schema_text)
-        self._positions = start_offsets(sources.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
+        logs, self.figures = sources.logs, LiveFigures()
+        self._log, self._topics = logs.reader(), (logs.topics.risk_scored, logs.topics.cases_inbox)
+        self._decoder = logs.decoder()
+        self._positions = start_offsets(logs.bootstrap, self._topics, now_ms() - SERIES_S * 1000)
         self._follower: LogFollower = self._log.follow(self._positions, GATHERS_MS)
         self._readers = ConsumerGroupMonitor(
-            sources.bootstrap, topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
+            logs.bootstrap, logs.topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
         )
         self._said_s = time.monotonic()
         self._readers.start()
 
     def read(self) -> bool:
-        """What has come; False if nothing has."""
+        """Count the records that have arrived. Return False if there are none."""
         records = self._follower.poll(0)
         for record in records:
             self._positions[record.topic, record.partition] = record.offset + 1
@@ -220,14 +208,14 @@ class LiveFigureCounter:
         return bool(records)
 
     def due(self) -> dict[str, Any] | None:
-        """Figures, if it is time for them."""
+        """Return a snapshot if EVERY_S have passed since the last one, else None."""
         if time.monotonic() - self._said_s < EVERY_S:
             return None
         self._said_s = time.monotonic()
         return self.figures.snapshot(now_ms(), self._readers.health())
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._readers.stop()
         self._follower.close()
 
@@ -250,7 +238,7 @@ class LiveFigureCounter:
 
 
 def start_offsets(bootstrap: str, topics: Iterable[str], since_ms: int) -> dict[tuple[str, int], int]:
-    """The offsets of the first records since a time, or of the next ones."""
+    """Return the offset of the first record since a time, by topic and partition; the end where there is none."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "fraudcase-live", "enable.auto.commit": False})
     try:
         wanted = [
@@ -274,13 +262,8 @@ def _end(consumer: Consumer, mark: TopicPartition) -> int:
 
 
 def live_version(sources: LiveFeedSources) -> Callable[[], int]:
-    """Asks which version of the case views is live."""
+    """Return a function that returns the number of the live version of the case views."""
     if not sources.control_url:
         return lambda: 1
     versions = ViewVersions(connect(sources.control_url), sources.first_table, now_ms)
     return lambda: versions.live().number
-
-
-def now_ms() -> int:
-    """The time."""
-    return time.time_ns() // 1_000_000

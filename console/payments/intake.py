@@ -1,4 +1,4 @@
-"""Payments in, and the wait until each of them is answered."""
+"""Sends payments into the log and waits until each of them is answered."""
 
 import time
 import uuid
@@ -15,47 +15,45 @@ from console.payments.intake_writer import IntakeWriter
 from console.privacy.vault import Vault
 from console.terminal import progress
 from console.waiting import ProgressStalled, end_offsets
-from console.wiring import topics, vault
+from console.wiring import IntakeParts
 from domain.payment import Refusal
 from domain.quarantine import Quarantined, key_of
 from domain.quarantine import report as quarantine_report
 from domain.record_types import from_fields, to_fields
 from domain.risk.events import DecisionsMade, DuplicateSeen, RiskScored
 from generator.traffic import Behaviour, GeneratedPayment
-from infra.settings import Settings
-from projections.logs.log import KafkaLog
-from projections.logs.partition_writer import AddressedRecord, PartitionWriter
-from schemas.codec import MAX_BODY, Decoder, Encoder
-from schemas.registry import SchemaRegistry
+from projections.logs.kafka_logs import KafkaLogs
+from projections.logs.partition_writer import AddressedRecord
+from schemas.codec import MAX_BODY
 
 PATIENCE_S = 60.0
 KEYS_AT_ONCE = 1_000
-"""Rows whose keys are had in one step."""
+"""Rows whose keys are read or made in one step."""
 LogPlace = tuple[int, int]
 """Partition and offset in payments.inbound."""
 
 
 class AnswerTracker:
-    """Follows what the risk job says, from the moment it is made.
+    """Answers of the risk job since this tracker was made.
 
-    `places` are the records of payments.inbound that were answered, `answered_ms` Kafka's timestamps of the answers.
+    `places` are the answered records of payments.inbound, `answered_ms` the broker's timestamps of their answers.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, logs: KafkaLogs) -> None:
         self.places: set[LogPlace] = set()
         self.answered_ms: dict[LogPlace, int] = {}
-        names = topics(settings)
+        names = logs.topics
         starts = {
             (topic, number): end
             for topic in (names.risk_scored, names.quarantine)
-            for number, end in end_offsets(settings.kafka_bootstrap, topic).items()
+            for number, end in end_offsets(logs.bootstrap, topic).items()
         }
         self._inbound = names.payments_inbound
-        self._decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
-        self._follower = KafkaLog(settings.kafka_bootstrap).follow(starts)
+        self._decoder = logs.decoder()
+        self._follower = logs.reader().follow(starts)
 
     def poll(self, wait_s: float = 0.2) -> int:
-        """Take in what has come; returns how many answers there are in all."""
+        """Read the answers that arrive within `wait_s` seconds. Return the number of answered records so far."""
         for record in self._follower.poll(wait_s):
             event = from_fields(*self._decoder.decode(record.value))
             answers: list[RiskScored | DuplicateSeen | Quarantined] = []
@@ -69,7 +67,7 @@ class AnswerTracker:
         return len(self.places)
 
     def wait_for(self, sent: set[LogPlace], seen: Callable[[int], None] = lambda _: None) -> None:
-        """Wait until all of these are answered. Raises Stalled."""
+        """Wait until all of `sent` are answered. Raise ProgressStalled if no answer comes for PATIENCE_S."""
         before, moved = -1, time.monotonic()
         while not sent <= self.places:
             now = self.poll()
@@ -87,44 +85,45 @@ class AnswerTracker:
 
 @dataclass(slots=True)
 class AcknowledgedRecords:
-    """What one run wrote, as Kafka acknowledged it."""
+    """Records of one run that Kafka has acknowledged, with the broker's timestamps."""
 
     run: str
     places: set[LogPlace] = field(default_factory=set)
     sent_ms: dict[LogPlace, int] = field(default_factory=dict)
 
     def acknowledged(self, message: Message) -> None:
-        """Told of each record that is in the log."""
+        """Note a record that Kafka has acknowledged."""
         place = message.partition(), message.offset()
         self.places.add(place)
         self.sent_ms[place] = message.timestamp()[1]
 
 
-def open_intake(settings: Settings, keys: Vault | None = None) -> tuple[IntakeWriter, AcknowledgedRecords]:
-    """A door for one run, and the account of what passed it; `keys` are the subjects', if somebody has them open."""
+def open_intake(parts: IntakeParts) -> tuple[IntakeWriter, AcknowledgedRecords]:
+    """Open an intake for one run. Return its writer, and the records that Kafka acknowledges."""
     sent = AcknowledgedRecords(uuid.uuid4().hex[:12])
-    encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
     intake = IntakeWriter(
-        settings.kafka_bootstrap,
-        topics(settings).payments_inbound,
-        encoder,
+        parts.logs.bootstrap,
+        parts.logs.topics.payments_inbound,
+        parts.logs.encoder(),
         sent.run,
-        sealer=keys or vault(settings),
-        location_decimals=settings.location_decimals,
+        sealer=parts.keys,
+        location_decimals=parts.location_decimals,
         acknowledged=sent.acknowledged,
     )
     return intake, sent
 
 
-def ingest(settings: Settings, path: Path) -> dict[str, object]:
-    """Every row of a file into the log, and what became of each. Raises BadFile, NotWritten, Stalled."""
+def ingest(parts: IntakeParts, path: Path) -> dict[str, object]:
+    """Send every row of a file and wait for the answers. Return the number of rows by outcome.
+
+    Raise BadFile, NotWritten or ProgressStalled.
+    """
     rows, total = files.read_rows(path), files.count_rows(path)
-    answers = AnswerTracker(settings)
-    keys = vault(settings)
-    intake, sent = open_intake(settings, keys)
+    answers = AnswerTracker(parts.logs)
+    intake, sent = open_intake(parts)
     begun = time.monotonic()
     with progress("rows sent", total) as seen:
-        for row in prepare_keys(rows, keys):
+        for row in prepare_keys(rows, parts.keys):
             if row.refusal is None:
                 intake.send(row.fields, path.name)
             else:
@@ -135,23 +134,21 @@ def ingest(settings: Settings, path: Path) -> dict[str, object]:
     with progress("rows answered", intake.rows) as seen:
         answers.wait_for(sent.places, seen)
     seconds = time.monotonic() - begun
-    return {**account_for(settings, sent.run, intake.rows), "seconds": round(seconds, 1),
+    return {**account_for(parts.logs, sent.run, intake.rows), "seconds": round(seconds, 1),
             "rows_per_s": round(intake.rows / seconds)}  # fmt: skip
 
 
 def prepare_keys(rows: Iterable[files.IntakeRow], keys: Vault) -> Iterator[files.IntakeRow]:
-    """The rows, in order; the keys that they need are had for many of them at once."""
+    """Yield the rows, in order; the keys that they need are read or made for KEYS_AT_ONCE rows at a time."""
     rows = iter(rows)
     while chunk := list(islice(rows, KEYS_AT_ONCE)):
         keys.prepare(row.fields["account_id"] for row in chunk if row.refusal is None and row.fields["attributes"])
         yield from chunk
 
 
-def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
-    """How the rows of a run ended; their sum is the number of rows, or something is wrong."""
-    decoder = Decoder(SchemaRegistry(settings.registry_url).schema_text)
-    log = KafkaLog(settings.kafka_bootstrap)
-    everything = answered_rows(log, topics(settings), decoder)
+def account_for(logs: KafkaLogs, run: str, rows: int) -> dict[str, object]:
+    """Return the number of rows of a run by outcome. Raise ProgressStalled if they do not add up to `rows`."""
+    everything = answered_rows(logs.reader(), logs.topics, logs.decoder())
     lines = [answer for answer in everything if answer.run == run]
     quarantined = sum(line.is_quarantined for line in lines)
     flagged = sum(bool(line.line["rules"]) for line in lines)
@@ -160,7 +157,7 @@ def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
         raise ProgressStalled(f"{rows} rows went in and {len(lines)} are accounted for")
     here = {line.where for line in lines}
     reused = {where: found for where, found in reused_ids(everything).items() if where in here}
-    report_reused(settings, {where: each.detail for where, each in reused.items() if not each.on_own_account})
+    report_reused(logs, {where: each.detail for where, each in reused.items() if not each.on_own_account})
     return {
         "run": run,
         "rows": rows,
@@ -172,10 +169,9 @@ def account_for(settings: Settings, run: str, rows: int) -> dict[str, object]:
     }
 
 
-def report_reused(settings: Settings, reused: dict[LogPlace, str]) -> None:
-    """Report ids to quarantine that another account had used. Raises NotAcknowledged."""
-    names, log = topics(settings), KafkaLog(settings.kafka_bootstrap)
-    encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
+def report_reused(logs: KafkaLogs, reused: dict[LogPlace, str]) -> None:
+    """Report transaction ids that another account had used to quarantine. Raise NotAcknowledged."""
+    names, log, encoder = logs.topics, logs.reader(), logs.encoder()
     records = []
     for partition in sorted({partition for partition, _ in reused}):
         for record in log.read(names.payments_inbound, partition, log.ends(names.payments_inbound)[partition]):
@@ -186,7 +182,7 @@ def report_reused(settings: Settings, reused: dict[LogPlace, str]) -> None:
                     offset=record.offset, most=MAX_BODY, decided=True,
                 )  # fmt: skip
                 records.append(AddressedRecord(0, key_of(found), encoder.encode("Quarantined", to_fields(found))))
-    PartitionWriter(settings.kafka_bootstrap, names.quarantine).write(records)
+    logs.writer(names.quarantine).write(records)
 
 
 def send_generated(
@@ -195,7 +191,7 @@ def send_generated(
     rate: float | None,
     truth: Callable[[GeneratedPayment], None],
 ) -> dict[Behaviour, int]:
-    """Write traffic, at most so many a second; returns how many of each behaviour."""
+    """Send traffic, at most `rate` payments a second; call `truth` with each. Return the number by behaviour."""
     counts = dict.fromkeys(Behaviour, 0)
     begun = time.monotonic()
     for number, generated in enumerate(traffic):

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,16 +14,15 @@ import pyarrow.parquet as pq
 
 from console.payments.files import BadFile
 from console.terminal import progress
+from console.times import now_ms
 from console.waiting import end_offsets
-from console.wiring import topics
 from domain.payment import Payment, Refusal, admit
 from domain.record_types import to_fields
 from domain.risk.events import FraudConfirmed, label_id
-from infra.settings import Settings
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.log import KafkaLog, LogRecord
-from projections.logs.partition_writer import AddressedRecord, PartitionWriter
-from schemas.codec import Decoder, Encoder, UnreadableRecord
-from schemas.registry import SchemaRegistry
+from projections.logs.partition_writer import AddressedRecord
+from schemas.codec import Decoder, UnreadableRecord
 
 REQUIRED = ("transaction_id", "fraud")
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
@@ -137,7 +135,7 @@ def match(labels: Iterable[LabelRow], lookup: LabelLookup) -> tuple[LabelRowCoun
     return LabelRowCounts(rows, frauds, found, unknown, ambiguous), payments
 
 
-def label_record(label: str, payment: Payment, cause_id: str, actor: str, now_ms: int) -> FraudConfirmed:
+def label_record(label: str, payment: Payment, cause_id: str, actor: str, at_ms: int) -> FraudConfirmed:
     """The record of a label from a file."""
     return FraudConfirmed(
         label_id=label,
@@ -151,32 +149,29 @@ def label_record(label: str, payment: Payment, cause_id: str, actor: str, now_ms
         source="file",
         cause_id=cause_id,
         actor=actor,
-        confirmed_at_ms=now_ms,
+        confirmed_at_ms=at_ms,
     )
 
 
-def ingest_labels(settings: Settings, path: Path, actor: str) -> dict[str, object]:
-    """Write the frauds of a file into every partition that lacks them. Raises BadFile, NotAcknowledged."""
+def ingest_labels(logs: KafkaLogs, path: Path, actor: str) -> dict[str, object]:
+    """Write the frauds of a file into every partition that lacks them. Raise BadFile or NotAcknowledged."""
     labels = list(read_labels(path))
-    registry = SchemaRegistry(settings.registry_url)
-    inbound = topics(settings).payments_inbound
-    ends = end_offsets(settings.kafka_bootstrap, inbound)
+    inbound = logs.topics.payments_inbound
+    ends = end_offsets(logs.bootstrap, inbound)
     lookup = LabelLookup({label.transaction_id for label in labels if label.is_fraud})
-    _look_up(KafkaLog(settings.kafka_bootstrap), inbound, ends, Decoder(registry.schema_text), lookup)
+    _look_up(logs.reader(), inbound, ends, logs.decoder(), lookup)
     counts, payments = match(labels, lookup)
-    encoder = Encoder(registry.ids())
-    cause_id, now_ms = hashlib.sha256(path.read_bytes()).hexdigest(), time.time_ns() // 1_000_000
+    encoder = logs.encoder()
+    cause_id, at_ms = hashlib.sha256(path.read_bytes()).hexdigest(), now_ms()
     missing = {label: ends.keys() - lookup.labelled.get(label, set()) for label in payments}
     records = (
         AddressedRecord(partition, label.encode(), value)
         for label, payment in payments.items()
         if missing[label]
-        for value in [
-            encoder.encode("FraudConfirmed", to_fields(label_record(label, payment, cause_id, actor, now_ms)))
-        ]
+        for value in [encoder.encode("FraudConfirmed", to_fields(label_record(label, payment, cause_id, actor, at_ms)))]
         for partition in sorted(missing[label])
     )
-    PartitionWriter(settings.kafka_bootstrap, inbound).write(records)
+    logs.writer(inbound).write(records)
     written = sum(bool(partitions) for partitions in missing.values())
     return {**counts._asdict(), "written": written, "known_already": len(missing) - written, "partitions": len(ends)}
 

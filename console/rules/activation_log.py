@@ -7,43 +7,39 @@ from console.waiting import end_offsets
 from domain.engines import EngineActivated
 from domain.record_types import Event, from_fields, to_fields
 from domain.risk.events import RulesActivated
-from projections.logs.log import KafkaLog
-from projections.logs.partition_writer import AddressedRecord, PartitionWriter
-from schemas.codec import Decoder, Encoder, UnreadableRecord
-from schemas.registry import SchemaRegistry
+from projections.logs.kafka_logs import KafkaLogs
+from projections.logs.partition_writer import AddressedRecord
+from schemas.codec import UnreadableRecord
 
 
 class KafkaRulesLog:
     """The logs into which activations of rule packs or engines are written, in the order in which they are written."""
 
-    def __init__(self, bootstrap: str, registry_url: str, topics: Iterable[str]) -> None:
-        self._bootstrap, self._topics = bootstrap, tuple(topics)
-        self._registry = SchemaRegistry(registry_url)
+    def __init__(self, logs: KafkaLogs, topics: Iterable[str]) -> None:
+        self._logs, self._topics = logs, tuple(topics)
 
     def ends(self) -> Offsets:
         """Return the offset after the last record of each partition."""
-        return {topic: end_offsets(self._bootstrap, topic) for topic in self._topics}
+        return {topic: end_offsets(self._logs.bootstrap, topic) for topic in self._topics}
 
     def write(self, record: RulesActivated | EngineActivated, since: Offsets) -> int:
         """Write a record into every partition that has none of its pack and mode, or of its engine, from these
         offsets on. Return the number of partitions written.
         """
-        value = Encoder(self._registry.ids()).encode(type(record).__name__, to_fields(record))
+        value = self._logs.encoder().encode(type(record).__name__, to_fields(record))
         key = (record.pack_id if isinstance(record, RulesActivated) else record.activation_id).encode()
         written = 0
         for topic in self._topics:
             missing = since[topic].keys() - self._holders(topic, record, since)
-            PartitionWriter(self._bootstrap, topic).write(
-                AddressedRecord(partition, key, value) for partition in sorted(missing)
-            )
+            self._logs.writer(topic).write(AddressedRecord(partition, key, value) for partition in sorted(missing))
             written += len(missing)
         return written
 
     def _holders(self, topic: str, wanted: RulesActivated | EngineActivated, since: Offsets) -> set[int]:
         """Return the partitions that have the record already: some do after a crash in the middle of writing it."""
-        log, decoder = KafkaLog(self._bootstrap), Decoder(self._registry.schema_text)
+        log, decoder = self._logs.reader(), self._logs.decoder()
         holders = set()
-        for partition, end in end_offsets(self._bootstrap, topic).items():
+        for partition, end in end_offsets(self._logs.bootstrap, topic).items():
             for record in log.read(topic, partition, end, since[topic][partition]):
                 try:
                     event = from_fields(*decoder.decode(record.value))

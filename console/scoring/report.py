@@ -3,26 +3,25 @@
 It is apart from the command because scikit-learn is slow to import.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from console.payments import files
-from console.payments.admission import prepare_rows
-from console.payments.files import BadFile
+from console.payments.files import BadFile, IntakeRow
 from console.scoring.figures import DAY_MS, TRAINING_DAYS, ScoringWindow, figures, select_window, window_of
 from console.scoring.run import admit_rows, run
 from console.scoring.truth import read_truth
 from console.terminal import progress
 from domain.durations import format_duration
 from domain.risk.packs import RulePack
-from infra.settings import Settings
 
 
 def report_of(
     pack: RulePack,
-    transactions: Path,
+    rows: Iterable[IntakeRow],
+    total: int | None,
     labels: Path,
     feedback: int | None,
     days: tuple[datetime | None, datetime | None],
@@ -31,10 +30,11 @@ def report_of(
 ) -> dict[str, Any]:
     """Decide on labelled payments and return the figures, by the keys of docs/scoreboard.md.
 
-    `days` are the first and the last day to score. Raise BadFile if no payment has both a decision and a label.
+    `rows` are the payments, `total` their number if it is known. `days` are the first and the last day to score.
+    Raise BadFile if no payment has both a decision and a label.
     """
-    payments = admit_rows(prepare_rows(files.read_rows(transactions), Settings()), read_truth(labels))
-    with progress("payments", files.count_rows(transactions)) as seen:
+    payments = admit_rows(rows, read_truth(labels))
+    with progress("payments", total) as seen:
         everything, counts = run(payments, pack, feedback, seen)
     if not everything.time_ms.size:
         raise BadFile(f"none of the {counts.rows} payments was decided on and has a label: is {labels} theirs?")

@@ -3,13 +3,13 @@
 It is apart from the command because Optuna and scikit-learn are slow to import.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from console.display.formats import figure_text
-from console.payments import files
-from console.payments.admission import prepare_rows
+from console.payments.files import IntakeRow
 from console.rules.files import load_pack
 from console.scoring.report import date_of
 from console.scoring.run import admit_rows
@@ -30,17 +30,18 @@ from console.scoring.tune import (
 )
 from console.terminal import messages, progress
 from domain.durations import format_duration
-from infra.settings import Settings
 
 
-def tune_and_report(transactions: Path, labels: Path, rules: str, out: Path, wanted: TuningOptions) -> dict[str, Any]:
+def tune_and_report(
+    rows: Iterable[IntakeRow], labels: Path, rules: str, out: Path, wanted: TuningOptions
+) -> dict[str, Any]:
     """Search for better numbers, write the pack found to `out`, and return the report.
 
     Raises BadFile or BadRulePack for unusable input, and OSError if `out` cannot be written.
     """
     pack, ranges = load_pack(rules), ranges_of(rules)
     searched = tunable_numbers(pack, ranges, with_flag_at=wanted.aim is not TuningGoal.AVERAGE_PRECISION)
-    payments = list(admit_rows(prepare_rows(files.read_rows(transactions), Settings()), read_truth(labels)))
+    payments = list(admit_rows(rows, read_truth(labels)))
     with progress("packs tried", wanted.trials + len(searched)) as seen:
         best_so_far = -1.0
 

@@ -1,4 +1,4 @@
-"""Where does a text still stand? Looks through every store, raw and decoded, in each form that a text commonly has."""
+"""Searches every store for a text: raw and decoded, in each encoding that programs commonly use."""
 
 import base64
 import json
@@ -6,34 +6,37 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from sqlalchemy import Engine, inspect, select, table
 from sqlalchemy import column as named_column
-from sqlalchemy import inspect, select, table
 
-from console.wiring import object_store, table_store
-from infra.settings import Settings
-from migrations.store import connect, read_transaction
+from migrations.store import read_transaction
 from schemas.packing import unpack_entries
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
 MIN_LENGTH: Final = 4
-"""A shorter text is found everywhere, by chance."""
+"""Characters; a shorter text is found by chance."""
 MAX_PLACES: Final = 10_000
 _SKIPPED: Final = frozenset({"jars"})
-"""Folders of a home that hold nothing of ours: downloaded programs."""
+"""Folders of a home that hold only downloaded programs."""
 
 
 class CanaryTooShort(ValueError):
-    """A text that would be found by chance."""
+    """A text so short that it would be found by chance."""
 
 
 class TextLocation(NamedTuple):
-    """Where a text was found."""
+    """A store, and the place in it, where a text was found."""
 
     store: str
     where: str
@@ -43,7 +46,7 @@ TextMatcher = Callable[[bytes], bool]
 
 
 def forms_of(text: str) -> list[bytes]:
-    """A text as bytes, in the forms in which programs store texts: plain, escaped, wide, hexadecimal, base64."""
+    """Return a text as bytes in the forms that programs store: plain, escaped, UTF-16, hexadecimal, base64."""
     plain = text.encode()
     forms = {
         plain,
@@ -63,8 +66,22 @@ def forms_of(text: str) -> list[bytes]:
     return sorted(forms)
 
 
-def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[list[TextLocation], dict[str, int]]:
-    """Where a text is, and how much was looked through of each store, and of other files. Raises TooShort."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchedStores:
+    """Stores of a system that a search reads: Kafka's address, the store clients, the control store, the home."""
+
+    bootstrap: str
+    objects: "S3Client"
+    tables: "DynamoDBClient"
+    database: Engine
+    home: Path
+
+
+def search(stores: SearchedStores, text: str, also: Iterable[Path] = ()) -> tuple[list[TextLocation], dict[str, int]]:
+    """Return the places that hold a text, and the number of items read by store. Raise CanaryTooShort.
+
+    `also` names more files, and folders whose files are read.
+    """
     if len(text.strip()) < MIN_LENGTH:
         raise CanaryTooShort(f"a text of at least {MIN_LENGTH} characters can be looked for")
     wanted = re.compile(b"|".join(map(re.escape, forms_of(text))))
@@ -75,11 +92,11 @@ def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[li
     found: list[TextLocation] = []
     looked: dict[str, int] = {}
     for store, places in (
-        ("kafka", _kafka(settings, is_in)),
-        ("s3", _s3(settings, is_in)),
-        ("dynamodb", _dynamodb(settings, is_in)),
-        ("control_store", _control_store(settings, is_in)),
-        ("files", _files(settings.home, wanted)),
+        ("kafka", _kafka(stores.bootstrap, is_in)),
+        ("s3", _s3(stores.objects, is_in)),
+        ("dynamodb", _dynamodb(stores.tables, is_in)),
+        ("control_store", _control_store(stores.database, is_in)),
+        ("files", _files(stores.home, wanted)),
         ("also", _extra_files(also, wanted)),
     ):
         looked[store] = 0
@@ -90,11 +107,11 @@ def search(settings: Settings, text: str, also: Iterable[Path] = ()) -> tuple[li
     return found, looked
 
 
-def _kafka(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
-    """Every record of every topic of the broker, keys and headers too; batches come decompressed."""
+def _kafka(bootstrap: str, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
+    """Check every record of every topic, with keys and headers; batches arrive decompressed."""
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap,
+            "bootstrap.servers": bootstrap,
             "group.id": "fraudcase-canary",  # required by the client, never committed to
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -111,7 +128,7 @@ def _kafka(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]
 
 
 def _read_to_ends(consumer: Consumer, places: set[tuple[str, int]], is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
-    """To the ends that they had when they were reached; also what was compacted leaves no gap to wait for."""
+    """Read up to the end of each partition as the broker reports it; compacted gaps are skipped."""
     while places:
         for message in consumer.consume(1_000, timeout=0.1):
             error = message.error()
@@ -126,9 +143,8 @@ def _read_to_ends(consumer: Consumer, places: set[tuple[str, int]], is_in: TextM
             yield f"{message.topic()}/{message.partition()}/{message.offset()}", any(map(is_in, parts))
 
 
-def _s3(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
-    """Every object of every bucket: its name, its metadata, its bytes, and of Parquet every value decompressed."""
-    client = object_store(settings)
+def _s3(client: "S3Client", is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
+    """Check every object of every bucket: name, metadata, bytes, and the decompressed values of Parquet files."""
     for bucket in client.list_buckets().get("Buckets", []):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
             for each in page.get("Contents", []):
@@ -153,9 +169,8 @@ def _is_in_parquet(body: bytes, is_in: TextMatcher) -> bool:
     )
 
 
-def _dynamodb(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
-    """Every item of every table, each value as it is stored."""
-    client = table_store(settings)
+def _dynamodb(client: "DynamoDBClient", is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
+    """Check every item of every table, each value as it is stored."""
     for names in client.get_paginator("list_tables").paginate():
         for name in names["TableNames"]:
             for page in client.get_paginator("scan").paginate(TableName=name):
@@ -168,7 +183,7 @@ def _key(item: dict[str, Any]) -> str:
 
 
 def _texts(value: Any) -> Iterator[bytes]:
-    """All texts and bytes in a value, names of fields too."""
+    """Yield all texts and bytes in a value, with the names of fields."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield str(name).encode()
@@ -180,9 +195,8 @@ def _texts(value: Any) -> Iterator[bytes]:
         yield bytes(value) if isinstance(value, bytes | bytearray | memoryview) else str(value).encode()
 
 
-def _control_store(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
-    """Every row of every table; SQLite's file is among the files, deleted rows with it."""
-    engine = connect(settings.control_database)
+def _control_store(engine: Engine, is_in: TextMatcher) -> Iterator[tuple[str, bool]]:
+    """Check every row of every table; `_files` reads SQLite's file, with its deleted rows."""
     with read_transaction(engine) as connection:
         for name in sorted(inspect(connection).get_table_names()):
             columns = [each["name"] for each in inspect(connection).get_columns(name)]
@@ -192,7 +206,7 @@ def _control_store(settings: Settings, is_in: TextMatcher) -> Iterator[tuple[str
 
 
 def _files(home: Path, wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
-    """Every file of the home: logs, checkpoints, what the stores wrote, the control store, whatever was put there."""
+    """Check every file of the home: logs, checkpoints, files of the stores, the control store."""
     for file in sorted(home.rglob("*")):
         if file.relative_to(home).parts[0] in _SKIPPED or not file.is_file() or file.is_symlink():
             continue
@@ -200,7 +214,7 @@ def _files(home: Path, wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
 
 
 def _extra_files(paths: Iterable[Path], wanted: re.Pattern[bytes]) -> Iterator[tuple[str, bool]]:
-    """Files, and all files of folders: what was exported, backed up, handed on."""
+    """Check files, and all files of folders, such as exports and backups."""
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
@@ -223,7 +237,7 @@ def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:
 
 
 def _written_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that hold anything: Kafka's indexes are gigabytes that nobody has written to yet."""
+    """Yield the written parts of a sparse file: Kafka's indexes reserve gigabytes ahead."""
     end = 0
     while end < size:
         try:

@@ -1,14 +1,20 @@
-"""The whole system on this machine, up and down: stores, then what they must hold, then the services."""
+"""Starts and stops the whole system on this machine: stores, then their first contents, then the services.
+
+Starting is wiring: these functions take the settings, since infra makes every program from them.
+"""
 
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+from console.people.accounts import UserAccountStore
 from console.people.roles import Role
+from console.rules.engines import EngineLog, EngineStore
 from console.rules.store import SYSTEM, RulePackActionError
 from console.system.bootstrap import activate_first_rules, is_untouched, register_schemas
 from console.terminal import messages, progress
-from console.wiring import case_table, control_store, engine_log, engines, master_key, people, topics
+from console.wiring import case_table, control_store, engine_log, engines, kafka_logs, master_key
 from domain.engines import FIRST, LATEST
 from domain.risk.default_packs import DEFAULT
 from domain.risk.packs import parse_pack
@@ -25,15 +31,15 @@ NEEDED_BYTES = 2 << 30
 
 
 def all_programs(settings: Settings) -> tuple[StackProgram, ...]:
-    """Stores and services; a service waits for the stores."""
+    """Return the programs of the stores, then those of the services."""
     return (*store_programs(settings), *services(settings))
 
 
 def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -> list[str]:
-    """Bring up what does not run; returns what was started. Raises StackError before anything is half done."""
-    check_machine(settings)
+    """Start the programs that do not run yet. Return their names. Raise StackError before anything is started."""
+    check_machine(settings.home)
     check_slots(settings)
-    fetch_jars(settings)
+    fetch_jars(settings.jar_folder)
     wanted = store_programs(settings) if only_stores else all_programs(settings)
     stack.check_ports(settings, wanted)
     started = stack.up(settings, store_programs(settings), report)
@@ -44,35 +50,34 @@ def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -
 
 
 def prepare(settings: Settings) -> None:
-    """Audit key, schemas, logs, bucket, tables, and rules where there are none yet; again, it changes nothing."""
+    """Make the audit key, schemas, topics, bucket, tables and first rules that are missing; repeating it is safe."""
     if settings.audit_key is None and not settings.audit_key_file.exists():
         signing.ensure(settings.audit_key_file)
-    register_schemas(settings.registry_url)
+    logs = kafka_logs(settings)
+    register_schemas(logs)
     ensure_topics(settings)
     ensure_bucket(settings)
     upgrade(connect(settings.control_database))
     master_key(settings)
     case_table(settings).ensure()
     pack = parse_pack(control_store(settings).first(DEFAULT))
-    for topic in topics(settings).ruled_logs:
-        activate_first_rules(settings.kafka_bootstrap, settings.registry_url, topic, pack)
+    for topic in logs.topics.ruled_logs:
+        activate_first_rules(logs, topic, pack)
     first = LATEST.number if settings.engine == "latest" else settings.engine
-    logs = topics(settings).engined_logs
-    if first != FIRST.number and is_untouched(settings.kafka_bootstrap, settings.registry_url, logs):
-        activate_first_engine(settings, first)
+    if first != FIRST.number and is_untouched(logs, logs.topics.engined_logs):
+        activate_first_engine(engines(settings), engine_log(settings), first)
 
 
-def activate_first_engine(settings: Settings, engine: int) -> None:
-    """Let a system in which nothing has been decided begin with this engine. Raises StackError if there is none."""
+def activate_first_engine(store: EngineStore, log: EngineLog, engine: int) -> None:
+    """Activate the engine that a new system starts with. Raise StackError if there is no such engine."""
     try:
-        engines(settings).activate(engine, SYSTEM, engine_log(settings))
+        store.activate(engine, SYSTEM, log)
     except RulePackActionError as refused:
-        raise StackError(f"FRAUDCASE_ENGINE={settings.engine}: {refused}") from refused
+        raise StackError(f"FRAUDCASE_ENGINE={engine}: {refused}") from refused
 
 
-def first_sign_ins(settings: Settings) -> dict[str, str]:
-    """One account for each of three roles where there are none yet: the new passwords by name, this once."""
-    accounts = people(settings)
+def first_sign_ins(accounts: UserAccountStore) -> dict[str, str]:
+    """Make one account for each of three roles if there is no account yet. Return the new passwords by name."""
     if accounts.everybody():
         return {}
     wanted = {"admin": Role.ADMIN, "lead": Role.LEAD, "analyst": Role.ANALYST}
@@ -81,28 +86,28 @@ def first_sign_ins(settings: Settings) -> dict[str, str]:
 
 
 def down(settings: Settings, report: stack.Report) -> list[str]:
-    """Stop what was started here: the services before the stores that they use."""
+    """Stop the programs that were started here, services before stores. Return their names."""
     return [*stack.down(settings, services(settings), report), *stack.down(settings, store_programs(settings), report)]
 
 
-def check_machine(settings: Settings) -> None:
-    """Raise StackError for a Python or a disk that cannot carry the system."""
+def check_machine(home: Path) -> None:
+    """Raise StackError if this Python version or the free disk space does not suffice."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 12):
         raise StackError(
             f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}. Cure: make install PYTHON=…"
         )
-    settings.home.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(settings.home).free
+    home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(home).free
     if free < NEEDED_BYTES:
         raise StackError(
-            f"{NEEDED_BYTES >> 20} MB are needed at {settings.home}, {free >> 20} MB are free. Cure: free some, "
+            f"{NEEDED_BYTES >> 20} MB are needed at {home}, {free >> 20} MB are free. Cure: free some, "
             "or name another folder in FRAUDCASE_HOME"
         )
 
 
-def fetch_jars(settings: Settings) -> None:
-    """Download the jars that are missing."""
-    wanted = jars.missing_jars(settings.jar_folder)
+def fetch_jars(folder: Path) -> None:
+    """Download the missing jars into `folder`, showing progress."""
+    wanted = jars.missing_jars(folder)
     if not wanted:
         return
     total, arrived = sum(jar.size for jar in wanted), 0
@@ -114,14 +119,14 @@ def fetch_jars(settings: Settings) -> None:
             arrived += size
             seen(arrived >> 20)
 
-        jars.fetch(settings.jar_folder, wanted, count)
+        jars.fetch(folder, wanted, count)
 
 
 def diagnose(settings: Settings) -> list[str]:
-    """What is wrong, each with its cure; an empty list if all is well."""
+    """Return the problems of this machine and system, each with its cure; an empty list if there are none."""
     problems: list[str] = []
     checks: tuple[Callable[[], None], ...] = (
-        lambda: check_machine(settings),
+        lambda: check_machine(settings.home),
         lambda: check_slots(settings),
         lambda: stack.check_ports(settings, all_programs(settings)),
     )

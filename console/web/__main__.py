@@ -1,7 +1,6 @@
 """The console's server: `python -m console.web`, with the settings of its environment."""
 
 import sys
-import time
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,18 +12,29 @@ from console.cases.board_feed import BoardFeed
 from console.cases.desk import CaseDesk
 from console.cases.timelines import TimelineCache
 from console.history.whatif_job import WhatifJobs
-from console.history.whatif_runs import runs_of
+from console.history.whatif_runs import WhatifRuns
 from console.monitor.feed import LiveFeed, LiveFeedSources
 from console.people.open_id import OpenIdClient, provider_from
 from console.privacy.vault import Vault
+from console.times import now_ms
 from console.web.app import create_app
 from console.web.idempotency import IdempotencyStore
 from console.web.pages.parts import PageServices
 from console.web.services import ConsoleServices
-from console.wiring import bucket, control_store, live_case_table, people, rules_log, topics, vault, webhooks_of
+from console.wiring import (
+    bucket,
+    control_database,
+    control_store,
+    kafka_logs,
+    live_case_table,
+    people,
+    rules_log,
+    topics,
+    vault,
+    webhooks_of,
+)
 from infra.services import CASE_VIEWS, CONSOLE, VERIFIER, metrics_port
 from infra.settings import Settings
-from migrations.store import connect
 from projections.archive.columns import ArchiveColumns
 from projections.logs.worker import serve_metrics
 
@@ -47,7 +57,7 @@ def make_services(
     callback = f"{settings.console_url}/sign-in/oidc/callback"
     return ConsoleServices(
         people=people(settings),
-        requests=IdempotencyStore(connect(settings.control_database), now_ms),
+        requests=IdempotencyStore(control_database(settings), now_ms),
         board=feed.board,
         changes=feed.changes,
         is_ready=lambda: feed.is_ready,
@@ -71,26 +81,24 @@ def main() -> None:
     serve_metrics(metrics_port(settings, CONSOLE))
     table = live_case_table(settings)
     timelines = TimelineCache(table)
-    feed = BoardFeed(
-        settings.kafka_bootstrap, settings.registry_url, topics(settings).cases_events, table, timelines.stored
-    )
+    feed = BoardFeed(kafka_logs(settings), table, timelines.stored)
     TIMELINES.set_function(lambda: len(timelines))
     feed.changes.tell(lambda change: timelines.changed(change.case_id, change.item))
     figures = LiveFeed(live_sources(settings))
     feed.start()
     figures.start()
-    jobs = WhatifJobs(settings)
+    jobs = WhatifJobs(settings.variables())
     objects = bucket(settings)
     parts = PageServices(
         control=control_store(settings),
-        runs=runs_of(settings),
+        runs=WhatifRuns(control_database(settings), now_ms),
         rules_log=lambda: rules_log(settings),
         carry_out=jobs.start,
         figures=figures,
         past=ArchivedPayments(lambda: ArchiveColumns(objects), topics(settings).payments_inbound, settings.partitions),
     )
     keys = vault(settings)
-    with CaseDesk(settings, keys=keys) as desk:
+    with CaseDesk(kafka_logs(settings), keys) as desk:
         _serve(settings, create_app(make_services(settings, feed, timelines, desk, keys), parts))
     jobs.stop()
     figures.stop()
@@ -100,19 +108,12 @@ def main() -> None:
 def live_sources(settings: Settings) -> LiveFeedSources:
     """Where the live figures come from."""
     return LiveFeedSources(
-        bootstrap=settings.kafka_bootstrap,
-        registry_url=settings.registry_url,
-        prefix=settings.prefix,
+        logs=kafka_logs(settings),
         view_metrics_url=f"http://{settings.host}:{metrics_port(settings, CASE_VIEWS)}/metrics",
         verifier_metrics_url=f"http://{settings.host}:{metrics_port(settings, VERIFIER)}/metrics",
         control_url=settings.control_database,
         first_table=settings.table,
     )
-
-
-def now_ms() -> int:
-    """The time."""
-    return time.time_ns() // 1_000_000
 
 
 def _serve(settings: Settings, app: FastAPI) -> None:

@@ -1,7 +1,7 @@
-"""Runs the verifier of the case views: `python -m console.view_verifier`, with the settings of its environment.
+"""Runs the verifier of the case views: `python -m console.workers.view_verifier`, with the settings of its environment.
 
-Where it is stands in the control store, so a restart goes on there. What differs is said in its log, counted for
-Prometheus, and shown on the monitor.
+It keeps its position in the control store, so that a restart continues there. Differences go to its log, to Prometheus
+and to the monitor page.
 """
 
 import json
@@ -16,18 +16,20 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import HTTPError
 from prometheus_client import Counter, Gauge
 
+from console.times import now_ms
 from console.views.live_table import LiveCaseTable
 from console.views.versions import ViewVersions
-from console.wiring import bucket, live_case_table, topics, view_versions
+from console.wiring import bucket, kafka_logs, live_case_table, view_versions
 from infra.services import VERIFIER, metrics_port
 from infra.settings import Settings
 from projections.archive.archived_log import ArchivedLog
+from projections.archive.bucket import Bucket
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.log import KafkaLog
 from projections.logs.worker import StopSignal, complain, serve_metrics
 from projections.views.verifier import CheckFindings, ViewVerifier, WorkPacer, first_findings
 from projections.views.worker import group_of
 from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 
 CHECKED = Counter("fraudcase_views_checked", "Cases whose stored view was compared with the log")
 DIFFERING = Gauge("fraudcase_views_differing", "Cases that differed, in this round or in the whole one before it")
@@ -119,25 +121,27 @@ def committed_offsets(bootstrap: str, topic: str, group: str) -> dict[int, int]:
         consumer.close()
 
 
-def source_of(settings: Settings, topic: str) -> tuple[KafkaLog | ArchivedLog, Decoder]:
-    """Kafka as long as it has the log from its start, else the archive."""
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "fraudcase-reader"})
+def source_of(logs: KafkaLogs, archive: Bucket) -> tuple[KafkaLog | ArchivedLog, Decoder]:
+    """Return Kafka if it still holds cases.events from the start, else the archive, with the decoder of its records."""
+    topic = logs.topics.cases_events
+    consumer = Consumer({"bootstrap.servers": logs.bootstrap, "group.id": "fraudcase-reader"})
     try:
         numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         lows = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[0] for number in numbers]
     finally:
         consumer.close()
     if any(lows):
-        archive = ArchivedLog(bucket(settings))
-        return archive, Decoder(archive.schema_text)
-    return KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+        archived = ArchivedLog(archive)
+        return archived, Decoder(archived.schema_text)
+    return logs.reader(), logs.decoder()
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until stopped by SIGTERM or SIGINT."""
     settings, stop, ended = Settings(), StopSignal(), Event()
     os.nice(NICE)
-    topic, table, versions = topics(settings).cases_events, live_case_table(settings), view_versions(settings)
+    logs, archive = kafka_logs(settings), bucket(settings)
+    topic, table, versions = logs.topics.cases_events, live_case_table(settings), view_versions(settings)
 
     def wait(seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -149,11 +153,11 @@ def main() -> None:
     while not stop.is_set:
         try:
             if rounds is None:
-                log, decoder = source_of(settings, topic)
+                log, decoder = source_of(logs, archive)
                 verifier = ViewVerifier(log, topic, decoder, pace.rest)
-                rounds = VerificationRounds(verifier, versions, lambda: time.time_ns() // 1_000_000)
+                rounds = VerificationRounds(verifier, versions, now_ms)
             is_end = rounds.step(
-                table, lambda version: committed_offsets(settings.kafka_bootstrap, topic, group_of(topic, version))
+                table, lambda version: committed_offsets(logs.bootstrap, topic, group_of(topic, version))
             )
             wait(ROUND_REST_S if is_end else STEP_REST_S)
         except (BotoCoreError, ClientError, HTTPError, KafkaException, OSError, SchemaRegistryError) as error:

@@ -1,4 +1,4 @@
-"""cases.events to the webhooks: reads as one of a consumer group, notes what is to be sent, then sends it."""
+"""Delivers case events to webhooks: reads cases.events in a consumer group, stores each delivery, then sends it."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,20 +6,19 @@ from confluent_kafka import Consumer
 
 from console.webhooks.sender import send
 from console.webhooks.store import Webhooks
-from console.wiring import topics, webhooks_of
+from console.wiring import kafka_logs, webhooks_of
 from infra.services import WEBHOOKS, metrics_port
 from infra.settings import Settings
 from migrations.models import WebhookDeliveryRow, WebhookRow
 from projections.logs.worker import EVENTS, WRITTEN, StopSignal, decode_case_events, poll_records, serve_metrics
 from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 
 SENDERS, AT_ONCE, MAX_BATCH = 8, 64, 500
 POLL_S = 0.5
 
 
 class WebhookSender:
-    """Sends what is due, several at once."""
+    """Sends due deliveries, SENDERS at a time."""
 
     def __init__(self, webhooks: Webhooks, *, may_be_private: bool) -> None:
         self._webhooks = webhooks
@@ -27,7 +26,7 @@ class WebhookSender:
         self._pool = ThreadPoolExecutor(SENDERS)
 
     def run_once(self) -> int:
-        """Send what is due now; returns how many were tried."""
+        """Send the deliveries that are due now. Return the number of attempts."""
         due = self._webhooks.due(AT_ONCE)
         list(self._pool.map(lambda pair: self._send(*pair), due))
         return len(due)
@@ -40,15 +39,16 @@ class WebhookSender:
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until stopped by SIGTERM or SIGINT."""
     settings, stop = Settings(), StopSignal()
-    topic = topics(settings).cases_events
+    logs = kafka_logs(settings)
+    topic = logs.topics.cases_events
     webhooks = webhooks_of(settings)
-    decoder = Decoder(stop.retry_while_unavailable(SchemaRegistry(settings.registry_url).schema_text))
+    decoder = Decoder(stop.retry_while_unavailable(logs.registry().schema_text))
     sender = WebhookSender(webhooks, may_be_private=settings.webhooks_may_be_private)
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap,
+            "bootstrap.servers": logs.bootstrap,
             "group.id": f"{topic}-{WEBHOOKS}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -21,11 +21,11 @@ from console.cases.attachments import Attachments
 from console.cases.desk import CaseDesk
 from console.cli.app import app
 from console.cli.demo import settle
-from console.history.replay import ReplayReport, replay
+from console.history.replay import ReplayReport
 from console.payments.files import write_rows
 from console.payments.intake import AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system
-from console.wiring import bucket, case_table, topics, vault
+from console.wiring import bucket, case_table, intake_parts, kafka_logs, topics, vault
 from domain.cases.events import NoteAdded
 from domain.quarantine import Quarantined
 from domain.record_types import from_fields
@@ -39,6 +39,7 @@ from projections.logs.log import KafkaLog
 from schemas.codec import Decoder, Encoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
 from tests.support.recorded import alter
+from tests.support.replays import replay_system
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 8_000
@@ -56,7 +57,7 @@ def good(**changed: object) -> dict[str, object]:
 
 
 def quarantined(settings: Settings, reason: str | None = None) -> list[Quarantined]:
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).quarantine
     found = [
         from_fields(*decoder.decode(record.value))
@@ -67,7 +68,7 @@ def quarantined(settings: Settings, reason: str | None = None) -> list[Quarantin
 
 
 def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Settings) -> None:
-    encoder = Encoder(SchemaRegistry(settings.registry_url).ids())
+    encoder = kafka_logs(settings).encoder()
     whole = encoder.encode("Transaction", good())
     bad = {
         "bad_avro": whole[:30],
@@ -80,7 +81,7 @@ def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Se
         "future_dated": encoder.encode("Transaction", good(event_time=4_000_000_000_000)),
         "card_number": encoder.encode("Transaction", good(card_id="4111111111111111")),
     }
-    names, answers = topics(settings), AnswerTracker(settings)
+    names, answers = topics(settings), AnswerTracker(kafka_logs(settings))
     places: set[tuple[int, int]] = set()
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "message.max.bytes": 16 << 20})
     for value in [*bad.values(), encoder.encode("Transaction", good(amount_minor=0))]:
@@ -162,7 +163,7 @@ def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
     note = make_command(
         "note", "acct-zoe", view.case_id, "ana", view.sequence, {"text": f"called {CANARY}", "attachments": (stored,)}
     )
-    with CaseDesk(settings) as desk:
+    with CaseDesk(kafka_logs(settings), vault(settings)) as desk:
         answer = desk.ask(note)
     assert isinstance(answer, NoteAdded)
     assert answer.sequence == view.sequence + 1
@@ -197,7 +198,7 @@ def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
     assert {payment["attributes"]["name"] for payment in payments} == {"[erased]"}
     assert run("subject", "show", "acct-ben", "--payments")["payments"][0]["attributes"] == {"name": "Ben stays"}
     assert run("canary", CANARY)["found"] == []
-    again = replay(settings, "s3")
+    again = replay_system(settings, "s3")
     assert again.problems == []
     assert again.document["replay_digest"] == before["replay_digest"]
 
@@ -330,7 +331,7 @@ def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
 
     Nobody else dies of it: that is seen when the stack says how it is.
     """
-    answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
+    answers, (intake, sent) = AnswerTracker(kafka_logs(settings)), open_intake(intake_parts(settings))
     traffic = iter(Traffic(TrafficOptions(seed=5, accounts=2_000, velocity_share=0.001)))
     send_generated(intake, islice(traffic, PAYMENTS // 2), None, lambda _: None)
     intake.flush()
@@ -344,7 +345,7 @@ def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
     result = settle(settings)
     assert result.document["equal"]
     assert result.document["live_views_digest"] == result.document["replay_views_digest"]
-    from_archive = replay(settings, "s3")
+    from_archive = replay_system(settings, "s3")
     assert from_archive.problems == []
     assert from_archive.document["live_digest"] == result.document["replay_digest"]
     flags, opened = result.document["flags"], result.document["cases_opened"]

@@ -15,18 +15,15 @@ from console.cases.acts import make_command
 from console.cases.desk import AnswerTimeout, CaseDesk, CommandNotSent
 from console.cli.app import app
 from console.waiting import end_offsets, wait_until
-from console.wiring import case_table, topics
+from console.wiring import case_table, kafka_logs, topics, vault
 from domain.cases.events import CaseAnswer, CaseAssigned, CaseEvent, CommandRejected, NoteAdded
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
 from domain.record_types import from_fields
 from infra.settings import Settings
 from projections.logs.known import KnownEvent
-from projections.logs.log import KafkaLog
 from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView, project
-from schemas.codec import Decoder
-from schemas.registry import SchemaRegistry
 from tests.acceptance.test_feedback import burst, run, send
 
 pytestmark = pytest.mark.acceptance
@@ -69,7 +66,7 @@ def settle_cases(settings: Settings) -> None:
 
 def sequences_by_inbox(settings: Settings, ends: dict[int, int]) -> dict[str, int]:
     """How far each case is, by the fold alone."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     found: dict[str, int] = {}
     for number, end in ends.items():
         fold = CaseFold()
@@ -84,7 +81,7 @@ def sequences_by_inbox(settings: Settings, ends: dict[int, int]) -> dict[str, in
 def act(settings: Settings, name: str, case_id: str, actor: str, **told: Any) -> CaseEvent:
     view = case_table(settings).view(case_id)
     assert view is not None
-    with CaseDesk(settings) as desk:
+    with CaseDesk(kafka_logs(settings), vault(settings)) as desk:
         return desk.ask(make_command(name, view.account_id, case_id, actor, view.sequence, told))
 
 
@@ -96,7 +93,7 @@ def viewed(settings: Settings, case_id: str) -> CaseView:
 
 def case_records(settings: Settings) -> list[KnownEvent]:
     """Every case event that stands in the log, partition by partition, with the timestamp of its record."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).cases_events
     found = []
     for number, end in log.ends(topic).items():
@@ -112,7 +109,7 @@ def test_two_analysts_act_on_the_same_case_at_once_a_thousand_times(settings: Se
     cases = cases_of(settings, [f"{NAME}-{number}" for number in range(CASES)])
     seen = {case.case_id: case.sequence for case in cases}
     waited: list[float] = []
-    with CaseDesk(settings) as ana, CaseDesk(settings) as ben:
+    with CaseDesk(kafka_logs(settings), vault(settings)) as ana, CaseDesk(kafka_logs(settings), vault(settings)) as ben:
         for number in range(ROUNDS):
             begun = monotonic()
             pairs: list[tuple[CaseView, Future[CaseEvent], Future[CaseEvent]]] = []
@@ -218,7 +215,7 @@ def test_links_are_told_to_the_other_account(settings: Settings, command: CliRun
 def test_a_command_that_is_sent_again_is_answered_once(settings: Settings) -> None:
     (case,) = cases_of(settings, [f"{NAME}-again"])
     command = make_command("take", case.account_id, case.case_id, "ana", case.sequence, {})
-    with CaseDesk(settings) as desk:
+    with CaseDesk(kafka_logs(settings), vault(settings)) as desk:
         assert isinstance(desk.ask(command), CaseAssigned)
         with pytest.raises(AnswerTimeout, match="is recorded"):
             desk.ask(command, 2.0)

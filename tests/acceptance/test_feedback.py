@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 
 from console.cli.app import app
 from console.cli.demo import settle
-from console.history.replay import replay
 from console.payments.intake import AnswerTracker, open_intake
 from console.system import lifecycle as system
 from console.waiting import end_offsets, wait_until
-from console.wiring import control_store, rules_log, topics
+from console.wiring import control_store, intake_parts, kafka_logs, rules_log, topics
 from domain.record_types import from_fields, to_fields
 from domain.risk.default_packs import THREE
 from domain.risk.events import FraudConfirmed, RiskScored, RulesActivated
@@ -28,10 +27,10 @@ from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import FLINK_JOBS, PROCESS
 from infra.settings import Settings
-from projections.logs.log import KafkaLog, decode_answers
+from projections.logs.log import decode_answers
 from projections.logs.partition_writer import write_to_partitions
-from schemas.codec import Decoder, Encoder, UnreadableRecord
-from schemas.registry import SchemaRegistry
+from schemas.codec import UnreadableRecord
+from tests.support.replays import replay_system
 
 pytestmark = pytest.mark.acceptance
 BURST = 6
@@ -39,7 +38,7 @@ BURST = 6
 
 def send(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
     """Send payments and wait until each is answered; returns where they stand in payments.inbound."""
-    answers = AnswerTracker(settings)
+    answers = AnswerTracker(kafka_logs(settings))
     places = append(settings, payments)
     answers.wait_for(places)
     return places
@@ -47,7 +46,7 @@ def send(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, i
 
 def append(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
     """Send payments, whether or not anybody answers; returns where they stand in payments.inbound."""
-    intake, sent = open_intake(settings)
+    intake, sent = open_intake(intake_parts(settings))
     for payment in payments:
         intake.send(payment, "test")
     intake.flush()
@@ -72,7 +71,7 @@ def run(command: CliRunner, *arguments: str, code: int = 0) -> Any:
 
 def inbound(settings: Settings, kind: type[Any]) -> Iterator[tuple[int, Any]]:
     """The records of one type in payments.inbound, with their partition."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).payments_inbound
     for partition, end in log.ends(topic).items():
         for record in log.read(topic, partition, end):
@@ -172,7 +171,7 @@ def test_an_activated_pack_decides_in_every_partition(settings: Settings, comman
 
 def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]:
     """The decisions on payments, by where these stand."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
+    log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).risk_scored
     answers = (
         answer
@@ -212,7 +211,7 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         ]
         crowd[3]["terminal_id"] = first["terminal_id"]
         send(settings, crowd[:20])
-        answers = AnswerTracker(settings)
+        answers = AnswerTracker(kafka_logs(settings))
         stack.kill(settings, FLINK_JOBS)
         unanswered = append(settings, crowd[20:])
         assert system.up(settings, report=lambda _, __: None) == [FLINK_JOBS]
@@ -221,7 +220,7 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         flagged = settled["entity_flags"]
         assert isinstance(flagged, int)
         assert 20 <= flagged <= 31  # each of the second half; of the first, it depends on how they came to the merchant
-        assert replay(settings, "s3").problems == []
+        assert replay_system(settings, "s3").problems == []
         cases = run(command, "case", "list", "--limit", "10000")
         stormed = [case for case in cases if case["typology"] == "shop_attack"]
         assert len(stormed) == len({case["account_id"] for case in stormed}) == flagged
@@ -240,7 +239,7 @@ def test_after_a_crash_only_the_other_partitions_are_written_to(settings: Settin
     pack = parse_pack(next(row.document for row in control_store(settings).packs() if row.state == "active"))
     record = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="crashed")
     since = logs.ends()
-    value = Encoder(SchemaRegistry(settings.registry_url).ids()).encode("RulesActivated", to_fields(record))
+    value = kafka_logs(settings).encoder().encode("RulesActivated", to_fields(record))
     topic = topics(settings).ruled_logs[-1]
     write_to_partitions(settings.kafka_bootstrap, topic, b"", value, [1])
     wanted = settings.partitions * len(topics(settings).ruled_logs)

@@ -17,11 +17,10 @@ import pytest
 from confluent_kafka import Producer
 
 from console.cli.app import app
-from console.history.replay import replay
 from console.payments.intake import AnswerTracker, LogPlace
 from console.system import lifecycle as system
 from console.waiting import ProgressStalled
-from console.wiring import topics
+from console.wiring import kafka_logs, topics
 from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.flink_cluster import cluster, taskmanager_name
@@ -29,8 +28,8 @@ from infra.parts import StackProgram, read_json
 from infra.services import CASE_JOB, CASE_VIEWS, FLINK_JOBS, RISK_JOB, job_name, service_name, services
 from infra.settings import Settings
 from schemas.codec import Encoder
-from schemas.registry import SchemaRegistry
 from tests.conftest import PORTS, command_line
+from tests.support.replays import replay_system
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 5_000
@@ -108,7 +107,7 @@ def tick(settings: Settings, folder: Path, last: Recorded) -> None:
 def settled(settings: Settings) -> dict[str, object]:
     """What a replay says, once all is there that the logs lead to: nothing is lost, and nothing decided otherwise."""
     begun = time.monotonic()
-    while (result := replay(settings, "kafka")).is_lag:
+    while (result := replay_system(settings, "kafka")).is_lag:
         if time.monotonic() - begun > PATIENCE_S:
             raise ProgressStalled("\n".join(result.problems))
         time.sleep(0.5)
@@ -133,7 +132,7 @@ def through(
     half, now = len(records) // 2, resumed or settings
     stack.up(settings, parts_of(settings))
     try:
-        AnswerTracker(settings).wait_for(write(settings, records[:half]))
+        AnswerTracker(kafka_logs(settings)).wait_for(write(settings, records[:half]))
         settled(settings)
         tick(settings, folder, records[half - 1])
         if resumed:
@@ -154,7 +153,7 @@ def through(
 
 def send_on(settings: Settings, records: Sequence[Recorded], killed: Sequence[str]) -> None:
     """Write little by little, kill when half of it is written, write on, start again, wait for all answers."""
-    answers, places = AnswerTracker(settings), set[LogPlace]()
+    answers, places = AnswerTracker(kafka_logs(settings)), set[LogPlace]()
     for first in range(0, len(records), CHUNK):
         places |= write(settings, records[first : first + CHUNK])
         answers.poll()
@@ -177,7 +176,7 @@ def restored(settings: Settings) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def encoder(settings: Settings) -> Encoder:
-    return Encoder(SchemaRegistry(settings.registry_url).ids())
+    return kafka_logs(settings).encoder()
 
 
 @pytest.fixture(scope="module")

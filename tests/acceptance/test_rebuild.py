@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.history.rebuild import rebuild
 from console.system.lifecycle import prepare
-from console.wiring import bucket, case_table, case_tables, topics, view_versions
+from console.wiring import bucket, case_table, case_tables, rebuild_parts, topics, view_versions
 from console.workers.view_verifier import committed_offsets
 from domain.record import replace
 from domain.record_types import to_fields
@@ -132,7 +132,7 @@ def test_a_rebuild_is_the_live_table_byte_for_byte_and_sends_nothing_again(syste
     wanted = settle(system)
     before, sent, old = live_items(system), effects(system), case_table(system).name
     assert before == wanted
-    document = rebuild(system, "kafka", keep_old=True, share_events=60).document
+    document = rebuild(rebuild_parts(system), "kafka", keep_old=True, share_events=60).document
     assert (document["equal"], document["differs_from_old"]) == (True, 0)
     assert document["digest"] == document["derived_digest"]
     assert case_table(system).name == document["table"] != old
@@ -151,7 +151,7 @@ def test_beside_live_traffic_nothing_is_lost_or_doubled(system: Settings) -> Non
     telling.start()
     try:
         time.sleep(1)
-        outcome = rebuild(system, "kafka", keep_old=True)
+        outcome = rebuild(rebuild_parts(system), "kafka", keep_old=True)
         time.sleep(1)
     finally:
         stop.set()

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from console.payments.intake import open_intake
 from console.people.roles import Role
-from console.wiring import people
+from console.wiring import intake_parts, people
 from infra.settings import Settings
 from tests.support.browser import Visitor, chromium
 
@@ -53,7 +53,7 @@ class Pair:
 
 def pay(settings: Settings, account: str) -> None:
     """Seven payments within a minute: from the fifth on each is flagged."""
-    intake, _ = open_intake(settings)
+    intake, _ = open_intake(intake_parts(settings))
     now = time.time_ns() // 1_000_000
     for number in range(7):
         row = {"transaction_id": f"{account}-{number}", "event_time": now - 30_000 + number * 1_000}

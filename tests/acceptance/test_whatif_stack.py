@@ -12,16 +12,18 @@ from typer.testing import CliRunner
 
 from console.cli.app import app
 from console.cli.demo import settle
-from console.history.replay import replay
 from console.history.whatif import WhatifRequest
 from console.history.whatif_job import WhatifJobs
-from console.history.whatif_runs import runs_of
+from console.history.whatif_runs import WhatifRuns
 from console.payments.intake import AnswerTracker, open_intake, send_generated
+from console.times import now_ms
+from console.wiring import control_database, intake_parts, kafka_logs
 from domain.risk.default_packs import DEFAULT
 from domain.risk.families.velocity import Velocity
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions
 from infra.settings import Settings
 from projections.replay.whatif import WhatifPeriod
+from tests.support.replays import replay_system
 
 pytestmark = pytest.mark.acceptance
 PAYMENTS = 3_000
@@ -49,10 +51,10 @@ def said(command: CliRunner, *arguments: str) -> dict[str, Any]:
 def test_what_other_rules_would_have_done(
     settings: Settings, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = replay(settings, "kafka").document
+    before = replay_system(settings, "kafka").document
     begin_ms = time.time_ns() // 1_000_000  # later than all that other tests sent, by whatever rules
     stretch = ("--from", str(begin_ms))
-    answers, (intake, sent) = AnswerTracker(settings), open_intake(settings)
+    answers, (intake, sent) = AnswerTracker(kafka_logs(settings)), open_intake(intake_parts(settings))
     options = TrafficOptions(seed=31, accounts=2_000, start_ms=begin_ms, per_second=20, velocity_share=0.005)
     send_generated(intake, map(of_whatif, islice(Traffic(options), PAYMENTS)), None, lambda _: None)
     intake.flush()
@@ -76,7 +78,7 @@ def test_what_other_rules_would_have_done(
     archived = said(command, "--rules", str(file), *stretch, "--source", "s3")
     assert {**archived, "source": "kafka", "run_id": ""} == {**found, "run_id": ""}
 
-    runs, jobs = runs_of(settings), WhatifJobs(settings)
+    runs, jobs = WhatifRuns(control_database(settings), now_ms), WhatifJobs(settings.variables())
     run_id = runs.begin(STRICTER, WhatifRequest("kafka", WhatifPeriod(begin_ms)), "rui", alone=True)
     jobs.start(run_id)
     deadline = time.monotonic() + 60

@@ -4,8 +4,10 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from console.people.roles import Role
 from console.privacy.command_sealing import seal_command
 from console.privacy.vault import RECHECK_S, Vault
 from console.system.canary import CanaryTooShort, _files, forms_of, search
-from console.wiring import vault
+from console.wiring import existing_keys, vault
 from domain.cases.commands import AddNote, TakeCase
 from domain.digest import canonical_bytes
 from domain.payment import Payment, Refusal, admit
@@ -300,14 +302,17 @@ def test_a_backtest_decides_on_what_the_intake_would_let_in(tmp_path: Path) -> N
         IntakeRow(row(latitude=1.239, longitude=1.0), None),
         IntakeRow({"unreadable": ""}, Refusal("bad_fields", "")),
     ]
-    (first, second) = prepare_rows(rows, settings)
+    (first, second) = prepare_rows(rows, partial(existing_keys, settings), settings.location_decimals)
     assert (first.fields["latitude"], first.fields["attributes"], second) == (1.24, row()["attributes"], rows[1])
     assert list(tmp_path.iterdir()) == []
     upgrade(connect(settings.control_database))
     sealing = vault(settings)
     expected = sealing.seal("acct-7", "attribute", WORDS)
     theirs = IntakeRow(row(account_id="acct-8"), None)
-    found = [each.fields["attributes"]["name"] for each in prepare_rows([rows[0], theirs], settings)]
+    found = [
+        each.fields["attributes"]["name"]
+        for each in prepare_rows([rows[0], theirs], partial(existing_keys, settings), settings.location_decimals)
+    ]
     assert found == [expected, WORDS]
     assert sealing.known("acct-8").generation is None
 
@@ -328,9 +333,9 @@ def test_a_text_is_found_in_each_form_whatever_stands_around_it(before: bytes, t
     assert [content for content in stored if not any(form in content for form in forms)] == []
 
 
-def test_a_short_text_is_not_looked_for(tmp_path: Path) -> None:
+def test_a_short_text_is_not_looked_for() -> None:
     with pytest.raises(CanaryTooShort):
-        search(Settings(home=tmp_path), " ab ")
+        search(MagicMock(), " ab ")
 
 
 def test_a_text_is_found_in_what_is_packed_in_a_checkpoint(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from console.monitor.figures import LiveFigures
 from console.monitor.health import STILL_S, MonitoredGroup
 from console.people.roles import Role
 from console.web.pages.live_updates import _PageUpdates
+from projections.logs.kafka_logs import KafkaLogs
+from schemas.topics import Topics
 from tests.support.desk import opened
 
 NOW = 1_750_000_000_000
@@ -92,7 +94,9 @@ def test_only_who_reads_cases_is_told_which_changed(tmp_path: Path, role: Role, 
 
 
 def test_pages_do_without_remembered_payments_while_the_counting_process_is_gone() -> None:
-    feed = LiveFeed(LiveFeedSources(bootstrap="", registry_url="", prefix="", view_metrics_url=""))
+    feed = LiveFeed(
+        LiveFeedSources(logs=KafkaLogs(bootstrap="", registry_url="", topics=Topics()), view_metrics_url="")
+    )
     ours, theirs = multiprocessing.Pipe()
     feed._pipe = ours
     theirs.close()

@@ -11,7 +11,6 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
-from console.history.replay import replay
 from console.system import lifecycle as system
 from console.waiting import ProgressStalled
 from console.wiring import topics
@@ -23,6 +22,7 @@ from infra.settings import CHECKOUT, Settings
 from schemas.codec import Encoder
 from schemas.registry import SchemaRegistry
 from tests.acceptance.test_invariance import CHUNK, Recorded, recording, tick
+from tests.support.replays import replay_system
 
 PORTS: dict[str, Any] = {
     "kafka_port": 21092, "kafka_controller_port": 21093, "registry_port": 21081, "dynamodb_port": 21000,
@@ -138,7 +138,7 @@ def settled(settings: Settings) -> dict[str, Any]:
     begun, said = time.monotonic(), "nothing yet"
     while time.monotonic() - begun < PATIENCE_S:
         try:
-            found = replay(settings, "kafka")
+            found = replay_system(settings, "kafka")
         except KafkaException as error:  # a broker that was just started again
             said = str(error)
         else:

@@ -22,7 +22,6 @@ from confluent_kafka import Producer
 
 import domain.cases.escalation
 from console.history.replay import replay
-from infra.settings import Settings
 from projections.logs.kafka_logs import KafkaLogs
 from projections.replay.certificate import certificate
 from projections.replay.outcome import ReplayComparison
@@ -380,11 +379,9 @@ class GoesOn:
         return MemoryLogs(self._opened)
 
 
-def test_views_that_go_on_while_logs_are_read_are_not_held_altered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_that_go_on_while_logs_are_read_are_not_held_altered() -> None:
     busy = GoesOn()
-    monkeypatch.setattr("console.history.replay.case_table", lambda _: busy)
-    monkeypatch.setattr("console.history.replay.source_of", lambda *_: busy)
-    found = replay(Settings(prefix=TOPICS.prefix), "kafka")
+    found = replay(busy, TOPICS, busy.scan)
     assert (found.exit_code, found.is_lag) == (3, True), found.problems
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from console.history import rebuild as rebuilding
 from console.history.rebuild import RebuildError, drop, rebuild, switch
 from console.views.live_table import LOOK_EVERY_S, LiveCaseTable
 from console.views.versions import ViewVersions
+from console.wiring import RebuildParts, rebuild_parts
 from console.workers.case_views import target_of
 from domain.record_types import to_fields
 from infra.settings import Settings
 from migrations.store import connect, upgrade
+from projections.logs.kafka_logs import KafkaLogs
 from projections.logs.known import KnownEvent
 from projections.logs.log import KafkaLog
 from projections.logs.worker import decode_case_events
@@ -60,6 +62,11 @@ class System:
     producer: Producer
     tables: dict[str, Table] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> RebuildParts:
+        wired = rebuild_parts(self.settings)
+        return replace(wired, versions=self.versions, open_table=self.open)  # type: ignore[arg-type]
+
     def open(self, name: str) -> Table:
         return self.tables.setdefault(name, Table(name))
 
@@ -101,9 +108,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     engine = connect(settings.control_database)
     upgrade(engine)
     made = System(settings, ViewVersions(engine, "cases", lambda: time.time_ns() // 1_000_000), producer)
-    monkeypatch.setattr(rebuilding, "case_tables", lambda _: made.open)
-    monkeypatch.setattr(rebuilding, "view_versions", lambda _: made.versions)
-    monkeypatch.setattr(rebuilding, "Decoder", lambda _: DECODER)
+    monkeypatch.setattr(KafkaLogs, "decoder", lambda _: DECODER)
     monkeypatch.setattr(rebuilding, "_forget", lambda *_: None)  # the mock knows no such request
     monkeypatch.setattr(rebuilding, "TAKEN_OVER_WITHIN_S", 2.0)
     monkeypatch.setattr(rebuilding, "SETTLED_WITHIN_S", 1.0)
@@ -134,7 +139,7 @@ def test_built_beside_a_worker_switched_and_the_worker_goes_on_in_the_new_table(
     try:
         until(lambda: system.live() == system.wanted())
         before = dict(system.live())
-        document = rebuild(system.settings, "kafka", keep_old=True, share_events=20).document
+        document = rebuild(system.parts, "kafka", keep_old=True, share_events=20).document
         assert (document["version"], document["differs_from_old"]) == (2, 0)
         assert document["digest"] == document["derived_digest"]
         assert system.live() == before == system.open("cases").items
@@ -142,7 +147,7 @@ def test_built_beside_a_worker_switched_and_the_worker_goes_on_in_the_new_table(
         system.tell(stream(2, accounts=3))
         until(lambda: system.live() == system.wanted())
         assert system.open("cases").items == before
-        assert drop(system.settings, 1) == 1
+        assert drop(system.parts, 1) == 1
         assert not system.open("cases").is_there
     finally:
         stop.is_set = True
@@ -154,12 +159,12 @@ def test_cut_off_in_the_middle_of_any_share_it_goes_on(system: System, fills: in
     system.tell(stream(6))
     system.open("cases-v2").fills_left = fills
     with pytest.raises(KeyboardInterrupt):
-        rebuild(system.settings, "kafka", keep_old=True, share_events=6)
+        rebuild(system.parts, "kafka", keep_old=True, share_events=6)
     assert system.versions.live().number == 1
     assert not all(share.done_at_ms for share in system.versions.shares(2))
     system.tell(stream(7))  # the log goes on meanwhile
     system.open("cases-v2").fills_left = 10**9
-    assert rebuild(system.settings, "kafka", keep_old=True).document["version"] == 2
+    assert rebuild(system.parts, "kafka", keep_old=True).document["version"] == 2
     assert system.live() == system.wanted()
 
 
@@ -170,7 +175,7 @@ def test_a_table_that_is_not_what_was_derived_is_not_switched_to(
     table = system.open("cases-v2")
     monkeypatch.setattr(table, "fill", lambda items, threads: MemoryCaseTable.fill(table, items[1:], threads))
     with pytest.raises(RebuildError, match="not what the log leads to"):
-        rebuild(system.settings, "kafka", keep_old=True)
+        rebuild(system.parts, "kafka", keep_old=True)
     assert system.versions.live().number == 1
 
 
@@ -179,11 +184,11 @@ def test_what_the_old_table_has_otherwise_is_named_and_does_not_stop_the_switch(
     system.open("cases").items = dict(system.wanted())
     key = next(key for key in system.open("cases").items if key[1] == "view")
     system.open("cases").items[key] = {**system.open("cases").items[key], "score_max": 1}
-    outcome = rebuild(system.settings, "kafka", keep_old=True)
+    outcome = rebuild(system.parts, "kafka", keep_old=True)
     assert [key[0] in problem for problem in outcome.problems] == [True]
     assert system.live() == system.wanted()
     system.tell(stream(5))
-    switch(system.settings, 2) if system.versions.live().number == 1 else switch(system.settings, 1)
+    switch(system.parts, 2) if system.versions.live().number == 1 else switch(system.parts, 1)
     assert system.versions.live().number == 1  # back, and up to the log's end but for what was altered
     assert {k: v for k, v in system.live().items() if k != key}.keys() == system.wanted().keys() - {key}
 
@@ -194,8 +199,8 @@ def test_an_archive_that_was_altered_is_not_built_from_and_another_source_is_not
     system.tell(stream(8))
     system.open("cases-v2").fills_left = 0
     with pytest.raises(KeyboardInterrupt):
-        rebuild(system.settings, "kafka", keep_old=True)
+        rebuild(system.parts, "kafka", keep_old=True)
     monkeypatch.setattr(rebuilding, "_source", lambda *_: (Log(stream(8)), DECODER))
     with pytest.raises(RebuildError, match="is being rebuilt from kafka"):
-        rebuild(system.settings, "s3", keep_old=True)
+        rebuild(system.parts, "s3", keep_old=True)
     assert live(stream(8)).items
