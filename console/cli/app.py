@@ -1,5 +1,9 @@
 """The command line, `fraudcase COMMAND`. Each area registers its own commands; this module combines them."""
 
+import sys
+from importlib.metadata import metadata
+from typing import Annotated
+
 import typer
 
 from console.cli import (
@@ -24,7 +28,7 @@ from console.cli import (
 
 app = typer.Typer(
     name="fraudcase",
-    help="watch payments, open and escalate fraud cases, and replay the history to the same bytes",
+    help="Watch payments, open and escalate fraud cases, and replay the history to the same bytes.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals can hold personal data
 )
@@ -48,6 +52,23 @@ for area in (
     whatif,
 ):
     area.register(app)
+
+
+def print_version(is_wanted: bool) -> None:
+    """Print the name and version of the installed package and exit, if this is wanted."""
+    if is_wanted:
+        package = metadata("fraudcase")
+        sys.stdout.write(f"{package['Name']} {package['Version']}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def fraudcase(
+    _: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Watch payments, open and escalate fraud cases, and replay the history to the same bytes."""
 
 
 def main() -> None:

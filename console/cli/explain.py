@@ -62,7 +62,7 @@ def explain(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show each rule's value, threshold and distance for a payment, and the smallest change that reverses it."""
+    """Explain a decision: each rule's value, threshold and distance, and the smallest change that reverses it."""
     try:
         with errors_as_messages():
             if transactions:

@@ -29,7 +29,7 @@ def ingest(
     actor: Annotated[str, typer.Option(help="name of the person or system that confirms the frauds")] = "system",
     as_json: AsJson = False,
 ) -> None:
-    """Record the frauds of a file in the log. Later payments with their card, merchant or device get riskier."""
+    """Record the frauds of a file in the log. The risk of later payments with the same card or merchant rises."""
     try:
         with errors_as_messages():
             document = ingest_labels(kafka_logs(read_settings()), file, actor)

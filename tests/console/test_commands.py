@@ -1,0 +1,46 @@
+"""The command line's help, its reference page, and `fraudcase --version`."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+
+from console.cli.app import app
+from console.cli.reference import PAGES, CommandHelp, all_commands, reference
+from tests.support.house import begins_with_verb
+
+DOCS = Path(__file__).parents[2] / "docs"
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, TyperGroup)
+COMMANDS = list(all_commands(GROUP))
+
+
+def test_reference_page_is_current() -> None:
+    assert isinstance(GROUP, TyperGroup)
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == reference(GROUP), (
+        "docs/commands.md is out of date. Renew it: python -m console.cli.reference > docs/commands.md"
+    )
+
+
+def test_reference_links_to_pages_that_exist() -> None:
+    names = {each.name for each in COMMANDS}
+    for name, page in PAGES.items():
+        assert (DOCS / page).is_file(), page
+        assert any(each == name or each.startswith(f"{name} ") for each in names), name
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda each: each.name)
+def test_help_says_what_the_command_does_and_what_each_option_means(command: CommandHelp) -> None:
+    assert begins_with_verb(command.summary), command.summary
+    assert command.summary.endswith("."), command.summary
+    for param in command.params:
+        assert param.help, f"{param.name} has no help"
+        assert not param.help.endswith("."), f"{param.name}: {param.help}"
+
+
+def test_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"fraudcase {version('fraudcase')}\n")
