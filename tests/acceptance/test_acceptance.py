@@ -41,7 +41,6 @@ from schemas.registry import SchemaRegistry
 from tests.support.recorded import alter
 from tests.support.replays import replay_system
 
-pytestmark = pytest.mark.acceptance
 PAYMENTS = 8_000
 
 

@@ -24,9 +24,10 @@ from infra.settings import Settings
 from projections.logs.known import KnownEvent
 from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView, project
-from tests.acceptance.test_feedback import burst, run, send
+from tests.support.feedback import burst
+from tests.support.feedback import send
+from tests.support.stack import run_json
 
-pytestmark = pytest.mark.acceptance
 CASES, ROUNDS = 50, 20
 DAY_MS = 1_760_000_000_000
 NAME = "acct-desk"
@@ -168,13 +169,13 @@ def test_a_case_as_it_was_known_is_what_a_projection_of_the_records_up_to_then_g
             assert case_as_of(stored, known_at_ms=known_ms) == rebuilt
             at_ms = draw.choice((DAY_MS + 2_500, DAY_MS + 60_000, moments[-1]))
             assert case_as_of(stored, at_ms, known_ms) == case_as_of(own, at_ms, known_ms)
-        shown = run(command, "case", "show", case.case_id, "--known-at", str(moments[0]))
+        shown = run_json(command, "case", "show", case.case_id, "--known-at", str(moments[0]))
         first = case_as_of(own, known_at_ms=moments[0])
         assert first is not None
         assert (shown["sequence"], shown["status"], shown["flags"]) == (first.sequence, first.status, first.flags)
         nobody = command.invoke(app, ["case", "show", case.case_id, "--known-at", str(moments[0] - 1)])
         assert (nobody.exit_code, "did not exist or was not known" in nobody.output) == (1, True)
-        lines = run(command, "case", "list", "--account", case.account_id, "--known-at", str(moments[-1]))
+        lines = run_json(command, "case", "list", "--account", case.account_id, "--known-at", str(moments[-1]))
         assert [line["sequence"] for line in lines] == [viewed(settings, case.case_id).sequence]
 
 
@@ -203,11 +204,11 @@ def test_a_case_is_merged_into_one_of_another_account_and_back(settings: Setting
 def test_links_are_told_to_the_other_account(settings: Settings, command: CliRunner) -> None:
     one, two = cases_of(settings, [f"{NAME}-link-{number}" for number in range(2)])
     who = ("--actor", "ana", "--reason", "the same card", "--other", two.case_id)
-    assert run(command, "case", "act", "link", one.case_id, *who)["answer"] == "CaseLinked"
+    assert run_json(command, "case", "act", "link", one.case_id, *who)["answer"] == "CaseLinked"
     wait_until(lambda: len(viewed(settings, two.case_id).links), 1, "links back")
     assert [link["case_id"] for link in viewed(settings, two.case_id).links] == [one.case_id]
     settle_cases(settings)
-    assert run(command, "case", "act", "unlink", one.case_id, *who)["answer"] == "CaseUnlinked"
+    assert run_json(command, "case", "act", "unlink", one.case_id, *who)["answer"] == "CaseUnlinked"
     wait_until(lambda: not viewed(settings, two.case_id).links, 1, "links that went")
     settle_cases(settings)
 

@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
-from console.cli.app import app
 from console.cli.demo import settle
-from console.payments.intake import AnswerTracker, open_intake
+from console.payments.intake import AnswerTracker
 from console.system import lifecycle as system
 from console.waiting import end_offsets, wait_until
 from console.wiring import control_store, intake_parts, kafka_logs, rules_log, topics
@@ -23,50 +21,15 @@ from domain.risk.events import FraudConfirmed, RiskScored, RulesActivated
 from domain.risk.families.entity_risk import EntityRisk
 from domain.risk.families.velocity import Velocity
 from domain.risk.packs import parse_pack
-from generator.traffic import Traffic, TrafficOptions
 from infra import stack
 from infra.services import FLINK_JOBS, PROCESS
 from infra.settings import Settings
 from projections.logs.log import decode_answers
 from projections.logs.partition_writer import write_to_partitions
 from schemas.codec import UnreadableRecord
+from tests.support.feedback import BURST, append, burst, send
 from tests.support.replays import replay_system
-
-pytestmark = pytest.mark.acceptance
-BURST = 6
-
-
-def send(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    """Send payments and wait until each is answered; returns where they stand in payments.inbound."""
-    answers = AnswerTracker(kafka_logs(settings))
-    places = append(settings, payments)
-    answers.wait_for(places)
-    return places
-
-
-def append(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    """Send payments, whether or not anybody answers; returns where they stand in payments.inbound."""
-    intake, sent = open_intake(intake_parts(settings))
-    for payment in payments:
-        intake.send(payment, "test")
-    intake.flush()
-    return sent.places
-
-
-def burst(account: str, start_ms: int) -> list[dict[str, Any]]:
-    """Payments within a minute, enough of them for the velocity rule."""
-    like = next(iter(Traffic(TrafficOptions(seed=4, accounts=1)))).transaction
-    return [
-        {**like, "account_id": account, "transaction_id": f"{account}-{number}", "event_time": start_ms + number * 1000,
-         "terminal_id": f"{account}-till"}
-        for number in range(BURST)
-    ]  # fmt: skip
-
-
-def run(command: CliRunner, *arguments: str, code: int = 0) -> Any:
-    result = command.invoke(app, [*arguments, "--json"])
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout) if result.stdout else None
+from tests.support.stack import run_json
 
 
 def inbound(settings: Settings, kind: type[Any]) -> Iterator[tuple[int, Any]]:
@@ -96,15 +59,15 @@ def test_a_case_closed_as_fraud_labels_its_payments_though_the_worker_was_dead(
     account = "acct-feedback"
     send(settings, burst(account, 1_760_000_000_000))
     settle(settings)
-    (case,) = [line for line in run(command, "case", "list", "--limit", "10000") if line["account_id"] == account]
-    shown = run(command, "case", "show", case["case_id"])
+    (case,) = [line for line in run_json(command, "case", "list", "--limit", "10000") if line["account_id"] == account]
+    shown = run_json(command, "case", "show", case["case_id"])
     assert shown["status"] == "new"
     stack.kill(settings, PROCESS)
     who = ("--actor", "ana", "--reason", "the customer says so")
-    stale = run(command, "case", "escalate", case["case_id"], *who, "--seen", "0", code=1)
+    stale = run_json(command, "case", "escalate", case["case_id"], *who, "--seen", "0", code=1)
     assert stale["answer"] == "CommandRejected"
     disposition = ("--disposition", "confirmed_fraud")
-    closed = run(command, "case", "close", case["case_id"], *disposition, *who)
+    closed = run_json(command, "case", "close", case["case_id"], *disposition, *who)
     assert (closed["answer"], closed["payments"]) == ("CaseClosed", len(shown["transactions"]))
     assert labels_on(settings, account) == Counter()
     assert system.up(settings, report=lambda _, __: None) == [PROCESS]
@@ -112,7 +75,7 @@ def test_a_case_closed_as_fraud_labels_its_payments_though_the_worker_was_dead(
     wait_until(lambda: len(labels_on(settings, account)), len(wanted), "labels", patience_s=30)
     assert labels_on(settings, account) == Counter(wanted)
     settle(settings)
-    after = run(command, "case", "show", case["case_id"])
+    after = run_json(command, "case", "show", case["case_id"])
     assert (after["status"], after["disposition"], after["closed_by"]) == ("closed", "confirmed_fraud", "ana")
 
 
@@ -123,10 +86,10 @@ def test_labels_from_a_file_are_written_once(settings: Settings, command: CliRun
     file = tmp_path / "labels.csv"
     rows = [f"{payments[number]['transaction_id']},{number % 2}\n" for number in range(BURST)]
     file.write_text("".join(["transaction_id,fraud\n", *rows, "nobody-knows-it,1\n"]))
-    first = run(command, "labels", "ingest", str(file), "--actor", "ben")
+    first = run_json(command, "labels", "ingest", str(file), "--actor", "ben")
     frauds = BURST // 2
     assert (first["rows"], first["found"], first["unknown"], first["written"]) == (BURST + 1, frauds, 1, frauds)
-    second = run(command, "labels", "ingest", str(file), "--actor", "ben")
+    second = run_json(command, "labels", "ingest", str(file), "--actor", "ben")
     assert (second["written"], second["known_already"]) == (0, frauds)
     assert set(labels_on(settings, account).values()) == {1}
     assert len(labels_on(settings, account)) == frauds * settings.partitions
@@ -150,13 +113,13 @@ def test_an_activated_pack_decides_in_every_partition(settings: Settings, comman
     file = tmp_path / "strict.yaml"
     file.write_text(pack.canonical)  # JSON is YAML
     with afterwards_as_before(settings) as before:
-        run(command, "rules", "draft", str(file), "--actor", "ana")
-        run(command, "rules", "approve", "strict", "--actor", "ana", code=1)
-        run(command, "rules", "activate", "strict", "--actor", "ana", code=1)
-        run(command, "rules", "approve", "strict", "--actor", "ben")
-        activated = run(command, "rules", "activate", "strict", "--actor", "ana")
+        run_json(command, "rules", "draft", str(file), "--actor", "ana")
+        run_json(command, "rules", "approve", "strict", "--actor", "ana", code=1)
+        run_json(command, "rules", "activate", "strict", "--actor", "ana", code=1)
+        run_json(command, "rules", "approve", "strict", "--actor", "ben")
+        activated = run_json(command, "rules", "activate", "strict", "--actor", "ana")
         assert activated["state"] == "active"
-        assert run(command, "rules", "activate", "strict", "--actor", "ana")["partitions_written"] == 0
+        assert run_json(command, "rules", "activate", "strict", "--actor", "ana")["partitions_written"] == 0
         written = Counter(
             number for number, event in inbound(settings, RulesActivated) if event.pack_id == pack.pack_id
         )
@@ -165,7 +128,7 @@ def test_an_activated_pack_decides_in_every_partition(settings: Settings, comman
         decided = scored(settings, places)
         assert {event.pack_id for event in decided} == {pack.pack_id}
         assert sum(bool(event.rules) for event in decided) == BURST - 1
-        states = {row["pack_id"]: row["state"] for row in run(command, "rules", "list")}
+        states = {row["pack_id"]: row["state"] for row in run_json(command, "rules", "list")}
         assert (states[before], states[pack.pack_id]) == ("retired", "active")
 
 
@@ -197,14 +160,14 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
     file = tmp_path / "shops.yaml"
     file.write_text(pack.canonical)
     with afterwards_as_before(settings):
-        run(command, "rules", "draft", str(file), "--actor", "ana")
-        run(command, "rules", "approve", "shops", "--actor", "ben")
-        run(command, "rules", "activate", "shops", "--actor", "ana")
+        run_json(command, "rules", "draft", str(file), "--actor", "ana")
+        run_json(command, "rules", "approve", "shops", "--actor", "ben")
+        run_json(command, "rules", "activate", "shops", "--actor", "ana")
         (first, *_) = burst("acct-first", 1_760_200_000_000)
         send(settings, [first])
         labels = tmp_path / "labels.jsonl"
         labels.write_text(json.dumps({"transaction_id": first["transaction_id"], "fraud": 1}))
-        assert run(command, "labels", "ingest", str(labels))["written"] == 1
+        assert run_json(command, "labels", "ingest", str(labels))["written"] == 1
         crowd = [
             {**burst(f"acct-crowd-{number}", 1_760_300_000_000 + number)[0], "merchant_id": "stormed"}
             for number in range(40)
@@ -221,12 +184,12 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         assert isinstance(flagged, int)
         assert 20 <= flagged <= 31  # each of the second half; of the first, it depends on how they came to the merchant
         assert replay_system(settings, "s3").problems == []
-        cases = run(command, "case", "list", "--limit", "10000")
+        cases = run_json(command, "case", "list", "--limit", "10000")
         stormed = [case for case in cases if case["typology"] == "shop_attack"]
         assert len(stormed) == len({case["account_id"] for case in stormed}) == flagged
         live, again = tmp_path / "live.jsonl", tmp_path / "again.jsonl"
-        run(command, "flags", "--out", str(live))
-        run(command, "backtest", "--from-log", "--out", str(again))
+        run_json(command, "flags", "--out", str(live))
+        run_json(command, "backtest", "--from-log", "--out", str(again))
         assert live.read_bytes() == again.read_bytes()
         decided = [json.loads(line) for line in live.read_text().splitlines()]
         assert sum("shop" in line["rules"] for line in decided) == flagged

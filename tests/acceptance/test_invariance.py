@@ -6,65 +6,36 @@ flags of the payments so far. (Flags of different accounts, and ticks, meet in a
 accounts decides nothing; where a tick stands does.)
 """
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
-from console.cli.app import app
 from console.payments.intake import AnswerTracker, LogPlace
 from console.system import lifecycle as system
 from console.waiting import ProgressStalled
-from console.wiring import kafka_logs, topics
-from generator.traffic import Traffic, TrafficOptions
+from console.wiring import kafka_logs
+from console.wiring import topics
 from infra import stack
 from infra.flink_cluster import cluster, taskmanager_name
 from infra.parts import StackProgram, read_json
 from infra.services import CASE_JOB, CASE_VIEWS, FLINK_JOBS, RISK_JOB, job_name, service_name, services
 from infra.settings import Settings
 from schemas.codec import Encoder
-from tests.conftest import PORTS, command_line
 from tests.support.replays import replay_system
+from tests.support.stack import PORTS
+from tests.support.traffic import CHUNK
+from tests.support.traffic import Recorded
+from tests.support.traffic import recording
+from tests.support.traffic import tick
 
-pytestmark = pytest.mark.acceptance
-PAYMENTS = 5_000
-HOUR_MS = 3_600_000
 PATIENCE_S = 120.0
-CHUNK = 100
-"""Records between two looks at what is answered."""
 BESIDE = {name: PORTS[name] + 100 for name in ("flink_port", "metrics_port")} | {"flink_cluster_port": 20600}
 """Ports of the systems here; one runs at a time, beside that of the other tests."""
 Digests = tuple[object, object]
 """Of everything that was decided, and of the stored case views."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One record of payments.inbound."""
-
-    key: str
-    value: bytes
-    timestamp_ms: int
-
-
-def recording(seed: int, encoder: Encoder, payments: int = PAYMENTS) -> list[Recorded]:
-    """Seeded traffic as it arrives, with some that is delivered twice, that nobody can read, that is dated ahead."""
-    records = []
-    traffic = Traffic(TrafficOptions(seed=seed, accounts=400, velocity_share=0.004, spike_share=0.003))
-    for number, made in enumerate(islice(traffic, payments)):
-        fields = made.transaction
-        if number % 400 == 7:
-            fields = {**fields, "event_time": made.arrives_ms + (600_000 if number % 800 == 7 else 60_000)}
-        record = Recorded(fields["account_id"], encoder.encode("Transaction", fields), made.arrives_ms)
-        records.append(record)
-        if number % 500 == 11:
-            records += [record, Recorded(record.key, record.value[:20], record.timestamp_ms)]
-    return records
 
 
 def write(settings: Settings, records: Sequence[Recorded]) -> set[LogPlace]:
@@ -93,15 +64,6 @@ def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[StackProg
     if with_cluster:
         names |= {part.name for part in cluster(settings)}
     return [part for part in services(settings) if part.name in names]
-
-
-def tick(settings: Settings, folder: Path, last: Recorded) -> None:
-    """`fraudcase clock --from FILE`: five hours after the last payment, when every deadline so far has passed."""
-    file = folder / "ticks.jsonl"
-    file.write_text(json.dumps({"now_ms": last.timestamp_ms + 5 * HOUR_MS}) + "\n")
-    with pytest.MonkeyPatch.context() as patch:
-        result = command_line(settings, patch).invoke(app, ["clock", "--from", str(file)])
-    assert result.exit_code == 0, result.output
 
 
 def settled(settings: Settings) -> dict[str, object]:

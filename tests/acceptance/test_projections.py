@@ -26,9 +26,8 @@ from projections.views.case_view import CaseView, event_item, project, view_item
 from projections.views.worker import ViewProjector
 from schemas.catalog import all_schemas, latest
 from schemas.codec import MAX_BODY, Decoder, Encoder
-from tests.domain.cases.test_case import CASE, flag, history
+from tests.support.cases import CASE, flag, history
 
-pytestmark = pytest.mark.acceptance
 NAMES = sorted({schema.name for schema in all_schemas()})
 IDS = {name: number for number, name in enumerate(NAMES, start=1)}
 ENCODER = Encoder(IDS)

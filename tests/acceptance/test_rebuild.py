@@ -39,10 +39,9 @@ from projections.views.verifier import ViewVerifier
 from projections.views.worker import ViewProjector, group_of
 from schemas.codec import Decoder, Encoder
 from schemas.registry import SchemaRegistry
-from tests.conftest import command_line
-from tests.projections.views.test_view_versions import stream
+from tests.support.stack import command_line
+from tests.support.views import stream
 
-pytestmark = pytest.mark.acceptance
 Items = dict[tuple[str, str], Item]
 PATIENCE_S = 120
 

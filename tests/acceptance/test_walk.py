@@ -14,7 +14,6 @@ from console.wiring import intake_parts, people
 from infra.settings import Settings
 from tests.support.browser import Visitor, chromium
 
-pytestmark = pytest.mark.acceptance
 ROUNDS = 5
 P95_S, MOST_S = 1.0, 2.0
 AMOUNT_MINOR = 199_000

@@ -25,7 +25,6 @@ from infra.settings import Settings
 from projections.replay.whatif import WhatifPeriod
 from tests.support.replays import replay_system
 
-pytestmark = pytest.mark.acceptance
 PAYMENTS = 3_000
 """Dated within two and a half minutes: the risk job refuses what is dated five minutes ahead."""
 STRICTER = replace(

@@ -5,7 +5,7 @@ from console.payments.files import IntakeRow
 from console.rules.files import load_pack
 from domain.risk.families.rule import Rule
 from domain.risk.packs import RulePack
-from tests.domain.risk.test_risk import payment
+from tests.support.payments import payment
 
 
 def answer(row: int, identity: Identity | None, *, is_duplicate: bool = False) -> AnsweredRow:

@@ -32,8 +32,8 @@ from infra.settings import Settings
 from migrations.store import connect, upgrade
 from schemas.codec import Encoder
 from schemas.packing import MAGIC, pack
-from tests.console.test_labels import TX
 from tests.support.desk import Desk, opened
+from tests.support.records import TX
 
 WORDS = "Ms Zoë O'Hara-Quill <zoe@example.org>"
 FILE = b"%PDF-1.7 the passport of zoe.ohara-quill"

@@ -23,8 +23,7 @@ from domain.risk.packs import RulePack
 from generator.traffic import Traffic, TrafficOptions
 from projections.logs.log import LogRecord
 from schemas.codec import Decoder
-from tests.domain.risk.test_families import at
-from tests.domain.risk.test_risk import (
+from tests.support.payments import (
     BERLIN,
     DAY_MS,
     LISBON,
@@ -33,10 +32,11 @@ from tests.domain.risk.test_risk import (
     RISKY,
     STEADY,
     activated,
+    at,
     label,
     payment,
 )
-from tests.schemas.test_schemas import ENCODER, TEXTS
+from tests.support.records import ENCODER, TEXTS
 
 pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
 
@@ -254,7 +254,10 @@ def test_the_pack_is_the_one_that_decided() -> None:
 def test_a_shift_keeps_to_what_the_door_lets_in() -> None:
     """Five in a minute would be a burst, but nothing may be dated more than five minutes past its arrival."""
     now = NOON + 10 * MINUTE_MS
-    raws = [*at(*range(now - NOON + 6 * MINUTE_MS, now - NOON + 6 * MINUTE_MS + 4)), payment("tx", event_time=now)]
+    raws = [
+        *at(*range(now - NOON + 6 * MINUTE_MS, now - NOON + 6 * MINUTE_MS + 4)),
+        payment("tx", event_time=now),
+    ]
     lines = [InboundRecord("RulesActivated", to_fields(activated(THREE)), 0, None)]
     lines += [InboundRecord("Transaction", raw, number, NOON + DAY_MS) for number, raw in enumerate(raws)]
     free = explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx"))

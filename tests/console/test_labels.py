@@ -15,8 +15,8 @@ from domain.risk.events import FraudConfirmed, label_id
 from projections.logs.log import LogRecord
 from projections.process_worker import case_labels, label_records
 from schemas.codec import Decoder
-from tests.domain.cases.test_case import ACCOUNT, NOON, close, flag, history
-from tests.schemas.test_schemas import ENCODER, TEXTS, TRANSACTION
+from tests.support.cases import ACCOUNT, NOON, close, flag, history
+from tests.support.records import ENCODER, TEXTS, TX
 
 
 def closed(**changed: object) -> CaseClosed:
@@ -108,9 +108,6 @@ def looked_up(*transactions: dict[str, Any]) -> LabelLookup:
     for offset, transaction in enumerate(transactions):
         lookup.add("Transaction", transaction, LogRecord("t", 0, offset, 2_000_000_000_000, None, None, ()))
     return lookup
-
-
-TX = {**TRANSACTION, "transaction_id": "tx-1", "account_id": "a", "attributes": {}}
 
 
 @pytest.mark.parametrize(

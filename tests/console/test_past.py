@@ -15,7 +15,7 @@ from projections.archive.bucket import MemoryBucket
 from projections.archive.columns import ArchiveColumns
 from projections.archive.segments import partition_folder
 from projections.logs.partitioner import murmur2, partition_of
-from tests.domain.cases.test_case import REASON
+from tests.support.cases import REASON
 from tests.support.desk import Desk
 from tests.support.vault import PAYMENTS, Vault, payment
 

@@ -11,7 +11,9 @@ from domain.risk.families.registry import FAMILIES
 from domain.risk.families.rule import Rule, parameters
 from domain.risk.features import FEATURES, FUNCTIONS, KEYS
 from domain.risk.packs import parse_pack
-from tests.domain.risk.test_risk import admitted, new_fold, payment
+from tests.support.payments import admitted
+from tests.support.payments import new_fold
+from tests.support.payments import payment
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "rules"

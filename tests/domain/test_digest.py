@@ -9,7 +9,7 @@ import pytest
 from domain.cases.events import CommandRejected
 from domain.digest import HistoryDigest, canonical_bytes, canonical_json
 from domain.record import replace
-from tests.domain.cases.test_case import ACCOUNT, CASE, flag, history
+from tests.support.cases import ACCOUNT, CASE, flag, history
 
 JCS = Path(__file__).parents[3] / "shared" / "data" / "jcs"
 REJECTED = CommandRejected(

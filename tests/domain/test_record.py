@@ -9,7 +9,7 @@ import pytest
 from domain.cases.events import NumberedEvent, RiskLinked
 from domain.record import Record, defaults_of
 from domain.record_types import TYPES, from_fields, to_fields
-from tests.domain.cases.test_case import flag
+from tests.support.cases import flag
 
 LINKED = RiskLinked("a", "c", 2, "f", "t", 1, 2, "EUR", 600, ("velocity",), "ab", "bakery")
 

@@ -21,8 +21,11 @@ from infra.services import services
 from infra.settings import CHECKOUT, Settings
 from schemas.codec import Encoder
 from schemas.registry import SchemaRegistry
-from tests.acceptance.test_invariance import CHUNK, Recorded, recording, tick
 from tests.support.replays import replay_system
+from tests.support.traffic import CHUNK
+from tests.support.traffic import Recorded
+from tests.support.traffic import recording
+from tests.support.traffic import tick
 
 PORTS: dict[str, Any] = {
     "kafka_port": 21092, "kafka_controller_port": 21093, "registry_port": 21081, "dynamodb_port": 21000,

@@ -16,7 +16,7 @@ from domain.digest import canonical_bytes
 from domain.record_types import TYPES, from_fields
 from schemas.catalog import RecordSchema, all_schemas, parse
 from schemas.codec import Decoder
-from tests.schemas.test_schemas import sample_fields
+from tests.support.records import sample_fields
 
 FOLDER = Path(__file__).with_name("fixtures")
 SCHEMAS = all_schemas()

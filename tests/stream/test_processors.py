@@ -1,6 +1,5 @@
 """The processors of the Flink jobs, without Flink: neither batches nor a crash and a restore change what comes out."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,33 +13,11 @@ from schemas.codec import Decoder, Encoder
 from schemas.topics import Topics
 from stream import processors
 from stream.journal import PartitionRecord
-from stream.microbatch import Emission
 from stream.processors import EntityProcessor, PartitionContext, RiskProcessor
-from tests.domain.risk.test_entity import PACK, activation, crowd, sent
-from tests.domain.risk.test_risk import NOON, payment
-from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
-
-READER = Decoder(TEXTS.get)
-
-
-class State:
-    """What Flink keeps of a partition: written after each batch, and as it was at the last checkpoint after a crash."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes | None:
-        return self.entries.get(key)
-
-    def keys(self) -> Iterable[str]:
-        return list(self.entries)
-
-    def write(self, writes: dict[str, bytes | None]) -> None:
-        for key, entry in writes.items():
-            if entry is None:
-                self.entries.pop(key, None)
-            else:
-                self.entries[key] = entry
+from tests.support.entities import PACK, activation, crowd, sent
+from tests.support.payments import NOON, payment
+from tests.support.processors import State, decided
+from tests.support.records import ENCODER, IDS, TEXTS
 
 
 def records() -> list[PartitionRecord]:
@@ -118,9 +95,3 @@ def risk_values() -> list[bytes]:
         ENCODER.encode("RulesActivated", to_fields(activated)),
         *(ENCODER.encode("Transaction", raw) for raw in raws),
     ]
-
-
-def decided(emissions: list[Emission]) -> list[dict[str, Any]]:
-    """The answers in emissions, and the flags with what they measured, in order."""
-    records = [READER.decode(each.value) for each in emissions]
-    return [each for name, data in records for each in (data["scored"] if name == "DecisionsMade" else [data])]

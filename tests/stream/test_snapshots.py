@@ -16,9 +16,9 @@ from stream import journal, processors, snapshots
 from stream.journal import PartitionRecord
 from stream.processors import PartitionContext, RiskProcessor
 from stream.snapshots import Snapshots
-from tests.domain.risk.test_risk import COMMON, HOUR_MS, NOON, activated, admitted, label, pack_of, payment
-from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
-from tests.stream.test_processors import State, decided
+from tests.support.payments import COMMON, HOUR_MS, NOON, activated, admitted, label, pack_of, payment
+from tests.support.processors import State, decided
+from tests.support.records import ENCODER, IDS, TEXTS
 
 ACCOUNTS, RECORDS = "abcdefg", 300
 VELOCITY = {"family": "velocity", "window_ms": 6 * HOUR_MS, "at_least": 3}

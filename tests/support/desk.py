@@ -39,7 +39,7 @@ from projections.logs.known import KnownEvent
 from projections.logs.log import LogRecord
 from projections.views.case_table import MemoryCaseTable
 from projections.views.worker import ViewProjector
-from tests.domain.cases.test_case import flag
+from tests.support.cases import flag
 
 BASE = "http://127.0.0.1"
 PASSWORD = "correct horse battery staple"

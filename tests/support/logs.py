@@ -11,7 +11,7 @@ from domain.risk.packs import RulePack
 from projections.logs.log import LogRecord
 from schemas.codec import Decoder
 from schemas.topics import Topics
-from tests.schemas.test_schemas import ENCODER, TEXTS
+from tests.support.records import ENCODER, TEXTS
 
 TOPICS = Topics(prefix="")
 PARTITIONS = 2

@@ -31,9 +31,9 @@ from schemas.topics import Topics
 from stream.journal import PartitionRecord
 from stream.microbatch import Emission
 from stream.processors import CaseProcessor, EntityProcessor, PartitionContext, RiskProcessor
-from tests.domain.risk.test_entity import SHOP
-from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
-from tests.stream.test_processors import State
+from tests.support.entities import SHOP
+from tests.support.processors import State
+from tests.support.records import ENCODER, IDS, TEXTS
 
 TOPICS = Topics(prefix="t.")
 PARTITIONS = 3

@@ -11,7 +11,7 @@ from projections.archive.worker import ArchiveWriter, RecordDescriber
 from projections.logs.log import LogRecord
 from schemas.catalog import all_schemas, latest
 from schemas.codec import Encoder
-from tests.domain.cases.test_case import flag, history
+from tests.support.cases import flag, history
 
 NAMES = sorted({schema.name for schema in all_schemas()})
 ENCODER = Encoder({name: number for number, name in enumerate(NAMES, start=1)})

@@ -24,9 +24,9 @@ from domain.risk.packs import RulePack
 from generator.traffic import START_MS
 from projections.replay.sources import LogGap
 from projections.replay.whatif import WhatifPeriod
-from tests.projections.replay.test_whatif import burst, pack, run
 from tests.support.desk import Desk, opened
 from tests.support.logs import MemoryLog
+from tests.support.whatif import burst, pack, run
 
 STRICT = replace(THREE, name="strict")
 ASKED = WhatifRequest("kafka", WhatifPeriod())

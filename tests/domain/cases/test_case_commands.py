@@ -9,47 +9,27 @@ import pytest
 from console.cases.acts import BadAct, make_command
 from domain.cases.answers import MAX_NOTE_ATTACHMENTS
 from domain.cases.chain import chain_id, next_steps
-from domain.cases.commands import AbsorbCase, Attachment, Command
+from domain.cases.commands import AbsorbCase, Attachment
 from domain.cases.events import (
     REJECTIONS,
     AbsorptionRefused,
     CaseAbsorbed,
     CaseClosed,
-    CaseEvent,
     CaseMerged,
     CaseUnmerged,
     ClockTicked,
     CommandRejected,
 )
 from domain.cases.fold import CaseFold
-from domain.payment import Refusal
 from domain.record import replace
 from domain.record_types import InboxRecord
-from tests.domain.cases.test_case import ACCOUNT, CASE, NOON, close, flag, kinds, restated, viewed
+from tests.support.cases import ACCOUNT, CASE, NOON, asked, case_of, close, flag, fold_events, kinds, restated, viewed
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 PNG = Attachment(file_name="a.png", size=5, media_type="image/png", sha256="0f" * 32, storage_key="files/1")
 WHY: dict[str, Any] = {"reason": "because"}
 SECOND = flag(2, typology="stolen_card")
 OTHER = "5d0cb9d7-9b5a-5e35-8a7c-2f3b5a0e0000"
-
-
-def asked(act: str, actor: str = "ana", seen: int = 1, case_id: str = CASE, **told: Any) -> Command:
-    command = make_command(act, ACCOUNT, case_id, actor, seen, told, f"{act}-{actor}-{seen}-{case_id[:4]}")
-    return replace(command, requested_at_ms=NOON + 10)
-
-
-def history(*records: InboxRecord, fold: CaseFold | None = None) -> list[CaseEvent]:
-    fold, events = fold or CaseFold(), []
-    for record in records:
-        decided = fold.step(record)
-        assert not isinstance(decided, Refusal), decided
-        events += decided
-    return events
-
-
-def case_of(record: InboxRecord) -> str:
-    return history(record)[0].case_id
 
 
 BIG = flag(1, amount_minor=500_000)
@@ -125,11 +105,11 @@ TAKEN = [flag(1), asked("take")]
 )
 def test_what_is_allowed(given: Sequence[InboxRecord], when: InboxRecord, then: list[str], status: str) -> None:
     fold = CaseFold()
-    before = history(*given, fold=fold)
-    events = history(when, fold=fold)
+    before = fold_events(*given, fold=fold)
+    events = fold_events(when, fold=fold)
     assert kinds(events) == then
     assert viewed([*before, *events]).status == status
-    assert history(when, fold=fold) == []  # delivered again, there is nothing left to do
+    assert fold_events(when, fold=fold) == []  # delivered again, there is nothing left to do
 
 
 MOVED = "the case has moved on: seen at 1, now at 2"
@@ -324,17 +304,17 @@ LONG = "x" * 10_001
 )  # fmt: skip
 def test_what_is_refused(given: Sequence[InboxRecord], when: InboxRecord, code: str, reason: str) -> None:
     fold = CaseFold()
-    history(*given, fold=fold)
-    (rejected,) = history(when, fold=fold)
+    fold_events(*given, fold=fold)
+    (rejected,) = fold_events(when, fold=fold)
     assert isinstance(rejected, CommandRejected)
     assert (rejected.code, rejected.reason) == (code, reason)
     assert code in REJECTIONS
     assert rejected.command == type(when).__name__
-    assert history(when, fold=fold) == []
+    assert fold_events(when, fold=fold) == []
 
 
 def test_a_closing_by_two_people_names_both_and_keeps_the_reason() -> None:
-    closed = history(*PENDING, asked("approve-closing", "ben", 2, reason="agreed"))[-1]
+    closed = fold_events(*PENDING, asked("approve-closing", "ben", 2, reason="agreed"))[-1]
     assert isinstance(closed, CaseClosed)
     assert (closed.actor, closed.requested_by, closed.reason, closed.approval_reason, closed.disposition) == (
         "ben", "ana", "because", "agreed", "false_positive",
@@ -343,14 +323,14 @@ def test_a_closing_by_two_people_names_both_and_keeps_the_reason() -> None:
 
 
 def test_the_view_counts_the_flags_since_a_closing_was_asked_for() -> None:
-    view = viewed(history(*PENDING, flag(2), flag(3)))
+    view = viewed(fold_events(*PENDING, flag(2), flag(3)))
     assert view.pending is not None
     assert (view.pending["by"], view.pending["what"], view.pending["flags_since"]) == ("ana", "closing", 2)
 
 
 def test_a_stale_command_is_told_what_it_missed_as_far_as_that_is_remembered() -> None:
     records = [flag(1), *(asked("note", seen=number, text="hm") for number in range(1, 61))]
-    rejected = history(*records, asked("take", "ben", 1))[-1]
+    rejected = fold_events(*records, asked("take", "ben", 1))[-1]
     assert isinstance(rejected, CommandRejected)
     assert [(event.sequence, event.kind) for event in rejected.missed] == [(n, "NoteAdded") for n in range(12, 62)]
 
@@ -358,31 +338,31 @@ def test_a_stale_command_is_told_what_it_missed_as_far_as_that_is_remembered() -
 def test_a_reopened_case_makes_way_for_nobody() -> None:
     """While another case of the typology is open, a closed one stays closed; and its deadline counts anew."""
     later = [*REOPENING, flag(2)]
-    refused = history(*later, asked("approve-reopening", "ben", 3, **WHY))[-1]
+    refused = fold_events(*later, asked("approve-reopening", "ben", 3, **WHY))[-1]
     assert isinstance(refused, CommandRejected)
     assert refused.code == "in_the_way"
-    view = viewed(history(*REOPENING, asked("approve-reopening", "ben", 3, **WHY)))
+    view = viewed(fold_events(*REOPENING, asked("approve-reopening", "ben", 3, **WHY)))
     assert (view.disposition, view.assignee, view.sla_due_ms) == (None, None, NOON + 10 + 4 * HOUR_MS)
 
 
 def test_a_merged_case_takes_its_flags_along_and_back() -> None:
     fold = CaseFold()
-    events = history(*MERGED, flag(3), fold=fold)
+    events = fold_events(*MERGED, flag(3), fold=fold)
     into = INTO["into_case_id"]
     view = viewed(events, into)
     assert (view.flags, view.value_minor, view.transactions) == (3, {"EUR": 3_000}, ["tx-2", "tx-1", "tx-3"])
     closing = close(case_id=into, seen_sequence=3)
-    events += history(asked("unmerge", seen=2, **WHY), fold=fold)
+    events += fold_events(asked("unmerge", seen=2, **WHY), fold=fold)
     view = viewed(events, into)
     assert (view.flags, view.value_minor, view.transactions) == (2, {"EUR": 2_000}, ["tx-2", "tx-3"])
     assert viewed(events).status == "open"
-    closed = history(replace(closing, seen_sequence=4), fold=fold)[0]
+    closed = fold_events(replace(closing, seen_sequence=4), fold=fold)[0]
     assert isinstance(closed, CaseClosed)
     assert [payment.transaction_id for payment in closed.payments] == ["tx-2", "tx-3"]
 
 
 def test_a_case_with_another_ones_flags_is_closed_with_their_payments() -> None:
-    closed = history(*MERGED, close(case_id=INTO["into_case_id"], seen_sequence=2))[-1]
+    closed = fold_events(*MERGED, close(case_id=INTO["into_case_id"], seen_sequence=2))[-1]
     assert isinstance(closed, CaseClosed)
     assert [(each.transaction_id, each.account_id) for each in closed.payments] == [("tx-2", None), ("tx-1", ACCOUNT)]
 
@@ -390,24 +370,24 @@ def test_a_case_with_another_ones_flags_is_closed_with_their_payments() -> None:
 def test_merging_across_accounts_is_a_chain_of_records() -> None:
     """The other account takes the case, or refuses it: then it comes back."""
     here, there = CaseFold(), CaseFold()
-    (target,) = history(flag(1, account_id="other", flag_id="theirs", transaction_id="tx-9"), fold=there)
+    (target,) = fold_events(flag(1, account_id="other", flag_id="theirs", transaction_id="tx-9"), fold=there)
     merge = asked("merge", into_account_id="other", into_case_id=target.case_id, **WHY)
-    merged = history(flag(1), merge, fold=here)[-1]
+    merged = fold_events(flag(1), merge, fold=here)[-1]
     assert isinstance(merged, CaseMerged)
     (step,) = next_steps(merged)
     assert isinstance(step, AbsorbCase)
     assert (step.account_id, step.command_id) == ("other", chain_id("AbsorbCase", merge.command_id))
-    (absorbed,) = history(step, step, fold=there)
+    (absorbed,) = fold_events(step, step, fold=there)
     assert isinstance(absorbed, CaseAbsorbed)
     assert [each.transaction_id for each in absorbed.flags] == ["tx-1"]
-    parted = history(*next_steps(history(asked("unmerge", seen=2, **WHY), fold=here)[0]), fold=there)
+    parted = fold_events(*next_steps(fold_events(asked("unmerge", seen=2, **WHY), fold=here)[0]), fold=there)
     assert kinds(parted) == ["CaseParted"]
-    history(close(account_id="other", case_id=target.case_id, seen_sequence=3), fold=there)
-    again = history(asked("merge", seen=3, into_account_id="other", into_case_id=target.case_id, **WHY), fold=here)
-    (refused,) = history(*next_steps(again[0]), fold=there)
+    fold_events(close(account_id="other", case_id=target.case_id, seen_sequence=3), fold=there)
+    again = fold_events(asked("merge", seen=3, into_account_id="other", into_case_id=target.case_id, **WHY), fold=here)
+    (refused,) = fold_events(*next_steps(again[0]), fold=there)
     assert isinstance(refused, AbsorptionRefused)
     assert refused.reason == "the case to merge into is not open: the case is closed already, as confirmed_fraud"
-    (back,) = history(*next_steps(refused), fold=here)
+    (back,) = fold_events(*next_steps(refused), fold=here)
     assert isinstance(back, CaseUnmerged)
     assert back.reason == refused.reason
     assert next_steps(back) == []  # the other case never took it
@@ -416,13 +396,13 @@ def test_merging_across_accounts_is_a_chain_of_records() -> None:
 def test_a_case_that_comes_back_to_find_its_place_taken_becomes_part_of_the_one_there() -> None:
     fold = CaseFold()
     merge = asked("merge", into_account_id="other", into_case_id=OTHER, **WHY)
-    merged = history(flag(1), merge, flag(2), fold=fold)[1]
+    merged = fold_events(flag(1), merge, flag(2), fold=fold)[1]
     (step,) = next_steps(merged)
     assert isinstance(step, AbsorbCase)
-    refused = history(step)[0]
-    events = history(*next_steps(refused), fold=fold)
+    refused = fold_events(step)[0]
+    events = fold_events(*next_steps(refused), fold=fold)
     assert kinds(events) == ["CaseMerged", "CaseAbsorbed"]
-    assert history(*next_steps(refused), fold=fold) == []
+    assert fold_events(*next_steps(refused), fold=fold) == []
 
 
 @pytest.mark.parametrize(
@@ -449,14 +429,14 @@ def test_state_from_an_earlier_engine_is_read() -> None:
         '"answered":["x"],"closed":[],"previous":{},"entity_offsets":{}}'
     ).encode()
     fold = CaseFold({ACCOUNT: old}.get, lambda: iter([ACCOUNT]))
-    assert kinds(history(asked("take"), flag(2), fold=fold)) == ["CaseAssigned", "RiskLinked"]
+    assert kinds(fold_events(asked("take"), flag(2), fold=fold)) == ["CaseAssigned", "RiskLinked"]
 
 
 def test_state_that_kept_scores_and_payments_apart_is_read() -> None:
     """A snapshot of the third engine's first days; `flag-0` was linked before there were labels, and has no payment."""
     into = INTO["into_case_id"]
     fold = CaseFold()
-    history(*MERGED, fold=fold)
+    fold_events(*MERGED, fold=fold)
     entry = json.loads(fold.take_writes()[ACCOUNT] or b"")
     case = entry["cases"]["stolen_card"]
     for part in (case, case["work"]["absorbed"][CASE], entry["closed"][0]):
@@ -468,7 +448,7 @@ def test_state_that_kept_scores_and_payments_apart_is_read() -> None:
 
     fold = CaseFold({ACCOUNT: json.dumps(entry).encode()}.get, lambda: iter([ACCOUNT]))
     withdrawn = restated(3, "flag-2", ("velocity",), ())
-    events = history(withdrawn, flag(4), close(case_id=into, seen_sequence=4), fold=fold)
+    events = fold_events(withdrawn, flag(4), close(case_id=into, seen_sequence=4), fold=fold)
     assert kinds(events) == ["RiskRevised", "RiskLinked", "CaseClosed"]
     assert isinstance(events[-1], CaseClosed)
     assert [(each.transaction_id, each.account_id) for each in events[-1].payments] == [

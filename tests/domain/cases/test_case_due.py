@@ -15,7 +15,7 @@ from domain.cases.fold import CaseFold, decide
 from domain.cases.state import AccountCases
 from domain.payment import Refusal
 from domain.record_types import to_fields
-from tests.domain.cases.test_case import NOON, flag, history
+from tests.support.cases import NOON, flag, history
 
 LAST = 5_000_000_000_000
 

@@ -27,7 +27,7 @@ from domain.record_types import InboxRecord, to_fields
 from projections.logs.known import KnownEvent
 from projections.views.case_history import case_as_of
 from projections.views.case_view import CaseView, project
-from tests.domain.cases.test_case import REASON, flag, restated
+from tests.support.cases import REASON, flag, restated
 
 RUNS = int(os.environ.get("FRAUDCASE_HYPOTHESIS_RUNS", "150"))
 STEPS = 50

@@ -10,13 +10,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine as Database
-from typer.testing import CliRunner
 
-from console.cli.app import app
 from console.rules.engines import EngineStore
-from console.rules.store import SYSTEM, Offsets, RulePackActionError
-from console.system import lifecycle as system
-from console.wiring import engine_log, engines, topics
+from console.rules.store import Offsets, RulePackActionError
 from domain.cases.commands import AbsorbCase, Amount, MergedFlag
 from domain.cases.events import CaseEvent, RiskRevised, SequencedCaseEvent
 from domain.cases.fold import CaseFold
@@ -24,25 +20,19 @@ from domain.digest import canonical_bytes
 from domain.engines import ENGINE_KEY, ENGINES, FIRST, LATEST, EngineActivated, activation
 from domain.payment import FIELDS, Refusal
 from domain.record import replace
-from domain.record_types import from_fields, to_fields
+from domain.record_types import to_fields
 from domain.risk.entity_fold import EntityFold
 from domain.risk.events import RiskRestated
 from domain.risk.fold import RiskFold
-from infra.settings import Settings
 from migrations.store import connect, upgrade
-from projections.logs.log import KafkaLog
-from projections.logs.partition_writer import write_to_partitions
 from projections.views.case_view import project
 from schemas.codec import Decoder, Encoder
-from schemas.registry import SchemaRegistry
 from schemas.topics import Topics
 from stream.journal import PartitionRecord
 from stream.processors import CaseProcessor, EntityProcessor, PartitionContext, RiskProcessor
-from tests.conftest import command_line
-from tests.domain.cases.test_case import NOON, REASON, close, flag, restated
-from tests.domain.cases.test_case_commands import asked, case_of, history
-from tests.schemas.test_schemas import ENCODER, IDS, TEXTS
-from tests.stream.test_processors import State
+from tests.support.cases import NOON, REASON, asked, case_of, close, flag, fold_events, restated
+from tests.support.processors import State
+from tests.support.records import ENCODER, IDS, TEXTS
 
 FOLDER = Path(__file__).with_name("fixtures") / "engines"
 INBOX: list[tuple[str, dict[str, Any]]] = [
@@ -178,7 +168,7 @@ def test_the_third_engine_tells_a_case_what_changes_there(engine: int, change: i
     gone, back = restated(3, first.flag_id, ("velocity",), ()), restated(4, first.flag_id, (), (REASON,))
     fold, view = CaseFold(), None
     assert fold.read("EngineActivated", to_fields(activation(engine, "ana"))) == []
-    for event in history(first, second, gone, brought, back, fold=fold):
+    for event in fold_events(first, second, gone, brought, back, fold=fold):
         if isinstance(event, SequencedCaseEvent) and event.case_id == home:
             view = project(view, event)
     assert isinstance(event, RiskRevised)
@@ -335,67 +325,6 @@ def test_what_may_not_be_done_says_why(database: Database) -> None:
 
 
 # -- the real logs ----------------------------------------------------------------------------------------
-
-
-def activations(settings: Settings) -> dict[tuple[str, int], list[Any]]:
-    """Of every partition of every log, what was activated there, in order."""
-    log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
-    return {
-        (topic, partition): [from_fields(*decoder.decode(record.value)) for record in log.read(topic, partition, end)]
-        for topic in topics(settings).engined_logs
-        for partition, end in log.ends(topic).items()
-    }
-
-
-def run(command: CliRunner, *arguments: str, code: int = 0) -> Any:
-    result = command.invoke(app, [*arguments, "--json"])
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout) if result.stdout else None
-
-
-@pytest.mark.acceptance
-def test_an_engine_is_activated_in_every_partition_of_every_log(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the real broker, where somebody was killed after one partition; and the same command again adds nothing."""
-    own = settings.model_copy(update={"prefix": "engines.", "partitions": 3})
-    system.prepare(own)
-    command = command_line(own, monkeypatch)
-    states = [row["state"] for row in run(command, "engine", "list")]
-    assert states == ["active", *["available"] * (len(ENGINES) - 1)]
-    inbox, value = topics(own).cases_inbox, Encoder(SchemaRegistry(own.registry_url).ids()).encode(*SECOND)
-
-    class Killed(type(engine_log(own))):  # type: ignore[misc]
-        def write(self, *_: object) -> int:
-            write_to_partitions(own.kafka_bootstrap, inbox, b"", value, [1])
-            raise ConnectionError("killed")
-
-    with pytest.raises(ConnectionError):
-        engines(own).activate(2, "ana", Killed(own.kafka_bootstrap, own.registry_url, topics(own).engined_logs))
-    assert run(command, "engine", "activate", "2", "--actor", "ben")["partitions_written"] == 8
-    assert run(command, "engine", "activate", "2", "--actor", "ben")["partitions_written"] == 0
-    found = activations(own)
-    assert len(found) == 9
-    assert {sum(isinstance(each, EngineActivated) for each in events) for events in found.values()} == {1}
-    assert run(command, "engine", "show")["engine"] == 2
-    run(command, "engine", "activate", "1", "--actor", "ben", code=1)
-    run(command, "engine", "activate", "7", "--actor", "ben", code=1)
-
-
-@pytest.mark.acceptance
-def test_a_new_system_may_begin_with_the_newest_engine_and_an_old_one_keeps_its_own(settings: Settings) -> None:
-    own = settings.model_copy(update={"prefix": "newest.", "partitions": 2, "engine": "latest"})
-    for _ in range(2):
-        system.prepare(own)
-    found = activations(own)
-    assert {sum(isinstance(each, EngineActivated) for each in events) for events in found.values()} == {1}
-    assert [(row.engine, row.actor) for row in engines(own).rows()] == [(LATEST.number, SYSTEM)]
-    old = settings.model_copy(update={"prefix": "older.", "partitions": 2})
-    system.prepare(old)
-    value = Encoder(SchemaRegistry(old.registry_url).ids()).encode("ClockTicked", {"tick_id": "t", "now_ms": 1})
-    write_to_partitions(old.kafka_bootstrap, topics(old).cases_inbox, b"", value, [1])
-    system.prepare(old.model_copy(update={"engine": "latest"}))
-    assert not any(isinstance(each, EngineActivated) for events in activations(old).values() for each in events)
 
 
 def write_missing() -> None:

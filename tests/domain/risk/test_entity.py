@@ -11,43 +11,26 @@ from hypothesis import strategies as st
 from console.payments.decisions import backtest
 from console.payments.files import IntakeRow
 from domain.payment import Refusal
-from domain.record import replace as replace_in
 from domain.record_types import to_fields
 from domain.risk.entity_fold import MAX_PACKS, EntityFold
-from domain.risk.events import EntityFlagged, EntityPayment, RulesActivated
+from domain.risk.events import EntityFlagged
+from domain.risk.events import EntityPayment
 from domain.risk.families.allowlist import Allowlist
 from domain.risk.families.velocity import Velocity
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
-from domain.risk.packs import RulePack, parse_pack
-from tests.domain.cases.test_case import kinds
-from tests.domain.risk.test_risk import NOON, admitted, payment
+from domain.risk.packs import RulePack
+from tests.support.cases import kinds
+from tests.support.entities import PACK
+from tests.support.entities import SHOP
+from tests.support.entities import activation
+from tests.support.entities import crowd
+from tests.support.entities import sent
+from tests.support.payments import NOON
+from tests.support.payments import admitted
+from tests.support.payments import payment
 
 MINUTE_MS = 60_000
-SHOP = Velocity(
-    name="shop", typology="shop_attack", points=500, by="merchant", measure="count", window_ms=MINUTE_MS, at_least=3,
-    severity="high", reason_code="M1",
-)  # fmt: skip
-TILL = Velocity(
-    name="till", typology="till_attack", points=700, by="terminal", measure="sum", window_ms=MINUTE_MS, at_least=5_000
-)
-PACK = RulePack(name="entities", version=1, rules=(SHOP, TILL))
-
-
-def activation(pack: RulePack, **changed: str) -> RulesActivated:
-    assert parse_pack(pack.canonical) == pack
-    return replace_in(RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test"), **changed)
-
-
-def sent(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityPayment]:
-    """What the risk fold sends on of these payments, in their order."""
-    fold, records = RiskFold(2), []
-    fold.activate(activation(pack))
-    for offset, raw in enumerate(raws):
-        outputs = fold.step(admitted(raw), offset)
-        assert not isinstance(outputs, Refusal), outputs
-        records += [output for output in outputs if isinstance(output, EntityPayment)]
-    return records
 
 
 def new_fold(pack: RulePack = PACK, **options: Any) -> EntityFold:
@@ -63,14 +46,6 @@ def flags(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityF
         assert not isinstance(outputs, Refusal), outputs
         found += outputs
     return found
-
-
-def crowd(times: list[int], **changed: Any) -> list[dict[str, Any]]:
-    """One payment each of many accounts at one merchant."""
-    return [
-        payment(f"tx-{number}", account_id=f"acct-{number}", event_time=NOON + at, **changed)
-        for number, at in enumerate(times)
-    ]
 
 
 def test_a_payment_is_sent_to_each_entity_that_it_has_and_the_pack_has_rules_of() -> None:

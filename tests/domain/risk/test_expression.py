@@ -18,7 +18,7 @@ from domain.risk.expression import (
 )
 from domain.risk.features import FEATURES, FUNCTIONS, scope
 from domain.risk.history import ConfirmedFrauds, History
-from tests.domain.risk.test_risk import BERLIN, DAY_MS, HOUR_MS, LISBON, NOON, admitted, payment
+from tests.support.payments import BERLIN, DAY_MS, HOUR_MS, LISBON, NOON, admitted, payment
 
 SCOPE = scope({"watched": frozenset({"bakery", "kiosk"}), "empty": frozenset()})
 

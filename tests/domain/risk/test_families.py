@@ -6,7 +6,7 @@ import pytest
 
 from domain.risk.events import RiskRestated
 from domain.risk.families.registry import FAMILIES
-from tests.domain.risk.test_risk import (
+from tests.support.payments import (
     BERLIN,
     DAY_MS,
     HOUR_MS,
@@ -14,25 +14,13 @@ from tests.domain.risk.test_risk import (
     MINUTE_MS,
     NOON,
     admitted,
+    at,
     new_fold,
     pack_of,
-    payment,
 )
 
 HOME = {"home_latitude": 52.52, "home_longitude": 13.405}
 POTSDAM = {"latitude": 52.39, "longitude": 13.065}  # 27 km from Berlin
-
-
-def at(*moments: int, **fields: Any) -> list[dict[str, Any]]:
-    """Payments tx-0, tx-1, ... so many milliseconds after noon; a list among the fields gives one to each."""
-    return [
-        payment(
-            f"tx-{number}",
-            event_time=NOON + moment,
-            **{key: value[number] if isinstance(value, list) else value for key, value in fields.items()},
-        )
-        for number, moment in enumerate(moments)
-    ]
 
 
 def rule(family: str, **parameters: Any) -> dict[str, Any]:
@@ -97,10 +85,16 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
         pytest.param([FAR], at(0, **HOME, **POTSDAM), {}, id="Potsdam is near Berlin"),
         pytest.param([FAR], at(0, **LISBON), {}, id="without a home nothing is far from it"),
         pytest.param(
-            [{**FAR, "channels": ["ECOM"]}], at(0, **HOME, **LISBON, channel="POS"), {}, id="travellers shop too"
+            [{**FAR, "channels": ["ECOM"]}],
+            at(0, **HOME, **LISBON, channel="POS"),
+            {},
+            id="travellers shop too",
         ),
         pytest.param(
-            [TESTING], at(0, 1, 2, amount_minor=[200, 1, 200]), {"tx-2": 100}, id="three small ones in a minute"
+            [TESTING],
+            at(0, 1, 2, amount_minor=[200, 1, 200]),
+            {"tx-2": 100},
+            id="three small ones in a minute",
         ),
         pytest.param([TESTING], at(0, 1, 2, amount_minor=[200, 201, 200]), {}, id="two small ones and one too large"),
         pytest.param(
@@ -201,7 +195,10 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             id="points by expression, at most a thousand",
         ),
         pytest.param(
-            [{**BIG, "points": "amount_minor - 5000"}], at(0, amount_minor=5_000), {}, id="no points, no reason"
+            [{**BIG, "points": "amount_minor - 5000"}],
+            at(0, amount_minor=5_000),
+            {},
+            id="no points, no reason",
         ),
         pytest.param(
             [{**VELOCITY, "when": "card_present"}],
@@ -263,7 +260,10 @@ def test_a_family_fires_at_its_edge(
             id="far from home: another channel",
         ),
         pytest.param(
-            TESTING, at(0, amount_minor=201), (0, 3, "201 minor units are above 200"), id="card testing: too large"
+            TESTING,
+            at(0, amount_minor=201),
+            (0, 3, "201 minor units are above 200"),
+            id="card testing: too large",
         ),
         pytest.param(DEVICE, at(0, 1, device_id="a"), (0, 2, "seen before, in tx-0"), id="new device: seen where"),
         pytest.param(EMPTYING, at(0), (1_000, 1, "0 payments before, 2 are needed"), id="account emptying: no history"),
@@ -324,8 +324,18 @@ def turned_by(late: dict[str, Any], each: dict[str, Any], payments: list[dict[st
         pytest.param(TESTING, at(1, MINUTE_MS, amount_minor=1), at(0, amount_minor=1), id="card testing"),
         pytest.param(TRAVEL, at(DAY_MS, **LISBON), at(0, **BERLIN), id="impossible travel"),
         pytest.param(DEVICE, at(1, 2, DAY_MS, device_id=["a", "a", "b"]), at(0, device_id="b"), id="new device"),
-        pytest.param(COUNTRY, at(1, 2, DAY_MS, country=["DE", "DE", "PT"]), at(0, country="PT"), id="new country"),
-        pytest.param(EMPTYING, at(1, DAY_MS, amount_minor=[1, 900]), at(0, amount_minor=1), id="account emptying"),
+        pytest.param(
+            COUNTRY,
+            at(1, 2, DAY_MS, country=["DE", "DE", "PT"]),
+            at(0, country="PT"),
+            id="new country",
+        ),
+        pytest.param(
+            EMPTYING,
+            at(1, DAY_MS, amount_minor=[1, 900]),
+            at(0, amount_minor=1),
+            id="account emptying",
+        ),
         pytest.param(COUNT, at(HOUR_MS, device_id="a"), at(0, device_id="a"), id="an expression"),
         pytest.param(SPEED, at(DAY_MS, **LISBON), at(0, **BERLIN), id="the speed in an expression"),
     ],

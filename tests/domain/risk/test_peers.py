@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from domain.risk.packs import RulePack
-from tests.domain.risk.test_risk import DAY_MS, NOON, admitted, new_fold, pack_of, payment, rules_of
+from tests.support.payments import DAY_MS, NOON, admitted, new_fold, pack_of, payment, rules_of
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 WALKTHROUGH, RULE_901 = DATA / "flink" / "walkthrough_transactions.json", DATA / "tazama" / "rule_901_cases.json"

@@ -11,83 +11,41 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.payment import Payment, Refusal, admit
+from domain.payment import Refusal
 from domain.reason import Reason
 from domain.record_types import to_fields
 from domain.risk.default_packs import DEFAULT, THREE
 from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import MAX_SHADOWS, ContentConflict, RiskFold
 from domain.risk.history import CHUNK, NOTHING, Decision, History
-from domain.risk.labels import FraudLabel, LabelIndex, specs_by_key
-from domain.risk.packs import BadRulePack, RulePack, parse_pack
+from domain.risk.labels import FraudLabel
+from domain.risk.labels import LabelIndex
+from domain.risk.labels import specs_by_key
+from domain.risk.packs import BadRulePack
+from domain.risk.packs import RulePack
 from tests.support.oracle import Meaning, Past, Standing, standing
-
-NOON = 1_749_988_800_000
-"""2025-06-15T12:00:00Z, a Sunday."""
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
-
-
-def payment(transaction_id: str, **changed: Any) -> dict[str, Any]:
-    return {
-        "transaction_id": transaction_id,
-        "account_id": "acct-anna",
-        "card_id": "card-1",
-        "amount_minor": 1_000,
-        "currency": "EUR",
-        "event_time": NOON,
-        "merchant_id": "bakery",
-        "payment_method": "CARD",
-        "channel": "POS",
-        **changed,
-    }
-
-
-def admitted(raw: dict[str, Any]) -> Payment:
-    result = admit(raw, None)
-    assert isinstance(result, Payment), result
-    return result
-
-
-def activated(pack: RulePack, mode: str = "active") -> RulesActivated:
-    return RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test", mode=mode)
-
-
-def new_fold(pack: RulePack = THREE) -> RiskFold:
-    fold = RiskFold(0)
-    fold.activate(activated(pack))
-    return fold
-
-
-def pack_of(*rules: dict[str, Any], **changed: Any) -> RulePack:
-    """A pack of these rules, each called by its family unless it has a name."""
-    named = [{"name": rule["family"], "typology": "t", "points": 500, **rule} for rule in rules]
-    return parse_pack(json.dumps({"name": "test", "version": 1, "rules": named, **changed}))
-
-
-def label(transaction_id: str, **changed: Any) -> dict[str, Any]:
-    return {
-        "label_id": f"label-of-{transaction_id}", "account_id": "acct-eve", "transaction_id": transaction_id,
-        "event_time": NOON, "merchant_id": "butcher", "terminal_id": None, "device_id": None, "card_id": None,
-        "source": "file", "cause_id": "f", "actor": "ann", "confirmed_at_ms": NOON, **changed,
-    }  # fmt: skip
-
-
-def rules_of(raws: list[dict[str, Any]], pack: RulePack = THREE) -> dict[str, tuple[str, ...]]:
-    """What stands for each payment once all of them are in."""
-    fold = new_fold(pack)
-    payments = [admitted(raw) for raw in raws]
-    for offset, each in enumerate(payments):
-        fold.step(each, offset)
-    return {each.transaction_id: fold.decision(each).rules for each in payments if fold.decision(each).rules}
+from tests.support.payments import (
+    BERLIN,
+    COMMON,
+    DAY_MS,
+    HOUR_MS,
+    LISBON,
+    MINUTE_MS,
+    NOON,
+    RISKY,
+    STEADY,
+    activated,
+    admitted,
+    label,
+    new_fold,
+    pack_of,
+    payment,
+    rules_of,
+)
 
 
 def burst(times: list[int], **changed: Any) -> list[dict[str, Any]]:
     return [payment(f"tx-{number}", event_time=NOON + at, **changed) for number, at in enumerate(times)]
-
-
-STEADY = [payment(f"old-{day}", event_time=NOON + day * DAY_MS, amount_minor=4_000 + day % 2) for day in range(6)]
-BERLIN = {"latitude": 52.52, "longitude": 13.405}
-LISBON = {"latitude": 38.722, "longitude": -9.139}  # 2,314 km from Berlin: 2 h 34 min at 900 km/h
 
 
 @pytest.mark.parametrize(
@@ -243,9 +201,6 @@ def test_a_reason_bears_the_severity_and_the_code_of_its_rule() -> None:
 # -- labels ---------------------------------------------------------------------------------------------
 
 
-RISKY = pack_of({"family": "entity_risk", "by": "merchant", "window_ms": 10 * DAY_MS, "at_least": 1})
-
-
 def confirm(fold: RiskFold, *labels: dict[str, Any]) -> None:
     for each in labels:
         assert fold.read("FraudConfirmed", each, 0, None) == []
@@ -269,9 +224,6 @@ def test_confirmed_fraud_feeds_back(labels: list[dict[str, Any]], at: int, value
     tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + at))
     fold.step(tx, 0)
     assert [reason.value for reason in fold.decision(tx).reasons] == ([] if value is None else [value])
-
-
-COMMON = {"family": "entity_risk", "by": "merchant", "window_ms": 10 * DAY_MS, "at_least": 3, "minimum_accounts": 2}
 
 
 @pytest.mark.parametrize(

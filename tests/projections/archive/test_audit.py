@@ -24,7 +24,7 @@ from projections.archive.worker import HeadSchedule
 from projections.logs.log import LogRecord
 from schemas.catalog import all_schemas, latest
 from schemas.codec import Decoder
-from tests.projections.archive.test_merkle import naive_root
+from tests.support.merkle import naive_root
 from tests.support.vault import (
     ENCODER,
     EVENTS,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from console.evidence.verify_pack import is_consistent, is_included
 from projections.archive.merkle import EMPTY, Frontier, MerkleTree, leaf_hash
+from tests.support.merkle import naive_root
 
 ENTRIES = [bytes.fromhex(each) for each in (
     "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",
@@ -23,18 +24,6 @@ ROOTS = [
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
 """Of Certificate Transparency's own tests: the roots of the first 1 to 8 entries."""
-
-
-def naive_root(leaves: list[bytes]) -> bytes:
-    """MTH of RFC 9162, section 2.1.1, over leaf hashes."""
-    if not leaves:
-        return sha256(b"").digest()
-    if len(leaves) == 1:
-        return leaves[0]
-    k = 1
-    while k * 2 < len(leaves):
-        k *= 2
-    return sha256(b"\x01" + naive_root(leaves[:k]) + naive_root(leaves[k:])).digest()
 
 
 def naive_path(m: int, leaves: list[bytes]) -> list[bytes]:

@@ -27,10 +27,9 @@ from projections.replay.certificate import certificate
 from projections.replay.outcome import ReplayComparison
 from projections.replay.replay import derive, read_recorded_history
 from projections.replay.replay import replay as replayed_from
-from projections.replay.sources import KafkaSource, LogGap, LogSource
+from projections.replay.sources import KafkaSource, LogGap
 from projections.views.case_view import Item
 from schemas.codec import Decoder
-from tests.schemas.test_schemas import ENCODER, TEXTS
 from tests.support.recorded import (
     HOUR_MS,
     RULES,
@@ -46,6 +45,8 @@ from tests.support.recorded import (
     recorded,
     traffic,
 )
+from tests.support.records import ENCODER, TEXTS
+from tests.support.certificates import certified
 
 PAYMENTS = traffic(1_200)
 
@@ -72,10 +73,6 @@ def folder(kept: Path, tmp_path: Path) -> Path:
 def alter_in(folder: Path, topic: str, change: Callable[[bytes], bytes | None]) -> tuple[int, int]:
     store = FolderBucket(folder)
     return alter(store, store.put, topic, change)
-
-
-def certified(source: LogSource, workers: int = 1, until_ms: int | None = None) -> dict[str, Any]:
-    return certificate(replayed_from(source, TOPICS, workers, until_ms), TOPICS, until_ms, ())
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +127,7 @@ def test_a_broker_certifies_the_same_though_the_registry_is_away(
 def test_environment_and_place_certify_the_same(folder: Path, expected: dict[str, Any]) -> None:
     script = (
         "import json; from pathlib import Path; from tests.support.recorded import *\n"
-        "from tests.projections.replay.test_replay import certified\n"
+        "from tests.support.certificates import certified\n"
         f"print(json.dumps(certified(FolderSource(Path({str(folder)!r})))))"
     )
     environment = {

@@ -19,37 +19,14 @@ from domain.risk.families.velocity import Velocity
 from domain.risk.packs import RulePack
 from generator.traffic import START_MS, Traffic, TrafficOptions
 from projections.replay.sources import LogGap
-from projections.replay.whatif import WhatifOutcome, WhatifPeriod, run_whatif
+from projections.replay.whatif import WhatifPeriod
 from projections.replay.whatif_diff import WhatifChange, compare
-from tests.domain.cases.test_case import flag
-from tests.support.logs import TOPICS, MemoryLog, decoder
+from tests.support.cases import flag
+from tests.support.logs import TOPICS, MemoryLog
+from tests.support.whatif import FAST, PAYMENT, WHOLE, burst, pack, pay, run
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
-WHOLE: Final = WhatifPeriod()
-FAST: Final = Velocity(name="fast", typology="rapid_spending", points=600, window_ms=60_000, at_least=3)
-PAYMENT: Final[dict[str, Any]] = {
-    "amount_minor": 1_000, "currency": "EUR", "merchant_id": "bakery", "payment_method": "CARD", "channel": "ECOM",
-    "card_id": "card", "country": "DE", "device_id": None, "terminal_id": None,
-}  # fmt: skip
-
-
-def pack(*rules: Any, name: str = "test", **changed: Any) -> RulePack:
-    return RulePack(name=name, version=1, rules=rules or (FAST,), **changed)
-
-
-def pay(log: MemoryLog, account: str, at_ms: int, number: int, **changed: Any) -> dict[str, Any]:
-    transaction = {
-        **PAYMENT, "account_id": account, "transaction_id": f"{account}-{number}", "event_time": at_ms, **changed,
-    }  # fmt: skip
-    log.pay(transaction, at_ms)
-    return transaction
-
-
-def burst(log: MemoryLog, account: str, at_ms: int, payments: int, **changed: Any) -> None:
-    """So many payments a second after the other."""
-    for number in range(payments):
-        pay(log, account, at_ms + number * 1_000, at_ms + number, **changed)
 
 
 def tick(log: MemoryLog, at_ms: int) -> None:
@@ -67,10 +44,6 @@ def confirm(log: MemoryLog, transaction: Mapping[str, Any], at_ms: int) -> None:
         actor="ana", confirmed_at_ms=at_ms,
     )  # fmt: skip
     log.everywhere(TOPICS.payments_inbound, "FraudConfirmed", to_fields(record), at_ms)
-
-
-def run(log: MemoryLog, new: RulePack, stretch: WhatifPeriod = WHOLE) -> WhatifOutcome:
-    return run_whatif(log, TOPICS, decoder(), new, stretch)
 
 
 def said(log: MemoryLog, new: RulePack, stretch: WhatifPeriod = WHOLE) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from projections.logs.known import KnownEvent
 from projections.replay.compare_views import compare_views, views_digest
 from projections.views.case_history import case_as_of, is_visible_at, known_events
 from projections.views.case_view import event_item
-from tests.domain.cases.test_case import CASE, NOON, flag, history, restated
-from tests.domain.cases.test_case_commands import asked
+from tests.support.cases import CASE, NOON, asked, flag, history, restated
 
 MINUTE_MS = 60_000
 DONE = ("assigned_at_ms", "released_at_ms", "added_at_ms", "event_time", "escalated_at_ms")

@@ -26,7 +26,7 @@ from projections.logs.worker import decode_case_events
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
 from projections.views.worker import ViewProjector, work
-from tests.projections.views.test_view_versions import DECODER, ENCODER, TOPIC, Log, live, stream
+from tests.support.views import DECODER, ENCODER, TOPIC, Log, live, stream
 
 
 class Table(MemoryCaseTable):

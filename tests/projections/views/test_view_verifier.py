@@ -16,7 +16,7 @@ from projections.views import verifier as view_verifier
 from projections.views.case_table import MemoryCaseTable
 from projections.views.verifier import ViewVerifier, WorkPacer
 from schemas.topics import Topics
-from tests.projections.views.test_view_versions import DECODER, TOPIC, Log, live, stream
+from tests.support.views import DECODER, TOPIC, Log, live, stream
 
 KNOWN = stream(4)
 LOG = Log(KNOWN)
