@@ -11,9 +11,7 @@ from domain.risk.families.registry import FAMILIES
 from domain.risk.families.rule import Rule, parameters
 from domain.risk.features import FEATURES, FUNCTIONS, KEYS
 from domain.risk.packs import parse_pack
-from tests.support.payments import admitted
-from tests.support.payments import new_fold
-from tests.support.payments import payment
+from tests.support.payments import admitted, new_fold, payment
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "rules"

@@ -1,6 +1,6 @@
 """Old bytes stay readable: of every version of every record there is one, kept for ever, and every version reads it.
 
-A new version needs a fixture of its own; `python -m tests.test_versions` writes those that are missing, and no other.
+A new version needs a fixture of its own; `python -m tests.schemas.test_versions` writes those that are missing, and no other.
 """
 
 import json
@@ -34,7 +34,9 @@ def pair_label(value: object) -> str:
 def fixture(schema: RecordSchema) -> dict[str, str]:
     """The bytes of a record in hexadecimal, with schema id 1, and the canonical text of what they say."""
     file = FOLDER / f"{label(schema)}.json"
-    assert file.exists(), f"{label(schema)} has no bytes that are kept: python -m tests.test_versions writes some"
+    assert file.exists(), (
+        f"{label(schema)} has no bytes that are kept: python -m tests.schemas.test_versions writes some"
+    )
     kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return kept
 

@@ -1,6 +1,6 @@
 """Engines: each keeps its bytes for ever, a log changes from one to the next where it says so, and nowhere else.
 
-A new engine needs a golden file of its own; `python -m tests.test_engines` writes those that are missing, and no other.
+A new engine needs a golden file of its own; `python -m tests.domain.cases.test_engines` writes those that are missing, and no other.
 """
 
 import json
@@ -63,7 +63,7 @@ def by_engine(number: int) -> list[bytes]:
 @pytest.mark.parametrize("number", ENGINES)
 def test_an_engine_says_what_it_always_said(number: int) -> None:
     """Of engine 1 it was recorded by the code from before there were engines."""
-    assert golden(number).exists(), f"python -m tests.test_engines writes {golden(number).name}"
+    assert golden(number).exists(), f"python -m tests.domain.cases.test_engines writes {golden(number).name}"
     assert by_engine(number) == golden(number).read_bytes().splitlines()
 
 

@@ -13,22 +13,15 @@ from console.payments.files import IntakeRow
 from domain.payment import Refusal
 from domain.record_types import to_fields
 from domain.risk.entity_fold import MAX_PACKS, EntityFold
-from domain.risk.events import EntityFlagged
-from domain.risk.events import EntityPayment
+from domain.risk.events import EntityFlagged, EntityPayment
 from domain.risk.families.allowlist import Allowlist
 from domain.risk.families.velocity import Velocity
 from domain.risk.fold import ContentConflict, RiskFold
 from domain.risk.history import MAX_PAYMENTS
 from domain.risk.packs import RulePack
 from tests.support.cases import kinds
-from tests.support.entities import PACK
-from tests.support.entities import SHOP
-from tests.support.entities import activation
-from tests.support.entities import crowd
-from tests.support.entities import sent
-from tests.support.payments import NOON
-from tests.support.payments import admitted
-from tests.support.payments import payment
+from tests.support.entities import PACK, SHOP, activation, crowd, sent
+from tests.support.payments import NOON, admitted, payment
 
 MINUTE_MS = 60_000
 
