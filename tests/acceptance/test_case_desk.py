@@ -24,8 +24,7 @@ from infra.settings import Settings
 from projections.logs.known import KnownEvent
 from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView, project
-from tests.support.feedback import burst
-from tests.support.feedback import send
+from tests.support.feedback import burst, send
 from tests.support.stack import run_json
 
 CASES, ROUNDS = 50, 20

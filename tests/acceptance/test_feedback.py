@@ -14,7 +14,7 @@ from console.cli.demo import settle
 from console.payments.intake import AnswerTracker
 from console.system import lifecycle as system
 from console.waiting import end_offsets, wait_until
-from console.wiring import control_store, intake_parts, kafka_logs, rules_log, topics
+from console.wiring import control_store, kafka_logs, rules_log, topics
 from domain.record_types import from_fields, to_fields
 from domain.risk.default_packs import THREE
 from domain.risk.events import FraudConfirmed, RiskScored, RulesActivated

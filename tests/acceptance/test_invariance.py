@@ -16,8 +16,7 @@ from confluent_kafka import Producer
 from console.payments.intake import AnswerTracker, LogPlace
 from console.system import lifecycle as system
 from console.waiting import ProgressStalled
-from console.wiring import kafka_logs
-from console.wiring import topics
+from console.wiring import kafka_logs, topics
 from infra import stack
 from infra.flink_cluster import cluster, taskmanager_name
 from infra.parts import StackProgram, read_json
@@ -26,10 +25,7 @@ from infra.settings import Settings
 from schemas.codec import Encoder
 from tests.support.replays import replay_system
 from tests.support.stack import PORTS
-from tests.support.traffic import CHUNK
-from tests.support.traffic import Recorded
-from tests.support.traffic import recording
-from tests.support.traffic import tick
+from tests.support.traffic import CHUNK, Recorded, recording, tick
 
 PATIENCE_S = 120.0
 BESIDE = {name: PORTS[name] + 100 for name in ("flink_port", "metrics_port")} | {"flink_cluster_port": 20600}

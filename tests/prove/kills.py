@@ -22,10 +22,7 @@ from infra.settings import CHECKOUT, Settings
 from schemas.codec import Encoder
 from schemas.registry import SchemaRegistry
 from tests.support.replays import replay_system
-from tests.support.traffic import CHUNK
-from tests.support.traffic import Recorded
-from tests.support.traffic import recording
-from tests.support.traffic import tick
+from tests.support.traffic import CHUNK, Recorded, recording, tick
 
 PORTS: dict[str, Any] = {
     "kafka_port": 21092, "kafka_controller_port": 21093, "registry_port": 21081, "dynamodb_port": 21000,

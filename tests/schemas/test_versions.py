@@ -1,6 +1,6 @@
-"""Old bytes stay readable: of every version of every record there is one, kept for ever, and every version reads it.
+"""Kept bytes of every version of every record: every later version still reads them.
 
-A new version needs a fixture of its own; `python -m tests.schemas.test_versions` writes those that are missing, and no other.
+Write the fixture of a new version with `python -m tests.schemas.test_versions`. It writes only missing files.
 """
 
 import json
@@ -34,9 +34,7 @@ def pair_label(value: object) -> str:
 def fixture(schema: RecordSchema) -> dict[str, str]:
     """The bytes of a record in hexadecimal, with schema id 1, and the canonical text of what they say."""
     file = FOLDER / f"{label(schema)}.json"
-    assert file.exists(), (
-        f"{label(schema)} has no bytes that are kept: python -m tests.schemas.test_versions writes some"
-    )
+    assert file.exists(), f"{label(schema)} has no kept bytes; write them: python -m tests.schemas.test_versions"
     kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return kept
 

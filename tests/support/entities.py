@@ -6,8 +6,9 @@ from typing import Any
 from domain.payment import Refusal
 from domain.record import replace as replace_in
 from domain.risk.events import EntityPayment, RulesActivated
+from domain.risk.families.velocity import Velocity
 from domain.risk.fold import RiskFold
-from domain.risk.packs import RulePack, Velocity, parse_pack
+from domain.risk.packs import RulePack, parse_pack
 from tests.support.payments import MINUTE_MS, NOON, admitted, payment
 
 SHOP = Velocity(

@@ -3,8 +3,8 @@
 from typing import Any
 
 from console.payments.intake import AnswerTracker, open_intake
-from generator.traffic import Traffic, TrafficOptions
 from console.wiring import intake_parts, kafka_logs
+from generator.traffic import Traffic, TrafficOptions
 from infra.settings import Settings
 
 BURST = 6

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from domain.payment import Payment, admit
+from domain.risk.default_packs import THREE
 from domain.risk.events import RulesActivated
 from domain.risk.fold import RiskFold
-from domain.risk.packs import THREE, RulePack, parse_pack
+from domain.risk.packs import RulePack, parse_pack
 
 NOON = 1_749_988_800_000
 """2025-06-15T12:00:00Z, a Sunday."""

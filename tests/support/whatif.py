@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from domain.risk.packs import RulePack, Velocity
+from domain.risk.families.velocity import Velocity
+from domain.risk.packs import RulePack
 from projections.replay.whatif import WhatifOutcome, WhatifPeriod, run_whatif
 from tests.support.logs import TOPICS, MemoryLog, decoder
 

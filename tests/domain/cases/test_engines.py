@@ -1,6 +1,6 @@
-"""Engines: each keeps its bytes for ever, a log changes from one to the next where it says so, and nowhere else.
+"""Engines: each keeps its bytes; a log changes from one engine to the next at an activation, and nowhere else.
 
-A new engine needs a golden file of its own; `python -m tests.domain.cases.test_engines` writes those that are missing, and no other.
+Write the golden file of a new engine with `python -m tests.domain.cases.test_engines`. It writes only missing files.
 """
 
 import json

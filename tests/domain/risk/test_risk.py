@@ -18,11 +18,8 @@ from domain.risk.default_packs import DEFAULT, THREE
 from domain.risk.events import RiskFlagged, RiskRestated, RiskScored, RulesActivated
 from domain.risk.fold import MAX_SHADOWS, ContentConflict, RiskFold
 from domain.risk.history import CHUNK, NOTHING, Decision, History
-from domain.risk.labels import FraudLabel
-from domain.risk.labels import LabelIndex
-from domain.risk.labels import specs_by_key
-from domain.risk.packs import BadRulePack
-from domain.risk.packs import RulePack
+from domain.risk.labels import FraudLabel, LabelIndex, specs_by_key
+from domain.risk.packs import BadRulePack, RulePack
 from tests.support.oracle import Meaning, Past, Standing, standing
 from tests.support.payments import (
     BERLIN,

@@ -30,6 +30,7 @@ from projections.replay.replay import replay as replayed_from
 from projections.replay.sources import KafkaSource, LogGap
 from projections.views.case_view import Item
 from schemas.codec import Decoder
+from tests.support.certificates import certified
 from tests.support.recorded import (
     HOUR_MS,
     RULES,
@@ -46,7 +47,6 @@ from tests.support.recorded import (
     traffic,
 )
 from tests.support.records import ENCODER, TEXTS
-from tests.support.certificates import certified
 
 PAYMENTS = traffic(1_200)
 
