@@ -1,4 +1,4 @@
-"""Payments that nobody remembers any more, looked up in the archive when somebody asks for them."""
+"""Payments of the past, looked up in the archive for the page of a case when nothing in memory has them."""
 
 import threading
 import time
@@ -15,36 +15,38 @@ from projections.logs.partitioner import partition_of
 from schemas.codec import Decoder, UnreadableRecord
 
 MAX_KEPT: Final = 20_000
+"""Maximum number of found payments in memory."""
 LOOK_S: Final = 5.0
-"""How long one look may take: the archive of a busy partition is long, and somebody waits for the page."""
+"""Maximum time of one look, in seconds: a person waits for the page."""
 
 
 class PastPayments(Protocol):
-    """Payments of the past."""
+    """Source of payments that are no longer in memory."""
 
     def known(self, account_id: str, wanted: Collection[str]) -> dict[str, SeenPayment]:
-        """Those of these payments of an account that were found before, by id: asks nobody."""
+        """Return the wanted payments of an account that an earlier look found, by id. Read nothing."""
 
     def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, SeenPayment]:
-        """Those that can be found among what was written until a time, as far as the time for a look allows."""
+        """Return the wanted payments of an account written until a time, by id, as far as LOOK_S allows."""
 
 
 class EmptyPastPayments:
-    """Where there is no archive."""
+    """Source without an archive: it has no payment."""
 
     def known(self, _: str, __: Collection[str]) -> dict[str, SeenPayment]:
-        """None."""
+        """Return no payment."""
         return {}
 
     def look_up(self, _: str, __: Collection[str], ___: int) -> dict[str, SeenPayment]:
-        """None."""
+        """Return no payment."""
         return {}
 
 
 class ArchivedPayments:
-    """Those in the archive of payments.inbound, the latest first: what a flag counted was mostly paid shortly before.
+    """Payments of the archived log payments.inbound, read newest first.
 
-    One look at a time: each reads whole segments, and several would only wait for each other.
+    Most payments that a flag counted were made shortly before it. Only one look runs at a time: each reads whole
+    segments, so several at once would only slow each other down.
     """
 
     def __init__(self, open_archive: Callable[[], ArchiveColumns], topic: str, partitions: int) -> None:
@@ -53,12 +55,12 @@ class ArchivedPayments:
         self._kept: OrderedDict[tuple[str, str], SeenPayment] = OrderedDict()
 
     def known(self, account_id: str, wanted: Collection[str]) -> dict[str, SeenPayment]:
-        """Those that were found before."""
+        """Return the wanted payments that an earlier look found, by id."""
         with self._lock:
             return {name: self._kept[account_id, name] for name in wanted if (account_id, name) in self._kept}
 
     def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, SeenPayment]:
-        """Those that the archive has; none while the store is away."""
+        """Return the wanted payments that the archive has, by id. Return only known ones if the store fails."""
         with self._looking:
             found = self.known(account_id, wanted)
             give_up = time.monotonic() + LOOK_S
@@ -70,11 +72,11 @@ class ArchivedPayments:
                     if time.monotonic() > give_up:
                         break
             except (BotoCoreError, ClientError):
-                pass  # the page says what was not found, whatever the reason
+                pass  # the page shows which payments were not found
             return found
 
     def _segments(self, account_id: str, until_ms: int) -> Iterator[list[Payment]]:
-        """What an account paid, by segment of the archive, the newest first."""
+        """Yield the payments of an account, one list for each archive segment, newest segment first."""
         archive, key = self._open(), account_id.encode()
         decoder = Decoder(archive.schema_text)
         for batch in archive.batches_of_key(self._topic, partition_of(key, self._partitions), key, until_ms):
@@ -89,7 +91,7 @@ class ArchivedPayments:
 
 
 def _payment(decoder: Decoder, value: bytes | None) -> Payment | None:
-    """The payment in a record; None for what was not let in."""
+    """Return the payment in a record, or None if the record holds none or its payment was refused."""
     try:
         name, data = decoder.decode(value)
         payment = admit(data, None) if name == "Transaction" else None

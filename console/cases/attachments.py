@@ -1,6 +1,7 @@
-"""Files on cases: in the object store by their digest, of few types and bounded size; the log has the digest.
+"""Files attached to cases: in the object store, named by their digest; the log holds only the digest.
 
-They are stored sealed, with the key of the account that the case is about: the digest is that of what is stored.
+Only a few file types are accepted, each up to MAX_BYTES. Files are sealed with the key of the account that the case is
+about, and the digest is that of the sealed bytes.
 """
 
 import hashlib
@@ -14,7 +15,9 @@ from domain.cases.commands import Attachment
 from domain.masking import mask_card_numbers
 
 MAX_BYTES: Final = 10 << 20
+"""Maximum size of a file, in bytes."""
 MAX_NAME: Final = 120
+"""Maximum length of a file name, in characters."""
 TYPES: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
     ".pdf": ("application/pdf", (b"%PDF-",)),
     ".png": ("image/png", (b"\x89PNG\r\n\x1a\n",)),
@@ -29,11 +32,11 @@ TYPES: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
     ".eml": ("message/rfc822", ()),
     ".json": ("application/json", ()),
 }
-"""What is taken, by the end of its name: its media type, and how its content begins; text must be UTF-8."""
+"""Accepted file types by extension: media type and first bytes. A type without first bytes is text in UTF-8."""
 
 
 class UnacceptableFile(ValueError):
-    """A file that is not taken; `status` says how."""
+    """A file that is not accepted. `status` is the HTTP status, the message says why."""
 
     def __init__(self, message: str, status: int = 415) -> None:
         super().__init__(message)
@@ -41,50 +44,52 @@ class UnacceptableFile(ValueError):
 
 
 class ErasedFile(LookupError):
-    """A file that was erased."""
+    """A file whose key was destroyed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file and what it is; its name is sealed still."""
+    """A file with its content in plain bytes. The name in its attachment is still sealed."""
 
     attachment: Attachment
     body: bytes
 
 
 class ObjectStore(Protocol):
-    """Where files lie; the archive's bucket is one."""
+    """Store of objects by key, such as the bucket of the archive."""
 
     def put_new(self, key: str, body: bytes) -> bool:
-        """Store an object under a key that must be free; False if it is not."""
+        """Store an object under a new key. Return False if the key is taken."""
 
     def get(self, key: str) -> bytes | None:
-        """An object's content, None if there is none."""
+        """Return the content of an object, or None if there is none."""
 
 
 class MemoryObjectStore:
-    """The same in a dict, for fast tests."""
+    """Object store in a dict, for fast tests."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
 
     def put_new(self, key: str, body: bytes) -> bool:
-        """Store an object."""
+        """Store an object under a new key. Return False if the key is taken."""
         return self.objects.setdefault(key, body) is body
 
     def get(self, key: str) -> bytes | None:
-        """An object's content."""
+        """Return the content of an object, or None if there is none."""
         return self.objects.get(key)
 
 
 class Attachments:
-    """The files of all cases."""
+    """Files of all cases."""
 
     def __init__(self, objects: ObjectStore, vault: Vault) -> None:
         self._objects, self._vault = objects, vault
 
     def store(self, case_id: str, account_id: str, file_name: str, body: bytes) -> Attachment:
-        """Keep a file; the same one again is the same, and keeps its first name. Raises NotTaken, VaultError."""
+        """Seal and store a file. A file with the same content keeps its first name. Raise UnacceptableFile,
+        VaultError.
+        """
         name = clean_name(file_name)
         media_type = _checked_type(name, body)
         sealed = self._vault.seal_file(account_id, body)
@@ -99,13 +104,15 @@ class Attachments:
         return found
 
     def find(self, case_id: str, sha256: str) -> Attachment | None:
-        """What is known of a file; None if there is none."""
+        """Return the description of a file, or None if there is none."""
         key = _key(case_id, sha256)
         said = self._objects.get(f"{key}.json")
         return None if said is None else Attachment(sha256=sha256, storage_key=key, **json.loads(said))
 
     def read(self, case_id: str, sha256: str) -> StoredFile | None:
-        """A file, if its content is still what its digest says. Raises Gone, VaultError."""
+        """Return a file, or None if there is none or its content does not match its digest. Raise ErasedFile,
+        VaultError.
+        """
         attachment = self.find(case_id, sha256)
         body = self._objects.get(_key(case_id, sha256)) if attachment else None
         if attachment is None or body is None or hashlib.sha256(body).hexdigest() != sha256:
@@ -117,12 +124,14 @@ class Attachments:
 
 
 def clean_name(file_name: str) -> str:
-    """The name without folders, control characters and card numbers. Raises NotTaken where nothing is left."""
+    """Return a file name without folders, control characters and card numbers. Raise UnacceptableFile if nothing is
+    left.
+    """
     last = file_name.replace("\\", "/").rpartition("/")[2]
     name = mask_card_numbers("".join(character for character in last if character.isprintable())).strip(". ")
     stem, dot, extension = name.rpartition(".")
     if not stem or not dot:
-        raise UnacceptableFile("a file needs a name with its type at the end, such as receipt.pdf")
+        raise UnacceptableFile("the file name has no extension: name it like receipt.pdf")
     return f"{stem[: MAX_NAME - len(extension) - 1]}.{extension.lower()}"
 
 
@@ -133,15 +142,15 @@ def _checked_type(name: str, body: bytes) -> str:
         raise UnacceptableFile(f"a file has at most {MAX_BYTES >> 20} MB", 413)
     known = TYPES.get(f".{name.rpartition('.')[2]}")
     if known is None:
-        raise UnacceptableFile(f"files of these types are taken: {', '.join(sorted(TYPES))}")
+        raise UnacceptableFile(f"this file type is not accepted; accepted types: {', '.join(sorted(TYPES))}")
     media_type, beginnings = known
     if beginnings and not body.startswith(beginnings):
-        raise UnacceptableFile(f"the content is not {media_type}")
+        raise UnacceptableFile(f"the content of the file is not {media_type}")
     if not beginnings:
         try:
             body.decode()
         except UnicodeDecodeError as error:
-            raise UnacceptableFile("text must be UTF-8") from error
+            raise UnacceptableFile("a text file must be UTF-8") from error
     return media_type
 
 

@@ -1,7 +1,7 @@
-"""The live board: every case's view in memory, kept up to date by the log, so that a queue costs no scan of a table.
+"""The live board: the view of every case in memory, so that a page of the queue needs no scan of the table.
 
-It starts from the views in the table and follows cases.events from where those were sure to be written. An event that
-does not follow what the board holds of its case makes it read that case from the table again.
+The board is filled from the table and then follows cases.events. If an event does not follow the view that the board
+holds, the board reads that case from the table again.
 """
 
 import json
@@ -21,17 +21,17 @@ from domain.cases.state import BrokenLog, CaseStatus
 from projections.views.case_view import CaseView, project
 
 MAX_CASES: Final = 500_000
-"""Cases on the board; past it, those that were closed longest ago leave, and are found in the table only."""
+"""Maximum number of cases on the board. The cases closed longest ago leave it; they stay in the table."""
 MAX_SHARED: Final = 1_000
-"""Cases that the board remembers for one card, device, merchant or terminal, newest first."""
+"""Maximum number of cases that the board remembers for one entity, newest first."""
 RESERVED_S: Final = 5.0
-"""How long a case that was offered to somebody is offered to nobody else."""
+"""Time during which a case offered to one person is not offered to another, in seconds."""
 PAGE_SIZE: Final = 50
 """Default number of cases on a page."""
 _GROWTH: Final = 4_096
 _TIME_BITS: Final = 42
 _NEVER_DUE: Final = 2**_TIME_BITS - 1
-"""Later than any time. Cases that are never due come after it, what changed last first: none shares its place."""
+"""Later than any time. Cases without a deadline sort after it, last changed first, so that no two share a key."""
 SortOrder: TypeAlias = Literal["-score", "due", "opened", "-opened", "-changed"]
 """Sort order of the queue: highest score (then oldest), next deadline, oldest, newest, last changed."""
 TakeNextOrder: TypeAlias = Literal["-score", "due", "opened"]
@@ -50,13 +50,13 @@ FREE_STATUSES: Final[tuple[CaseStatus, ...]] = ("new", "open")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFilter:
-    """Which cases, in which order. What is None or empty does not narrow."""
+    """Filters and sort order of the queue. A filter that is None or empty does not narrow it."""
 
     statuses: tuple[str, ...] = ()
     typologies: tuple[str, ...] = ()
     dispositions: tuple[str, ...] = ()
     assignee: str | None = None
-    """A name; "" is nobody."""
+    """Name of the assignee; "" matches cases without one."""
     is_escalated: bool | None = None
     score_from: int | None = None
     opened_from_ms: int | None = None
@@ -66,7 +66,7 @@ class QueueFilter:
 
 
 class PageCursor(NamedTuple):
-    """Where a page ended: the key of its last row in its order."""
+    """Position of the last row of a page: its sort key and its case id."""
 
     key: int
     case_id: str
@@ -74,7 +74,7 @@ class PageCursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardPage:
-    """Some of the cases that were asked for, and how many there are."""
+    """One page of the queue, the number of cases on all pages, and the cursor of the next page."""
 
     rows: list[bytes]
     case_ids: list[str]
@@ -83,14 +83,14 @@ class BoardPage:
 
 
 class TextDictionary:
-    """Texts as small numbers."""
+    """Numbers that stand for texts, so that columns hold integers."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self.texts: list[str] = []
 
     def number(self, text: str) -> int:
-        """The number of a text; new ones get the next."""
+        """Return the number of a text. A new text gets the next number."""
         found = self._numbers.get(text)
         if found is None:
             found = self._numbers[text] = len(self.texts)
@@ -98,12 +98,12 @@ class TextDictionary:
         return found
 
     def known(self, texts: Iterable[str]) -> list[int]:
-        """The numbers of those that have one."""
+        """Return the numbers of the texts that have one."""
         return [self._numbers[text] for text in texts if text in self._numbers]
 
 
 class CaseBoard:
-    """All of it; every method may be called from any thread."""
+    """Views of all cases with the columns that queues filter and sort by. Thread-safe."""
 
     def __init__(self, reread: Callable[[str], CaseView | None], clock: Callable[[], float] = time.monotonic) -> None:
         self._reread = reread
@@ -121,15 +121,15 @@ class CaseBoard:
         self._assignees, self._dispositions = TextDictionary(), TextDictionary()
         self._columns: dict[str, NDArray[np.int64]] = {name: np.zeros(0, np.int64) for name in _COLUMNS}
         self.reread = 0
-        """How often a case had to be read from the table again."""
+        """Number of cases that were read from the table again."""
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    # -- what the log says ------------------------------------------------------------------------
+    # -- changes from the log ------------------------------------------------------------------------
 
     def put(self, view: CaseView) -> bool:
-        """A view as the table has it; one that the board knows further stays. Returns whether it was news."""
+        """Add a view from the table, unless the board holds a later version. Return True if the view was new."""
         with self._lock:
             held = self.view(view.case_id)
             is_news = held is None or held.sequence < view.sequence
@@ -138,7 +138,7 @@ class CaseBoard:
             return is_news
 
     def apply(self, event: SequencedCaseEvent) -> CaseView | None:
-        """What an event makes of its case; None where the case cannot be brought so far."""
+        """Apply an event to its case and return the view, or None if the case is not in the table yet."""
         with self._lock:
             held = self.view(event.case_id)
             if held is not None and event.sequence <= held.sequence:
@@ -195,7 +195,7 @@ class CaseBoard:
         return slot
 
     def _drop_oldest_closed(self) -> None:
-        """A hundredth of the board makes room, closed cases first, of those what changed longest ago."""
+        """Remove 1% of the cases: closed cases first, then those that changed longest ago."""
         with self._lock:
             many = max(1, MAX_CASES // 100)
             views = [self._views[slot] for slot in self._slots.values()]
@@ -231,15 +231,15 @@ class CaseBoard:
             if transaction not in before:
                 self._transactions[transaction] = view.case_id
 
-    # -- what readers ask -------------------------------------------------------------------------
+    # -- reads ---------------------------------------------------------------------------------------
 
     def view(self, case_id: str) -> CaseView | None:
-        """A case as the log has it."""
+        """Return the view of a case, or None if the board does not hold it."""
         slot = self._slots.get(case_id)
         return None if slot is None else self._views[slot]
 
     def page(self, wanted: QueueFilter, limit: int, after: PageCursor | None = None) -> BoardPage:
-        """A page of the queue."""
+        """Return one page of the cases that match a filter, after a cursor if one is given."""
         with self._lock:
             found = np.flatnonzero(self._mask(wanted))
             keys = self._columns[wanted.sort][found]
@@ -265,17 +265,17 @@ class CaseBoard:
             )
 
     def rows(self, case_ids: Iterable[str]) -> list[bytes]:
-        """These cases as a list shows them, as far as they are on the board."""
+        """Return the rows of the given cases as JSON, without those that the board does not hold."""
         with self._lock:
             return [self._row(self._slots[case_id]) for case_id in case_ids if case_id in self._slots]
 
     def views(self, case_ids: Iterable[str]) -> list[CaseView]:
-        """Those of these cases that are on the board."""
+        """Return the views of the given cases, without those that the board does not hold."""
         with self._lock:
             return [view for case_id in case_ids if (view := self.view(case_id)) is not None]
 
     def first(self, wanted: QueueFilter, many: int, reserved_for: str) -> list[CaseView]:
-        """The first of these cases that were not just handed to somebody else; they are reserved for a moment."""
+        """Return up to `many` matching cases that are not reserved for another person, and reserve the first one."""
         with self._lock:
             now = self._clock()
             found: list[CaseView] = []
@@ -294,21 +294,21 @@ class CaseBoard:
             return found[:many]
 
     def of_account(self, account_id: str) -> list[str]:
-        """The cases of an account, oldest first."""
+        """Return the ids of the cases of an account, oldest first."""
         with self._lock:
             return list(self._accounts.get(account_id, ()))
 
     def of_entity(self, kind: str, value: str) -> list[str]:
-        """The cases that have to do with a card, device, merchant or terminal; newest first, at most MAX_SHARED."""
+        """Return the ids of the newest MAX_SHARED cases with an entity, newest first."""
         with self._lock:
             return list(self._entities.get((kind, value), ()))
 
     def of_transaction(self, transaction_id: str) -> str | None:
-        """The case that a payment is linked to."""
+        """Return the id of the case that a payment is linked to, or None."""
         return self._transactions.get(transaction_id)
 
     def counts(self) -> dict[str, int]:
-        """How many cases there are, by status."""
+        """Return the number of cases by status."""
         with self._lock:
             there = self._columns["there"].astype(bool)
             numbers = np.bincount(self._columns["status"][there], minlength=len(self._statuses.texts))

@@ -1,4 +1,4 @@
-"""Keeps the board up to date from the log, and remembers the last changes for whoever watches."""
+"""Feed of the board: follow cases.events, update the board, and keep the last changes for watchers."""
 
 import gc
 import json
@@ -23,17 +23,17 @@ from projections.views.case_view import CaseView, Item, event_item
 from projections.views.worker import group_of
 
 MAX_CHANGES: Final = 10_000
-"""Changes that are remembered for watchers who come back."""
+"""Maximum number of changes kept for watchers that reconnect."""
 POLL_S: Final = 0.05
 RETRY_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 1_800.0
 Offsets = tuple[int, ...]
-"""How far each partition of cases.events was read, by its number."""
+"""Position in cases.events: the next offset of each partition, by partition number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseChange:
-    """One event of a case, as watchers are told of it; `after` is where the log was read to with it."""
+    """One event of a case for watchers. `after` is the position of the log after the event."""
 
     partition: int
     offset: int
@@ -41,14 +41,16 @@ class CaseChange:
     kind: str
     case_id: str
     sequence: int | None
-    """Of the event; None for an answer that changes nothing."""
+    """Sequence of the event; None for an answer that does not change the case."""
     body: str
     item: Item
-    """The event as it is, or will be, in the table."""
+    """Item of the event in the table."""
 
 
 class CaseChangeBuffer:
-    """The last changes, numbered from the start of this process; watchers are called from the feed's thread."""
+    """The last MAX_CHANGES changes, numbered from the start of the process. Watchers are called on the feed's
+    thread.
+    """
 
     def __init__(self, start: Offsets = ()) -> None:
         self._lock = threading.Lock()
@@ -59,24 +61,24 @@ class CaseChangeBuffer:
         self._told: Callable[[CaseChange], None] = lambda _: None
 
     def start_from(self, offsets: Offsets) -> None:
-        """Where the log is read from: before any change."""
+        """Set the log position before the first change."""
         with self._lock:
             self._since = offsets
 
     @property
     def offsets(self) -> Offsets:
-        """How far the log was read."""
+        """Return the log position after the last change."""
         with self._lock:
             return self._kept[-1].after if self._kept else self._since
 
     @property
     def end(self) -> int:
-        """The number of the next change."""
+        """Return the number of the next change."""
         with self._lock:
             return self._first + len(self._kept)
 
     def add(self, change: CaseChange) -> None:
-        """The next one; the oldest leaves where there are too many."""
+        """Add a change, forget the oldest one if the buffer is full, and call the watchers."""
         self._told(change)
         with self._lock:
             self._kept.append(change)
@@ -87,13 +89,13 @@ class CaseChangeBuffer:
         self._watchers.notify()
 
     def since(self, number: int) -> tuple[list[CaseChange], int]:
-        """The changes from a number on, and the number of the next one."""
+        """Return the changes from a number on, and the number of the next change."""
         with self._lock:
             skip = max(0, number - self._first)
             return [self._kept[at] for at in range(skip, len(self._kept))], self._first + len(self._kept)
 
     def missed(self, seen: Offsets) -> list[CaseChange] | None:
-        """What somebody missed who had read the log so far; None if it is no longer remembered."""
+        """Return the changes after a log position, or None if the buffer no longer holds all of them."""
         with self._lock:
             is_kept = len(seen) == len(self._since) and all(map(int.__ge__, seen, self._since))
             if not is_kept:
@@ -101,16 +103,16 @@ class CaseChangeBuffer:
             return [change for change in self._kept if change.offset >= seen[change.partition]]
 
     def tell(self, told: Callable[[CaseChange], None]) -> None:
-        """Call a function with each change, before any watcher hears of it."""
+        """Set the function that gets each change before the watchers."""
         self._told = told
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Call a function after each change; returns what ends that."""
+        """Call a function after each change. Return the function that ends this."""
         return self._watchers.add(watcher)
 
 
 class BoardFeed:
-    """A thread that reads cases.events into the board."""
+    """Thread that reads cases.events into the board."""
 
     def __init__(
         self,
@@ -121,7 +123,7 @@ class BoardFeed:
         self._logs, self._topic = logs, logs.topics.cases_events
         self._table = table
         self._stored = stored
-        """Told all items of a case but its view, once, as the table has them after the board was filled."""
+        """Function that gets the id and the items of each case, without its view, once after the board is filled."""
         self._decoder = logs.decoder()
         self._ended = threading.Event()
         self.board = CaseBoard(table.view)
@@ -130,12 +132,12 @@ class BoardFeed:
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
     def start(self) -> None:
-        """Begin to fill the board; it says `is_ready` when it holds what the table and the log do."""
+        """Start to fill the board. `is_ready` becomes True when the board has caught up with the log."""
         self._thread.start()
         threading.Thread(target=self._reconcile, name="board-reconcile", daemon=True).start()
 
     def _reconcile(self) -> None:
-        """Compare the board with the table now and then: an index that lagged leaves no case out for ever."""
+        """Compare the board with the table every RECONCILE_EVERY_S, because an index of the table can lag."""
         while not self.is_ready and not self._ended.wait(POLL_S):
             pass
         self._tell_stored()
@@ -143,13 +145,13 @@ class BoardFeed:
             try:
                 behind = sum(self.board.put(view) for view in self._table.views() if not self._ended.is_set())
             except (BotoCoreError, ClientError) as error:
-                complain(f"the board was not compared with the table: {error}")
+                complain(f"the board could not be compared with the table: {error}")
             else:
                 if behind:
-                    complain(f"{behind} cases were further in the table than on the board")
+                    complain(f"the table had a later version of {behind} cases than the board")
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._ended.set()
         self._thread.join(30)
 
@@ -157,9 +159,9 @@ class BoardFeed:
         while not self._ended.is_set():
             try:
                 self._follow()
-            except Exception as error:  # whatever it was: a board that stands still must say so, and begin again
+            except Exception as error:  # a board that no longer follows the log must say so and start again
                 self.is_ready = False
-                complain(f"the board begins anew: {type(error).__name__}: {error}")
+                complain(f"the board starts again: {type(error).__name__}: {error}")
                 self._ended.wait(RETRY_S)
 
     def _follow(self) -> None:
@@ -183,7 +185,7 @@ class BoardFeed:
             follower.close()
 
     def _fill(self, views: Iterable[CaseView]) -> None:
-        """Millions of objects that stay: whoever looks through them for garbage stops everybody for half a second."""
+        """Put the views on the board without garbage collection, which would pause the process for half a second."""
         gc.disable()
         try:
             for view in views:
@@ -195,7 +197,9 @@ class BoardFeed:
             gc.enable()
 
     def _tell_stored(self) -> None:
-        """What the table holds besides views; of each case they come before it, as their sort keys are."""
+        """Pass the table items of each case, except its view, to `stored`. A view comes after the other items of its
+        case.
+        """
         others: dict[str, list[Item]] = {}
         try:
             for item in self._table.scan():
@@ -206,7 +210,7 @@ class BoardFeed:
                 if self._ended.is_set():
                     return
         except (BotoCoreError, ClientError) as error:
-            complain(f"timelines are read when they are asked for: {error}")
+            complain(f"timelines could not be loaded and are read on demand: {error}")
 
     def _take(self, record: LogRecord, after: Offsets) -> None:
         for event, _ in decode_case_events(self._decoder, [record]):
@@ -217,7 +221,7 @@ class BoardFeed:
             self.changes.add(change_of(event, record, after, row))
 
     def _starts(self, group: str) -> dict[int, int]:
-        """Up to where the live version was written: all before is in its table."""
+        """Return the offsets up to which the live view version is in its table, by partition."""
         consumer = Consumer({"bootstrap.servers": self._logs.bootstrap, "group.id": group})
         try:
             partitions = sorted(consumer.list_topics(self._topic, timeout=10).topics[self._topic].partitions)
@@ -228,7 +232,7 @@ class BoardFeed:
 
 
 def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str, Any] | None) -> CaseChange:
-    """An event as watchers are told of it: what it is, and how its case stands after it."""
+    """Return the change that watchers get for an event, with the row of its case after it."""
     sequence: int | None = getattr(event, "sequence", None)
     body = {
         "kind": type(event).__name__,
@@ -251,12 +255,12 @@ def change_of(event: CaseEvent, record: LogRecord, after: Offsets, row: dict[str
 
 
 def offsets_text(offsets: Offsets) -> str:
-    """As the id of a server-sent event."""
+    """Return a log position as the id of a server-sent event."""
     return ".".join(map(str, offsets))
 
 
 def offsets_of(text: str) -> Offsets | None:
-    """From the id of a server-sent event; None if it is none."""
+    """Return the log position in the id of a server-sent event, or None if the id is malformed."""
     parts = text.split(".")
     if not parts or len(text) > 2_000 or not all(part.isascii() and part.isdigit() for part in parts):
         return None
@@ -264,10 +268,10 @@ def offsets_of(text: str) -> Offsets | None:
 
 
 def server_sent_event(change: CaseChange) -> str:
-    """A change as a server-sent event."""
+    """Return a change as a server-sent event."""
     return f"id: {offsets_text(change.after)}\nevent: case\ndata: {change.body}\n\n"
 
 
 def server_sent_events(changes: list[CaseChange]) -> Iterator[str]:
-    """Several of them."""
+    """Return changes as server-sent events."""
     return map(server_sent_event, changes)

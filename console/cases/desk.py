@@ -1,10 +1,10 @@
-"""Where doors bring commands, and are told what became of them: by the command's id, out of cases.events.
+"""Command desk: send commands into cases.inbox and match their answers in cases.events by command id.
 
-One desk serves a whole process, from as many threads as there are:
+One desk serves a whole process, from any number of threads:
 
     with CaseDesk(logs, keys) as desk:
-        answer = desk.ask(TakeCase(...))      # waits; an event of the case, or CommandRejected
-        future = desk.send(TakeCase(...))     # does not wait; asyncio.wrap_future(future) does in a coroutine
+        answer = desk.ask(TakeCase(...))      # waits for an event of the case, or for CommandRejected
+        future = desk.send(TakeCase(...))     # does not wait; asyncio.wrap_future(future) waits in a coroutine
 """
 
 import threading
@@ -27,23 +27,23 @@ from projections.logs.log import LogRecord
 from schemas.codec import UnreadableRecord
 
 PATIENCE_S = 30.0
-"""How long an answer is waited for."""
+"""Default time to wait for an answer, in seconds."""
 MAX_WAITING = 10_000
-"""Commands that wait for an answer at once."""
+"""Maximum number of commands that wait for an answer."""
 POLL_S, RETRY_S = 0.05, 1.0
 DELIVERY_S = 20.0
 
 
 class AnswerTimeout(RuntimeError):
-    """No answer came in time, though the command is in the log: it may still be answered. The message says so."""
+    """The command is in the log and was not answered in time. It may still be answered."""
 
 
 class CommandNotSent(RuntimeError):
-    """The command is not in the log: nothing will become of it. The message says why."""
+    """The command is not in the log and has no effect. The message says why."""
 
 
 class CaseDesk:
-    """Sends commands into cases.inbox and hands each answer to whoever waits for it."""
+    """Sender of commands, and reader of their answers."""
 
     def __init__(
         self,
@@ -51,15 +51,16 @@ class CaseDesk:
         keys: Vault,
         heard: Callable[[CaseEvent, LogRecord], None] | None = None,
     ) -> None:
-        """`heard` is called with every case event as it comes, on the desk's own thread.
+        """Connect to Kafka and start to read answers.
 
-        `keys` are those that what people write is sealed with, if somebody has them open already.
+        `keys` is the vault that seals what people write. `heard` is called with every case event, on the desk's own
+        thread.
         """
         self._keys, names = keys, logs.topics
         self._inbox, self._encoder = names.cases_inbox, logs.encoder()
         self._decoder, self._heard = logs.decoder(), heard
         self._waiting: dict[tuple[str, str], tuple[Future[CaseEvent], float]] = {}
-        """By case and command; with the time until which it is waited for."""
+        """Future and deadline of each unanswered command, by case id and command id."""
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._broken: BaseException | None = None
         self._producer = Producer(
@@ -75,16 +76,19 @@ class CaseDesk:
         self._log = logs.reader()
         ends = end_offsets(logs.bootstrap, names.cases_events)
         self._places = {(names.cases_events, number): end for number, end in ends.items()}
-        """How far each partition has been read: an answer is looked for from before its command was sent."""
+        """Next offset of each partition, from before the first command, so that no answer is missed."""
         self._reader = threading.Thread(target=self._read, name="case-desk", daemon=True)
         self._reader.start()
 
     def ask(self, command: Command, patience_s: float = PATIENCE_S) -> CaseEvent:
-        """Send a command and wait for its answer. Raises Unanswered, NotSent."""
+        """Send a command and return its answer. Raise AnswerTimeout, CommandNotSent, VaultError."""
         return self.send(command, patience_s).result()
 
     def send(self, command: Command, patience_s: float = PATIENCE_S) -> "Future[CaseEvent]":
-        """Send a command; its answer comes in the future, or Unanswered, or NotSent. Raises NotSent, VaultError."""
+        """Send a command and return the future of its answer, which can raise AnswerTimeout or CommandNotSent.
+
+        Raise CommandNotSent, VaultError.
+        """
         self._check()
         value = self._encoder.encode(type(command).__name__, to_fields(seal_command(command, self._keys)))
         place = (command.case_id, command.command_id)
@@ -93,7 +97,7 @@ class CaseDesk:
                 raise CommandNotSent(f"{MAX_WAITING} commands wait for their answers: try again later")
             future: Future[CaseEvent] = self._waiting[place][0] if place in self._waiting else Future()
             if place not in self._waiting:
-                future.set_running_or_notify_cancel()  # who gives up waiting does not take the command back
+                future.set_running_or_notify_cancel()  # a caller that stops waiting cannot cancel the command
             self._waiting[place] = future, time.monotonic() + patience_s
 
         def delivered(error: object, _: object) -> None:
@@ -113,7 +117,7 @@ class CaseDesk:
         return future
 
     def close(self) -> None:
-        """Let go of the connections; who still waits is told so."""
+        """Close the connections. Commands that still wait get CommandNotSent."""
         self._ended.set()
         self._reader.join()
         self._producer.flush(DELIVERY_S)
@@ -129,10 +133,10 @@ class CaseDesk:
         while not self._ended.is_set():
             try:
                 self._follow()
-            except KafkaException:  # the broker is away: what was missed is read when it is back
+            except KafkaException:  # the broker is unreachable: missed records are read after it is back
                 self._expire()
                 self._ended.wait(RETRY_S)
-            except Exception as error:  # whatever it was, nobody may wait for a thread that has ended
+            except Exception as error:  # no caller may wait for a thread that has ended
                 self._broken = error
                 self._give_up(error)
                 return
@@ -153,7 +157,7 @@ class CaseDesk:
         try:
             event = from_fields(*self._decoder.decode(record.value))
         except (UnreadableRecord, KeyError, TypeError):
-            return  # somebody else's; the view worker complains about it
+            return  # not a case event of ours; the view worker reports it
         if not isinstance(event, CaseEvent):
             return
         command_id = command_answered(event)
@@ -183,7 +187,7 @@ class CaseDesk:
 
     def _check(self) -> None:
         if self._broken is not None or self._ended.is_set():
-            raise CommandNotSent(f"nobody reads the answers any more: {self._broken or 'the desk is closed'}")
+            raise CommandNotSent(f"answers are no longer read: {self._broken or 'the desk is closed'}")
 
     def _forget(self, command: Command) -> None:
         with self._lock:

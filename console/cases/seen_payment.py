@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenPayment:
-    """A payment as far as pages know it; what is None was not told."""
+    """A payment as pages show it. A field that is None is unknown."""
 
     transaction_id: str
     event_time: int

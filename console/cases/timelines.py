@@ -1,8 +1,8 @@
-"""What happened to cases, as it is shown, from the table and from the log's last records.
+"""Timelines of cases in memory, from the table and from the last records of the log.
 
-Those that were looked at last are kept as they are, and all others packed, since the table is slow to ask. And nobody
-waits for the view worker: an event is the same item in the table as it is here, so what the table does not hold yet is
-added to what it holds.
+The timelines read last are kept decoded, all others compressed, because the table is slow. Readers need not wait for
+the view worker: an event is the same item here as in the table, so items that the table lacks are added to those that
+it has.
 """
 
 import json
@@ -18,17 +18,18 @@ from projections.views.case_view import Item
 TimelineOrder: TypeAlias = Literal["known", "happened"]
 """Order of a timeline: by the time when an event became known, or when it happened."""
 MAX_ENTRIES: Final = 20_000
-"""Of all timelines that are kept as they are: some 40 MB."""
+"""Maximum number of entries in all decoded timelines, about 40 MB."""
 MAX_PACKED: Final = 256 << 20
-"""Bytes of the packed ones: half a million cases of a few events each. The table is asked for what has no room."""
+"""Maximum size of all compressed timelines, in bytes: enough for half a million short ones. Others are read from the
+table."""
 MAX_FRESH: Final = 10_000
-"""Items of the log's last records: so many the view worker may be behind."""
+"""Maximum number of items kept from the last records of the log, in case the view worker lags."""
 AT_ONCE: Final = 4
-"""Reads at once: more of them only wait for each other in the table and for this process's lock."""
+"""Maximum number of concurrent reads of the table; more would only wait for each other."""
 
 
 class EncodedEntry(NamedTuple):
-    """Something that happened, as JSON, with what it is sorted by."""
+    """One entry of a timeline as JSON text, with its sort keys."""
 
     known_at_ms: int
     happened_at_ms: int
@@ -38,25 +39,25 @@ class EncodedEntry(NamedTuple):
 
 
 class CachedTimeline(NamedTuple):
-    """A case's items by their place, and what happened, from them."""
+    """Items of a case sorted by key, and the timeline entries made from them."""
 
     items: list[Item]
     entries: list[EncodedEntry]
 
     @property
     def size(self) -> int:
-        """Of what is kept, in entries; a case without any takes room too."""
+        """Return the number of items plus one, because an empty timeline takes room too."""
         return 1 + len(self.items)
 
     def with_item(self, item: Item) -> "CachedTimeline":
-        """The same with another one."""
+        """Return this timeline with one more item."""
         return CachedTimeline(sorted((*self.items, item), key=_place), [*self.entries, _entry(item)])
 
 
 class TimelineCache:
-    """Those of all cases; `changed` must be called with each change of one.
+    """Timelines of all cases. `changed` must be called with every new item.
 
-    A timeline is kept or packed, never both. One that is not here yet, or has no room, is read from the table.
+    A timeline is either decoded or compressed. A timeline that is not in memory is read from the table.
     """
 
     def __init__(self, table: CaseTable) -> None:
@@ -65,25 +66,25 @@ class TimelineCache:
         self._reads = threading.BoundedSemaphore(AT_ONCE)
         self._kept: OrderedDict[str, CachedTimeline] = OrderedDict()
         self._entries = 0
-        """In all that are kept."""
+        """Number of entries in all decoded timelines."""
         self._packed: dict[str, bytes] = {}
         self._packed_bytes = 0
         self._fresh: deque[str] = deque()
-        """Whose items came, oldest first."""
+        """Case ids of the fresh items, oldest first."""
         self._fresh_of: dict[str, list[Item]] = {}
 
     def __len__(self) -> int:
-        """Of how many cases there is one here."""
+        """Return the number of cases with a timeline in memory."""
         return len(self._kept) + len(self._packed)
 
     def stored(self, case_id: str, items: Sequence[Item]) -> None:
-        """What the table holds of a case besides its view."""
+        """Add the items of a case that the table holds, without its view."""
         with self._lock:
             held = self._take(case_id)
             self._pack(case_id, join_items(items, held.items if held else self._fresh_of.get(case_id, ())))
 
     def changed(self, case_id: str, item: Item) -> None:
-        """A case has this item now, whether or not the table has it already."""
+        """Add a new item of a case, whether or not the table has it already."""
         with self._lock:
             self._fresh.append(case_id)
             self._fresh_of.setdefault(case_id, []).append(item)
@@ -101,17 +102,19 @@ class TimelineCache:
             del self._fresh_of[case_id]
 
     def kept(self, case_id: str, sequence: int = 0) -> list[EncodedEntry] | None:
-        """What happened, if it is kept as far as this version of the case: asks nobody."""
+        """Return the entries of a case if memory holds them up to this version. Read nothing."""
         found = self._find(case_id, sequence)
         return None if found is None else found.entries
 
     def kept_items(self, case_id: str, sequence: int = 0) -> list[Item] | None:
-        """The items of a case, if they are kept as far as this version of it: asks nobody."""
+        """Return the items of a case if memory holds them up to this version. Read nothing."""
         found = self._find(case_id, sequence)
         return None if found is None else found.items
 
     def _find(self, case_id: str, sequence: int) -> CachedTimeline | None:
-        """An event is missed where the log goes on from behind it, as when the board had to begin anew."""
+        """Return the timeline if it holds all events up to this version. Events are missing after a restart of the
+        board.
+        """
         with self._lock:
             found = self._take(case_id)
             if found is None:
@@ -120,16 +123,16 @@ class TimelineCache:
         return found if has_events_up_to(found.items, sequence) else None
 
     def read(self, case_id: str) -> list[EncodedEntry]:
-        """What happened, from the table and the log's last records."""
+        """Return the entries of a case from the table and the last records of the log."""
         return self._read(case_id).entries
 
     def items(self, case_id: str, sequence: int = 0) -> list[Item]:
-        """The items of a case without its view, if they are kept as far as this version of it, else read."""
+        """Return the items of a case without its view, from memory if it holds them up to this version."""
         kept = self.kept_items(case_id, sequence)
         return self.read_items(case_id) if kept is None else kept
 
     def read_items(self, case_id: str) -> list[Item]:
-        """The items of a case without its view, from the table and the log's last records."""
+        """Return the items of a case without its view, from the table and the last records of the log."""
         return self._read(case_id).items
 
     def _read(self, case_id: str) -> CachedTimeline:
@@ -155,7 +158,7 @@ class TimelineCache:
             self._packed_bytes += len(packed)
 
     def _take(self, case_id: str) -> CachedTimeline | None:
-        """A timeline out of where it is."""
+        """Remove a timeline from memory and return it decoded, or None if there is none."""
         found = self._kept.pop(case_id, None)
         if found is not None:
             self._entries -= found.size
@@ -168,17 +171,17 @@ class TimelineCache:
 
 
 def cache_timeline(items: list[Item]) -> CachedTimeline:
-    """A timeline from its items."""
+    """Return a timeline made from items."""
     return CachedTimeline(items, [_entry(item) for item in items])
 
 
 def has_events_up_to(items: Iterable[Item], sequence: int) -> bool:
-    """Whether these hold all events of a case up to a version of it."""
+    """Return True if the items hold all events of a case up to a version."""
     return sum(1 for item in items if item["sk"].startswith("event#")) >= sequence
 
 
 def join_items(items: Sequence[Item], fresh: Iterable[Item]) -> list[Item]:
-    """Items with those of the last records, by place. What is there stays: a redelivered event came later than it."""
+    """Return stored and fresh items, sorted by key. A stored item wins: a redelivered event is a later copy."""
     return sorted({item["sk"]: item for item in (*reversed(tuple(fresh)), *items)}.values(), key=_place)
 
 
@@ -188,14 +191,14 @@ def _place(item: Item) -> str:
 
 
 def sorted_texts(entries: Iterable[EncodedEntry], order: TimelineOrder) -> list[str]:
-    """As they became known, or as they happened."""
+    """Return the entries as JSON texts, in the order in which they became known or in which they happened."""
     if order == "known":
         return [entry.text for entry in sorted(entries)]
     return [entry.text for entry in sorted(entries, key=lambda entry: (entry.happened_at_ms, *entry))]
 
 
 def _entry(item: Mapping[str, Any]) -> EncodedEntry:
-    """From an item of a case; the text of its event is not taken apart."""
+    """Return the timeline entry of an item. The text of its event is not parsed."""
     place, _, number = item["sk"].partition("#")
     known, happened = item.get("known_at_ms"), item.get("happened_at_ms")
     said = {

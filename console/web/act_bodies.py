@@ -7,11 +7,10 @@ from pydantic import Field, create_model
 
 from console.cases.act_catalog import ACTS, AnalystAct
 from console.cases.act_fields import FIELDS, REQUIRED
-from console.web.inputs import CaseId, Note, PersonName, Reason, RequestBody, Sha256, Token, Word
+from console.web.inputs import CaseId, Note, PersonName, Reason, RequestBody, Sha256, TimeMs, Token, Word
 from domain.cases.answers import MAX_NOTE_ATTACHMENTS
 from domain.cases.commands import AnalystCommand, Attachment
 from domain.cases.events import Disposition
-from domain.payment import LAST_EVENT_TIME_MS
 
 FIELD_TYPES: Final[dict[str, Any]] = {
     "assignee": PersonName,
@@ -24,7 +23,7 @@ FIELD_TYPES: Final[dict[str, Any]] = {
     "reason": Reason,
     "text": Note,
     "typology": Word | None,
-    "until_ms": Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)],
+    "until_ms": TimeMs,
 }
 """Type of each field of `console.cases.act_fields` in the API. Attachments are the digests of uploaded files."""
 

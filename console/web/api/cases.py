@@ -1,4 +1,4 @@
-"""One case: as it is, as it was as of a time, as it was known at another, and all that happened to it."""
+"""API routes of one case: its current state, its state as of a time, and its timeline."""
 
 import dataclasses
 import json
@@ -12,19 +12,18 @@ from starlette.concurrency import run_in_threadpool
 from console.cases.board_row import is_done
 from console.cases.timelines import TimelineOrder, sorted_texts
 from console.web.command_handling import etag_of
-from console.web.inputs import CaseId
+from console.web.inputs import CaseId, TimeMs
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import ConsoleServices, board_of, services_of
-from domain.payment import LAST_EVENT_TIME_MS
 from projections.views.case_history import case_as_of, known_events
 from projections.views.case_view import CaseView
 
-MAX_PAGE = 1_000
-Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
+MAX_ENTRIES = 1_000
+"""Maximum number of timeline entries on a page."""
 
 
 class CaseDocument(BaseModel):
-    """A case; amounts in minor units by currency, times in UTC milliseconds."""
+    """A case. Amounts are in minor units by currency, times in UTC milliseconds."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -37,28 +36,28 @@ class CaseDocument(BaseModel):
 
 
 class TimelineEvent(BaseModel):
-    """Something that happened to a case, or an answer to a command that was refused (without a sequence)."""
+    """One event of a case, or the rejection of a command, which has no sequence."""
 
     sequence: int | None
     kind: str
     happened_at_ms: int | None
-    """When it happened: a flag's time is its payment's."""
+    """Event time. A flag happened when its payment did."""
     known_at_ms: int | None
-    """When the log knew it."""
+    """Time when the log got the event."""
     event: dict[str, Any]
 
 
 class TimelinePage(BaseModel):
-    """A page of what happened."""
+    """One page of a timeline."""
 
     entries: list[TimelineEvent]
     total: int
     next: int | None
-    """The `after` of the next page."""
+    """Value of `after` for the next page; null on the last page."""
 
 
 def register(app: FastAPI) -> None:
-    """Add these routes."""
+    """Add the routes of this module."""
     shared: dict[str, Any] = {"tags": ["cases"], "responses": PROBLEMS}
     app.get("/api/v1/cases/{case_id}", response_model=CaseDocument, **shared)(case)
     app.get("/api/v1/cases/{case_id}/timeline", response_model=TimelinePage, **shared)(timeline)
@@ -67,11 +66,11 @@ def register(app: FastAPI) -> None:
 async def case(
     request: Request,
     case_id: CaseId,
-    as_of_ms: Time = None,
-    known_at_ms: Time = None,
+    as_of_ms: TimeMs | None = None,
+    known_at_ms: TimeMs | None = None,
     if_none_match: Annotated[str | None, Header(max_length=64)] = None,
 ) -> Response:
-    """The case now, with its version as the ETag; or as of a time, as it was known at another, without one."""
+    """Return the case with its version as the ETag, or without an ETag as of a time, as it was known at another."""
     if as_of_ms is None and known_at_ms is None:
         view = await current_view(request, case_id)
         etag = etag_of(view.sequence)
@@ -80,7 +79,7 @@ async def case(
         return Response(json.dumps(case_document(view)), headers={"ETag": etag}, media_type="application/json")
     then = await past_view(services_of(request), case_id, as_of_ms, known_at_ms)
     if then is None:
-        raise Problem(404, "this case did not exist then, as far as was known")
+        raise Problem(404, "this case did not exist at that time, or was not known then")
     return Response(json.dumps(case_document(then)), media_type="application/json")
 
 
@@ -89,9 +88,9 @@ async def timeline(
     case_id: CaseId,
     order: TimelineOrder = "known",
     after: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 200,
+    limit: Annotated[int, Query(ge=1, le=MAX_ENTRIES)] = 200,
 ) -> Response:
-    """What happened to the case, in the order in which it was known or in which it happened."""
+    """Return the events of the case, in the order in which they became known or in which they happened."""
     now = await current_view(request, case_id)
     timelines = services_of(request).timelines
     found = timelines.kept(case_id, now.sequence)
@@ -103,7 +102,7 @@ async def timeline(
 
 
 async def current_view(request: Request, case_id: str) -> CaseView:
-    """The case as the log has it; from the table if it is too old for the board. Raises Problem."""
+    """Return the view of a case from the board, or from the table if the board lacks it. Raise Problem."""
     view = board_of(request).view(case_id) or await run_in_threadpool(services_of(request).table.view, case_id)
     if view is None:
         raise Problem(404, "there is no such case")
@@ -111,20 +110,20 @@ async def current_view(request: Request, case_id: str) -> CaseView:
 
 
 async def past_view(
-    doors: ConsoleServices, case_id: str, as_of_ms: int | None, known_at_ms: int | None
+    services: ConsoleServices, case_id: str, as_of_ms: int | None, known_at_ms: int | None
 ) -> CaseView | None:
-    """The case as of a time, as it was known at another."""
+    """Return the case as of a time, as it was known at another, or None if it did not exist."""
 
     def read() -> CaseView | None:
-        view = doors.board.view(case_id)
-        items = doors.timelines.items(case_id, view.sequence if view else 0)
+        view = services.board.view(case_id)
+        items = services.timelines.items(case_id, view.sequence if view else 0)
         return case_as_of(known_events(items), as_of_ms, known_at_ms)
 
     return await run_in_threadpool(read)
 
 
 def case_document(view: CaseView) -> dict[str, Any]:
-    """The case with all that its view holds."""
+    """Return the case with every field of its view."""
     return {**{name: getattr(view, name) for name in _NAMES}, "is_done": is_done(view)}
 
 

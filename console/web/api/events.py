@@ -1,4 +1,4 @@
-"""What happens to cases, as it happens: server-sent events, resumed where somebody left off."""
+"""API route that streams case events as server-sent events, resumable after a lost connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,22 +16,24 @@ from console.web.services import board_of, services_of
 from domain.sealed import MARK
 
 MAX_WATCHERS: Final = 500
+"""Maximum number of open event streams."""
 QUIET_S: Final = 10.0
-"""How often a quiet stream says that it lives, and whether whoever reads it may still do so is looked at."""
+"""Interval in seconds at which an idle stream sends a sign of life and checks the reader's permission again."""
 BATCH: Final = 500
+"""Maximum number of events in one write."""
 RESET: Final = "event: reset\ndata: {}\n\n"
-"""What was missed is no longer remembered: load the page again."""
+"""Message to a client that missed more events than are kept: it must load its page again."""
 
 
 class OpenStreams:
-    """How many streams are open."""
+    """Number of open event streams."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 def register(app: FastAPI) -> None:
-    """Add this route."""
+    """Add the route of this module."""
     app.state.watchers = OpenStreams()
     app.get(
         "/api/v1/events", tags=["events"], responses={**PROBLEMS, 200: {"content": {"text/event-stream": {}}}},
@@ -44,24 +46,24 @@ async def events(
     case_id: CaseId | None = None,
     last_event_id: Annotated[str | None, Header(max_length=2_000)] = None,
 ) -> Response:
-    """Every event of every case, or of one, with the case's row as it stands then.
+    """Stream the events of all cases, or of one case, each with the row of the case after it.
 
-    The id of each event says how far the log was read: sent back as Last-Event-ID, nothing is missed.
+    The id of an event is the position of the log. A client that sends it back as Last-Event-ID misses no event.
     """
     board_of(request)
-    doors, watchers = services_of(request), request.app.state.watchers
+    services, watchers = services_of(request), request.app.state.watchers
     if watchers.count >= MAX_WATCHERS:
-        raise Problem(503, "too many watch already", {"Retry-After": "30"})
+        raise Problem(503, "too many event streams are open: try again later", {"Retry-After": "30"})
     seen = offsets_of(last_event_id) if last_event_id else None
     if last_event_id and seen is None:
-        raise Problem(400, "this is no id of an event of ours")
-    missed = doors.changes.missed(seen) if seen is not None else []
+        raise Problem(400, "Last-Event-ID is malformed: send the id of an event from this stream")
+    missed = services.changes.missed(seen) if seen is not None else []
 
     async def body() -> AsyncIterator[str]:
         watchers.count += 1
         try:
-            async for text in _stream(request, doors.changes, missed, case_id):
-                yield await run_in_threadpool(doors.vault.opened_json, text) if MARK in text else text
+            async for text in _stream(request, services.changes, missed, case_id):
+                yield await run_in_threadpool(services.vault.opened_json, text) if MARK in text else text
         finally:
             watchers.count -= 1
 

@@ -1,28 +1,20 @@
-"""Accounts, and the log of what happened at the doors."""
+"""API routes of user accounts, and of the access log."""
 
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from console.people.accounts import MAX_PASSWORD, MIN_PASSWORD, UserAccountError
 from console.people.roles import Role
+from console.web.inputs import MAX_PAGE, PersonName, RequestBody
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import person_of, services_of
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
-MAX_PAGE = 200
-
-
-class AccountRequestBody(BaseModel):
-    """What comes in has the members that are described, and no others."""
-
-    model_config = ConfigDict(extra="forbid")
-
 
 class UserAccount(BaseModel):
-    """Somebody who may sign in."""
+    """An account that can sign in."""
 
     name: str
     roles: list[Role]
@@ -31,43 +23,43 @@ class UserAccount(BaseModel):
     created_at_ms: int
 
 
-class NewUserAccount(AccountRequestBody):
-    """Somebody to let in."""
+class NewUserAccount(RequestBody):
+    """Account to create."""
 
-    name: Name
+    name: PersonName
     roles: Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
 
 
-class UserAccountChanges(AccountRequestBody):
-    """What is to be otherwise; what is left out stays."""
+class UserAccountChanges(RequestBody):
+    """Changes to an account. A field that is left out stays as it is."""
 
     roles: Annotated[list[Role], Field(min_length=1, max_length=len(Role))] | None = None
     is_disabled: bool | None = None
 
 
 class IssuedSecret(BaseModel):
-    """A password or token, shown this once."""
+    """A new password or token, shown only once."""
 
     name: str
     secret: str
 
 
-class NewApiToken(AccountRequestBody):
-    """A machine to let in with the roles of the account."""
+class NewApiToken(RequestBody):
+    """API token to create, with the roles of its account."""
 
     label: Annotated[str, Field(min_length=1, max_length=64)]
     days: Annotated[int, Field(ge=1, le=366)] = 90
 
 
-class PasswordChange(AccountRequestBody):
-    """A password of one's own choice."""
+class PasswordChange(RequestBody):
+    """A person's own new password, with the current one."""
 
     current: Annotated[str, Field(max_length=MAX_PASSWORD)]
     new: Annotated[str, Field(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
 
 
 class AccessLogEntry(BaseModel):
-    """Something that happened at the doors."""
+    """One entry of the access log."""
 
     number: int
     at_ms: int
@@ -79,15 +71,15 @@ class AccessLogEntry(BaseModel):
 
 
 class AccessLogPage(BaseModel):
-    """A page of them, newest first."""
+    """One page of the access log, newest first."""
 
     entries: list[AccessLogEntry]
     next: int | None
-    """The `before` of the next page."""
+    """Value of `before` for the next page; null on the last page."""
 
 
 def register(app: FastAPI) -> None:
-    """Add these routes."""
+    """Add the routes of this module."""
     people = {"tags": ["people"], "responses": PROBLEMS}
     app.get("/api/v1/people", **people)(list_people)  # type: ignore[arg-type]
     app.post("/api/v1/people", status_code=201, **people)(add_person)  # type: ignore[arg-type]
@@ -99,7 +91,7 @@ def register(app: FastAPI) -> None:
 
 
 async def list_people(request: Request) -> list[UserAccount]:
-    """Everybody who may sign in, by name."""
+    """Return all accounts, by name."""
     return [
         UserAccount(
             name=row.name,
@@ -113,7 +105,7 @@ async def list_people(request: Request) -> list[UserAccount]:
 
 
 async def add_person(request: Request, asked: NewUserAccount) -> IssuedSecret:
-    """Let somebody in; the answer holds their random password."""
+    """Create an account. The answer holds its random password."""
     people, roles = services_of(request).people, frozenset(asked.roles)
     try:
         password = await run_in_threadpool(people.add, asked.name, roles, person_of(request).name)
@@ -122,13 +114,13 @@ async def add_person(request: Request, asked: NewUserAccount) -> IssuedSecret:
     return IssuedSecret(name=asked.name, secret=password)
 
 
-async def change_person(request: Request, name: Name, asked: UserAccountChanges) -> Response:
-    """Give somebody other roles, or close the door to them; nobody can shut themselves out."""
+async def change_person(request: Request, name: PersonName, asked: UserAccountChanges) -> Response:
+    """Change the roles of an account, or disable it. Nobody can change their own account."""
     people, actor = services_of(request).people, person_of(request).name
     if name == actor:
-        raise Problem(409, "another admin must do this: nobody changes their own account")
+        raise Problem(409, "nobody can change their own account: ask another admin")
     if not await run_in_threadpool(people.is_known, name):
-        raise Problem(404, f"there is nobody called {name}")
+        raise Problem(404, f"there is no account {name}")
     try:
         if asked.roles is not None:
             await run_in_threadpool(people.set_roles, name, frozenset(asked.roles), actor)
@@ -139,8 +131,8 @@ async def change_person(request: Request, name: Name, asked: UserAccountChanges)
     return Response(status_code=204)
 
 
-async def reset_password(request: Request, name: Name) -> IssuedSecret:
-    """Give somebody another random password; their sessions and tokens end."""
+async def reset_password(request: Request, name: PersonName) -> IssuedSecret:
+    """Set another random password. The account's sessions and tokens end."""
     try:
         password = await run_in_threadpool(services_of(request).people.set_password, name, person_of(request).name)
     except UserAccountError as error:
@@ -148,8 +140,8 @@ async def reset_password(request: Request, name: Name) -> IssuedSecret:
     return IssuedSecret(name=name, secret=password)
 
 
-async def add_token(request: Request, name: Name, asked: NewApiToken) -> IssuedSecret:
-    """Let a machine in with the roles of an account: `Authorization: Bearer TOKEN`."""
+async def add_token(request: Request, name: PersonName, asked: NewApiToken) -> IssuedSecret:
+    """Create an API token with the roles of an account, for the header `Authorization: Bearer TOKEN`."""
     people, actor = services_of(request).people, person_of(request).name
     try:
         token = await run_in_threadpool(people.add_token, name, asked.label, asked.days, actor)
@@ -159,14 +151,14 @@ async def add_token(request: Request, name: Name, asked: NewApiToken) -> IssuedS
 
 
 async def change_password(request: Request, asked: PasswordChange) -> Response:
-    """Choose a password; every session and token of yours ends."""
-    doors, person = services_of(request), person_of(request)
-    if doors.sign_ins.take(f"name {person.name}"):
+    """Change your own password. Your sessions and tokens end."""
+    services, person = services_of(request), person_of(request)
+    if services.sign_ins.take(f"name {person.name}"):
         raise Problem(429, "too many attempts: wait a minute", {"Retry-After": "60"})
-    if await run_in_threadpool(doors.people.check_password, person.name, asked.current) is None:
-        await run_in_threadpool(doors.people.log, person.name, "set-password", person.name, "refused")
-        raise Problem(403, "the current password is another one")
-    await run_in_threadpool(doors.people.set_password, person.name, person.name, asked.new)
+    if await run_in_threadpool(services.people.check_password, person.name, asked.current) is None:
+        await run_in_threadpool(services.people.log, person.name, "set-password", person.name, "refused")
+        raise Problem(403, "the current password is wrong")
+    await run_in_threadpool(services.people.set_password, person.name, person.name, asked.new)
     return Response(status_code=204)
 
 
@@ -175,7 +167,7 @@ async def door_log(
     before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> AccessLogPage:
-    """What happened at the doors and is in no other log: sign-ins, refusals, exports, changes to accounts."""
+    """Return the access log: sign-ins, refused requests, exports, and changes to accounts."""
     rows = await run_in_threadpool(services_of(request).people.door_log, before, limit)
     entries = [
         AccessLogEntry.model_validate({name: getattr(row, name) for name in AccessLogEntry.model_fields})

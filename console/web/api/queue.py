@@ -1,29 +1,25 @@
-"""The queue, the search, and what shares a card, device, merchant or terminal."""
+"""API routes of the queue, of the search, and of the entities that cases share."""
 
 import base64
 import binascii
 import json
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from console.cases.board import MAX_SHARED, PAGE_SIZE, CaseBoard, PageCursor, QueueFilter, SortOrder
 from console.cases.board_row import EntityKind, entities_of, row_of
-from console.web.inputs import MAX_NAMES, CaseId, ScoreBound, Token, Word
+from console.web.inputs import MAX_NAMES, MAX_PAGE, CaseId, ScoreBound, TimeMs, Token, Word
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import board_of
-from domain.payment import LAST_EVENT_TIME_MS
 
-MAX_PAGE: Final = 200
-"""Maximum number of cases on a page."""
-Time = Annotated[int, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 SearchKey: TypeAlias = Literal["account", EntityKind, "transaction", "case"]
 """Kind of id that a search looks for."""
 
 
 class QueueRow(BaseModel):
-    """A case in a list; amounts in minor units by currency, times in UTC milliseconds."""
+    """A case in a list. Amounts are in minor units by currency, times in UTC milliseconds."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -44,31 +40,31 @@ class QueueRow(BaseModel):
 
 
 class QueuePage(BaseModel):
-    """A page of the queue."""
+    """One page of the queue."""
 
     cases: list[QueueRow]
     total: int
-    """How many there are of these, on all pages."""
+    """Number of matching cases on all pages."""
     next: str | None
-    """The `cursor` of the next page."""
+    """Value of `cursor` for the next page; null on the last page."""
 
 
 class StatusCounts(BaseModel):
-    """How many cases there are, by status."""
+    """Number of cases by status."""
 
     statuses: dict[str, int]
 
 
 class CaseSearchResult(BaseModel):
-    """The cases that a search has found, newest first."""
+    """Cases that a search found, newest first."""
 
     cases: list[QueueRow]
     is_complete: bool
-    """Whether these are all."""
+    """False if there are more cases than are listed."""
 
 
 class SharedEntity(BaseModel):
-    """Something that cases have in common."""
+    """An entity that cases share, and some of those cases."""
 
     kind: str
     value: str
@@ -77,13 +73,13 @@ class SharedEntity(BaseModel):
 
 
 class CaseNeighbours(BaseModel):
-    """What a case has in common with others."""
+    """Entities that a case shares with other cases."""
 
     shared: list[SharedEntity]
 
 
 class QueueQuery(BaseModel):
-    """Which cases, in which order; what is left out does not narrow."""
+    """Filters and sort order of the queue. A filter that is left out does not narrow it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -91,18 +87,18 @@ class QueueQuery(BaseModel):
     typology: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
     disposition: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
     assignee: Annotated[str, Field(max_length=64)] | None = None
-    """A name; empty: nobody's cases."""
+    """Name of the assignee; empty for cases without one."""
     escalated: bool | None = None
     score_from: ScoreBound | None = None
-    opened_from_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
-    opened_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
-    due_until_ms: Annotated[int, Field(ge=0, le=LAST_EVENT_TIME_MS)] | None = None
+    opened_from_ms: TimeMs | None = None
+    opened_until_ms: TimeMs | None = None
+    due_until_ms: TimeMs | None = None
     sort: SortOrder = "-score"
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = PAGE_SIZE
     cursor: Annotated[str, Field(max_length=200)] | None = None
 
     def wanted(self) -> QueueFilter:
-        """As the board has it."""
+        """Return the filter for the board."""
         return QueueFilter(
             statuses=tuple(self.status),
             typologies=tuple(self.typology),
@@ -118,7 +114,7 @@ class QueueQuery(BaseModel):
 
 
 def register(app: FastAPI) -> None:
-    """Add these routes."""
+    """Add the routes of this module."""
     shared: dict[str, Any] = {"tags": ["cases"], "responses": PROBLEMS}
     app.get("/api/v1/queue", response_model=QueuePage, **shared)(queue)
     app.get("/api/v1/queue/counts", **shared)(counts)
@@ -127,7 +123,7 @@ def register(app: FastAPI) -> None:
 
 
 async def queue(request: Request, asked: Annotated[QueueQuery, Query()]) -> Response:
-    """A page of the cases that are asked for, in the order that is asked for."""
+    """Return one page of the cases that match the filters, in the given order."""
     place = place_of(asked.cursor, asked.sort) if asked.cursor else None
     page = board_of(request).page(asked.wanted(), asked.limit, place)
     following = json.dumps(cursor_of(page.after, asked.sort) if page.after else None).encode()
@@ -136,7 +132,7 @@ async def queue(request: Request, asked: Annotated[QueueQuery, Query()]) -> Resp
 
 
 async def counts(request: Request) -> StatusCounts:
-    """How many cases there are, by status."""
+    """Return the number of cases by status."""
     return StatusCounts(statuses=board_of(request).counts())
 
 
@@ -146,7 +142,7 @@ async def search(
     value: Annotated[Token, Query()],
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = PAGE_SIZE,
 ) -> Response:
-    """The cases of an account, or that have to do with a card, device, merchant, terminal or payment."""
+    """Return the cases of an account, card, device, merchant, terminal or payment, or the case with an id."""
     board = board_of(request)
     ids = case_ids_by(board, by, value)
     rows = board.rows(ids[:limit])
@@ -156,7 +152,7 @@ async def search(
 
 
 def case_ids_by(board: CaseBoard, by: SearchKey, value: str) -> list[str]:
-    """The cases that a search finds."""
+    """Return the ids of the cases that a search finds, newest first."""
     if by == "account":
         return board.of_account(value)[::-1]
     if by == "transaction":
@@ -170,7 +166,9 @@ def case_ids_by(board: CaseBoard, by: SearchKey, value: str) -> list[str]:
 async def neighbours(
     request: Request, case_id: CaseId, limit: Annotated[int, Query(ge=1, le=50)] = 20
 ) -> CaseNeighbours:
-    """What a case has in common with others: cards, devices, merchants and terminals, each with some of the cases."""
+    """Return the cards, devices, merchants and terminals that a case shares with other cases, with some of those
+    cases.
+    """
     board = board_of(request)
     view = board.view(case_id)
     if view is None:
@@ -186,16 +184,16 @@ async def neighbours(
 
 
 def cursor_of(place: PageCursor, sort: SortOrder) -> str:
-    """Where a page ended, as text to send back."""
+    """Return a cursor of the board as text, together with its sort order."""
     return base64.urlsafe_b64encode(json.dumps([sort, *place]).encode()).decode().rstrip("=")
 
 
 def place_of(cursor: str, sort: SortOrder) -> PageCursor:
-    """And back. Raises Problem."""
+    """Return the cursor in a text. Raise Problem if it is malformed or belongs to another sort order."""
     try:
         found, key, case_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
-        raise Problem(400, "this is no cursor of ours: begin at the first page") from error
+        raise Problem(400, "the cursor is malformed: start at the first page") from error
     if found != sort or type(key) is not int or not isinstance(case_id, str) or abs(key) >= 2**62:
-        raise Problem(400, "this cursor is of another order: begin at the first page")
+        raise Problem(400, "the cursor belongs to another sort order: start at the first page")
     return PageCursor(key, case_id)

@@ -1,4 +1,4 @@
-"""What everybody may ask of the API: how the console is, who they are, and the API's own description."""
+"""API routes that every person may call: health, their own account, and the OpenAPI document."""
 
 from typing import Any
 
@@ -10,35 +10,35 @@ from console.web.services import person_of
 
 
 class ConsoleHealth(BaseModel):
-    """How the console is."""
+    """Health of the console."""
 
     status: str
 
 
 class SignedInUser(BaseModel):
-    """Who asks."""
+    """The signed-in person, with roles and permissions."""
 
     name: str
     roles: list[str]
     permissions: list[str]
     csrf_token: str | None
-    """What to send as X-CSRF-Token with a write from this session; None where a token came instead of a cookie."""
+    """Value of the X-CSRF-Token header for writes from this session; null for a request with an API token."""
 
 
 def register(app: FastAPI) -> None:
-    """Add these routes."""
+    """Add the routes of this module."""
     app.get("/health", tags=["self"])(health)
     app.get("/api/v1/me", tags=["self"])(me)
     app.get("/api/v1/openapi.json", include_in_schema=False)(description)
 
 
 async def health() -> ConsoleHealth:
-    """Whether the console answers."""
+    """Report that the console answers."""
     return ConsoleHealth(status="ok")
 
 
 async def me(request: Request) -> SignedInUser:
-    """Who you are here, and what you may do."""
+    """Return your name, roles and permissions."""
     person, token = person_of(request), request.state.session_token
     return SignedInUser(
         name=person.name,
@@ -49,6 +49,6 @@ async def me(request: Request) -> SignedInUser:
 
 
 async def description(request: Request) -> dict[str, Any]:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     found: dict[str, Any] = request.app.openapi()
     return found

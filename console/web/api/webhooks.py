@@ -1,4 +1,4 @@
-"""Webhooks over the API: an admin sets them up, sees what was delivered and what was not, and sends it again."""
+"""API routes of webhooks: set them up, list their deliveries, and send a delivery again."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -6,7 +6,7 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
-from console.web.inputs import CaseId, RequestBody
+from console.web.inputs import MAX_PAGE, CaseId, RequestBody
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import person_of, services_of
 from console.webhooks.sender import ForbiddenAddress, target_of
@@ -20,21 +20,21 @@ Url = Annotated[str, StringConstraints(max_length=500, pattern=r"^https?://[!-~]
 
 
 class NewWebhook(RequestBody):
-    """An address to tell; no kinds: of every event."""
+    """Address to notify. An empty list of kinds means every kind of event."""
 
     url: Url
     kinds: Annotated[list[EventKind], Field(max_length=len(EVENT_KINDS), default_factory=list)]
 
 
 class WebhookChanges(RequestBody):
-    """What is to be otherwise."""
+    """Changes to a webhook. A field that is left out stays as it is."""
 
     is_active: bool | None = None
     new_secret: bool = False
 
 
 class Webhook(BaseModel):
-    """An address that is told; `secret` is given only when it is new."""
+    """A webhook. `secret` is present only when it is new."""
 
     webhook_id: str
     url: str
@@ -46,7 +46,7 @@ class Webhook(BaseModel):
 
 
 class WebhookDelivery(BaseModel):
-    """One event on its way."""
+    """One event to deliver, with the state of its delivery."""
 
     delivery_id: str
     kind: str
@@ -58,7 +58,7 @@ class WebhookDelivery(BaseModel):
 
 
 def register(app: FastAPI) -> None:
-    """Add these routes."""
+    """Add the routes of this module."""
     shared: dict[str, Any] = {"tags": ["webhooks"], "responses": PROBLEMS}
     app.get("/api/v1/webhooks", **shared)(list_webhooks)
     app.post("/api/v1/webhooks", status_code=201, **shared)(add_webhook)
@@ -68,38 +68,38 @@ def register(app: FastAPI) -> None:
 
 
 async def list_webhooks(request: Request) -> list[Webhook]:
-    """All of them, oldest first."""
+    """Return all webhooks, oldest first."""
     return [_webhook_document(row) for row in await run_in_threadpool(services_of(request).webhooks.all)]
 
 
 async def add_webhook(request: Request, asked: NewWebhook) -> Webhook:
-    """Tell an address of case events: signed, in order of time, at least once. The answer holds its secret."""
-    doors, actor = services_of(request), person_of(request).name
+    """Create a webhook. It gets signed case events in order of time, at least once. The answer holds its secret."""
+    services, actor = services_of(request), person_of(request).name
     unknown = sorted(set(asked.kinds) - set(EVENT_KINDS))
     if unknown:
-        raise Problem(422, f"there is no event called {unknown[0]}")
+        raise Problem(422, f"there is no event kind {unknown[0]}")
     try:
-        await run_in_threadpool(lambda: target_of(asked.url, may_be_private=doors.webhooks_may_be_private))
-        row = await run_in_threadpool(doors.webhooks.add, asked.url, asked.kinds, actor)
+        await run_in_threadpool(lambda: target_of(asked.url, may_be_private=services.webhooks_may_be_private))
+        row = await run_in_threadpool(services.webhooks.add, asked.url, asked.kinds, actor)
     except ForbiddenAddress as error:
         raise Problem(422, str(error)) from error
     except WebhookLimitReached as error:
         raise Problem(409, str(error)) from error
-    await run_in_threadpool(doors.people.log, actor, "add-webhook", row.webhook_id, "done")
-    return _webhook_document(row, doors.webhooks.secret(row))
+    await run_in_threadpool(services.people.log, actor, "add-webhook", row.webhook_id, "done")
+    return _webhook_document(row, services.webhooks.secret(row))
 
 
 async def change_webhook(request: Request, webhook_id: CaseId, asked: WebhookChanges) -> Webhook:
-    """Switch it on or off, or give it another secret, which the answer then holds."""
-    doors, actor = services_of(request), person_of(request).name
-    webhooks = doors.webhooks
+    """Enable or disable a webhook, or give it another secret, which the answer then holds."""
+    services, actor = services_of(request), person_of(request).name
+    webhooks = services.webhooks
     try:
         row = await run_in_threadpool(
             lambda: webhooks.change(webhook_id, is_active=asked.is_active, new_secret=asked.new_secret)
         )
     except WebhookNotFound as error:
         raise Problem(404, "there is no such webhook") from error
-    await run_in_threadpool(doors.people.log, actor, "change-webhook", webhook_id, "done")
+    await run_in_threadpool(services.people.log, actor, "change-webhook", webhook_id, "done")
     return _webhook_document(row, webhooks.secret(row) if asked.new_secret else None)
 
 
@@ -107,21 +107,21 @@ async def list_deliveries(
     request: Request,
     webhook_id: CaseId,
     state: Literal["due", "delivered", "dead"] | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> list[WebhookDelivery]:
-    """What is or was on its way to it, newest first."""
+    """Return the deliveries of a webhook, newest first."""
     found = await run_in_threadpool(services_of(request).webhooks.deliveries, webhook_id, state, limit)
     return [_delivery(row) for row in found]
 
 
 async def send_again(request: Request, delivery_id: CaseId) -> Response:
-    """Try a delivery once more from the beginning, whatever became of it."""
-    doors, actor = services_of(request), person_of(request).name
+    """Start a delivery again, whatever its state."""
+    services, actor = services_of(request), person_of(request).name
     try:
-        await run_in_threadpool(doors.webhooks.send_again, delivery_id)
+        await run_in_threadpool(services.webhooks.send_again, delivery_id)
     except WebhookNotFound as error:
         raise Problem(404, "there is no such delivery") from error
-    await run_in_threadpool(doors.people.log, actor, "send-again", delivery_id, "done")
+    await run_in_threadpool(services.people.log, actor, "send-again", delivery_id, "done")
     return Response(status_code=204)
 
 

@@ -4,10 +4,10 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -23,7 +23,7 @@ from console.web.act_bodies import BODIES
 from console.web.api.cases import current_view
 from console.web.command_handling import act_on, parse_sequence
 from console.web.guard import MAX_BODY
-from console.web.inputs import CaseId, RequestBody
+from console.web.inputs import CaseId, RequestBody, TimeMs
 from console.web.pages.case_actions import actions_for, confirmation_of, undo_of
 from console.web.pages.case_evidence import CaseFlag, build_evidence, count_merged_flags, flags_of, unknown_payments
 from console.web.pages.parts import offered_choices, page_services_of
@@ -34,12 +34,10 @@ from console.web.problems import Problem
 from console.web.services import board_of, person_of, services_of
 from domain.cases.answers import MAX_NOTE_ATTACHMENTS
 from domain.cases.events import DISPOSITIONS, SequencedCaseEvent
-from domain.payment import LAST_EVENT_TIME_MS
 from projections.logs.known import KnownEvent
 from projections.views.case_history import case_as_of, events_known_at, is_visible_at, known_events
 from projections.views.case_view import CaseView, Item, event_place
 
-Time = Annotated[int | None, Query(ge=0, le=LAST_EVENT_TIME_MS)]
 BRIEF, WHOLE = (40, 6), (1_000, 100)
 """How many entries of the timeline and how many flags with their reasons are shown: at first, and if asked for all."""
 MAX_RELATED, MAX_OF_ACCOUNT = 4, 8
@@ -96,8 +94,8 @@ def register(app: FastAPI) -> None:
 async def case_page(
     request: Request,
     case_id: CaseId,
-    as_of_ms: Time = None,
-    known_at_ms: Time = None,
+    as_of_ms: TimeMs | None = None,
+    known_at_ms: TimeMs | None = None,
     by: TimelineOrder = "known",
     past: bool = False,
     whole: bool = False,
