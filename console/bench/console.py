@@ -74,13 +74,13 @@ def bench_console(settings: Settings, load: ConsoleLoad) -> dict[str, Any]:
     begun = time.monotonic()
     events = fill_case_table(settings, load)
     filled_s = time.monotonic() - begun
-    tokens = [_token(settings, name) for name in ANALYSTS[: load.readers]]
+    tokens = [_create_token(settings, name) for name in ANALYSTS[: load.readers]]
     begun = time.monotonic()
     stack.up(settings, services(settings), print_status_line)
     started_s = time.monotonic() - begun
     try:
         with _running_traffic(settings, load):
-            figures = asyncio.run(_read(settings, load, tokens))
+            figures = asyncio.run(_run_readers(settings, load, tokens))
     finally:
         stack.down(settings, services(settings), print_status_line)
     return {
@@ -193,7 +193,7 @@ def _without_key(base: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in base.items() if key != name}
 
 
-def _token(settings: Settings, name: str) -> str:
+def _create_token(settings: Settings, name: str) -> str:
     accounts = people(settings)
     if accounts.first(name, Role.ANALYST) is None:
         accounts.set_roles(name, frozenset({Role.ANALYST}), "bench")
@@ -294,7 +294,7 @@ def _filters(draw: random.Random) -> str:
     return "&".join(some)
 
 
-async def _read(settings: Settings, load: ConsoleLoad, tokens: list[str]) -> dict[str, Any]:
+async def _run_readers(settings: Settings, load: ConsoleLoad, tokens: list[str]) -> dict[str, Any]:
     taken: dict[str, list[float]] = {}
     readers = [KeepAliveConnection(settings.host, settings.console_port, token) for token in tokens]
     await _until_ready(readers[0])

@@ -131,9 +131,9 @@ def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) 
                 seen.flagged_ms.setdefault((event.account_id, event.transaction_id), record.timestamp_ms)
             elif isinstance(event, CaseOpened | RiskLinked):
                 waiting[event.case_id, event.sequence] = event.account_id, event.transaction_id
-        there = table.sequences(list(dict.fromkeys(case_id for case_id, _ in waiting))[:POLLED_CASES])
+        sequences = table.sequences(list(dict.fromkeys(case_id for case_id, _ in waiting))[:POLLED_CASES])
         at_ms = now_ms()
-        for case_id, sequence in [place for place in waiting if there.get(place[0], 0) >= place[1]]:
+        for case_id, sequence in [place for place in waiting if sequences.get(place[0], 0) >= place[1]]:
             seen.stored_ms.setdefault(waiting.pop((case_id, sequence)), at_ms)
     follower.close()
     return seen

@@ -62,7 +62,7 @@ def bench_replay(
     """Run all measurements and return the report. Raises ProgressStalled, StackError or LogGap."""
     number = workers or cores()
     three = settings.model_copy(update={"prefix": f"{settings.prefix}three."})
-    record(three, "three", transactions, seed)
+    record_history(three, "three", transactions, seed)
     rounds = [
         (
             _consume_rate(three, number, decode=False),
@@ -74,7 +74,7 @@ def bench_replay(
     consumed, decoded = max(each[0] for each in rounds), max(each[1] for each in rounds)
     replayed, derived = max(each[2] for each in rounds), rounds[0][3]
     default = settings.model_copy(update={"prefix": f"{settings.prefix}default."})
-    record(default, "default", transactions // DEFAULT_FRACTION, seed)
+    record_history(default, "default", transactions // DEFAULT_FRACTION, seed)
     by_default, more = _time_replay(default, number)
     figures = {
         "transactions": transactions,
@@ -94,7 +94,7 @@ def bench_replay(
     return figures
 
 
-def record(settings: Settings, pack: str, transactions: int, seed: int) -> None:
+def record_history(settings: Settings, pack: str, transactions: int, seed: int) -> None:
     """Write payments and let the jobs decide them."""
     traffic = iter(Traffic(TrafficOptions(seed=seed, accounts=ACCOUNTS, in_order=True)))
     fill_logs(settings, load_pack(pack), traffic, transactions)

@@ -361,23 +361,23 @@ def bench_stream(settings: Settings, transactions: int, seed: int, pack: RulePac
     loops.append(time_loop())
     contender = restart_risk_job(settings, contender)
     with running_programs(settings, contender.parts):
-        mine = result_of(settings, contender, transactions)
+        second = result_of(settings, contender, transactions)
         for name, result in {**results, "fraudcase at first": first}.items():
-            if result.flags != mine.flags:
-                only = sorted(tx for tx, _ in result.flags ^ mine.flags)
+            if result.flags != second.flags:
+                only = sorted(tx for tx, _ in result.flags ^ second.flags)
                 raise ProgressStalled(
                     f"{name} and fraudcase flag different payments: {len(only)} differ, for example {only[:3]}"
                 )
         latencies = {
-            **flag_latencies(settings, traffic, mine.tx_per_s / 2),
-            **view_latencies(settings, traffic, mine.tx_per_s / 4),
+            **flag_latencies(settings, traffic, second.tx_per_s / 2),
+            **view_latencies(settings, traffic, second.tx_per_s / 4),
         }
-    both = (first.tx_per_s + mine.tx_per_s) / 2
+    both = (first.tx_per_s + second.tx_per_s) / 2
     return {
         "transactions": transactions,
         "rules": [rule.name for rule in pack.rules],
-        "flags": len(mine.flags),
-        "tx_per_s": round(mine.tx_per_s),
+        "flags": len(second.flags),
+        "tx_per_s": round(second.tx_per_s),
         "tx_per_s_at_first": round(first.tx_per_s),
         "flink_sql_tx_per_s": round(results[SQL].tx_per_s),
         "textbook_tx_per_s": round(results[TEXTBOOK].tx_per_s),

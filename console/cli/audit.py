@@ -15,7 +15,7 @@ from console.wiring import bucket, topics
 from infra.settings import Settings
 from projections.archive.audit import audit
 from projections.archive.heads import BadHead, head_key, head_numbers, stored_head
-from projections.archive.signing import BadKey, Signer, fingerprint, load
+from projections.archive.signing import BadKey, Signer, fingerprint, load_signer
 
 HeadFile = Annotated[
     Path | None,
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 def signer_of(settings: Settings) -> Signer:
     """Return the signer with the audit key of this system, or end the command if there is none."""
     try:
-        return load(settings.audit_key_source)
+        return load_signer(settings.audit_key_source)
     except BadKey as error:
         raise fail(f"{error}. Cure: fraudcase up creates a key; or set FRAUDCASE_AUDIT_KEY") from error
 

@@ -316,10 +316,10 @@ def check_claim(claim: Any, records: dict[Any, Any], head: Any) -> str:
     counts = [each[1:] for each in entry if each[0] == name]
     expect(is_valid and len(counts) == 1, "the head does not prove the number of events of the case")
     datas = [record["data"] or {} for where, record in records.items() if where[:2] == place]
-    mine = [data for data in datas if data.get("case_id") == claim["case_id"]]
-    sequences = sorted(data["sequence"] for data in mine if "sequence" in data)
+    of_case = [data for data in datas if data.get("case_id") == claim["case_id"]]
+    sequences = sorted(data["sequence"] for data in of_case if "sequence" in data)
     expect(sequences == list(range(1, counts[0][0] + 1)), "the case has %d events, the pack has others" % counts[0][0])
-    expect(len(mine) - len(sequences) == counts[0][1], "the case has %d answers, the pack has others" % counts[0][1])
+    expect(len(of_case) - len(sequences) == counts[0][1], "the case has %d answers, the pack has others" % counts[0][1])
     return "case %s with %d events and %d answers to commands" % (claim["case_id"], *counts[0])
 
 

@@ -34,8 +34,8 @@ def report_of(
     Raise BadFile if no payment has both a decision and a label.
     """
     payments = admit_rows(rows, read_truth(labels))
-    with progress("payments", total) as seen:
-        everything, counts = run(payments, pack, feedback, seen)
+    with progress("payments", total) as report_progress:
+        everything, counts = run(payments, pack, feedback, report_progress)
     if not everything.time_ms.size:
         raise BadFile(f"none of the {counts.rows} payments was decided on and has a label: is {labels} theirs?")
     window = _window(window_of(everything), *days)

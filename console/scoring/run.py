@@ -161,7 +161,7 @@ def run(
     payments: Iterable[AdmittedRow],
     pack: RulePack,
     feedback_ms: int | None = None,
-    seen: Callable[[int], None] = lambda _: None,
+    report_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[ScoredPayments, ScoringCounts]:
     """Decide payments in this order by a pack. Frauds become known `feedback_ms` after their payment, or never if
     None.
@@ -175,7 +175,7 @@ def run(
     for payment, label in payments:
         counts.rows += 1
         if counts.rows % 1000 == 0:
-            seen(counts.rows)
+            report_progress(counts.rows)
         outputs: list[RiskOutput | ContentConflict] | Refusal
         if isinstance(payment, Refusal):
             outputs = payment

@@ -227,12 +227,12 @@ def search(
     feedback_ms: int | None,
     trials: int,
     seed: int,
-    seen: Callable[[int, float], None] = lambda _, __: None,
+    report_progress: Callable[[int, float], None] = lambda _, __: None,
 ) -> TuningResult:
     """Try packs on the payments before a day, and judge the best one on those from that day on.
 
-    Changes without a gain are undone one by one. `seen` receives the number of packs tried, at most `trials` plus one
-    for each searched number, and the best value so far.
+    Changes without a gain are undone one by one. `report_progress` receives the number of packs tried, at most `trials`
+    plus one for each searched number, and the best value so far.
     """
     earlier = [
         (payment, label)
@@ -257,7 +257,9 @@ def search(
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     at_first = worth(pack)
     study.optimize(
-        attempt, trials, callbacks=[lambda study, trial: seen(trial.number + 1, _best_value(study, at_first))]
+        attempt,
+        trials,
+        callbacks=[lambda study, trial: report_progress(trial.number + 1, _best_value(study, at_first))],
     )
     found: dict[TunableNumber, int] = {}
     reached = _best_value(study, at_first)
@@ -265,7 +267,7 @@ def search(
         found = {place: place.unit * study.best_params[place.name] for place in searched}
     for done, place in enumerate(searched if found else (), start=trials + 1):
         reached = _drop_useless_changes(pack, found, place, reached, worth)
-        seen(done, reached)
+        report_progress(done, reached)
     best = change_numbers(pack, found)
     return TuningResult(
         best,

@@ -45,7 +45,7 @@ def tune_and_report(
     with progress("packs tried", wanted.trials + len(searched)) as seen:
         best_so_far = -1.0
 
-        def told(done: int, best: float) -> None:
+        def show_progress(done: int, best: float) -> None:
             nonlocal best_so_far
             seen(done)
             if best > best_so_far:
@@ -54,7 +54,7 @@ def tune_and_report(
 
         tuned = search(
             payments, pack, searched, _objective(wanted), first_judged_day=split(payments, wanted.earlier),
-            feedback_ms=wanted.feedback_ms, trials=wanted.trials, seed=wanted.seed, seen=told,
+            feedback_ms=wanted.feedback_ms, trials=wanted.trials, seed=wanted.seed, report_progress=show_progress,
         )  # fmt: skip
     report = _report(tuned, wanted)
     best = replace(tuned.pack, version=pack.version + 1)

@@ -52,7 +52,7 @@ def up(settings: Settings, *, report: stack.Report, only_stores: bool = False) -
 def prepare(settings: Settings) -> None:
     """Make the audit key, schemas, topics, bucket, tables and first rules that are missing; repeating it is safe."""
     if settings.audit_key is None and not settings.audit_key_file.exists():
-        signing.ensure(settings.audit_key_file)
+        signing.ensure_signer(settings.audit_key_file)
     logs = kafka_logs(settings)
     register_schemas(logs)
     ensure_topics(settings)

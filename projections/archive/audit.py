@@ -38,7 +38,7 @@ class AuditResult:
 
 
 def audit(
-    bucket: Bucket, public_key: bytes, seen: bytes | None = None, progress: Progress = lambda _: None
+    bucket: Bucket, public_key: bytes, kept_head: bytes | None = None, progress: Progress = lambda _: None
 ) -> AuditResult:
     """Check the whole archive against its heads, and the heads against the last one that the auditor kept."""
     result = AuditResult()
@@ -49,8 +49,8 @@ def audit(
             if signed[place][tree.size] != tree:
                 name = _partition_name(place)
                 result.problems.append(f"head {head.number} has a different tree for {tree.size} records of {name}")
-    if seen is not None:
-        _check_seen(bucket, public_key, seen, result)
+    if kept_head is not None:
+        _check_kept_head(bucket, public_key, kept_head, result)
     for place in sorted({*signed, *_archived_partitions(bucket)}):
         _check_partition(bucket, place, signed[place], result, progress)
     return result
@@ -90,9 +90,9 @@ def _check_order(number: int, head: Head, result: AuditResult) -> None:
             result.problems.append(f"head {number} has fewer records of {name} than head {before.number}")
 
 
-def _check_seen(bucket: Bucket, public_key: bytes, seen: bytes, result: AuditResult) -> None:
+def _check_kept_head(bucket: Bucket, public_key: bytes, kept_head: bytes, result: AuditResult) -> None:
     try:
-        head = read_head(seen, public_key)
+        head = read_head(kept_head, public_key)
     except BadHead as error:
         result.problems.append(f"the kept head: {error}")
         return

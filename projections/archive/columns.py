@@ -189,9 +189,9 @@ class ArchiveColumns:
             for number in sorted(set(table["partition"].to_pylist())):
                 chosen = [where == number for where in table["partition"].to_pylist()]
                 of_one = table.filter(pa.array(chosen)) if not all(chosen) else table
-                twice = of_one["is_duplicate"]
-                fresh = pa.array([not each for each in twice.to_pylist()])
-                yield number, _rows(of_one.filter(fresh), _SCORED), _rows(of_one.filter(twice), _DUPLICATE)
+                is_duplicate = of_one["is_duplicate"]
+                fresh = pa.array([not each for each in is_duplicate.to_pylist()])
+                yield number, _rows(of_one.filter(fresh), _SCORED), _rows(of_one.filter(is_duplicate), _DUPLICATE)
 
 
 def _rows(table: pa.Table, names: Sequence[str]) -> Rows:

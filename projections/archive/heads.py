@@ -34,7 +34,7 @@ class ArchivedPartition(Protocol):
 
     topic: str
     partition: int
-    mark: ArchivePosition
+    archive_position: ArchivePosition
     cases: CaseCounts | None
 
 
@@ -133,18 +133,19 @@ class HeadWriter:
     """Signer of consecutive heads over the stored records of all partitions.
 
     It continues from the last head in the bucket. It first checks that the archive matches this head, and the segments
-    that follow it. `seen` is the last head signed by this installation, if it was kept. Raises ArchiveContradiction.
+    that follow it. `kept_head` is the last head signed by this installation, if it was kept. Raises
+    ArchiveContradiction.
     """
 
     def __init__(
-        self, bucket: Bucket, signer: Signer, writers: Iterable[ArchivedPartition], seen: bytes | None = None
+        self, bucket: Bucket, signer: Signer, writers: Iterable[ArchivedPartition], kept_head: bytes | None = None
     ) -> None:
         self._bucket, self._signer, self._writers = bucket, signer, list(writers)
         self.last: Head | None = None
         self._resume()
-        if seen is not None:
-            number = read_head(seen, signer.public_key).number
-            if bucket.get(head_key(number)) != seen:
+        if kept_head is not None:
+            number = read_head(kept_head, signer.public_key).number
+            if bucket.get(head_key(number)) != kept_head:
                 raise ArchiveContradiction(
                     f"head {number}, the last one signed here, is not in the bucket: the archive was rolled back"
                 )
@@ -182,7 +183,7 @@ class HeadWriter:
                     )
             if trees == before:
                 return None
-            time_ms = max((writer.mark.time_ms for writer in self._writers), default=0)
+            time_ms = max((writer.archive_position.time_ms for writer in self._writers), default=0)
             head = make_head(self._signer, self.last, trees.values(), time_ms)
             if self._bucket.put_new(head_key(head.number), head.body):
                 self.last = head
@@ -195,7 +196,7 @@ class HeadWriter:
 
     def _trees(self) -> Iterator[TreeHead]:
         for writer in self._writers:
-            if writer.mark.tree.size:
+            if writer.archive_position.tree.size:
                 yield tree_head(writer)
 
 
@@ -204,9 +205,9 @@ def tree_head(writer: ArchivedPartition) -> TreeHead:
     return TreeHead(
         topic=writer.topic,
         partition=writer.partition,
-        size=writer.mark.tree.size,
-        root=writer.mark.tree.root().hex(),
-        last_offset=writer.mark.last_offset,
+        size=writer.archive_position.tree.size,
+        root=writer.archive_position.tree.root().hex(),
+        last_offset=writer.archive_position.last_offset,
         cases=None if writer.cases is None else writer.cases.root().hex(),
     )
 

@@ -106,7 +106,7 @@ def archive_position(bucket: Bucket, folder: str) -> ArchivePosition:
     found = segments(bucket, folder)
     if not found:
         return ArchivePosition(Frontier())
-    return segment_position(bucket, found[-1]) or _mark_by_reading(bucket, found)
+    return segment_position(bucket, found[-1]) or _read_position(bucket, found)
 
 
 def segment_position(bucket: Bucket, segment: Segment) -> ArchivePosition | None:
@@ -120,7 +120,7 @@ def segment_position(bucket: Bucket, segment: Segment) -> ArchivePosition | None
     return ArchivePosition(tree, int(metadata[_LAST]), int(time_ms))
 
 
-def _mark_by_reading(bucket: Bucket, found: Sequence[Segment]) -> ArchivePosition:
+def _read_position(bucket: Bucket, found: Sequence[Segment]) -> ArchivePosition:
     tree, time_ms = Frontier(), 0
     schemas = SchemaArchive(bucket)
     for segment in found:
@@ -130,8 +130,8 @@ def _mark_by_reading(bucket: Bucket, found: Sequence[Segment]) -> ArchivePositio
     return ArchivePosition(tree, int(bucket.metadata(found[-1].key)[_LAST]), time_ms)
 
 
-def _tree_text(mark: ArchivePosition) -> str:
-    return f"{mark.tree.size} {mark.time_ms} {base64.b64encode(b''.join(mark.tree.peaks)).decode()}"
+def _tree_text(position: ArchivePosition) -> str:
+    return f"{position.tree.size} {position.time_ms} {base64.b64encode(b''.join(position.tree.peaks)).decode()}"
 
 
 def record_sha256(record: LogRecord) -> bytes:

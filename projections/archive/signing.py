@@ -43,7 +43,7 @@ def is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def load(given: str) -> Signer:
+def load_signer(given: str) -> Signer:
     """Load a key from a file, or from 64 hexadecimal digits. Raises BadKey."""
     text = given.strip()
     if not _is_seed(text):
@@ -60,7 +60,7 @@ def _is_seed(text: str) -> bool:
     return len(text) == 2 * SEED_BYTES and set(text) <= set("0123456789abcdef")
 
 
-def ensure(file: Path) -> Signer:
+def ensure_signer(file: Path) -> Signer:
     """Load the key from a file that only its owner can read; create the file if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
@@ -75,4 +75,4 @@ def ensure(file: Path) -> Signer:
         pass
     finally:
         made.unlink()
-    return load(str(file))
+    return load_signer(str(file))

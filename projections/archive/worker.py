@@ -22,7 +22,7 @@ from projections.archive.segments import (
     stored_identities,
     write_segment,
 )
-from projections.archive.signing import Signer, load
+from projections.archive.signing import Signer, load_signer
 from projections.archive.stores import StoreOptions, s3_client
 from projections.logs.log import KafkaLog, LogRecord
 from projections.logs.worker import EVENTS, WRITTEN, StopSignal, complain, logs_of, parser, serve_metrics
@@ -110,13 +110,13 @@ class ArchiveWriter:
 
     def _resume(self) -> None:
         """Read the position and the stored case events from the archive."""
-        self.mark = archive_position(self._bucket, self._folder)
-        self.position = self.mark.last_offset + 1
+        self.archive_position = archive_position(self._bucket, self._folder)
+        self.position = self.archive_position.last_offset + 1
         if self.cases is None:
             return
         self.cases = CaseCounts()
         for segment in segments(self._bucket, self._folder):
-            if segment.first_offset <= self.mark.last_offset:
+            if segment.first_offset <= self.archive_position.last_offset:
                 identities = stored_identities(self._bucket, segment)
                 self._stored.update(identities)
                 self.cases.extend(identity for identity, _ in identities)
@@ -141,12 +141,12 @@ class ArchiveWriter:
         if not kept:
             self.position = fresh[-1].offset + 1
             return
-        after = write_segment(self._bucket, kept, notes, self.mark, fresh[-1].offset)
+        after = write_segment(self._bucket, kept, notes, self.archive_position, fresh[-1].offset)
         if after is None:  # an earlier attempt succeeded without an acknowledgement, or another worker wrote it
             self._resume()
             self.write(fresh)
             return
-        self.mark, self.position = after, fresh[-1].offset + 1
+        self.archive_position, self.position = after, fresh[-1].offset + 1
         self._stored.update(seen)
         if self.cases is not None:
             self.cases.extend(each.identity for each in notes if each.identity is not None)
@@ -216,10 +216,10 @@ class HeadSchedule:
             complain("no audit key (FRAUDCASE_AUDIT_KEY): no heads are signed")
             return
         try:
-            seen = kept.read_bytes() if kept is not None and kept.exists() else None
-            self._heads = HeadWriter(bucket, signer, writers, seen)
+            kept_head = kept.read_bytes() if kept is not None and kept.exists() else None
+            self._heads = HeadWriter(bucket, signer, writers, kept_head)
         except (ArchiveContradiction, BadHead) as error:
-            self._stop(error)
+            self._stop_signing(error)
 
     def is_due(self) -> bool:
         """Count one poll and return whether to sign."""
@@ -232,7 +232,7 @@ class HeadSchedule:
         try:
             head = None if self._heads is None else self._heads.write()
         except ArchiveContradiction as error:
-            self._stop(error)
+            self._stop_signing(error)
             return
         if head is not None:
             WRITTEN.labels(NAME, "heads").inc()
@@ -242,7 +242,7 @@ class HeadSchedule:
                 made.write_bytes(head.body)
                 made.replace(self._kept)
 
-    def _stop(self, error: Exception) -> None:
+    def _stop_signing(self, error: Exception) -> None:
         UNSIGNED.set(1)
         complain(f"NO HEAD IS SIGNED: signing has stopped: {error}. Run: fraudcase audit verify")
         self._heads = None
@@ -268,7 +268,7 @@ def main() -> None:
         bucket = bucket.with_retention(retention)
     log = logs.reader()
     given = os.environ.get(KEY_VARIABLE)
-    signer = load(given) if given else None
+    signer = load_signer(given) if given else None
     lookup = stop.retry_while_unavailable(logs.registry().schema_text)
     buffers = buffers_of(bucket, logs.topics, log, lookup, None if signer is None else signer.salt_key)
     writers = [buffer.sink for buffer in buffers.values() if isinstance(buffer.sink, ArchiveWriter)]

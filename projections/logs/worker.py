@@ -71,7 +71,7 @@ class StopSignal:
         A worker that ended with the registry would not restart with it. Raises what the registry refuses (HTTP 4xx).
         """
 
-        def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        def retrying(*args: P.args, **kwargs: P.kwargs) -> T:
             while True:
                 try:
                     return ask(*args, **kwargs)
@@ -82,7 +82,7 @@ class StopSignal:
                     if self._event.wait(RETRY_S):
                         raise
 
-        return asked
+        return retrying
 
 
 def parser() -> argparse.ArgumentParser:

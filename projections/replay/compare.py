@@ -30,9 +30,9 @@ def compare_rows(
     sent: dict[Block, list[tuple[int, int, Row]]] = {}
     if wanted:
         again = [
-            *(AnswersTask(**_plain(task), ends=task.ends, wanted=wanted) for task in tasks[0]),
+            *(AnswersTask(**_task_fields(task), ends=task.ends, wanted=wanted) for task in tasks[0]),
             *(
-                EntitiesTask(**_plain(t), recorded=t.recorded, ends=t.ends, wanted=wanted)
+                EntitiesTask(**_task_fields(t), recorded=t.recorded, ends=t.ends, wanted=wanted)
                 for t in tasks[1]
                 if isinstance(t, EntitiesTask)
             ),
@@ -57,7 +57,7 @@ def compare_rows(
     return ReplayComparison(differences, missing, first)
 
 
-def _plain(task: AnswersTask | EntitiesTask) -> dict[str, Any]:
+def _task_fields(task: AnswersTask | EntitiesTask) -> dict[str, Any]:
     return {"topic": task.topic, "partition": task.partition, "end": task.end}
 
 

@@ -61,21 +61,23 @@ def ends_of(source: LogSource, topics: Topics, until_ms: int | None = None) -> E
     return ends
 
 
-def derive(source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None) -> DerivedState:
+def derive(
+    source: LogSource, topics: Topics, workers: int = 1, report_progress: Progress = lambda _: None
+) -> DerivedState:
     """Run the folds over the deciding logs without any comparison. Raises LogGap if records are missing."""
-    with WorkerPool(source, workers, _running_total(seen)) as pool:
+    with WorkerPool(source, workers, _running_total(report_progress)) as pool:
         ends, payments = ends_of(source, topics), topics.payments_inbound
         decide = [InboundTask(topic=payments, partition=p, end=end) for p, end in ends[payments].items()]
-        results = pool.run([*_folds(topics, ends, ends), *decide])
+        results = pool.run([*_fold_tasks(topics, ends, ends), *decide])
         _chain_across_partitions(pool, decide, _results_of_type(InboundResult, results))
     return _collect_derived(results, topics)
 
 
 def read_recorded_history(
-    source: LogSource, topics: Topics, workers: int = 1, seen: Progress = lambda _: None
+    source: LogSource, topics: Topics, workers: int = 1, report_progress: Progress = lambda _: None
 ) -> DecisionHistory:
     """Return the history that was recorded live in the logs."""
-    with WorkerPool(source, workers, _running_total(seen)) as pool:
+    with WorkerPool(source, workers, _running_total(report_progress)) as pool:
         ends, topic = ends_of(source, topics), topics.cases_inbox
         answers = _answer_tasks(source, topics, ends)
         inbox = [InboxTask(topic=topic, partition=p, end=end) for p, end in ends[topic].items()]
@@ -89,17 +91,21 @@ def _compared_event_filter(
 ) -> RecordedEventFilter:
     """Return a filter of recorded flags and case events: those that must be derived, and those that are."""
 
-    def counts(topic: str, partition: int, event: ComparedEvent) -> bool:
+    def is_compared(topic: str, partition: int, event: ComparedEvent) -> bool:
         must_be = event.offset < before[topic].get(partition, 0) and (
             until_ms is None or event.timestamp_ms <= until_ms
         )
         return must_be or (event.account_id, event.place) in derived
 
-    return counts
+    return is_compared
 
 
 def replay(
-    source: LogSource, topics: Topics, workers: int = 1, until_ms: int | None = None, seen: Progress = lambda _: None
+    source: LogSource,
+    topics: Topics,
+    workers: int = 1,
+    until_ms: int | None = None,
+    report_progress: Progress = lambda _: None,
 ) -> ReplayResult:
     """Derive everything and compare it with the recorded history. Raises LogGap if records of a deciding log are
     missing.
@@ -107,12 +113,12 @@ def replay(
     The system may be running. Events recorded before the fold's end was fixed must be derived. Later ones are compared
     only if they are derived, because their cause may be after the end of the fold.
     """
-    with WorkerPool(source, workers, _running_total(seen)) as pool:
+    with WorkerPool(source, workers, _running_total(report_progress)) as pool:
         before = ends_of(source, topics)
         ends = ends_of(source, topics, until_ms)
-        answers, folds = _answer_tasks(source, topics, ends), _folds(topics, ends, ends_of(source, topics))
+        answers, folds = _answer_tasks(source, topics, ends), _fold_tasks(topics, ends, ends_of(source, topics))
         results = pool.run([*answers, *folds, *_event_tasks(source, topics)])
-        decide = _decide_tasks(
+        decide = _inbound_tasks(
             topics, ends, _results_of_type(AnswersResult, results), _results_of_type(EntitiesResult, results)
         )
         decided: list[InboundResult] = pool.run(decide)
@@ -134,18 +140,18 @@ def replay(
     )
 
 
-def _running_total(seen: Progress) -> Progress:
+def _running_total(report_progress: Progress) -> Progress:
     total = 0
 
-    def more(records: int) -> None:
+    def add_records(records: int) -> None:
         nonlocal total
         total += records
-        seen(total)
+        report_progress(total)
 
-    return more
+    return add_records
 
 
-def _folds(topics: Topics, ends: Ends, recorded: Ends) -> list[EntitiesTask | InboxTask]:
+def _fold_tasks(topics: Topics, ends: Ends, recorded: Ends) -> list[EntitiesTask | InboxTask]:
     """Return the tasks that fold up to `ends` and read recorded flags and payments up to `recorded`."""
     payments, entities, inbox = topics.payments_inbound, topics.entities_inbound, topics.cases_inbox
     return [
@@ -171,7 +177,7 @@ def _event_tasks(source: LogSource, topics: Topics) -> list[EventsTask]:
     return [EventsTask(topic=topic, partition=p, end=end) for p, end in source.open().ends(topic).items()]
 
 
-def _decide_tasks(
+def _inbound_tasks(
     topics: Topics, ends: Ends, answered: list[AnswersResult], sent: list[EntitiesResult]
 ) -> list[InboundTask]:
     blocks, sums = dict[Block, BlockSum](), dict[Block, BlockSum]()
@@ -266,7 +272,7 @@ def _collect_derived(results: Sequence[TaskResult], topics: Topics) -> DerivedSt
     return derived
 
 
-def _collect_recorded(results: Sequence[TaskResult], counts: RecordedEventFilter) -> DecisionHistory:
+def _collect_recorded(results: Sequence[TaskResult], is_compared: RecordedEventFilter) -> DecisionHistory:
     live = DecisionHistory()
     for answered in _results_of_type(AnswersResult, results):
         live.payments += answered.payments
@@ -276,7 +282,7 @@ def _collect_recorded(results: Sequence[TaskResult], counts: RecordedEventFilter
                 live.digest.add_chain(account_id, chain)
     for cases in _results_of_type(InboxResult, results):
         for event in cases.flags:
-            if counts(cases.topic, cases.partition, event):
+            if is_compared(cases.topic, cases.partition, event):
                 live.add(event, cases.topic, cases.partition)
     for result in _results_of_type(EventsResult, results):
         for offset, what in result.foreign:
@@ -284,7 +290,7 @@ def _collect_recorded(results: Sequence[TaskResult], counts: RecordedEventFilter
             text = f"{format_place(*where)} is not a case event: {what}"
             live.contradictions.append(ReplayMismatch(*where, None, (), None, None, text))
         for event in result.events:
-            if counts(result.topic, result.partition, event):
+            if is_compared(result.topic, result.partition, event):
                 live.add(event, result.topic, result.partition)
     return live
 

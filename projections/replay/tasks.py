@@ -70,7 +70,9 @@ ReadProgress = Callable[[int], None]
 """Receives the number of records read since its last call."""
 
 
-def read_gapless(log: ColumnLog, topic: str, partition: int, end: int, seen: ReadProgress) -> Iterator[ColumnBatch]:
+def read_gapless(
+    log: ColumnLog, topic: str, partition: int, end: int, report_progress: ReadProgress
+) -> Iterator[ColumnBatch]:
     """Yield the records of a partition. Raises LogGap if one is missing.
 
     Our producers are not transactional, so the offsets of these logs are consecutive.
@@ -85,7 +87,7 @@ def read_gapless(log: ColumnLog, topic: str, partition: int, end: int, seen: Rea
                 expected += 1
         expected += len(offsets)
         yield batch
-        seen(len(offsets))
+        report_progress(len(offsets))
     if expected != end:
         raise LogGap(f"{topic} partition {partition}: ends at offset {expected}, not at {end} as reported")
 
@@ -101,7 +103,7 @@ class PartitionTask:
     weight: ClassVar[int] = 1
     """Relative cost of a record; the task with the most work starts first."""
 
-    def run(self, log: ColumnLog, seen: ReadProgress) -> TaskResult:
+    def run(self, log: ColumnLog, report_progress: ReadProgress) -> TaskResult:
         """Read the partition and return the result."""
         raise NotImplementedError
 
@@ -116,7 +118,7 @@ class InboundTask(PartitionTask):
 
     weight: ClassVar[int] = 4
 
-    def run(self, log: ColumnLog, seen: ReadProgress) -> InboundResult:
+    def run(self, log: ColumnLog, report_progress: ReadProgress) -> InboundResult:
         """Fold the partition. Raises LogGap."""
         result = InboundResult(topic=self.topic, partition=self.partition)
         result.chains[self.partition] = PaymentChains(self.wanted)
@@ -124,7 +126,7 @@ class InboundTask(PartitionTask):
         decode = Decoder(schemas, {"Transaction": FIELDS}).decode
         read, answers = fold.read, _AnswerCollector(self, result)
         add, scored = answers.add, answers.scored
-        for batch in read_gapless(log, self.topic, self.partition, self.end, seen):
+        for batch in read_gapless(log, self.topic, self.partition, self.end, report_progress):
             content.add(batch)
             for offset, at_ms, value in zip(*batch, strict=True):
                 if offset >= answers.ends_at:
@@ -191,8 +193,8 @@ class _AnswerCollector:
         result.chains[self._task.partition].add(self.scored)
         for scored in self.scored:
             if scored.score or scored.shadow:
-                said = {name: getattr(scored, name) for name in ("offset", "score", "rules", "pack_id", "shadow")}
-                self._decisions.update(canonical_json(said))
+                fields = {name: getattr(scored, name) for name in ("offset", "score", "rules", "pack_id", "shadow")}
+                self._decisions.update(canonical_json(fields))
         result.payments += len(self.scored)
         result.duplicates += len(self._duplicates)
         result.decisions = self._decisions.digest()
@@ -247,7 +249,7 @@ class AnswersTask(PartitionTask):
 
     weight: ClassVar[int] = 3
 
-    def run(self, log: ColumnLog, seen: ReadProgress) -> AnswersResult:
+    def run(self, log: ColumnLog, report_progress: ReadProgress) -> AnswersResult:
         """Read the partition."""
         result = AnswersResult(topic=self.topic, partition=self.partition)
         waiting: dict[Block, tuple[list[Row], list[Row]]] = {}
@@ -255,18 +257,18 @@ class AnswersTask(PartitionTask):
         answered: dict[int, int] = {}
         for number, scored, duplicates in log.answers(self.topic, self.partition, self.end):
             last, end = answered.get(number, -1), self.ends.get(number, 0)
-            fresh, twice = ([row for row in rows if last < row[0] < end] for rows in (scored, duplicates))
-            for kind, rows in enumerate((fresh, twice)):
+            new_scored, new_duplicates = ([row for row in rows if last < row[0] < end] for rows in (scored, duplicates))
+            for kind, rows in enumerate((new_scored, new_duplicates)):
                 for row in rows:
                     waiting.setdefault((number, row[0] >> BLOCK_BITS), ([], []))[kind].append(row)
-            result.chains.setdefault(number, PaymentChains(self.accounts)).add(fresh, at=1)
-            result.payments += len(fresh)
-            result.duplicates += len(twice)
+            result.chains.setdefault(number, PaymentChains(self.accounts)).add(new_scored, at=1)
+            result.payments += len(new_scored)
+            result.duplicates += len(new_duplicates)
             answered[number] = max([last, *(row[0] for row in (*scored, *duplicates))])
             for done in range(current.get(number, 0), answered[number] >> BLOCK_BITS):
                 self._close(result, (number, done), waiting)
             current[number] = answered[number] >> BLOCK_BITS
-            seen(len(scored) + len(duplicates))
+            report_progress(len(scored) + len(duplicates))
         for block in sorted(waiting):
             self._close(result, block, waiting)
         result.altered = log.altered
@@ -296,13 +298,13 @@ class EntitiesTask(PartitionTask):
 
     weight: ClassVar[int] = 5
 
-    def run(self, log: ColumnLog, seen: ReadProgress) -> EntitiesResult:
+    def run(self, log: ColumnLog, report_progress: ReadProgress) -> EntitiesResult:
         """Fold the partition. Raises LogGap."""
         result = EntitiesResult(topic=self.topic, partition=self.partition)
         fold, schemas, content = EntityFold(self.partition), SchemaRecorder(log), ContentDigest()
         decode = Decoder(schemas).decode
         last: dict[int, tuple[int, str]] = {}
-        for batch in read_gapless(log, self.topic, self.partition, self.end, seen):
+        for batch in read_gapless(log, self.topic, self.partition, self.end, report_progress):
             content.add(batch)
             for offset, value in zip(batch.offsets, batch.values, strict=True):
                 try:
@@ -346,12 +348,12 @@ class InboxTask(PartitionTask):
 
     weight: ClassVar[int] = 20
 
-    def run(self, log: ColumnLog, seen: ReadProgress) -> InboxResult:
+    def run(self, log: ColumnLog, report_progress: ReadProgress) -> InboxResult:
         """Fold the partition. Raises LogGap."""
         result = InboxResult(topic=self.topic, partition=self.partition)
         fold, schemas, content, views = CaseFold(), SchemaRecorder(log), ContentDigest(), dict[str, CaseView]()
         decode = Decoder(schemas).decode
-        for batch in read_gapless(log, self.topic, self.partition, self.end, seen):
+        for batch in read_gapless(log, self.topic, self.partition, self.end, report_progress):
             content.add(batch)
             for offset, at_ms, value in zip(*batch, strict=True):
                 try:
@@ -406,7 +408,7 @@ class EventsTask(PartitionTask):
 
     weight: ClassVar[int] = 15
 
-    def run(self, log: ColumnLog, seen: ReadProgress) -> EventsResult:
+    def run(self, log: ColumnLog, report_progress: ReadProgress) -> EventsResult:
         """Read the partition."""
         result, schemas = EventsResult(topic=self.topic, partition=self.partition), SchemaRecorder(log)
         decode = Decoder(schemas).decode
@@ -419,7 +421,7 @@ class EventsTask(PartitionTask):
                     continue
                 if isinstance(event, CaseEvent):
                     result.events.append(compared_event(event, offset, at_ms))
-            seen(len(batch.offsets))
+            report_progress(len(batch.offsets))
         result.schemas, result.altered = _named_schemas(schemas), log.altered
         return result
 

@@ -210,7 +210,7 @@ def run_whatif(
     decoder: Decoder,
     pack: RulePack,
     period: WhatifPeriod,
-    seen: Progress = lambda *_: None,
+    report_progress: Progress = lambda *_: None,
 ) -> WhatifOutcome:
     """Replay the logs by the recorded rules and by `pack` at once. Raises LogGap if records are missing.
 
@@ -232,9 +232,9 @@ def run_whatif(
             replay.read_inbox(log_ms, partition, record)
         outcome.records += 1
         if outcome.records % PROGRESS_EVERY == 0:
-            seen(outcome.records, total)
+            report_progress(outcome.records, total)
     outcome.unplaced_labels = len(replay.waiting)
-    seen(outcome.records, total)
+    report_progress(outcome.records, total)
     return outcome
 
 
@@ -271,15 +271,15 @@ class _WhatifReplay:
             name, data = self._decoder.decode(record.value)
             if name == "Transaction":
                 admitted = admit_row(data, record.timestamp_ms)
-                self._payment(log_ms, partition, record.offset, admitted)
+                self._read_payment(log_ms, partition, record.offset, admitted)
             elif name == "RulesActivated":
-                self._rules(partition, record, data)
+                self._read_activation(partition, record, data)
             else:
-                self._other_record(name, data, partition, record)
+                self._read_other(name, data, partition, record)
         except (UnreadableRecord, KeyError, TypeError):
             self.outcome.refused += 1  # the risk job has quarantined it
 
-    def _payment(self, log_ms: int, partition: int, offset: int, payment: Payment | Refusal) -> None:
+    def _read_payment(self, log_ms: int, partition: int, offset: int, payment: Payment | Refusal) -> None:
         if isinstance(payment, Refusal):
             self.outcome.refused += partition in self._inside
             return
@@ -294,12 +294,12 @@ class _WhatifReplay:
         flags, is_decided = recorded.flags_of(partition, payment, offset)
         others, _ = other.flags_of(partition, payment, offset)
         if is_inside:
-            self._decided(payment, active, is_decided=is_decided)
+            self._count_decided(payment, active, is_decided=is_decided)
             recorded.count_flags(flags)
             other.count_flags(others)
         if self.waiting and (payment.account_id, payment.transaction_id, payment.event_time_ms) in self.waiting:
             del self.waiting[payment.account_id, payment.transaction_id, payment.event_time_ms]
-            self._fraud(payment)
+            self._add_fraud(payment)
         if flags or others:
             same = flags == others
             events = _traced_events(recorded.cases[partition], flags, log_ms)
@@ -307,7 +307,7 @@ class _WhatifReplay:
             other_events = _traced_events(other.cases[partition], others, log_ms)
             other.add_case_events(events if same and other_events == events else other_events, is_inside=is_inside)
 
-    def _decided(self, payment: Payment, active: ActivePack | None, *, is_decided: bool) -> None:
+    def _count_decided(self, payment: Payment, active: ActivePack | None, *, is_decided: bool) -> None:
         outcome = self.outcome
         if not is_decided or active is None:
             return
@@ -319,7 +319,7 @@ class _WhatifReplay:
             outcome.first_ms = at_ms if outcome.first_ms is None else min(outcome.first_ms, at_ms)
             outcome.last_ms = at_ms if outcome.last_ms is None else max(outcome.last_ms, at_ms)
 
-    def _rules(self, partition: int, record: LogRecord, data: dict[str, Any]) -> None:
+    def _read_activation(self, partition: int, record: LogRecord, data: dict[str, Any]) -> None:
         """Apply a recorded activation. Shadow activations decide nothing and are left out on both sides."""
         if data.get("mode", "active") != "active":
             return
@@ -328,7 +328,7 @@ class _WhatifReplay:
             if not isinstance(side.risk[partition].read("RulesActivated", data, record.offset, None), Refusal):
                 side.entities.read("RulesActivated", data, record.offset)
 
-    def _other_record(self, name: str, data: dict[str, Any], partition: int, record: LogRecord) -> None:
+    def _read_other(self, name: str, data: dict[str, Any], partition: int, record: LogRecord) -> None:
         for side in self._sides:
             side.risk[partition].read(name, data, record.offset, record.timestamp_ms)
         if name != "FraudConfirmed":
@@ -343,11 +343,11 @@ class _WhatifReplay:
         for fold in self.outcome.recorded.risk.values():
             payment = fold.find_payment(label.account_id, label.transaction_id, label.event_time)
             if payment is not None:
-                self._fraud(payment)
+                self._add_fraud(payment)
                 return
         self.waiting[label.account_id, label.transaction_id, label.event_time] = None
 
-    def _fraud(self, payment: Payment) -> None:
+    def _add_fraud(self, payment: Payment) -> None:
         if self._period.has_begun_at(payment.event_time_ms):
             identity = payment.account_id, payment.transaction_id, payment.digest.hex()
             total = MoneyAmount(payment.amount_minor, payment.currency)

@@ -21,8 +21,8 @@ _process_state: list[tuple["Synchronized[int]", ColumnLog]] = []
 class WorkerPool:
     """Processes that run tasks; with one worker, the tasks run in this process."""
 
-    def __init__(self, source: LogSource, workers: int, seen: ReadProgress = lambda _: None) -> None:
-        self._seen = seen
+    def __init__(self, source: LogSource, workers: int, report_progress: ReadProgress = lambda _: None) -> None:
+        self._on_progress = report_progress
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
             context = get_context("spawn")
@@ -46,7 +46,7 @@ class WorkerPool:
         if self._pool is None:
             assert self._log is not None
             with _infrequent_collection():
-                return [_carry_out(task, self._log, self._seen) for task in tasks]
+                return [_carry_out(task, self._log, self._on_progress) for task in tasks]
         futures: dict[int, Future[TaskResult]] = {}
         with hide_main_module():
             for number in sorted(range(len(tasks)), key=lambda number: -tasks[number].weight * tasks[number].end):
@@ -69,7 +69,7 @@ class WorkerPool:
     def _report_progress(self) -> None:
         now = self._counter.value
         if now > self._reported:
-            self._seen(now - self._reported)
+            self._on_progress(now - self._reported)
             self._reported = now
 
 
@@ -92,9 +92,9 @@ def _run(task: PartitionTask) -> TaskResult:
     return _carry_out(task, log, count)
 
 
-def _carry_out(task: PartitionTask, log: ColumnLog, seen: ReadProgress) -> TaskResult:
+def _carry_out(task: PartitionTask, log: ColumnLog, report_progress: ReadProgress) -> TaskResult:
     try:
-        return task.run(log, seen)
+        return task.run(log, report_progress)
     except LogGap as gap:
         gap.altered = tuple(each.detail for each in log.altered)
         raise

@@ -333,9 +333,9 @@ def _chains(cases: Iterable[list[TableWrite]]) -> Iterator[list[list[TableWrite]
     """
     batch: list[TableWrite] = []
     for writes in cases:
-        if not _fit(writes):
+        if not _fits_transaction(writes):
             yield list(_split(writes))
-        elif _fit([*batch, *writes]):
+        elif _fits_transaction([*batch, *writes]):
             batch += writes
         else:
             yield [batch]
@@ -344,14 +344,14 @@ def _chains(cases: Iterable[list[TableWrite]]) -> Iterator[list[list[TableWrite]
         yield [batch]
 
 
-def _fit(writes: Sequence[TableWrite]) -> bool:
+def _fits_transaction(writes: Sequence[TableWrite]) -> bool:
     return len(writes) <= _TRANSACTION and sum(write.size for write in writes) <= _TRANSACTION_BYTES
 
 
 def _split(writes: Iterable[TableWrite]) -> Iterator[list[TableWrite]]:
     batch: list[TableWrite] = []
     for write in writes:
-        if batch and not _fit([*batch, write]):
+        if batch and not _fits_transaction([*batch, write]):
             yield batch
             batch = []
         batch.append(write)

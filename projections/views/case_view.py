@@ -310,12 +310,12 @@ def _append_all_distinct(known: list[str], more: Sequence[str | None]) -> list[s
 def _apply_parting(view: CaseView, event: CaseParted) -> CaseView:
     """Remove the other case's flags and amounts, but keep its merchants, devices and cards for search."""
     taken = {amount.currency: amount.amount_minor for amount in event.amounts}
-    gone = set(event.transactions)
+    removed = set(event.transactions)
     return replace(
         view,
         flags=view.flags - event.standing,
         value_minor=add_amounts(view.value_minor, taken, -1),
-        transactions=[each for each in view.transactions if each not in gone],
+        transactions=[each for each in view.transactions if each not in removed],
         absorbed=_remove_items(view.absorbed, event.from_case_id),
     )
 

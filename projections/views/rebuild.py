@@ -128,12 +128,16 @@ def item_digest(items: Iterable[Item]) -> int:
 
 
 def write_views(
-    table: ItemSink, items: Sequence[Item], *, threads: int = WRITERS, seen: Callable[[int], None] = lambda _: None
+    table: ItemSink,
+    items: Sequence[Item],
+    *,
+    threads: int = WRITERS,
+    report_progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Store items in a table that nobody else writes, and return their number. Idempotent."""
     for start in range(0, len(items), _PROGRESS_EVERY):
         table.fill(items[start : start + _PROGRESS_EVERY], threads)
-        seen(min(len(items), start + _PROGRESS_EVERY))
+        report_progress(min(len(items), start + _PROGRESS_EVERY))
     return len(items)
 
 
@@ -144,11 +148,12 @@ def build(
     shards: Iterable[PartitionShard],
     table: ItemSink,
     done: Callable[[PartitionShard, ShardResult, FoldedViews], None],
-    seen: Callable[[int], None] = lambda _: None,
+    report_progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write shards to a table; fold one shard while the previous one is written.
 
-    `done` is called for each shard in order. `seen` receives the number of events of the current shard written so far.
+    `done` is called for each shard in order. `report_progress` receives the number of events of the current shard
+    written so far.
     """
     with ThreadPoolExecutor(1) as writer:
         waiting: Callable[[], None] | None = None
@@ -157,7 +162,7 @@ def build(
             folded = fold(events)
             if waiting is not None:
                 waiting()
-            waiting = _start_writing(writer, table, shard, len(events), folded, done, seen)
+            waiting = _start_writing(writer, table, shard, len(events), folded, done, report_progress)
         if waiting is not None:
             waiting()
 
@@ -169,10 +174,12 @@ def _start_writing(
     events: int,
     folded: FoldedViews,
     done: Callable[[PartitionShard, ShardResult, FoldedViews], None],
-    seen: Callable[[int], None],
+    report_progress: Callable[[int], None],
 ) -> Callable[[], None]:
     items = folded.items()
-    writing = writer.submit(write_views, table, items, seen=lambda count: seen(count * events // len(items)))
+    writing = writer.submit(
+        write_views, table, items, report_progress=lambda count: report_progress(count * events // len(items))
+    )
     written = ShardResult(events, len(items), item_digest(items))
 
     def finish() -> None:

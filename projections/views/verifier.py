@@ -69,22 +69,22 @@ def differences(case_id: str, stored: Sequence[Item], certain: LoggedCase, possi
 
     `certain` is the case from the events that must be in the table, `possible` the one from all that can be.
     """
-    found, there = [], {item["sk"]: item for item in stored}
-    view = there.pop("view", None)
-    for place in sorted(certain.stored.keys() | there.keys()):
+    found, by_place = [], {item["sk"]: item for item in stored}
+    view = by_place.pop("view", None)
+    for place in sorted(certain.stored.keys() | by_place.keys()):
         wanted = possible.stored.get(place)
-        if there.get(place) != wanted and (place in there or place in certain.stored):
+        if by_place.get(place) != wanted and (place in by_place or place in certain.stored):
             found.append(
-                f"case {case_id} {place}: stored {_difference_text(there.get(place))}, "
+                f"case {case_id} {place}: stored {_difference_text(by_place.get(place))}, "
                 f"the log gives {_difference_text(wanted)}"
             )
-    least = certain.last.sequence if certain.last else 0
+    min_sequence = certain.last.sequence if certain.last else 0
     sequence = view.get("sequence") if view else 0
     as_of = possible.views.get(sequence) if isinstance(sequence, int) else None
-    if view is None and not least:
+    if view is None and not min_sequence:
         return found
-    if view is None or as_of is None or as_of.sequence < least or view != view_item(as_of):
-        wanted_view = as_of if as_of is not None and as_of.sequence >= least else possible.last
+    if view is None or as_of is None or as_of.sequence < min_sequence or view != view_item(as_of):
+        wanted_view = as_of if as_of is not None and as_of.sequence >= min_sequence else possible.last
         shown = view_item(wanted_view) if wanted_view else None
         found.append(f"case {case_id} view: stored {_difference_text(view)}, the log gives {_difference_text(shown)}")
     return found

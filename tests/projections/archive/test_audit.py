@@ -19,7 +19,7 @@ from projections.archive.heads import ArchiveContradiction, HeadWriter, head_key
 from projections.archive.merkle import Frontier
 from projections.archive.record_leaf import FIELDS, WHOLE, cut_value, shape_of
 from projections.archive.segments import partition_folder, read_segment, segments, table_to_parquet
-from projections.archive.signing import BadKey, Signer, ensure, load
+from projections.archive.signing import BadKey, Signer, ensure_signer, load_signer
 from projections.archive.worker import HeadSchedule
 from projections.logs.log import LogRecord
 from schemas.catalog import all_schemas, latest
@@ -295,14 +295,14 @@ def test_every_schema_of_ours_can_be_cut() -> None:
 
 def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     file = tmp_path / "keys" / "audit.key"
-    made = ensure(file)
-    assert ensure(file).public_key == made.public_key == load(str(file)).public_key
+    made = ensure_signer(file)
+    assert ensure_signer(file).public_key == made.public_key == load_signer(str(file)).public_key
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [each.name for each in file.parent.iterdir()] == ["audit.key"]
-    assert load("00" * 32).public_key == Signer(bytes(32)).public_key
+    assert load_signer("00" * 32).public_key == Signer(bytes(32)).public_key
     for wrong in ("zz" * 32, str(tmp_path / "none")):
         with pytest.raises(BadKey) as error:
-            load(wrong)
+            load_signer(wrong)
         assert "zz" not in str(error.value)
 
 
