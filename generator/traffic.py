@@ -1,4 +1,4 @@
-"""Seeded traffic: normal payments, and five kinds of trouble whose truth is known.
+"""Seeded traffic: normal payments, and five kinds of unusual behaviour with known truth.
 
 The same options give the same payments, byte for byte, on every machine.
 """
@@ -25,12 +25,12 @@ CURRENCIES |= {"BR": "BRL", "JP": "JPY", "AU": "AUD", "ZA": "ZAR", "IN": "INR"}
 CATEGORIES = ("5411", "5812", "5541", "5732", "5999", "4111", "5912", "7011")
 ONLINE_SHARE = 0.45
 HOME_RADIUS_DEGREES = 0.1
-"""About 11 km: normal card-present payments stay within it."""
+"""Maximum distance of normal card-present payments from home, in degrees: about 11 km."""
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 class Behaviour(StrEnum):
-    """What a payment was made as: the truth that rules do not see."""
+    """Behaviour that a payment was generated with: the truth, which rules do not see."""
 
     NORMAL = "normal"
     HIGH_VELOCITY = "high_velocity"
@@ -42,9 +42,9 @@ class Behaviour(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficOptions:
-    """What traffic to make. Shares are of the moments at which a payment is due; times in milliseconds.
+    """Options of the traffic. A share is a fraction of the moments at which a payment is due; times are in ms.
 
-    `in_order` leaves out what arrives late and gives each account distinct, ascending event times.
+    `in_order` leaves out late payments and gives each account distinct, ascending event times.
     """
 
     seed: int = 1
@@ -59,16 +59,16 @@ class TrafficOptions:
     out_of_order_share: float = 0.01
     in_order: bool = False
     run: str = ""
-    """Part of every transaction id, where the same accounts pay again: no id comes twice. `run_of` makes one."""
+    """Part of every transaction id, so that later traffic of the same accounts repeats no id. See `run_of`."""
 
 
 def run_of(start_ms: int) -> str:
-    """A name for traffic by when it starts, in letters: digits could look like a card number's."""
+    """Return a name for traffic by its start time, in letters: digits could look like a card number."""
     return f"{start_ms:x}".translate(_LETTERS)
 
 
 class GeneratedPayment(NamedTuple):
-    """A payment as it leaves the generator: when it arrives, its fields (those of Transaction), and its truth."""
+    """Generated payment: its arrival time in milliseconds, its fields of Transaction, and its truth."""
 
     arrives_ms: int
     transaction: dict[str, Any]
@@ -90,7 +90,7 @@ class _TrafficAccount:
 
 
 class Traffic:
-    """An endless stream of payments in order of arrival."""
+    """Endless stream of payments in order of arrival."""
 
     def __init__(self, options: TrafficOptions) -> None:
         self._options = options
@@ -113,7 +113,7 @@ class Traffic:
             due += 1
 
     def _ordered(self, generated: GeneratedPayment) -> GeneratedPayment:
-        """The payment as it leaves: in order if that is asked for, after all that left before it from its account."""
+        """Return the payment on its way out, with an event time after its account's last one if `in_order` is set."""
         if self._options.in_order:
             transaction = generated.transaction
             event_ms = max(transaction["event_time"], self._last_ms.get(transaction["account_id"], -1) + 1)
@@ -129,23 +129,23 @@ class Traffic:
         return self._accounts[bisect(self._weights, self._random.random() * self._weights[-1])]
 
     def _moment(self, now_ms: int) -> Iterator[GeneratedPayment]:
-        options, lot = self._options, self._random.random()
+        options, draw = self._options, self._random.random()
         account = self._pick()
-        for share, trouble in (
+        for share, behaviour in (
             (options.velocity_share, self._burst),
             (options.spike_share, self._spike),
             (options.geographic_share, self._far_away),
         ):
-            if lot < share:
-                yield from trouble(account, now_ms)
+            if draw < share:
+                yield from behaviour(account, now_ms)
                 return
-            lot -= share
+            draw -= share
         if not options.in_order:
-            if lot < options.delayed_share:
+            if draw < options.delayed_share:
                 delay_ms = int(self._random.uniform(60_000, 7_200_000))
                 self._later(self._normal(account, now_ms, Behaviour.DELAYED), now_ms + delay_ms)
                 return
-            if lot < options.delayed_share + options.out_of_order_share:
+            if draw < options.delayed_share + options.out_of_order_share:
                 delay_ms = int(self._random.uniform(200, 20_000))
                 self._later(self._normal(account, now_ms, Behaviour.OUT_OF_ORDER), now_ms + delay_ms)
                 return
@@ -156,7 +156,7 @@ class Traffic:
         heapq.heappush(self._waiting, (arrives_ms, self._made, generated._replace(arrives_ms=arrives_ms)))
 
     def _burst(self, account: _TrafficAccount, now_ms: int) -> Iterator[GeneratedPayment]:
-        """Six to fourteen small online payments within less than a minute."""
+        """Schedule six to fourteen small online payments within less than a minute."""
         at_ms = now_ms
         for _ in range(self._random.randint(6, 14)):
             amount = max(1, int(account.mean_minor * self._random.uniform(0.05, 0.4)))
@@ -166,12 +166,12 @@ class Traffic:
         yield from ()
 
     def _spike(self, account: _TrafficAccount, now_ms: int) -> Iterator[GeneratedPayment]:
-        """One payment of ten to forty times what the account usually pays."""
+        """Yield one payment of ten to forty times the account's mean amount."""
         amount = max(20_000, int(account.mean_minor * self._random.uniform(10, 40)))
         yield self._payment(account, now_ms, amount, Behaviour.AMOUNT_SPIKE, present_at=None)
 
     def _far_away(self, account: _TrafficAccount, now_ms: int) -> Iterator[GeneratedPayment]:
-        """A payment at home, and minutes later the same card on another continent."""
+        """Yield a payment at home, and schedule one with the same card on another continent minutes later."""
         yield self._payment(account, now_ms, self._amount(account), Behaviour.NORMAL, present_at=self._home(account))
         far = self._random.choice([city for city in CITIES if abs(city[2] - account.longitude) > 40])
         at_ms = now_ms + self._random.randint(120_000, 1_800_000)
@@ -189,10 +189,10 @@ class Traffic:
         return max(1, int(account.mean_minor * self._random.lognormvariate(-0.1, 0.4)))
 
     def _home(self, account: _TrafficAccount) -> tuple[float, float]:
-        wide = HOME_RADIUS_DEGREES / cos(radians(account.latitude))
+        longitude_radius = HOME_RADIUS_DEGREES / cos(radians(account.latitude))
         return (
             account.latitude + self._random.uniform(-HOME_RADIUS_DEGREES, HOME_RADIUS_DEGREES),
-            account.longitude + self._random.uniform(-wide, wide),
+            account.longitude + self._random.uniform(-longitude_radius, longitude_radius),
         )
 
     def _payment(

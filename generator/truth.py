@@ -9,12 +9,12 @@ from generator.traffic import GeneratedPayment
 
 
 def truth_path(path: Path) -> Path:
-    """Where the truth of a file of payments lies: beside it."""
+    """Return the path of the truth of a file of payments: a file beside it."""
     return path.with_name(f"{path.stem}.truth.jsonl")
 
 
 def truth_line(generated: GeneratedPayment) -> dict[str, Any]:
-    """What a payment was made as."""
+    """Return the truth of a payment: its ids and its behaviour."""
     return {
         "transaction_id": generated.transaction["transaction_id"],
         "account_id": generated.transaction["account_id"],
@@ -23,6 +23,6 @@ def truth_line(generated: GeneratedPayment) -> dict[str, Any]:
 
 
 def write_truth(path: Path, made: Iterable[GeneratedPayment]) -> None:
-    """Write what payments were made as, one JSON object a line."""
+    """Write the truth of payments, one JSON object per line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(truth_line(generated)) + "\n" for generated in made)

@@ -1,1 +1,1 @@
-"""Avro schemas by record and version, and how records become bytes."""
+"""Avro schemas by record and version, their codecs, and the names of the logs."""

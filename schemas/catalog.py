@@ -1,4 +1,4 @@
-"""The Avro schemas of every record type, by name and version: files `avro/<log>/<record>.v<version>.avsc`."""
+"""Catalogue of the Avro schemas by name and version, from the files `avro/<log>/<record>.v<version>.avsc`."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _FILE = re.compile(r"(?P<stem>[a-z_]+)\.v(?P<version>[0-9]+)\.avsc")
 
 @dataclass(frozen=True, slots=True)
 class RecordSchema:
-    """One version of one record type: `subject` is its full name, as the registry's RECORD strategy has it."""
+    """Schema of one version of a record type."""
 
     name: str
     version: int
@@ -23,13 +23,13 @@ class RecordSchema:
 
     @property
     def subject(self) -> str:
-        """The registry subject."""
+        """Return the registry subject: the record's full name, by the registry's RECORD strategy."""
         return f"{NAMESPACE}.{self.name}"
 
 
 @cache
 def all_schemas() -> tuple[RecordSchema, ...]:
-    """Every schema, each record's versions in ascending order."""
+    """Return every schema, sorted by name and ascending version."""
     found = []
     folders = [folder for folder in files("schemas").joinpath("avro").iterdir() if folder.is_dir()]
     for file in (file for folder in folders for file in folder.iterdir()):
@@ -42,17 +42,17 @@ def all_schemas() -> tuple[RecordSchema, ...]:
 
 @cache
 def latest(name: str) -> RecordSchema:
-    """The newest version of a record type; KeyError if there is none."""
+    """Return the newest version of a record type. Raise KeyError for an unknown name."""
     versions = [schema for schema in all_schemas() if schema.name == name]
     if not versions:
-        raise KeyError(f"no schema is called {name}")
+        raise KeyError(f"no schema is named {name!r}; the schemas are the files in schemas/avro/")
     return versions[-1]
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """The record's name, without the namespace if that is ours, and the parsed schema, ready for fastavro.
+    """Return a record's name, without our namespace, and its schema as fastavro parses it.
 
-    Logical types are left out: the bytes are the same, and times stay the integers that they are.
+    Logical types are left out: the bytes are the same, and times stay integers.
     """
     document = json.loads(text)
     parsed: dict[str, Any] = parse_schema(_without_logical_types(document))

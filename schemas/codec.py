@@ -1,4 +1,4 @@
-"""Records to bytes and back, in Confluent's wire format: a zero byte, the writer schema's id, the Avro body."""
+"""Codec of records in Confluent's wire format: a zero byte, the writer schema's id, the Avro body."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,15 +13,15 @@ from schemas.catalog import latest, parse
 from schemas.compiled import Reader, UnsupportedSchema, Writer, compile_reader, compile_writer
 
 MAX_RECORD = 1 << 20
-"""Bytes of a record that may be decided on; a larger one is refused unread."""
+"""Maximum size in bytes of a record; a larger one is refused without being read."""
 MAX_BODY = 1 << 19
-"""Bytes of a record that other records may carry along; of a larger one they name where the archive keeps it."""
+"""Maximum size in bytes of a record inside another one; for a larger one the other names its place in the archive."""
 _MAGIC = 0
 _HEADER = 5
 
 
 class UnreadableRecord(Exception):
-    """Bytes that are no record of ours: `reason` is a code for counting, the message says what was found."""
+    """Bytes that cannot be decoded. `reason` is a code that can be counted; the message gives the detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -29,9 +29,9 @@ class UnreadableRecord(Exception):
 
 
 class Encoder:
-    """Writes each record type with the newest schema that we have of it; `ids` are the registry's, by record name.
+    """Encoder of each record type by its newest schema in the catalogue; `ids` are the registry's, by record name.
 
-    `tuples` names nested records that come as tuples instead of dicts, each with the order of its fields there.
+    `tuples` names the nested records that are given as tuples instead of dicts, with the order of their fields.
     """
 
     def __init__(self, ids: Mapping[str, int], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
@@ -41,19 +41,19 @@ class Encoder:
         }
 
     def encode(self, name: str, data: Mapping[str, Any]) -> bytes:
-        """The wire bytes of a record.
+        """Return the wire bytes of a record.
 
-        Raises KeyError, TypeError, AttributeError, ValueError or OverflowError if the data does not fit its schema.
+        Raise KeyError, TypeError, AttributeError, ValueError or OverflowError if the data does not fit the schema.
         """
         header, write = self._writers[name]
         return header + write(data)
 
 
 class Decoder:
-    """Reads each record with the schema that it was written with.
+    """Decoder of each record by the schema that it was written with.
 
-    `lookup` gives the text of a writer schema by id, or None if the registry knows none. `tuples` names records,
-    nested ones too, that are given as tuples, not dicts, each with the fields that are wanted of it.
+    `lookup` returns the text of a writer schema by id, or None for an unknown id. `tuples` names the records, nested
+    ones too, that are returned as tuples instead of dicts, with the fields to return.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Decoder:
         self._readers: dict[bytes, tuple[str, Reader]] = {}
 
     def decode(self, value: bytes | None) -> tuple[str, Any]:
-        """The record's name and fields. Raises Unreadable."""
+        """Return the record's name and fields. Raise UnreadableRecord."""
         if not value:
             raise UnreadableRecord("empty", "the record has no value")
         if len(value) > MAX_RECORD:
@@ -72,7 +72,7 @@ class Decoder:
         name, read = self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER])
         try:
             data, end = read(value, _HEADER)
-        except Exception as error:  # whatever the reader met on its way: all of it means bytes that do not fit
+        except Exception as error:  # any error of the reader means that the bytes do not fit the schema
             raise UnreadableRecord("bad_avro", f"not a {name}: {type(error).__name__} {str(error)[:200]}") from error
         if end > len(value):
             raise UnreadableRecord("bad_avro", f"not a {name}: it ends {end - len(value)} bytes too early")
@@ -81,7 +81,7 @@ class Decoder:
         return name, data
 
     def name_of(self, value: bytes) -> str:
-        """The record's name by its schema alone. Raises Unreadable."""
+        """Return the record's name by its schema id alone. Raise UnreadableRecord."""
         return (self._readers.get(value[:_HEADER]) or self._reader(value[:_HEADER]))[0]
 
     def _reader(self, header: bytes) -> tuple[str, Reader]:

@@ -1,8 +1,8 @@
-"""Avro records read and written by functions made for their schema, two to three times as fast as by interpreting it.
+"""Avro readers and writers compiled from a schema: two to three times as fast as an interpreter.
 
-Made as `dataclasses` makes its methods: source text from the schema, compiled once. The tests hold every function to
-what fastavro reads and writes, byte by byte. A schema with a type that none of our records has raises Unsupported, and
-fastavro does the work.
+Each function is made as `dataclasses` makes its methods: source text from the schema, compiled once. The tests compare
+every function with fastavro, byte by byte. A schema with a type that none of our records has raises UnsupportedSchema,
+and fastavro reads and writes it instead.
 """
 
 import json
@@ -13,29 +13,29 @@ from types import MappingProxyType
 from typing import Any, Final
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
-"""Reads a record that begins at a position; returns its fields and where it ends, which may be past the bytes."""
+"""Function that reads a record at a position. It returns the fields and the end, which may lie beyond the bytes."""
 Writer = Callable[[Mapping[str, Any]], bytes]
-"""Writes fields; raises KeyError, TypeError, AttributeError, ValueError or OverflowError if they do not fit."""
+"""Function that encodes fields, or raises KeyError, TypeError, AttributeError, ValueError or OverflowError."""
 Splitter = Callable[[bytes, int], tuple[tuple[bytes, ...], tuple[Any, ...], int]]
-"""Cuts a record into the bytes of its fields; returns these, the values of the fields that are wanted, and the end."""
+"""Function that cuts a record at a position. It returns the bytes of each field, the wanted values, and the end."""
 
 _DOUBLE: Final = Struct("<d")
 _MAX_BITS: Final = 63
 
 
 class UnsupportedSchema(ValueError):
-    """A schema that is left to fastavro."""
+    """Schema that the compiler does not support; fastavro has to be used."""
 
 
 class Malformed(ValueError):
     """Bytes that no writer of the schema can have written."""
 
 
-# -- what the made functions call ----------------------------------------------------------------
+# -- helpers of the compiled functions -----------------------------------------------------------
 
 
 def _rest(data: bytes, position: int, first: int) -> tuple[int, int]:
-    """The rest of a variable-length number that goes on after its first byte: its unsigned value, and the end."""
+    """Read the rest of a variable-length number after its first byte. Return its unsigned value and its end."""
     second = data[position]
     if second < 128:  # most amounts
         return first & 127 | second << 7, position + 1
@@ -55,7 +55,7 @@ def _rest(data: bytes, position: int, first: int) -> tuple[int, int]:
 
 
 def _length(data: bytes, position: int, first: int) -> tuple[int, int]:
-    """Twice a length that is not one small byte, and the end; negative lengths are refused."""
+    """Read a length of two or more bytes, or refuse a negative one. Return twice the length, and the end position."""
     value, position = _rest(data, position, first) if first > 127 else (first, position)
     if value & 1:
         raise Malformed("a length is negative")
@@ -63,7 +63,10 @@ def _length(data: bytes, position: int, first: int) -> tuple[int, int]:
 
 
 def _count(data: bytes, position: int) -> tuple[int, int]:
-    """How many items a block has, and where they begin; a negative count is followed by a size in bytes."""
+    """Read the item count of a block. Return it and the position of the first item.
+
+    A negative count is followed by the block's size in bytes.
+    """
     value, position = data[position], position + 1
     if value > 127:
         value, position = _rest(data, position, value)
@@ -76,7 +79,7 @@ def _count(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _number(value: int) -> bytes:
-    """A long: zigzag, seven bits to the byte, the least significant first."""
+    """Encode a long: zigzag, seven bits per byte, least significant bits first."""
     if not -(1 << 63) <= value < 1 << 63:
         raise OverflowError(f"{value} is no 64-bit number")
     value = (value << 1) ^ (value >> 63)
@@ -129,11 +132,11 @@ _NAMES: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-# -- making them ---------------------------------------------------------------------------------
+# -- compilation ---------------------------------------------------------------------------------
 
 
 class _FunctionSource:
-    """Lines of a function in the making, and names for what they hold."""
+    """Source lines of a function under construction, and the constants that it uses."""
 
     def __init__(self, tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         self.tuples = tuples
@@ -154,21 +157,21 @@ class _FunctionSource:
         return name
 
     def order_of(self, record: Mapping[str, Any]) -> Sequence[str] | None:
-        """The order of a record's fields in a tuple, None if it is a dict."""
+        """Return the order of a record's fields in a tuple, or None if the record is a dict."""
         return self.tuples.get(record["name"].rpartition(".")[2])
 
     def function(self, head: str) -> Any:
         text = "\n".join([head, *self.lines])
         made: dict[str, Any] = {}
-        exec(compile(text, "<avro>", "exec"), self.constants, made)  # noqa: S102 - our own text: schemas give no code
+        exec(compile(text, "<avro>", "exec"), self.constants, made)  # noqa: S102 - the text is ours, no schema's
         return next(iter(made.values()))
 
 
 def compile_reader(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Reader:
-    """A reader of a record's schema. Raises Unsupported.
+    """Compile a reader of a record's schema. Raise UnsupportedSchema.
 
-    `tuples` names records, this or nested ones, that are given as tuples of the fields of these names; None for those
-    that the schema does not have.
+    `tuples` names the records, this or nested ones, that are returned as tuples, with their fields. A field that the
+    schema lacks is None.
     """
     source = _FunctionSource(tuples)
     source.add(1, f"return {_read(source, 1, schema)}, p")
@@ -177,9 +180,9 @@ def compile_reader(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]
 
 
 def compile_splitter(schema: Mapping[str, Any], wanted: Sequence[str] = ()) -> Splitter:
-    """A function that cuts a record into its fields, whose bytes joined are the record's. Raises Unsupported.
+    """Compile a function that cuts a record into the bytes of its fields, in order. Raise UnsupportedSchema.
 
-    It accepts what the reader accepts, since it reads every field on its way.
+    It accepts the same bytes as the reader, because it reads every field.
     """
     source = _FunctionSource()
     cuts, held = ["f0"], {}
@@ -196,7 +199,7 @@ def compile_splitter(schema: Mapping[str, Any], wanted: Sequence[str] = ()) -> S
 
 
 def _read(source: _FunctionSource, depth: int, schema: Any) -> str:
-    """Lines that read one value; returns the name that they leave it under."""
+    """Add lines that read one value. Return the name of the variable that then holds it."""
     kind = _kind(schema)
     name = source.name()
     if kind == "record":
@@ -251,9 +254,9 @@ def _read_blocks(source: _FunctionSource, depth: int, schema: Any, kind: str, na
 
 
 def compile_writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Writer:
-    """A writer of a record's schema. Raises Unsupported.
+    """Compile a writer of a record's schema. Raise UnsupportedSchema.
 
-    `tuples` names the records that come as tuples, each with the order of its fields there: no dict is made of them.
+    `tuples` names the records that are given as tuples, with the order of their fields. No dict is made of them.
     """
     source = _FunctionSource(tuples)
     source.add(1, f"return {_write(source, schema, 'd')}")
@@ -262,7 +265,7 @@ def compile_writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]
 
 
 def _write(source: _FunctionSource, schema: Any, value: str) -> str:
-    """An expression for the bytes of a value that is held under a name."""
+    """Return an expression for the bytes of the value that `value` denotes."""
     kind = _kind(schema)
     if kind == "record":
         order = source.order_of(schema)
@@ -290,7 +293,7 @@ def _write(source: _FunctionSource, schema: Any, value: str) -> str:
 
 
 def _pieces(source: _FunctionSource, schema: Any, value: str) -> list[str]:
-    """The same as several expressions, so that the bytes of a text are joined once, and without a call."""
+    """Return expressions whose bytes, joined, are those of a value. A text has two, so that it is copied once."""
     if _kind(schema) != "string":
         return [_write(source, schema, value)]
     name = source.name()

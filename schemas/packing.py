@@ -1,6 +1,6 @@
-"""State entries packed for Flink: each checkpoint copies and writes all of them, and payments look alike.
+"""Packing of Flink state entries with LZ4. Every checkpoint copies and writes all of them, and payments look alike.
 
-A chunk of payments becomes a third of itself in a few microseconds, once; every checkpoint after that writes it.
+A chunk of payments shrinks to about a third in a few microseconds, once; every later checkpoint writes the packed form.
 """
 
 import re
@@ -10,20 +10,20 @@ from mmap import mmap
 from pyarrow import Codec
 
 MAGIC = b"\xf8lz4"
-"""No entry begins so: pickles begin with 0x80, JSON with a bracket. What earlier code did not pack is read as it is."""
+"""First bytes of a packed entry. An unpacked one never has them: a pickle begins with 0x80, JSON with a bracket."""
 LENGTH = 4
-"""Bytes of each of the two lengths that follow, little-endian: of the entry, and of what it was packed into."""
+"""Size in bytes of each of the two lengths after MAGIC, little-endian: of the entry, and of its packed form."""
 HEAD = len(MAGIC) + 2 * LENGTH
 LEAST = 256
-"""A shorter entry stays as it is."""
+"""Minimum length in bytes of an entry that is packed."""
 MOST = 1 << 28
-"""No entry is longer: what looks like one is none."""
+"""Maximum length in bytes of an entry; bytes that claim more are no packed entry."""
 _CODEC = Codec("lz4_raw")
 _MAGIC = re.compile(re.escape(MAGIC))
 
 
 def pack(entry: bytes) -> bytes:
-    """An entry as it is stored."""
+    """Return the stored form of an entry: packed, or unchanged if it is shorter than LEAST bytes."""
     if len(entry) < LEAST:
         return entry
     packed: bytes = _CODEC.compress(entry, asbytes=True)
@@ -31,7 +31,7 @@ def pack(entry: bytes) -> bytes:
 
 
 def unpack(stored: bytes) -> bytes:
-    """An entry from how it is stored. Raises OSError where it was damaged."""
+    """Return an entry from its stored form. Raise OSError if the stored form is damaged."""
     if not stored.startswith(MAGIC):
         return stored
     length, _ = _lengths(stored)
@@ -40,7 +40,7 @@ def unpack(stored: bytes) -> bytes:
 
 
 def unpack_entries(content: bytes | mmap, begin: int, end: int) -> Iterator[bytes]:
-    """Every packed entry in a part of a file, unpacked: for who looks for something in Flink's checkpoints."""
+    """Yield every packed entry in `content[begin:end]`, unpacked, e.g. to search the files of a checkpoint."""
     for found in _MAGIC.finditer(content, begin, end):
         at = found.start() + HEAD
         length, packed = _lengths(content[found.start() : at])
@@ -48,7 +48,7 @@ def unpack_entries(content: bytes | mmap, begin: int, end: int) -> Iterator[byte
             try:
                 yield _CODEC.decompress(bytes(content[at : at + packed]), length, asbytes=True)
             except OSError:
-                continue  # four bytes that only look like the beginning of one
+                continue  # the four bytes of MAGIC by chance
 
 
 def _lengths(head: bytes) -> tuple[int, int]:

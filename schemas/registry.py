@@ -1,4 +1,4 @@
-"""The schema registry: our schemas registered on start, writer schemas looked up by id."""
+"""Client of the schema registry: registers our schemas, and looks up writer schemas by id."""
 
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -7,25 +7,25 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from schemas.catalog import all_schemas, latest
 
 COMPATIBILITY = "FULL_TRANSITIVE"
-"""Replay reads every version ever written, with every reader: only a transitive mode in both directions protects it."""
+"""Compatibility mode of every subject. Replay reads every version with every reader, so it must be transitive."""
 _NOT_FOUND = 404
 
 
 class SchemaRegistry:
-    """A registry that speaks Confluent's protocol, at `url`; `retries` is how often a question is asked again."""
+    """Registry with Confluent's protocol at `url`. `retries` is the maximum number of retries of a request."""
 
     def __init__(self, url: str, retries: int = 3) -> None:
         self._client = SchemaRegistryClient({"url": url, "max.retries": retries})
         self._unknown: set[int] = set()
 
     def register_all(self) -> None:
-        """Register every version of every schema, oldest first; what is registered already stays as it is."""
+        """Register every version of every schema, oldest first. Registered ones stay unchanged."""
         for schema in all_schemas():
             self._client.register_schema(schema.subject, RegistrySchema(schema.text, "AVRO"))
             self._client.set_compatibility(schema.subject, COMPATIBILITY)
 
     def ids(self) -> dict[str, int]:
-        """The ids of the newest schemas by record name. Raises SchemaRegistryError where one is not registered."""
+        """Return the ids of the newest schemas by record name. Raise SchemaRegistryError if one is not registered."""
         names = {schema.name for schema in all_schemas()}
         return {name: self._id(name) for name in sorted(names)}
 
@@ -38,7 +38,10 @@ class SchemaRegistry:
         return registered_id
 
     def schema_text(self, schema_id: int) -> str | None:
-        """The text of a schema by id, or None; that an id is unknown is asked once. Raises if the registry is away."""
+        """Return the text of a schema by id, or None. Unknown ids are cached.
+
+        Raise SchemaRegistryError if the registry answers with an error.
+        """
         if schema_id in self._unknown:
             return None
         try:

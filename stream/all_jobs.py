@@ -1,7 +1,7 @@
-"""All jobs of one system in one process, each in a MiniCluster of its own: what one machine has room for.
+"""All jobs of one system in one process, each in its own MiniCluster: the layout for one machine.
 
-Three processes cost three times what starting a JVM, Flink's planner and Python in it costs (docs/decisions/0018).
-The command line holds one job's name and options after the other's, with `--` between them.
+A separate process per job costs three times the memory and start time of JVM, Flink planner and Python
+(docs/decisions/0018). The command line holds each job's name and options, with `--` between two jobs.
 """
 
 import sys
@@ -12,21 +12,21 @@ from stream import case_job, entity_job, risk_job
 from stream.job import JobOptions, check_mode, parse_options, prepare_process, start, wait
 
 SPECS = {"risk-job": risk_job.spec, "case-job": case_job.spec, "entity-job": entity_job.spec}
-BETWEEN = "--"
+SEPARATOR = "--"
 
 
 def parse(arguments: Sequence[str]) -> Iterator[tuple[str, JobOptions]]:
-    """The jobs that are asked for, by name. Raises KeyError for one that there is not."""
-    for is_between, words in groupby(arguments, BETWEEN.__eq__):
-        if not is_between:
+    """Yield the name and options of each job on the command line. Raise KeyError for an unknown name."""
+    for is_separator, words in groupby(arguments, SEPARATOR.__eq__):
+        if not is_separator:
             name, *options = words
             if name not in SPECS:
-                raise KeyError(f"{name!r} is none of {', '.join(SPECS)}")
+                raise KeyError(f"{name!r} is not a job; the jobs are {', '.join(SPECS)}")
             yield name, parse_options(options)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run jobs until told to stop (SIGTERM), or until one fails for good: that ends them all, and nothing is lost."""
+    """Run jobs until SIGTERM, or until one fails for good. A failure ends all of them; no record is lost."""
     jobs = list(parse(arguments))
     for _, options in jobs:
         check_mode(options)

@@ -1,4 +1,4 @@
-"""cases.inbox to cases.events and quarantine."""
+"""Case job: reads cases.inbox, writes cases.events and quarantine."""
 
 from schemas.topics import Topics
 from stream.job import JobSpec, parse_options, run
@@ -6,7 +6,7 @@ from stream.processors import case_factory
 
 
 def spec(topics: Topics, registry_url: str) -> JobSpec:
-    """The case job on these logs."""
+    """Return the case job's specification."""
     return JobSpec(
         name="case",
         source=topics.cases_inbox,

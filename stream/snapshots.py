@@ -1,8 +1,8 @@
-"""When a fold's state is written to Flink's: a journal entry with each batch, and a snapshot now and then, in parts.
+"""Writes of a fold's state: a journal entry with each batch, and at intervals a snapshot in parts.
 
-A snapshot of thousands of histories takes a third of a second, in which the other partitions of a task would wait too.
-So each batch packs some of them, as they were when the snapshot began, and the last writes all that was packed at once:
-until then a restart goes by the snapshot before, and by the journal since.
+A snapshot of thousands of histories takes a third of a second, and the other partitions of the task would wait for it.
+So each batch packs some histories as they were when the snapshot began. The last batch writes all packed histories at
+once; until then a restart uses the previous snapshot and the journal since.
 """
 
 import gc
@@ -12,11 +12,11 @@ from domain.risk.histories import HistoriesFold, Writes
 from stream.journal import Journal, PartitionRecord
 
 PARTS, LEAST = 128, 16
-"""A snapshot takes so many batches, but each batch packs so many histories at least."""
+"""Number of batches over which a snapshot is spread, and minimum number of histories that each batch packs."""
 
 
 class Snapshots:
-    """The journal of a partition, and the snapshots of its fold, one after so many records.
+    """Journal of a partition, and the snapshots of its fold, one after every `every` records.
 
     `load` reads a state entry by key.
     """
@@ -27,19 +27,19 @@ class Snapshots:
         self._part = 0
 
     def read(self) -> Iterator[PartitionRecord]:
-        """The records since the last snapshot, in order: to be folded once, on start."""
+        """Yield the records since the last snapshot, in order. Call it once, on start."""
         return self._journal.read()
 
     def note(self, record: PartitionRecord) -> None:
-        """A record that was folded."""
+        """Add a folded record to the next journal entry."""
         self._unwritten.append(record)
 
     def take_writes(self, fold: HistoriesFold) -> Writes:
-        """The state entries that changed since the last call; None removes one."""
+        """Return the state entries that changed since the last call; None removes an entry."""
         unwritten, self._unwritten = self._unwritten, []
         writes = self._journal.add(unwritten)
         if not self._part and self._journal.is_full:
-            gc.freeze()  # what a snapshot holds lives long, in no cycles: looking through it again finds nothing
+            gc.freeze()  # a snapshot's objects live long and form no cycles: collections need not visit them
             self._journal.mark()
             self._part = max(LEAST, fold.begin_writes() // PARTS)
         if self._part:

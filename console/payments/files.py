@@ -1,4 +1,4 @@
-"""Files of payments: Parquet, CSV and JSON lines with the columns of Transaction; and tables written back."""
+"""Files of payments (Parquet, CSV, JSON lines) with the columns of Transaction; and tables of decisions."""
 
 import csv
 import json
@@ -22,34 +22,37 @@ _INTEGERS, _NUMBERS = {"amount_minor", "event_time"}, {"latitude", "longitude", 
 
 
 class BadFile(ValueError):
-    """A file that cannot be taken in at all; the message says why and what would do."""
+    """File that cannot be read or written; the message gives the reason and the cure."""
 
 
 class IntakeRow(NamedTuple):
-    """A row as the intake wants it: the fields of Transaction, or why they cannot be that."""
+    """Row of a file: the fields of Transaction, or the raw fields with the reason of their refusal."""
 
     fields: dict[str, Any]
     refusal: Refusal | None
 
 
 def read_rows(path: Path) -> Iterator[IntakeRow]:
-    """The rows of a file, in order. Raises BadFile before the first row if it cannot be read or lacks a column."""
+    """Return the rows of a file, in order.
+
+    Raise BadFile before the first row if the file cannot be read or lacks a column.
+    """
     return map(_row, _raw_rows(path))
 
 
 def count_rows(path: Path) -> int | None:
-    """How many rows there are, where the file says so."""
+    """Return the number of rows if the file states it, else None."""
     return int(pq.ParquetFile(path).metadata.num_rows) if path.suffix == ".parquet" else None
 
 
 def _raw_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
-        raise BadFile(f"{path} is no file")
+        raise BadFile(f"{path} is not a file")
     if path.suffix == ".parquet":
         try:
             file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise BadFile(f"{path} is no Parquet file: {error}") from error
+            raise BadFile(f"{path} is not a Parquet file: {error}") from error
         _check_columns(path, file.schema_arrow.names)
         return (row for batch in file.iter_batches(_BATCH) for row in _plain_times(batch).to_pylist())
     if path.suffix == ".csv":
@@ -62,7 +65,7 @@ def _raw_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _check_columns(path: Path, names: Iterable[str]) -> None:
     missing = [name for name in REQUIRED if name not in set(names)]
     if missing:
-        raise BadFile(f"{path} lacks {', '.join(missing)}; the columns are those of Transaction")
+        raise BadFile(f"{path} lacks the columns {', '.join(missing)}; it needs the fields of Transaction")
 
 
 def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -124,7 +127,7 @@ def _value(name: str, value: Any) -> Any:
     if name in _NUMBERS:
         return float(value)
     if isinstance(value, str):
-        value.encode()  # a lone surrogate is no text
+        value.encode()  # raises UnicodeEncodeError for a lone surrogate
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -133,7 +136,7 @@ def _value(name: str, value: Any) -> Any:
 
 def _to_minor_units(value: Any) -> int:
     if isinstance(value, bool):
-        raise TypeError("a truth value is no amount")
+        raise TypeError("a boolean is not an amount")
     number = Decimal(str(value))
     if number != number.to_integral_value() or abs(number) >= 2**63:
         raise ValueError("not a whole number of minor units")
@@ -159,7 +162,7 @@ DECISIONS = pa.schema(
         ("reasons", pa.list_(pa.string())),
     ]
 )
-"""What `fraudcase backtest` and `fraudcase flags` write, one row for each payment."""
+"""Columns of the tables that `fraudcase backtest` and `fraudcase flags` write, one row per payment."""
 
 PAYMENTS = pa.schema(
     [
@@ -169,12 +172,12 @@ PAYMENTS = pa.schema(
     ]
     + [("attributes", pa.map_(pa.string(), pa.string()))]
 )
-"""The columns of Transaction."""
+"""Columns of a file of payments: the fields of Transaction."""
 
 
 @contextmanager
 def _atomic_file(path: Path) -> Iterator[Path]:
-    """A file that is there whole or not at all."""
+    """Yield the path of a partial file that replaces `path` only if the block succeeds."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
@@ -184,7 +187,7 @@ def _atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
-    """Write rows as the file's suffix says; lists are JSON text in CSV. Returns how many. Raises BadFile."""
+    """Write rows in the format of the file's suffix and return their number. CSV holds lists as JSON. Raise BadFile."""
     count = 0
     with _atomic_file(path) as partial:
         if path.suffix == ".parquet":
@@ -210,7 +213,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
 
 
 def json_line(row: Mapping[str, Any], schema: pa.Schema) -> str:
-    """A row as a line of JSON, its columns in the order of the schema."""
+    """Return a row as a line of JSON, with its columns in the order of the schema."""
     return json.dumps({name: row[name] for name in schema.names}, ensure_ascii=False) + "\n"
 
 
@@ -230,5 +233,5 @@ def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]
 
 
 def write_rows(path: Path, transactions: Iterable[Mapping[str, Any]]) -> int:
-    """Write payments to a file that `read_rows` reads. Raises BadFile."""
+    """Write payments to a file that `read_rows` reads, and return their number. Raise BadFile."""
     return write_table(path, ({**row, "attributes": list(row["attributes"].items())} for row in transactions), PAYMENTS)

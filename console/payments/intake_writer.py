@@ -1,4 +1,4 @@
-"""The door into payments.inbound: every row that comes in enters the log, as a Transaction or as an IntakeRefused."""
+"""Writer of payments.inbound: every row enters the log, as a Transaction or as an IntakeRefused."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ ROW_FIELD = "row"
 
 
 class NotWritten(RuntimeError):
-    """Kafka did not acknowledge some payments; the message says how many, and why."""
+    """Payments that Kafka did not acknowledge; the message gives their number and the reason."""
 
 
 class IntakeWriter:
-    """Writes payments, keyed by account, in order. `run` names one run of one door, `row` counts within it."""
+    """Writer of payments, keyed by account, in order. `run` names one run of one source; rows are counted within it."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class IntakeWriter:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
-                "partitioner": "murmur2_random",  # the same as Java's: an account's records share one number everywhere
+                "partitioner": "murmur2_random",  # Java's partitioner: an account has one partition number in all logs
                 "enable.idempotence": True,
-                "log_level": 3,  # a broker that has just started makes it warn and ask again
+                "log_level": 3,  # errors only: it warns while a broker is starting, and retries
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "message.max.bytes": 16 << 20,
@@ -61,7 +61,7 @@ class IntakeWriter:
         )
 
     def send(self, row: Mapping[str, Any], source: str) -> Refusal | None:
-        """Write a row with the fields of Transaction; why it was refused, if it was: then that is in the log."""
+        """Write a row with the fields of Transaction, or its refusal. Return the refusal, if any."""
         refusal = None
         try:
             entered = prepare_row(row, self._sealer, self._decimals)
@@ -78,10 +78,11 @@ class IntakeWriter:
         return None
 
     def refuse(self, row: Mapping[str, Any], refusal: Refusal, source: str) -> None:
-        """Write down that a row was refused: nothing that came in is lost.
+        """Write the refusal of a row, so that nothing that came in is lost.
 
-        Any of its fields may hold anything, so all of it is sealed but the payment's id: with the account's key, or
-        where it names none, with a key of this run. Of what holds a card number, or is too large, only the id is kept.
+        Any field of a refused row may hold any text, so all of it but the payment's id is sealed: with the account's
+        key, or with a key of this run if no account is named. A row with a card number, or one that is too large,
+        leaves only its id.
         """
         whole = _text_of(row)
         secret = refusal.reason == "card_number" or holds_card_number(_text_of(_without_time(row)))
@@ -101,11 +102,11 @@ class IntakeWriter:
         self._produce(account, self._encoder.encode("IntakeRefused", to_fields(event)))
 
     def flush(self) -> None:
-        """Wait until all is acknowledged. Raises NotWritten."""
+        """Wait until Kafka has acknowledged all rows, at most FLUSH_S seconds. Raise NotWritten."""
         left = self._producer.flush(FLUSH_S)
         if self._failures or left:
-            why = self._failures[0].str() if self._failures else f"no answer within {FLUSH_S} s"
-            raise NotWritten(f"{len(self._failures) + left} of {self.rows} rows are not in {self._topic}: {why}")
+            reason = self._failures[0].str() if self._failures else f"no answer within {FLUSH_S} s"
+            raise NotWritten(f"{len(self._failures) + left} of {self.rows} rows are not in {self._topic}: {reason}")
 
     def _produce(self, key: str, value: bytes) -> None:
         self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
@@ -130,7 +131,7 @@ class IntakeWriter:
 
 
 def run_subject(run: str) -> str:
-    """The subject of what a run refused and could assign to nobody."""
+    """Return the subject of a run's refused rows that name no account."""
     return f"intake/{run}"
 
 
@@ -139,12 +140,12 @@ def _text_of(row: Mapping[str, Any]) -> str:
 
 
 def _without_time(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A time in milliseconds has 13 digits, and one in ten passes for a card number."""
+    """Return the row without a numeric event time: it has 13 digits, and one in ten passes for a card number."""
     return {name: value for name, value in row.items() if name != "event_time" or not isinstance(value, int)}
 
 
 def _token(row: Mapping[str, Any], name: str) -> str:
-    """A field that may be told in clear; nothing where it is no token."""
+    """Return a field if it is a token that may be shown, else an empty text."""
     value = row.get(name)
     if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
         return ""
@@ -152,14 +153,14 @@ def _token(row: Mapping[str, Any], name: str) -> str:
 
 
 class RunPosition(NamedTuple):
-    """Which row of which run a record is."""
+    """Position of a record: its run, and its row within the run."""
 
     run: str
     row: int
 
 
 def place_of(headers: Mapping[str, bytes]) -> RunPosition | None:
-    """The place in a record's headers; None for a record that came by another door."""
+    """Return the position in a record's headers, or None for a record that another source wrote."""
     if ROW_HEADER not in headers or RUN_HEADER not in headers:
         return None
     return RunPosition(headers[RUN_HEADER].decode(), int.from_bytes(headers[ROW_HEADER], "big"))

@@ -1,1 +1,1 @@
-"""What flags and commands result in: cases and their events."""
+"""Cases of an account: the commands and flags that they read, and the events that follow."""

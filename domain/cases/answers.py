@@ -1,4 +1,4 @@
-"""What commands lead to in the cases of an account: each is answered, by events or by a rejection."""
+"""Answers to commands: events of the account's cases, or a rejection."""
 
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 from uuid import UUID, uuid5
@@ -80,7 +80,7 @@ from domain.sealed import count_characters
 
 NOTES = UUID("5f4b8a53-64d7-5d42-8e4f-0b6a35c2a9d1")
 FOUR_EYES_FROM_VALUE_MAJOR: Final = 5_000
-"""A case with so much flagged, in whole units of one currency, is closed by two people."""
+"""Flagged amount, in whole units of one currency, from which a closing needs a second person's approval."""
 MAX_SNOOZE_MS: Final = 30 * 86_400_000
 MAX_NAME_CHARS: Final = 200
 MAX_REASON_CHARS: Final = 2_000
@@ -90,24 +90,24 @@ MAX_ATTACHMENT_BYTES: Final = 25 << 20
 
 
 class Rejection(NamedTuple):
-    """Why a command is not carried out: a code of REJECTIONS, and a reason that a person can act on."""
+    """Reason why a command is not carried out: a code of REJECTIONS, and a sentence that tells the user what to do."""
 
     code: str
     reason: str
 
 
 EventsOrRejection: TypeAlias = list[CaseEvent] | Rejection
-_FORGOTTEN: Final = Rejection("unknown_case", "the account has no case of this id, or no longer remembers it")
+_UNKNOWN_CASE: Final = Rejection("unknown_case", "the account has no case of this id, or no longer remembers it")
 
 
 def on_command(state: AccountCases, command: Command) -> list[CaseEvent]:
-    """The answer to a command. One that was answered before leads to nothing."""
+    """Return the events that answer a command. Return none if the command was answered before."""
     if command.command_id in state.answered:
         return []
     case = state.case(command.case_id)
     if isinstance(command, AbsorbCase):
         return _absorb(state, case, command)
-    decided = _FORGOTTEN if case is None else _decide(state, case, command)
+    decided = _UNKNOWN_CASE if case is None else _decide(state, case, command)
     return [_command_rejected(case, command, decided)] if isinstance(decided, Rejection) else decided
 
 
@@ -116,9 +116,9 @@ def _decide(state: AccountCases, case: Case, command: Command) -> EventsOrReject
         case AbsorbCase() | PartCase() | UndoMerge() | LinkBack() | UnlinkBack():
             return _decide_chain_command(state, case, command)
         case _:
-            wrong = _text_error(command)
-            if wrong:
-                return Rejection("invalid", wrong)
+            error = _text_error(command)
+            if error:
+                return Rejection("invalid", error)
             if command.seen_sequence != case.sequence:
                 moved = f"the case has moved on: seen at {command.seen_sequence}, now at {case.sequence}"
                 return Rejection("stale", moved)
@@ -128,7 +128,7 @@ def _decide(state: AccountCases, case: Case, command: Command) -> EventsOrReject
 def _decide_analyst_command(state: AccountCases, case: Case, command: AnalystCommand) -> EventsOrRejection:
     match command:
         case AddNote():
-            return _note(case, command)
+            return _add_note(case, command)
         case LinkCase() | UnlinkCase():
             return _link(state, case, command)
         case ReopenCase() | ApproveReopening() | RefuseReopening() | WithdrawReopening():
@@ -158,11 +158,11 @@ def _decide_analyst_command(state: AccountCases, case: Case, command: AnalystCom
             assert_never(command)
 
 
-# -- what is wrong with a command whatever the case -------------------------------------------------------
+# -- checks that need no case -----------------------------------------------------------------------------
 
 
 def _text_error(command: AnalystCommand) -> str:
-    """What is wrong with the texts of a command; nothing if all is well."""
+    """Return the error in the texts of a command, or an empty text if there is none."""
     if not 0 < len(command.actor.strip()) <= MAX_NAME_CHARS:
         return f"the actor must have 1 to {MAX_NAME_CHARS} characters"
     reason = getattr(command, "reason", None)
@@ -177,7 +177,7 @@ def _not_open_reason(case: Case) -> str:
     return f"the case is closed already, as {case.disposition}"
 
 
-# -- who works on it, notes, snoozing -----------------------------------------------------------------------
+# -- assignment, notes, snoozing ----------------------------------------------------------------------------
 
 
 def _assign(case: Case, command: TakeCase | AssignCase | ReleaseCase) -> EventsOrRejection:
@@ -203,7 +203,7 @@ def _assign(case: Case, command: TakeCase | AssignCase | ReleaseCase) -> EventsO
     ]  # fmt: skip
 
 
-def _note(case: Case, command: AddNote) -> EventsOrRejection:
+def _add_note(case: Case, command: AddNote) -> EventsOrRejection:
     length = count_characters(command.text)
     if length > MAX_NOTE_CHARS:
         return Rejection("invalid", f"a note has at most {MAX_NOTE_CHARS} characters, this one has {length}")
@@ -214,9 +214,9 @@ def _note(case: Case, command: AddNote) -> EventsOrRejection:
             "invalid", f"a note has at most {MAX_NOTE_ATTACHMENTS} files, this one has {len(command.attachments)}"
         )
     for attachment in command.attachments:
-        wrong = _attachment_error(attachment)
-        if wrong:
-            return Rejection("invalid", wrong)
+        error = _attachment_error(attachment)
+        if error:
+            return Rejection("invalid", error)
     if case.work.notes >= MAX_NOTES:
         return Rejection("limit", f"the case has {MAX_NOTES} notes, which is all that it may have")
     if case.work.attachments + len(command.attachments) > MAX_ATTACHMENTS:
@@ -416,9 +416,9 @@ def _merge(state: AccountCases, case: Case, command: MergeCases) -> EventsOrReje
     if command.into_account_id != state.account_id:
         return [merged]  # the other account decides whether it can take the case: see the process worker
     into = state.case(command.into_case_id)
-    unfit = _merge_obstacle(into, merged)
-    if into is None or unfit:
-        return Rejection("in_the_way", unfit)
+    obstacle = _merge_obstacle(into, merged)
+    if into is None or obstacle:
+        return Rejection("in_the_way", obstacle)
     return [merged, *_absorbing_events(state.account_id, into, command, merged, command.command_id)]
 
 
@@ -439,7 +439,7 @@ def _case_merged(
 
 
 def _merge_obstacle(into: Case | None, brought: CaseMerged | AbsorbCase) -> str:
-    """Why a case cannot take another one; nothing if it can."""
+    """Return why a case cannot absorb another one, or an empty text if it can."""
     if into is None:
         return "the account has no case of the id to merge into, or no longer remembers it"
     if not into.is_open:
@@ -458,7 +458,7 @@ def _absorbing_events(
     brought: CaseMerged | AbsorbCase,
     merge_id: str,
 ) -> list[CaseEvent]:
-    """What it means for the case that takes the other one."""
+    """Return the events of the case that absorbs another one: CaseAbsorbed, and CaseEscalated if needed."""
     from_account = brought.from_account_id if isinstance(brought, AbsorbCase) else brought.account_id
     absorbed = CaseAbsorbed(
         **_next_fields(into, command),
@@ -533,10 +533,10 @@ def _link(state: AccountCases, case: Case, command: LinkCase | UnlinkCase) -> Ev
     if isinstance(command, UnlinkCase):
         if case.work.links.get(other_id) != command.other_account_id:
             return Rejection("nothing_to_do", "the two cases are not linked")
-        both = [_case_unlinked(case, command, command.other_account_id, other_id, is_back=False)]
+        unlinked = [_case_unlinked(case, command, command.other_account_id, other_id, is_back=False)]
         if other is not None and case.case_id in other.work.links:
-            both.append(_case_unlinked(other, command, state.account_id, case.case_id, is_back=True))
-        return [*both]
+            unlinked.append(_case_unlinked(other, command, state.account_id, case.case_id, is_back=True))
+        return [*unlinked]
     if other_id in case.work.links:
         return Rejection("nothing_to_do", "the two cases are linked already")
     if other is None and command.other_account_id == state.account_id:
@@ -575,7 +575,7 @@ def _case_unlinked(
     )
 
 
-# -- what another account began --------------------------------------------------------------------------------------
+# -- steps of acts that another account began ------------------------------------------------------------------------
 
 
 def _decide_chain_command(
@@ -590,7 +590,7 @@ def _decide_chain_command(
                 return Rejection("nothing_to_do", "the other case is not merged into this one")
             return [_case_parted(case, command, command.from_case_id)]
         case UndoMerge():
-            return _undo(state, case, command)
+            return _undo_merge(state, case, command)
         case LinkBack():
             if command.other_case_id in case.work.links:
                 return Rejection("nothing_to_do", "the two cases are linked already")
@@ -606,10 +606,10 @@ def _decide_chain_command(
 
 
 def _absorb(state: AccountCases, case: Case | None, command: AbsorbCase) -> list[CaseEvent]:
-    unfit = _merge_obstacle(case, command)
-    if case is not None and not unfit and command.from_case_id in case.work.absorbed:
-        unfit = "the other case is part of this one already"
-    if case is not None and not unfit:
+    obstacle = _merge_obstacle(case, command)
+    if case is not None and not obstacle and command.from_case_id in case.work.absorbed:
+        obstacle = "the other case is part of this one already"
+    if case is not None and not obstacle:
         return _absorbing_events(state.account_id, case, command, command, command.merge_id)
     return [
         AbsorptionRefused(
@@ -620,32 +620,32 @@ def _absorb(state: AccountCases, case: Case | None, command: AbsorbCase) -> list
             merge_id=command.merge_id,
             from_account_id=command.from_account_id,
             from_case_id=command.from_case_id,
-            reason=unfit,
+            reason=obstacle,
             refused_at_ms=command.requested_at_ms,
         )
     ]
 
 
-def _undo(state: AccountCases, case: Case, command: UndoMerge) -> EventsOrRejection:
-    """The merging did not come about. If a new case has taken this one's place meanwhile, it becomes part of that."""
+def _undo_merge(state: AccountCases, case: Case, command: UndoMerge) -> EventsOrRejection:
+    """Undo a merge that the other account refused. Merge into a newer open case of the typology if there is one."""
     merged = case.work.merged_into
     if merged is None or merged.merge_id != command.merge_id:
         return Rejection("nothing_to_do", "the case is no longer merged into the other one")
-    instead = state.cases.get(case.typology)
-    if instead is None:
+    newer = state.cases.get(case.typology)
+    if newer is None:
         return [_case_unmerged(case, command, merged, command.reason)]
-    again = _case_merged(state.account_id, case, command, state.account_id, instead.case_id, command.reason)
-    unfit = _merge_obstacle(instead, again)
-    if unfit:
-        return Rejection("in_the_way", f"{command.reason}; nor can case {instead.case_id} take it: {unfit}")
-    return [again, *_absorbing_events(state.account_id, instead, command, again, command.command_id)]
+    merged_again = _case_merged(state.account_id, case, command, state.account_id, newer.case_id, command.reason)
+    obstacle = _merge_obstacle(newer, merged_again)
+    if obstacle:
+        return Rejection("in_the_way", f"{command.reason}; nor can case {newer.case_id} take it: {obstacle}")
+    return [merged_again, *_absorbing_events(state.account_id, newer, command, merged_again, command.command_id)]
 
 
 # -- parts ------------------------------------------------------------------------------------------------
 
 
 def _next_fields(case: Case, command: Command) -> dict[str, Any]:
-    """What the next event of a case says whatever it is: who asked for it, and where it stands."""
+    """Return the fields that every next event of a case has: its place, its actor and its command."""
     return {
         "account_id": command.account_id,
         "case_id": case.case_id,
@@ -655,19 +655,19 @@ def _next_fields(case: Case, command: Command) -> dict[str, Any]:
     }
 
 
-def _command_rejected(case: Case | None, command: Command, why: Rejection) -> CommandRejected:
+def _command_rejected(case: Case | None, command: Command, rejection: Rejection) -> CommandRejected:
     rejected = CommandRejected(
         account_id=command.account_id,
         case_id=command.case_id,
         command_id=command.command_id,
         actor=command.actor,
-        reason=why.reason,
+        reason=rejection.reason,
         rejected_at_ms=command.requested_at_ms,
         command=type(command).__name__,
-        code=why.code,
+        code=rejection.code,
     )
     if (
-        why.code != "stale"
+        rejection.code != "stale"
         or case is None
         or isinstance(command, AbsorbCase | PartCase | UndoMerge | LinkBack | UnlinkBack)
     ):

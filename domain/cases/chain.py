@@ -1,4 +1,5 @@
-"""The next step where something spans the cases of two accounts: an event in one's log leads to a record for the other.
+"""Next step of an act that spans two accounts: an event in one account's log results in a command for the other
+account.
 
 Each account decides in its own log, and the process worker carries the steps across (docs/decisions/0001). Every id
 derives from its cause, so that a step that is written twice is answered once.
@@ -14,27 +15,27 @@ CHAINS = UUID("c1a7b5de-54a0-5c55-8d0b-6f4c52a7e013")
 
 
 def chain_id(step: str, cause_id: str) -> str:
-    """The id of a step, from the command that began it."""
+    """Return the id of a step, derived from the command that caused it."""
     return str(uuid5(CHAINS, f"{step}\x1f{cause_id}"))
 
 
 def next_steps(event: CaseEvent) -> list[ChainCommand]:
-    """What an event leads to in another account; mostly nothing."""
+    """Return the commands that an event results in for another account; most events result in none."""
     match event:
         case CaseMerged():
-            return _absorb(event) if event.into_account_id != event.account_id else []
+            return _absorb_command(event) if event.into_account_id != event.account_id else []
         case CaseUnmerged():
             is_undone = event.command_id == chain_id("UndoMerge", event.merge_id)  # the other case never took it
-            return [] if is_undone or event.into_account_id == event.account_id else _part(event)
+            return [] if is_undone or event.into_account_id == event.account_id else _part_command(event)
         case AbsorptionRefused():
-            return _undo(event)
+            return _undo_command(event)
         case CaseLinked() | CaseUnlinked():
-            return [] if event.is_back or event.other_account_id == event.account_id else _tell(event)
+            return [] if event.is_back or event.other_account_id == event.account_id else _back_command(event)
         case _:
             return []
 
 
-def _absorb(event: CaseMerged) -> list[ChainCommand]:
+def _absorb_command(event: CaseMerged) -> list[ChainCommand]:
     return [
         AbsorbCase(
             account_id=event.into_account_id,
@@ -53,7 +54,7 @@ def _absorb(event: CaseMerged) -> list[ChainCommand]:
     ]
 
 
-def _part(event: CaseUnmerged) -> list[ChainCommand]:
+def _part_command(event: CaseUnmerged) -> list[ChainCommand]:
     return [
         PartCase(
             account_id=event.into_account_id,
@@ -68,7 +69,7 @@ def _part(event: CaseUnmerged) -> list[ChainCommand]:
     ]
 
 
-def _undo(event: AbsorptionRefused) -> list[ChainCommand]:
+def _undo_command(event: AbsorptionRefused) -> list[ChainCommand]:
     return [
         UndoMerge(
             account_id=event.from_account_id,
@@ -82,7 +83,7 @@ def _undo(event: AbsorptionRefused) -> list[ChainCommand]:
     ]
 
 
-def _tell(event: CaseLinked | CaseUnlinked) -> list[ChainCommand]:
+def _back_command(event: CaseLinked | CaseUnlinked) -> list[ChainCommand]:
     match event:
         case CaseLinked():
             kind: type[LinkBack | UnlinkBack] = LinkBack

@@ -1,8 +1,8 @@
-"""What is asked of a case: by analysts, and by the process worker where a step spans two accounts.
+"""Commands on a case: from analysts, and from the process worker where a step spans two accounts.
 
-An analyst's command names the version of the case on their screen, and is answered by the event of that case that
-bears its id, or by CommandRejected. The worker's commands name no version: they carry on what was decided elsewhere,
-and their ids derive from its cause.
+An analyst's command names the case version that the analyst saw. The answer is the event of that case with the
+command's id, or CommandRejected. The worker's commands name no version: they carry on a decision of another account,
+and their ids derive from their cause.
 """
 
 from typing import TypeAlias
@@ -11,7 +11,7 @@ from domain.record import Record
 
 
 class Attachment(Record, frozen=True, kw_only=True):
-    """A file that lies in the object store: never in the log, which has its digest."""
+    """File of a note. Its content is in the object store; the log holds only its SHA-256 digest."""
 
     file_name: str
     size: int
@@ -21,7 +21,7 @@ class Attachment(Record, frozen=True, kw_only=True):
 
 
 class MergedFlag(Record, frozen=True, kw_only=True):
-    """A flag that a merged case hands over, with its payment; a score of 0 where it no longer stands."""
+    """Flag that a merged case hands over, with its payment. The score is 0 if the flag was withdrawn."""
 
     flag_id: str
     score: int
@@ -36,14 +36,14 @@ class MergedFlag(Record, frozen=True, kw_only=True):
 
 
 class Amount(Record, frozen=True, kw_only=True):
-    """An amount in minor units."""
+    """Amount in minor units of a currency."""
 
     currency: str
     amount_minor: int
 
 
 class CaseCommand(Record, frozen=True, kw_only=True):
-    """What every command says."""
+    """Fields of every command."""
 
     account_id: str
     case_id: str
@@ -53,56 +53,56 @@ class CaseCommand(Record, frozen=True, kw_only=True):
 
 
 class VersionedCommand(CaseCommand, frozen=True, kw_only=True):
-    """What every analyst's command says: also the version of the case on their screen."""
+    """Fields of every analyst's command: also the sequence of the last case event that the analyst saw."""
 
     seen_sequence: int
 
 
-# -- an analyst's -----------------------------------------------------------------------------------
+# -- from analysts ----------------------------------------------------------------------------------
 
 
 class TakeCase(VersionedCommand, frozen=True, kw_only=True):
-    """The actor will work on the case, which nobody holds."""
+    """Command of an analyst to work on a case that has no assignee."""
 
 
 class AssignCase(VersionedCommand, frozen=True, kw_only=True):
-    """Somebody is to work on the case, whoever holds it now."""
+    """Command to make a person the assignee of a case, in place of any earlier assignee."""
 
     assignee: str
 
 
 class ReleaseCase(VersionedCommand, frozen=True, kw_only=True):
-    """Nobody is to hold the case: undoes TakeCase and AssignCase."""
+    """Command to remove the assignee; undoes TakeCase and AssignCase."""
 
 
 class AddNote(VersionedCommand, frozen=True, kw_only=True):
-    """Words on a case, and files."""
+    """Command to add a note with a text, files, or both."""
 
     text: str
     attachments: tuple[Attachment, ...]
 
 
 class EscalateCase(VersionedCommand, frozen=True, kw_only=True):
-    """An analyst asks for more eyes on a case, with the version of the case on their screen."""
+    """Command to escalate a case."""
 
     reason: str
 
 
 class SnoozeCase(VersionedCommand, frozen=True, kw_only=True):
-    """Nothing is to be done on the case until a time; a tick, a new flag or WakeCase ends that."""
+    """Command to pause a case until a time in milliseconds. A tick, a new flag or WakeCase ends the pause."""
 
     until_ms: int
     reason: str
 
 
 class WakeCase(VersionedCommand, frozen=True, kw_only=True):
-    """Undoes SnoozeCase."""
+    """Command to end the pause of a snoozed case; undoes SnoozeCase."""
 
 
 class CloseCase(VersionedCommand, frozen=True, kw_only=True):
-    """An analyst has decided on a case, with its version on their screen; `disposition` is one of DISPOSITIONS.
+    """Command to close a case with one of DISPOSITIONS.
 
-    `typology` is what it turned out to be, where that is another than it was opened for.
+    `typology` is the typology that the analyst found, if it differs from the one that the case was opened for.
     """
 
     disposition: str
@@ -111,49 +111,49 @@ class CloseCase(VersionedCommand, frozen=True, kw_only=True):
 
 
 class ApproveClosing(VersionedCommand, frozen=True, kw_only=True):
-    """A second person agrees to the closing that was asked for."""
+    """Command of a second person to approve a requested closing."""
 
     reason: str
 
 
 class RefuseClosing(VersionedCommand, frozen=True, kw_only=True):
-    """A second person does not agree to it."""
+    """Command of a second person to refuse a requested closing."""
 
     reason: str
 
 
 class WithdrawClosing(VersionedCommand, frozen=True, kw_only=True):
-    """Who asked for the closing no longer does: undoes CloseCase while it waits for approval."""
+    """Command of the requester to withdraw a requested closing; undoes CloseCase while the approval is pending."""
 
     reason: str
 
 
 class ReopenCase(VersionedCommand, frozen=True, kw_only=True):
-    """A closed case is to be worked on again, if a second person agrees."""
+    """Command to request the reopening of a closed case. A second person has to approve it."""
 
     reason: str
 
 
 class ApproveReopening(VersionedCommand, frozen=True, kw_only=True):
-    """A second person agrees to the reopening."""
+    """Command of a second person to approve a requested reopening."""
 
     reason: str
 
 
 class RefuseReopening(VersionedCommand, frozen=True, kw_only=True):
-    """A second person does not agree to it."""
+    """Command of a second person to refuse a requested reopening."""
 
     reason: str
 
 
 class WithdrawReopening(VersionedCommand, frozen=True, kw_only=True):
-    """Who asked for the reopening no longer does."""
+    """Command of the requester to withdraw a requested reopening."""
 
     reason: str
 
 
 class MergeCases(VersionedCommand, frozen=True, kw_only=True):
-    """This case becomes part of another one, of the same account or of another."""
+    """Command to merge this case into another case, of this account or of another one."""
 
     into_account_id: str
     into_case_id: str
@@ -161,13 +161,13 @@ class MergeCases(VersionedCommand, frozen=True, kw_only=True):
 
 
 class UnmergeCase(VersionedCommand, frozen=True, kw_only=True):
-    """Undoes MergeCases; addressed to the case that was merged away."""
+    """Command to undo MergeCases; addressed to the case that was merged away."""
 
     reason: str
 
 
 class LinkCase(VersionedCommand, frozen=True, kw_only=True):
-    """This case has to do with another one, of the same account or of another; both will say so."""
+    """Command to link this case with another case, of this account or of another one. Both cases record the link."""
 
     other_account_id: str
     other_case_id: str
@@ -175,18 +175,18 @@ class LinkCase(VersionedCommand, frozen=True, kw_only=True):
 
 
 class UnlinkCase(VersionedCommand, frozen=True, kw_only=True):
-    """Undoes LinkCase, on both cases."""
+    """Command to remove a link from both cases; undoes LinkCase."""
 
     other_account_id: str
     other_case_id: str
     reason: str
 
 
-# -- the process worker's -----------------------------------------------------------------------------
+# -- from the process worker --------------------------------------------------------------------------
 
 
 class AbsorbCase(CaseCommand, frozen=True, kw_only=True):
-    """A case of another account has been merged into this one; `merge_id` is the command that asked for it."""
+    """Command to absorb a case of another account that was merged into this one. `merge_id` is the merging command."""
 
     merge_id: str
     from_account_id: str
@@ -198,7 +198,7 @@ class AbsorbCase(CaseCommand, frozen=True, kw_only=True):
 
 
 class PartCase(CaseCommand, frozen=True, kw_only=True):
-    """A case of another account is no longer merged into this one."""
+    """Command to give back a case of another account that was unmerged."""
 
     merge_id: str
     from_account_id: str
@@ -206,14 +206,14 @@ class PartCase(CaseCommand, frozen=True, kw_only=True):
 
 
 class UndoMerge(CaseCommand, frozen=True, kw_only=True):
-    """The case that this one was to be merged into did not take it."""
+    """Command to undo a merge that the other account refused."""
 
     merge_id: str
     reason: str
 
 
 class LinkBack(CaseCommand, frozen=True, kw_only=True):
-    """A case of another account has been linked to this one."""
+    """Command to record a link that a case of another account made."""
 
     other_account_id: str
     other_case_id: str
@@ -221,7 +221,7 @@ class LinkBack(CaseCommand, frozen=True, kw_only=True):
 
 
 class UnlinkBack(CaseCommand, frozen=True, kw_only=True):
-    """A case of another account is no longer linked to this one."""
+    """Command to remove a link that a case of another account removed."""
 
     other_account_id: str
     other_case_id: str

@@ -1,17 +1,17 @@
-"""When the next tick matters to whom: so that a tick looks at no account that it leads to nothing in."""
+"""Deadline queue: the accounts that the next clock tick affects, so that a tick visits no others."""
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 SPARE: Final = 1_000
-"""Outdated entries beyond as many as there are good ones: then they are swept out."""
+"""Outdated heap entries that are kept beyond the number of valid ones, before all of them are removed."""
 
 
 class DeadlineQueue:
-    """Accounts by the time from which on a tick leads to something in them.
+    """Accounts with the earliest time in milliseconds at which a tick affects them.
 
-    A heap, in which the entries of accounts that have been put anew stay behind; they are passed over.
+    A heap. An account whose time changes leaves its old entry behind, and `take` skips such outdated entries.
     """
 
     def __init__(self, due_ms: Mapping[str, int | None]) -> None:
@@ -19,7 +19,7 @@ class DeadlineQueue:
         self._sweep()
 
     def put(self, account_id: str, at_ms: int | None) -> None:
-        """From here on an account is due at that time, or never."""
+        """Set the time in milliseconds at which an account is due, or None for never."""
         if at_ms == self._due_ms.get(account_id):
             return
         if at_ms is None:
@@ -31,7 +31,7 @@ class DeadlineQueue:
             self._sweep()
 
     def take(self, now_ms: int) -> list[str]:
-        """The accounts that are due, sorted; they are due no more until they are put again."""
+        """Remove and return the accounts due at `now_ms`, sorted by id."""
         taken = []
         while self._heap and self._heap[0][0] <= now_ms:
             at_ms, account_id = heappop(self._heap)

@@ -1,4 +1,4 @@
-"""When a case escalates by its flags: by score, by number, by value."""
+"""Escalation of a case by its flags: by score, by the number of flags, by value."""
 
 from typing import Final
 
@@ -8,16 +8,15 @@ from domain.currencies import DECIMALS
 from domain.risk.events import Flag
 
 ESCALATE_AT_SCORE: Final = 900
-
-
+"""Score of a single flag, in permille, from which a case escalates."""
 ESCALATE_AT_FLAGS: Final = 5
-
-
+"""Number of standing flags from which a case escalates."""
 ESCALATE_AT_VALUE_MAJOR: Final = 10_000
-"""The flagged amounts of a case, in whole units of their currency, that need more eyes."""
+"""Flagged amount, in whole units of one currency, from which a case escalates."""
 
 
-def escalation_cause(record: Flag, account_id: str, case: Case) -> list[CaseEscalated]:
+def escalation_of_flag(record: Flag, account_id: str, case: Case) -> list[CaseEscalated]:
+    """Return the escalation that a flag results in, if any."""
     if case.escalated:
         return []
     if record.score >= ESCALATE_AT_SCORE:
@@ -30,7 +29,7 @@ def escalation_cause(record: Flag, account_id: str, case: Case) -> list[CaseEsca
 
 
 def escalation_trigger(case: Case) -> tuple[str, str]:
-    """What of a case's flags needs more eyes, if any of it does: the trigger, and the detail."""
+    """Return the trigger and detail of an escalation by number or value of flags, or two empty texts."""
     if case.flags >= ESCALATE_AT_FLAGS:
         return "flags", f"{case.flags} flags, from {ESCALATE_AT_FLAGS}"
     value, currency = largest_value_major(case)
@@ -40,7 +39,7 @@ def escalation_trigger(case: Case) -> tuple[str, str]:
 
 
 def largest_value_major(case: Case) -> tuple[int, str]:
-    """The largest flagged amount of a case in whole units, and its currency: amounts are not converted."""
+    """Return the largest flagged amount of a case in whole units, and its currency. Amounts are not converted."""
     value, currency = 0, ""
     for each, amount_minor in case.value_minor.items():
         major = amount_minor // 10 ** DECIMALS[each]
@@ -52,7 +51,7 @@ def largest_value_major(case: Case) -> tuple[int, str]:
 def case_escalated(
     account_id: str, case: Case, trigger: str, detail: str, cause_id: str, at_ms: int, actor: str | None = None
 ) -> CaseEscalated:
-    """More eyes are needed."""
+    """Return the next event of a case: its escalation."""
     return CaseEscalated(
         account_id=account_id,
         case_id=case.case_id,

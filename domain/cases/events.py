@@ -1,4 +1,4 @@
-"""What has happened to a case. Those with a `sequence` are numbered without gaps, case by case; answers are not."""
+"""Events of a case. The events of a case have a `sequence` from 1 without gaps; answers to commands have none."""
 
 from typing import Final, Literal, TypeAlias, assert_never, get_args
 from uuid import UUID, uuid5
@@ -13,27 +13,27 @@ Disposition: TypeAlias = Literal["confirmed_fraud", "false_positive", "inconclus
 DISPOSITIONS: Final[tuple[Disposition, ...]] = get_args(Disposition)
 """Every disposition."""
 REJECTIONS: Final = {
-    "stale": "the case has moved on since the version that was seen",
+    "stale": "the case has changed since the version that the command names",
     "unknown_case": "the account has no such case, or no longer remembers it",
-    "not_open": "the case is closed, or merged into another",
+    "not_open": "the case is closed, or merged into another one",
     "not_closed": "the case is open: there is nothing to reopen",
-    "not_merged": "the case stands for itself: there is nothing to undo",
-    "nothing_to_do": "it is so already",
-    "held": "somebody else works on the case",
-    "no_request": "nobody has asked for what is to be approved, refused or withdrawn",
-    "requested": "somebody has asked for it, and a second person has not answered yet",
-    "second_person": "who asked for it cannot be the one who approves or refuses it; nobody else can withdraw it",
-    "in_the_way": "another case makes it impossible",
-    "invalid": "a field of the command says what cannot be",
-    "limit": "the case cannot take any more of these",
+    "not_merged": "the case is not merged into another one: there is nothing to undo",
+    "nothing_to_do": "the case is in the requested state already",
+    "held": "another person is the assignee of the case",
+    "no_request": "no request is pending that could be approved, refused or withdrawn",
+    "requested": "a request is pending: a second person has to answer it first",
+    "second_person": "the requester cannot approve or refuse the request, and only the requester can withdraw it",
+    "in_the_way": "another case prevents the act",
+    "invalid": "a field of the command has a value that is not allowed",
+    "limit": "the case has reached the maximum number of these",
 }
-"""Why commands are rejected, by code."""
+"""Meaning of each rejection code."""
 
 
 class FlaggedPayment(Record, frozen=True, kw_only=True):
-    """A payment that a case is about, with all that a label on it needs.
+    """Payment of a case, with all fields that its label needs.
 
-    `account_id` is given where the payment came with a case that was merged into this one.
+    `account_id` is set only if the payment came with a case that was merged into this one.
     """
 
     transaction_id: str
@@ -47,14 +47,14 @@ class FlaggedPayment(Record, frozen=True, kw_only=True):
 
 
 class MissedEvent(Record, frozen=True, kw_only=True):
-    """An event that the author of a stale command had not seen."""
+    """Event that the author of a stale command had not seen."""
 
     sequence: int
     kind: str
 
 
 class NumberedEvent(Record, frozen=True):
-    """What every numbered event says."""
+    """Fields of every event that has a place in its case."""
 
     account_id: str
     case_id: str
@@ -62,7 +62,7 @@ class NumberedEvent(Record, frozen=True):
 
 
 class CommandEvent(NumberedEvent, frozen=True, kw_only=True):
-    """What every event says that an analyst's command led to."""
+    """Fields of every event that results from an analyst's command."""
 
     actor: str
     command_id: str
@@ -72,9 +72,9 @@ class CommandEvent(NumberedEvent, frozen=True, kw_only=True):
 
 
 class CaseOpened(NumberedEvent, frozen=True, kw_only=True):
-    """The first flag of a typology on an account without an open case of it.
+    """Opening of a case by the first flag of a typology on an account that has no open case of this typology.
 
-    `previous_case_id` is the last case of the typology, now closed.
+    `previous_case_id` is the last closed case of the typology. The position is in microdegrees.
     """
 
     typology: str
@@ -101,7 +101,7 @@ class CaseOpened(NumberedEvent, frozen=True, kw_only=True):
 
 
 class RiskLinked(NumberedEvent, frozen=True):
-    """A further flag on the open case. There are more of these than of all others: see `Record` on how to make one."""
+    """Further flag on an open case. It is the most frequent event: `Record` says how to create one cheaply."""
 
     flag_id: str
     transaction_id: str
@@ -124,11 +124,12 @@ class RiskLinked(NumberedEvent, frozen=True):
 
 
 class RiskRevised(NumberedEvent, frozen=True, kw_only=True):
-    """A flag that is linked to the case was restated by a late payment; without rules it no longer stands.
+    """Restatement of a flag of this case after a late payment. A flag without rules is withdrawn.
 
-    The score of a decision without rules counts as 0 here: what is not flagged weighs nothing in a case.
-    `event_time` is the flagged payment's. `flags_change` is by how many more flags of this case stand, which may have
-    known otherwise of the flag than the flag's account: where it came back with a case of another account.
+    The score of a decision without rules counts as 0 here, because a payment without a flag weighs nothing in a case.
+    `event_time` is the flagged payment's, in milliseconds. `flags_change` is the change of the case's number of
+    standing flags. The case and the flag's account can disagree on whether the flag stood before: the flag may have
+    come back with a case of another account.
     """
 
     flag_id: str
@@ -142,7 +143,7 @@ class RiskRevised(NumberedEvent, frozen=True, kw_only=True):
 
 
 class CaseEscalated(NumberedEvent, frozen=True, kw_only=True):
-    """More eyes are needed: `trigger` is score, flags, value, sla, merge or analyst."""
+    """Escalation of a case. `trigger` is score, flags, value, sla, merge or analyst."""
 
     trigger: str
     detail: str
@@ -152,7 +153,7 @@ class CaseEscalated(NumberedEvent, frozen=True, kw_only=True):
 
 
 class CaseWoken(NumberedEvent, frozen=True, kw_only=True):
-    """The case is no longer snoozed: `trigger` is clock, flag or analyst."""
+    """End of a case's pause. `trigger` is clock, flag or analyst."""
 
     trigger: str
     cause_id: str
@@ -164,7 +165,7 @@ class CaseWoken(NumberedEvent, frozen=True, kw_only=True):
 
 
 class CaseAssigned(CommandEvent, frozen=True, kw_only=True):
-    """Somebody works on the case now."""
+    """Assignment of a case to a person."""
 
     assignee: str
     previous_assignee: str | None
@@ -172,14 +173,14 @@ class CaseAssigned(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseReleased(CommandEvent, frozen=True, kw_only=True):
-    """Nobody works on the case now."""
+    """Removal of a case's assignee."""
 
     previous_assignee: str
     released_at_ms: int
 
 
 class NoteAdded(CommandEvent, frozen=True, kw_only=True):
-    """Words and files."""
+    """Note on a case, with a text, files, or both."""
 
     note_id: str
     text: str
@@ -188,7 +189,7 @@ class NoteAdded(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseSnoozed(CommandEvent, frozen=True, kw_only=True):
-    """Nothing is to be done until then."""
+    """Pause of a case until a time."""
 
     until_ms: int
     reason: str
@@ -196,7 +197,7 @@ class CaseSnoozed(CommandEvent, frozen=True, kw_only=True):
 
 
 class ClosingRequested(CommandEvent, frozen=True, kw_only=True):
-    """The case is decided if a second person agrees; `detail` says why one is needed."""
+    """Request to close a case. A second person has to approve it; `detail` says why."""
 
     disposition: str
     typology: str | None
@@ -206,7 +207,7 @@ class ClosingRequested(CommandEvent, frozen=True, kw_only=True):
 
 
 class ClosingRefused(CommandEvent, frozen=True, kw_only=True):
-    """The second person did not agree."""
+    """Refusal of a requested closing by a second person."""
 
     requested_by: str
     reason: str
@@ -214,16 +215,16 @@ class ClosingRefused(CommandEvent, frozen=True, kw_only=True):
 
 
 class ClosingWithdrawn(CommandEvent, frozen=True, kw_only=True):
-    """Who had asked no longer does."""
+    """Withdrawal of a requested closing by its requester."""
 
     reason: str
     withdrawn_at_ms: int
 
 
 class CaseClosed(CommandEvent, frozen=True, kw_only=True):
-    """An analyst has decided. `payments` are those whose flags stand: of a confirmed fraud, each becomes a label.
+    """Closing of a case. `payments` are those with a standing flag; a confirmed fraud makes each of them a label.
 
-    Where a second person had to agree, that is the actor, and `requested_by` gave the disposition and the reason.
+    If a second person had to approve, that person is the actor, and `requested_by` gave the disposition and the reason.
     """
 
     disposition: str
@@ -236,14 +237,14 @@ class CaseClosed(CommandEvent, frozen=True, kw_only=True):
 
 
 class ReopeningRequested(CommandEvent, frozen=True, kw_only=True):
-    """The case is worked on again if a second person agrees."""
+    """Request to reopen a case. A second person has to approve it."""
 
     reason: str
     requested_at_ms: int
 
 
 class ReopeningRefused(CommandEvent, frozen=True, kw_only=True):
-    """The second person did not agree."""
+    """Refusal of a requested reopening by a second person."""
 
     requested_by: str
     reason: str
@@ -251,14 +252,14 @@ class ReopeningRefused(CommandEvent, frozen=True, kw_only=True):
 
 
 class ReopeningWithdrawn(CommandEvent, frozen=True, kw_only=True):
-    """Who had asked no longer does."""
+    """Withdrawal of a requested reopening by its requester."""
 
     reason: str
     withdrawn_at_ms: int
 
 
 class CaseReopened(CommandEvent, frozen=True, kw_only=True):
-    """The case is open again, with nobody on it; the labels that its closing put stay."""
+    """Reopening of a case, without an assignee. The labels of its closing stay."""
 
     requested_by: str
     reason: str
@@ -267,7 +268,10 @@ class CaseReopened(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseMerged(CommandEvent, frozen=True, kw_only=True):
-    """This case is now part of another one, to which it hands over all of this; `standing` counts flags that stand."""
+    """Merge of this case into another one, with the flags and amounts that it hands over.
+
+    `standing` is the number of standing flags.
+    """
 
     into_account_id: str
     into_case_id: str
@@ -280,7 +284,7 @@ class CaseMerged(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseAbsorbed(CommandEvent, frozen=True, kw_only=True):
-    """Another case is now part of this one."""
+    """Merge of another case into this one."""
 
     merge_id: str
     from_account_id: str
@@ -292,7 +296,7 @@ class CaseAbsorbed(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseUnmerged(CommandEvent, frozen=True, kw_only=True):
-    """This case stands for itself again."""
+    """Undoing of the merge of this case into another one."""
 
     merge_id: str
     into_account_id: str
@@ -302,7 +306,7 @@ class CaseUnmerged(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseParted(CommandEvent, frozen=True, kw_only=True):
-    """Another case is no longer part of this one; it takes along what it had brought."""
+    """Removal of another case from this one, with the flags and amounts that it had brought."""
 
     merge_id: str
     from_account_id: str
@@ -315,7 +319,7 @@ class CaseParted(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseLinked(CommandEvent, frozen=True, kw_only=True):
-    """This case has to do with another one; `is_back` if that one was linked to this one."""
+    """Link from this case to another one. `is_back` is true if the other case made the link."""
 
     other_account_id: str
     other_case_id: str
@@ -325,7 +329,7 @@ class CaseLinked(CommandEvent, frozen=True, kw_only=True):
 
 
 class CaseUnlinked(CommandEvent, frozen=True, kw_only=True):
-    """And no longer."""
+    """Removal of a link to another case. `is_back` is true if the other case removed the link."""
 
     other_account_id: str
     other_case_id: str
@@ -338,10 +342,10 @@ class CaseUnlinked(CommandEvent, frozen=True, kw_only=True):
 
 
 class CommandRejected(Record, frozen=True, kw_only=True):
-    """The answer to a command that could not be carried out; it changes no case, so it takes no sequence of one.
+    """Answer to a command that could not be carried out. It changes no case and takes no sequence number.
 
-    `code` says for programs what `reason` says for people; see REJECTIONS. `missed` are the events since the version
-    that the command's author had seen, as far as they are remembered.
+    `reason` is for people and `code` for programs; see REJECTIONS. `missed` holds the remembered events since the
+    version that the command's author had seen.
     """
 
     account_id: str
@@ -356,7 +360,7 @@ class CommandRejected(Record, frozen=True, kw_only=True):
 
 
 class AbsorptionRefused(Record, frozen=True, kw_only=True):
-    """The answer to AbsorbCase where this case could not take the other one, which is then unmerged."""
+    """Answer to an AbsorbCase that could not be carried out. The other case is then unmerged."""
 
     account_id: str
     case_id: str
@@ -386,20 +390,21 @@ WorkEvent: TypeAlias = (
     | CaseLinked
     | CaseUnlinked
 )
-"""What changes nothing of a case but how it is worked on."""
-DeedEvent: TypeAlias = WorkEvent | CaseEscalated | CaseClosed | CaseReopened | CaseAbsorbed | CaseParted
-"""What does not come from a flag alone."""
-LaterEvent: TypeAlias = RiskLinked | RiskRevised | DeedEvent
-"""What can follow the opening."""
+"""Event that changes only the work on a case, not its flags or its disposition."""
+NonFlagEvent: TypeAlias = WorkEvent | CaseEscalated | CaseClosed | CaseReopened | CaseAbsorbed | CaseParted
+"""Event that does not result from a flag alone."""
+LaterEvent: TypeAlias = RiskLinked | RiskRevised | NonFlagEvent
+"""Event that can follow the opening of a case."""
 SequencedCaseEvent: TypeAlias = CaseOpened | LaterEvent
 CaseAnswer: TypeAlias = CommandRejected | AbsorptionRefused
 CaseEvent: TypeAlias = SequencedCaseEvent | CaseAnswer
 
 
 def command_answered(event: CaseEvent) -> str | None:
-    """The command that an event answers; None for an event that no command asked for.
+    """Return the id of the command that an event answers, or None for an event without a command.
 
-    A command that concerns two cases of an account leads to an event of each: the answer is that of its own case.
+    A command on two cases of an account results in an event of each case. The answer is the event of the case that the
+    command names.
     """
     if isinstance(event, CommandEvent | CommandRejected | AbsorptionRefused):
         return event.command_id
@@ -407,7 +412,10 @@ def command_answered(event: CaseEvent) -> str | None:
 
 
 def happened_at_ms(event: SequencedCaseEvent) -> int | None:
-    """The event's own time: of a flag its payment's, of a deed when it was done. None for old RiskRevised, without."""
+    """Return the event's own time in milliseconds: the payment's for a flag, the time of the act for others.
+
+    Return None for a RiskRevised from before it had a time.
+    """
     match event:
         case CaseOpened() | RiskLinked() | RiskRevised():
             return event.event_time
@@ -453,13 +461,16 @@ CASES = UUID("8f6f5e0e-6f0c-5c1b-9d55-0d6d8f1f2a31")
 
 
 class ClockTicked(Record, frozen=True, kw_only=True):
-    """Time as far as cases are concerned: written once into each partition, so that deadlines replay."""
+    """Current time in milliseconds, written once into each partition, so that deadlines can be replayed."""
 
     tick_id: str
     now_ms: int
 
 
 def case_id(typology: str, first_flag_id: str, previous_case_id: str | None = None) -> str:
-    """The id of the case that a flag opens. A flag that has opened a case before (closed since) opens another one."""
+    """Return the id of the case that a flag opens.
+
+    `previous_case_id` makes the ids differ if the flag opened an earlier case that is closed now.
+    """
     after = f"\x1f{previous_case_id}" if previous_case_id else ""
     return str(uuid5(CASES, f"{typology}\x1f{first_flag_id}{after}"))

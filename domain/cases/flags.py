@@ -1,6 +1,6 @@
-"""What flags and ticks of the clock lead to in the cases of an account."""
+"""Effect of flags and clock ticks on the cases of an account."""
 
-from domain.cases.escalation import case_escalated, escalation_cause
+from domain.cases.escalation import case_escalated, escalation_of_flag
 from domain.cases.events import CaseEvent, CaseOpened, CaseWoken, ClockTicked, RiskLinked, RiskRevised, case_id
 from domain.cases.state import SLA_MS, AccountCases, Case, case_after_event, open_case, standing_flags_change
 from domain.engines import Engine
@@ -8,10 +8,10 @@ from domain.risk.events import EntityFlagged, Flag, RiskRestated
 
 
 def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent]:
-    """A flag opens or joins a case. A restatement is told to every case that knows the flag, closed ones too.
+    """Return the events that a flag results in. It opens or joins a case.
 
-    A flag that had been withdrawn and stands again opens or joins a case unless it is in an open one: what was
-    decided on the closed case was decided without it.
+    A restatement goes to every case that has the flag, closed ones too. A withdrawn flag that stands again opens or
+    joins a case unless an open case has it, because the closed case was decided without it.
     """
     events: list[CaseEvent] = []
     if isinstance(record, RiskRestated):
@@ -26,9 +26,9 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
         return events
     case = state.open_for(record.typology)
     if case is None:
-        first = _open(state, record)
-        return [*events, first, *escalation_cause(record, state.account_id, open_case(None, first))]
-    link = _link(state.account_id, case, record)
+        first = _case_opened(state, record)
+        return [*events, first, *escalation_of_flag(record, state.account_id, open_case(None, first))]
+    link = _risk_linked(state.account_id, case, record)
     if case.escalated and case.work.snoozed_until_ms is None:
         return [*events, link]
     return [*events, link, *_wake_and_escalate(state.account_id, case_after_event(case, link), record)]
@@ -37,7 +37,7 @@ def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent
 def _reconsider_restated(
     account_id: str, revised: list[tuple[Case, RiskRevised]], record: RiskRestated
 ) -> list[CaseEvent]:
-    """What a restatement leads to beside being told: nothing unless the flag weighs more than before."""
+    """Return the events beside RiskRevised that a restatement results in: none unless the flag's score rises."""
     before = record.score_before if record.rules_before else 0
     if not record.reasons or record.score <= before:
         return []
@@ -49,22 +49,22 @@ def _reconsider_restated(
 
 
 def _wake_and_escalate(account_id: str, case: Case, record: Flag) -> list[CaseEvent]:
-    """What it means for a case that a flag has come, or weighs more: it sleeps no longer, and may need more eyes."""
+    """Return the events of a case for a new or heavier flag: the end of its pause, and its escalation."""
     woken = _wake_on_flag(account_id, case, record)
     for event in woken:
         case = case_after_event(case, event)
-    return [*woken, *escalation_cause(record, account_id, case)]
+    return [*woken, *escalation_of_flag(record, account_id, case)]
 
 
 def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
-    """Cases whose snoozing is over, and cases whose deadline is: a snoozed one is not escalated while it sleeps."""
+    """Wake the cases whose pause is over, and escalate those past their deadline. A paused case is not escalated."""
     events: list[CaseEvent] = []
     for case in state.cases.values():
         until = case.work.snoozed_until_ms
         if until is not None:
             if tick.now_ms < until:
                 continue
-            woken = _wake(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
+            woken = _case_woken(state.account_id, case, "clock", tick.tick_id, tick.now_ms)
             events.append(woken)
             case = case_after_event(case, woken)
         if not case.escalated and tick.now_ms >= _deadline_ms(case):
@@ -74,7 +74,7 @@ def on_tick(state: AccountCases, tick: ClockTicked) -> list[CaseEvent]:
 
 
 def due_ms(state: AccountCases) -> int | None:
-    """From what time on a tick leads to something here; None as long as nothing else happens."""
+    """Return the earliest time in milliseconds at which a tick affects the account, or None if no tick does."""
     due: int | None = None
     for case in state.cases.values():
         at_ms = case.work.snoozed_until_ms
@@ -100,7 +100,7 @@ def _risk_revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevis
         transaction_id=record.transaction_id,
         score_before=record.score_before if record.rules_before else 0,
         score=record.score if record.reasons else 0,
-        rules=_rules(record),
+        rules=_rule_names(record),
         cause_transaction_id=record.cause_transaction_id,
         event_time=record.event_time,
         flags_change=standing_flags_change(case, record.flag_id, bool(record.reasons))
@@ -109,12 +109,12 @@ def _risk_revised(case: Case, record: RiskRestated, engine: Engine) -> RiskRevis
     )
 
 
-def _rules(record: Flag) -> tuple[str, ...]:
+def _rule_names(record: Flag) -> tuple[str, ...]:
     reasons = record.reasons
     return (reasons[0].rule,) if len(reasons) == 1 else tuple([reason.rule for reason in reasons])
 
 
-def _open(state: AccountCases, record: Flag) -> CaseOpened:
+def _case_opened(state: AccountCases, record: Flag) -> CaseOpened:
     previous = state.previous.get(record.typology)
     payment = None if isinstance(record, EntityFlagged) else record  # an entity's flag says less of its payment
     return CaseOpened(
@@ -128,7 +128,7 @@ def _open(state: AccountCases, record: Flag) -> CaseOpened:
         amount_minor=record.amount_minor,
         currency=record.currency,
         score=record.score,
-        rules=_rules(record),
+        rules=_rule_names(record),
         opened_at_ms=record.event_time,
         content_digest=record.content_digest,
         merchant_id=record.merchant_id,
@@ -145,7 +145,7 @@ def _open(state: AccountCases, record: Flag) -> CaseOpened:
     )
 
 
-def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
+def _risk_linked(account_id: str, case: Case, record: Flag) -> RiskLinked:
     payment = None if isinstance(record, EntityFlagged) else record  # an entity's flag says less of its payment
     return RiskLinked(
         account_id,
@@ -157,7 +157,7 @@ def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
         record.amount_minor,
         record.currency,
         record.score,
-        _rules(record),
+        _rule_names(record),
         record.content_digest,
         record.merchant_id,
         record.terminal_id,
@@ -173,14 +173,14 @@ def _link(account_id: str, case: Case, record: Flag) -> RiskLinked:
 
 
 def _wake_on_flag(account_id: str, case: Case, record: Flag) -> list[CaseWoken]:
-    """A new flag ends the snoozing: at its payment's time, or when the snoozing began if that payment came late."""
+    """Return the end of a case's pause by a new flag: at the payment's time, but not before the pause began."""
     if case.work.snoozed_until_ms is None:
         return []
     at_ms = max(record.event_time, case.work.snoozed_at_ms or 0)
-    return [_wake(account_id, case, "flag", record.flag_id, at_ms)]
+    return [_case_woken(account_id, case, "flag", record.flag_id, at_ms)]
 
 
-def _wake(account_id: str, case: Case, trigger: str, cause_id: str, at_ms: int) -> CaseWoken:
+def _case_woken(account_id: str, case: Case, trigger: str, cause_id: str, at_ms: int) -> CaseWoken:
     return CaseWoken(
         account_id=account_id,
         case_id=case.case_id,

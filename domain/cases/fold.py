@@ -1,4 +1,4 @@
-"""The fold of a partition of cases.inbox: the one door that the live job, replays and tests come in by."""
+"""Fold of a partition of cases.inbox. The live job, replays and tests all use it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -28,14 +28,17 @@ from domain.risk.events import EntityFlagged, Flag, RiskFlagged, RiskRestated
 
 AccountRecord: TypeAlias = Flag | Command
 _INBOX: Final = frozenset(kind.__name__ for kind in get_args(InboxRecord))
-_OF_RISK: Final = (RiskFlagged, RiskRestated)
+_RISK_RECORDS: Final = (RiskFlagged, RiskRestated)
 _NO_PAYMENT: Final = dict.fromkeys(set(LinkedFlag.__struct_fields__) - {"score"})
-"""What an entry has of a flag that was linked before there were labels."""
+"""Payment fields of a flag that was linked before labels existed: all None."""
 
 
 def decide(state: AccountCases, record: AccountRecord, engine: Engine = FIRST) -> list[CaseEvent] | Refusal:
-    """What a record leads to, by an engine. A redelivered record leads to nothing; one after a gap is refused."""
-    if isinstance(record, _OF_RISK):
+    """Return the events of a record, decided by an engine.
+
+    A redelivered record has none. A record after a gap in the account's sequence is refused.
+    """
+    if isinstance(record, _RISK_RECORDS):
         if record.sequence <= state.risk_sequence:
             return []
         if record.sequence > state.risk_sequence + 1:
@@ -52,9 +55,9 @@ def decide(state: AccountCases, record: AccountRecord, engine: Engine = FIRST) -
 
 
 class CaseFold:
-    """The state of one partition of cases.inbox: its accounts with cases, all in memory, and its clock.
+    """State of one partition of cases.inbox: its accounts with their cases, all in memory, and its clock.
 
-    `load` reads a state entry by key and `keys` lists them; both are asked once, on start.
+    `load` reads a state entry by key and `keys` lists the keys; both are called once, on start.
     """
 
     _CLOCK: Final = "\x1fclock"
@@ -75,11 +78,11 @@ class CaseFold:
 
     @property
     def engine(self) -> int:
-        """The number of the engine that the next record will be decided by."""
+        """Return the number of the engine that decides the next record."""
         return self._engine.now.number
 
     def read(self, name: str, data: dict[str, Any]) -> list[CaseEvent] | Refusal:
-        """What a decoded record of the log leads to."""
+        """Decode a record of the log and apply it; see `step`. Refuse a record of another type or with wrong fields."""
         if name == "EngineActivated":
             return self._engine.read(data) or []
         if name not in _INBOX:
@@ -92,20 +95,20 @@ class CaseFold:
         return self.step(record)
 
     def step(self, record: InboxRecord) -> list[CaseEvent] | Refusal:
-        """The events that a record leads to, already applied; or why it cannot be read yet."""
+        """Apply a record and return its events. Return a refusal if the record cannot be read yet."""
         if isinstance(record, ClockTicked):
             return self._tick(record)
         state = self._accounts.get(record.account_id) or AccountCases(account_id=record.account_id)
         decided = decide(state, record, self._engine.now)
         if isinstance(decided, Refusal):
             return decided
-        if isinstance(record, _OF_RISK):
+        if isinstance(record, _RISK_RECORDS):
             if record.sequence > state.risk_sequence:
                 state.risk_sequence = record.sequence
         elif isinstance(record, EntityFlagged):
-            place, read = str(record.partition), state.entity_offsets
-            read[place] = max(read.get(place, -1), record.offset)
-        self._keep(state, decided)
+            partition, offsets = str(record.partition), state.entity_offsets
+            offsets[partition] = max(offsets.get(partition, -1), record.offset)
+        self._apply(state, decided)
         return decided
 
     def _tick(self, tick: ClockTicked) -> list[CaseEvent]:
@@ -116,23 +119,23 @@ class CaseFold:
         for account_id in self._due.take(tick.now_ms):
             state = self._accounts[account_id]
             due = on_tick(state, tick)
-            self._keep(state, due)
+            self._apply(state, due)
             events += due
         return events
 
-    def _keep(self, state: AccountCases, events: list[CaseEvent]) -> None:
-        account_id, is_due_elsewhen = state.account_id, False
+    def _apply(self, state: AccountCases, events: list[CaseEvent]) -> None:
+        account_id, is_deadline_changed = state.account_id, False
         for event in events:
             evolve(state, event)
             if type(event) is not RiskLinked:
-                is_due_elsewhen = True
+                is_deadline_changed = True
         self._accounts[account_id] = state
         self._dirty.add(account_id)
-        if is_due_elsewhen:
+        if is_deadline_changed:
             self._due.put(account_id, due_ms(state))
 
     def take_writes(self) -> dict[str, bytes | None]:
-        """The state entries that changed since the last call, by key."""
+        """Return the state entries that changed since the last call, by key."""
         writes: dict[str, bytes | None] = {key: pack(self._accounts[key]) for key in sorted(self._dirty)}
         if self._clock_dirty:
             writes[self._CLOCK] = str(self._now_ms).encode()
@@ -141,11 +144,11 @@ class CaseFold:
         return writes
 
 
-# -- state entries: JSON, in which a part that is missing has its default, as in those of an earlier engine -----------
+# -- state entries: JSON. A missing part has its default value; entries of earlier engines lack parts ------------------
 
 
 def pack(state: AccountCases) -> bytes:
-    """A state entry."""
+    """Encode the cases of an account as a state entry."""
     return json.dumps(state, separators=(",", ":"), default=_fields).encode()
 
 
@@ -180,7 +183,7 @@ def _unpack_work(data: dict[str, Any]) -> CaseWork:
 
 
 def _join_linked_flags(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of what has flags; an earlier entry kept their scores and payments apart."""
+    """Return the fields of a case or an absorbed case. Earlier entries kept scores and payments of flags apart."""
     payments = data.pop("payments", {})
     return {**data, "linked": {key: _unpack_flag(each, payments.get(key)) for key, each in data["linked"].items()}}
 

@@ -1,6 +1,7 @@
-"""The cases of one account: what is true of them after each event. What leads to events is decided beside this.
+"""State of an account's cases, and its change by each event.
 
-`case_flags.py` decides on flags and ticks, `case_answers.py` on commands; `case_fold.py` folds the inbox.
+The decisions stand in other modules: `flags.py` decides on flags and ticks, `answers.py` on commands; `fold.py` folds
+the inbox.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,9 +30,9 @@ from domain.cases.events import (
     ClosingRequested,
     ClosingWithdrawn,
     CommandRejected,
-    DeedEvent,
     FlaggedPayment,
     LaterEvent,
+    NonFlagEvent,
     NoteAdded,
     ReopeningRefused,
     ReopeningRequested,
@@ -54,31 +55,35 @@ DONE_STATUSES: Final[tuple[DoneStatus, ...]] = get_args(DoneStatus)
 STATUSES: Final[tuple[CaseStatus, ...]] = (*OPEN_STATUSES, *DONE_STATUSES)
 """Every status, in the order of a case's life. Each is a queue."""
 SLA_MS: Final = 4 * 3_600_000
-"""A case that nobody escalated is escalated this long after it opened, when the log's clock says so."""
+"""Time from the opening of a case to its automatic escalation, by the clock ticks in the log."""
 MAX_LINKED: Final = 1_000
-"""Flags that a case remembers. Of more, the earliest are forgotten: a restatement links them anew, and closing the
-case as confirmed fraud puts no label on them."""
+"""Flags that a case remembers. Beyond them the earliest are forgotten: a restatement links a forgotten flag again, and
+closing the case as confirmed fraud puts no label on it."""
 MAX_CLOSED: Final = 20
-"""Closed and merged cases that an account remembers, together with at most MAX_LINKED flags, to tell them of
-restatements and to reopen or unmerge them. A restated flag of an older one, if it stands, opens or joins a case like
-a new flag."""
+"""Closed and merged cases that an account remembers, together with at most MAX_LINKED flags. A remembered case receives
+restatements and can be reopened or unmerged. A restated flag of a forgotten case, if it stands, opens or joins a case
+like a new flag."""
 MAX_ANSWERED: Final = 100
+"""Command ids that an account remembers, so that a redelivered command is answered once."""
 MAX_RECENT: Final = 50
-"""Events of a case whose kind is remembered, to tell the authors of stale commands what they missed."""
+"""Last events of a case whose kind is remembered: a stale command is answered with those that its author missed."""
 MAX_NOTES: Final = 1_000
+"""Notes that a case may have."""
 MAX_ATTACHMENTS: Final = 100
+"""Files that the notes of a case may have in total."""
 MAX_LINKS: Final = 100
+"""Links that a case may have."""
 MAX_ABSORBED: Final = 20
-"""What one case may have of these."""
+"""Cases that may be merged into one case."""
 
 
 class BrokenLog(Exception):
-    """An event that cannot follow what came before it."""
+    """Event that cannot follow the events before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRequest:
-    """What a second person is to agree to: a closing, or a reopening, which has no disposition."""
+    """Request that waits for a second person: a closing, or a reopening, which has no disposition."""
 
     actor: str
     reason: str
@@ -88,7 +93,7 @@ class ApprovalRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeTarget:
-    """The case that this one is now part of."""
+    """Case that this one is merged into, and the command that merged it."""
 
     account_id: str
     case_id: str
@@ -96,10 +101,10 @@ class MergeTarget:
 
 
 class LinkedFlag(Record, frozen=True):
-    """A flag of a case, and its payment with all that a label on it needs.
+    """Flag of a case, and its payment with all fields that a label needs.
 
-    `score` is 0 for a flag that no longer stands. `account_id` is given where the flag came with a case that was merged
-    into this one. A flag that was linked before there were labels has no content digest and no merchant.
+    `score` is 0 for a withdrawn flag. `account_id` is set only if the flag came with a case that was merged into this
+    one. A flag from before labels existed has no content digest and no merchant.
     """
 
     score: int
@@ -115,7 +120,7 @@ class LinkedFlag(Record, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbsorbedCase:
-    """What another case brought along: kept apart, so that it can leave with it."""
+    """Flags and amounts that an absorbed case brought along, kept apart so that it can leave with them."""
 
     account_id: str
     merge_id: str
@@ -126,7 +131,7 @@ class AbsorbedCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseWork:
-    """What people did with a case: apart from its flags, which come far more often."""
+    """Work of analysts on a case. It is kept apart from the flags, which change far change often."""
 
     is_touched: bool = False
     assignee: str | None = None
@@ -135,13 +140,13 @@ class CaseWork:
     request: ApprovalRequest | None = None
     merged_into: MergeTarget | None = None
     absorbed: dict[str, AbsorbedCase] = field(default_factory=dict)
-    """By case id."""
+    """Absorbed cases by case id."""
     links: dict[str, str] = field(default_factory=dict)
-    """Accounts of the other cases, by case id."""
+    """Account ids of linked cases, by case id."""
     notes: int = 0
     attachments: int = 0
     sla_from_ms: int | None = None
-    """From when the deadline counts, where not from the opening."""
+    """Start of the SLA deadline, if it is not the opening."""
 
 
 UNTOUCHED: Final = CaseWork()
@@ -149,9 +154,9 @@ UNTOUCHED: Final = CaseWork()
 
 @dataclass(slots=True, kw_only=True)
 class Case:
-    """What decisions need to know of a case; everything to be read is in the view.
+    """Part of a case that decisions read; the case view holds everything that people read.
 
-    Decisions only read it; its fold changes it in place, by `evolve` alone.
+    Decisions only read it. The fold changes it in place, only through `evolve`.
     """
 
     case_id: str
@@ -160,47 +165,44 @@ class Case:
     opened_at_ms: int
     escalated: bool
     flags: int
-    """Flags that stand, those of absorbed cases too."""
+    """Number of standing flags, with those of absorbed cases."""
     value_minor: dict[str, int]
     linked: dict[str, LinkedFlag]
-    """By flag id, oldest first."""
+    """Flags by id, oldest first."""
     disposition: str | None = None
-    """What the case turned out to be; None while it is open."""
+    """Outcome of the case; None while it is open."""
     recent: list[str] = field(default_factory=list)
-    """Kinds of the last events."""
+    """Kinds of the last MAX_RECENT events, oldest first."""
     work: CaseWork = UNTOUCHED
 
     @property
     def is_open(self) -> bool:
-        """Neither closed nor part of another case."""
+        """Return whether the case is neither closed nor merged into another."""
         return self.disposition is None and self.work.merged_into is None
 
     def knows(self, flag_id: str) -> bool:
-        """Whether the flag is linked to this case, or to one that is part of it."""
+        """Return whether the flag is linked to this case, or to a case that is merged into it."""
         return any(flag_id in linked for linked in _flag_maps(self))
 
 
 @dataclass(slots=True, kw_only=True)
 class AccountCases:
-    """The open cases of an account by typology, its last closed ones, and how far its flags and commands are read.
-
-    Decisions only read it; its fold changes it in place, by `evolve` and as it reads on.
-    """
+    """Cases of an account, open and closed, and the position of the flags and commands read so far."""
 
     account_id: str
     risk_sequence: int = 0
     cases: dict[str, Case] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
-    """The last commands that were answered, so that a redelivered one is answered once."""
+    """Ids of the last MAX_ANSWERED answered commands: a redelivered command is answered once."""
     closed: list[Case] = field(default_factory=list)
     """Closed and merged cases, oldest first."""
     previous: dict[str, str] = field(default_factory=dict)
-    """The case of a typology that was closed or merged last."""
+    """Id of the case that was closed or merged last, by typology."""
     entity_offsets: dict[str, int] = field(default_factory=dict)
-    """How far flags of entities have been read, by partition of entities.inbound: redelivered ones add nothing."""
+    """Last offset read from entities.inbound, by partition: a redelivered entity flag adds nothing."""
 
     def case(self, case_id: str) -> Case | None:
-        """An open or remembered case by its id."""
+        """Return an open or remembered case by its id, or None."""
         for case in self.cases.values():
             if case.case_id == case_id:
                 return case
@@ -210,27 +212,27 @@ class AccountCases:
         return None
 
     def open_for(self, typology: str) -> Case | None:
-        """The open case that flags of a typology join: its own, or the one that its last was merged into."""
+        """Return the open case that flags of a typology join: its own, or the target of its last merge."""
         case = self.cases.get(typology)
         if case is not None or typology not in self.previous:
             return case
         case = self.case(self.previous[typology])
-        for _ in range(MAX_CLOSED):  # it may have been merged on
+        for _ in range(MAX_CLOSED):  # the target may itself be merged into another case
             if case is None or case.work.merged_into is None or case.work.merged_into.account_id != self.account_id:
                 break
             case = self.case(case.work.merged_into.case_id)
         return case if case is not None and case.is_open else None
 
 
-# -- what is true after an event ------------------------------------------------------------------------
+# -- change by an event ---------------------------------------------------------------------------------
 
 
 def evolve(state: AccountCases, event: CaseEvent) -> AccountCases:
-    """What is true after an event: the state that was given, changed. Raises BrokenLog where the event cannot follow.
+    """Apply an event to the state in place and return the state. Raise BrokenLog if the event cannot follow.
 
-    In place, for the fold that owns the state: a case may have a thousand flags, and nearly every event adds one.
+    It changes the state in place because a case may have 1,000 flags, and nearly every event adds one.
     """
-    if type(event) is RiskLinked:  # as nearly all are
+    if type(event) is RiskLinked:  # by far the most frequent event
         _apply_next_event(_known_case(state, event), event)
         return state
     answers = command_answered(event)
@@ -260,7 +262,7 @@ def _known_case(state: AccountCases, event: LaterEvent) -> Case:
 
 
 def _remember_closed_case(state: AccountCases, case: Case) -> None:
-    """A case leaves the open ones for the closed ones, of which only so many are remembered."""
+    """Move a case from the open to the closed cases. Drop the oldest closed ones beyond the two limits."""
     del state.cases[case.typology]
     state.closed.append(case)
     del state.closed[:-MAX_CLOSED]
@@ -277,7 +279,7 @@ def _reopen_case(state: AccountCases, case: Case) -> None:
 
 
 def open_case(before: Case | None, event: CaseOpened) -> Case:
-    """The case that an event opens."""
+    """Return the case that an event opens. Raise BrokenLog if another case of the typology is open."""
     if before is not None:
         raise BrokenLog(f"case {event.case_id} opens while {before.case_id} is open")
     return Case(
@@ -294,18 +296,18 @@ def open_case(before: Case | None, event: CaseOpened) -> Case:
 
 
 def case_after_event(case: Case, event: LaterEvent) -> Case:
-    """What a case would be after one of its events; the case itself stays as it is."""
+    """Return a copy of a case with one of its events applied. The case itself does not change."""
     case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])
     _apply_next_event(case, event)
     return case
 
 
 def _apply_next_event(case: Case, event: LaterEvent) -> None:
-    """Change a case by one of its events. Raises BrokenLog for any but the next."""
+    """Apply an event to a case in place. Raise BrokenLog unless it is the case's next event."""
     if event.sequence != case.sequence + 1:
         raise BrokenLog(f"{type(event).__name__} {event.sequence} cannot follow {case}")
-    if isinstance(event, RiskLinked):  # as nearly all are
-        _link(case, event)
+    if isinstance(event, RiskLinked):  # by far the most frequent event
+        _add_flag(case, event)
     else:
         _change(case, event)
     case.sequence = event.sequence
@@ -315,10 +317,10 @@ def _apply_next_event(case: Case, event: LaterEvent) -> None:
         del recent[0]
 
 
-def _change(case: Case, event: RiskRevised | DeedEvent) -> None:
+def _change(case: Case, event: RiskRevised | NonFlagEvent) -> None:
     match event:
         case RiskRevised():
-            _revise(case, event)
+            _revise_flag(case, event)
         case CaseEscalated():
             case.escalated = True
             if event.actor is not None:
@@ -333,7 +335,7 @@ def _change(case: Case, event: RiskRevised | DeedEvent) -> None:
         case CaseAbsorbed():
             _absorb(case, event)
         case CaseParted():
-            _part(case, event)
+            _remove_absorbed(case, event)
         case _:
             case.work = _apply_to_work(case.work, event)
 
@@ -374,7 +376,7 @@ def _apply_to_work(work: CaseWork, event: WorkEvent) -> CaseWork:
             assert_never(event)
 
 
-def _link(case: Case, event: RiskLinked) -> None:
+def _add_flag(case: Case, event: RiskLinked) -> None:
     linked, value, currency = case.linked, case.value_minor, event.currency
     case.flags += 1
     value[currency] = value.get(currency, 0) + event.amount_minor
@@ -383,28 +385,28 @@ def _link(case: Case, event: RiskLinked) -> None:
         del linked[next(iter(linked))]
 
 
-def _revise(case: Case, event: RiskRevised) -> None:
+def _revise_flag(case: Case, event: RiskRevised) -> None:
     if event.flag_id in case.linked:
-        case.flags += _more(case.linked, event.flag_id, bool(event.rules))
+        case.flags += _count_change(case.linked, event.flag_id, bool(event.rules))
         case.linked[event.flag_id] = changed(case.linked[event.flag_id], score=event.score)
-        if event.flags_change is None or not case.work.absorbed:  # the first engines looked no further
+        if event.flags_change is None or not case.work.absorbed:  # the first engines did not look at absorbed cases
             return
     absorbed = dict(case.work.absorbed)
     for key, each in absorbed.items():
         if event.flag_id in each.linked:
-            more = _more(each.linked, event.flag_id, bool(event.rules))
+            change = _count_change(each.linked, event.flag_id, bool(event.rules))
             linked = {**each.linked, event.flag_id: changed(each.linked[event.flag_id], score=event.score)}
-            absorbed[key] = replace(each, standing=each.standing + more, linked=linked)
-            case.flags += more
+            absorbed[key] = replace(each, standing=each.standing + change, linked=linked)
+            case.flags += change
     case.work = replace(case.work, absorbed=absorbed)
 
 
 def standing_flags_change(case: Case, flag_id: str, stands: bool) -> int:
-    """By how many more flags a case stands once a flag that it knows stands, or no longer does."""
-    return sum(_more(linked, flag_id, stands) for linked in _flag_maps(case) if flag_id in linked)
+    """Return the change of a case's number of standing flags once a flag that it has stands, or is withdrawn."""
+    return sum(_count_change(linked, flag_id, stands) for linked in _flag_maps(case) if flag_id in linked)
 
 
-def _more(linked: Mapping[str, LinkedFlag], flag_id: str, stands: bool) -> int:
+def _count_change(linked: Mapping[str, LinkedFlag], flag_id: str, stands: bool) -> int:
     return stands - (linked[flag_id].score > 0)
 
 
@@ -421,36 +423,39 @@ def _absorb(case: Case, event: CaseAbsorbed) -> None:
     case.work = replace(case.work, absorbed={**case.work.absorbed, event.from_case_id: brought})
 
 
-def _part(case: Case, event: CaseParted) -> None:
-    left = {key: each for key, each in case.work.absorbed.items() if key != event.from_case_id}
+def _remove_absorbed(case: Case, event: CaseParted) -> None:
+    remaining = {key: each for key, each in case.work.absorbed.items() if key != event.from_case_id}
     amounts = {amount.currency: amount.amount_minor for amount in event.amounts}
     case.flags -= event.standing
     case.value_minor = add_amounts(case.value_minor, amounts, -1)
-    case.work = replace(case.work, absorbed=left)
+    case.work = replace(case.work, absorbed=remaining)
 
 
 # -- parts -----------------------------------------------------------------------------------------------
 
 
 def add_amounts(value_minor: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
-    """Amounts by currency with others added, or taken away; a currency of which nothing is left is left out."""
+    """Return amounts by currency with others added (`sign` 1) or subtracted (`sign` -1).
+
+    A subtraction leaves out currencies of which nothing remains.
+    """
     currencies = {**value_minor, **other}
     total = {currency: value_minor.get(currency, 0) + sign * other.get(currency, 0) for currency in currencies}
     return {currency: amount for currency, amount in total.items() if amount or sign > 0}
 
 
 def amounts_of(value_minor: Mapping[str, int]) -> tuple[Amount, ...]:
-    """The same as events have it."""
+    """Return amounts by currency as a tuple of Amount, sorted by currency."""
     return tuple(Amount(currency=currency, amount_minor=amount) for currency, amount in sorted(value_minor.items()))
 
 
 def count_remembered_flags(case: Case) -> int:
-    """How many flags of a case are remembered, with those of the cases that are part of it."""
+    """Return the number of flags that a case remembers, with those of the cases that are merged into it."""
     return sum(map(len, _flag_maps(case)))
 
 
 def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
-    """The flags that a case hands over, with those of the cases that are part of it."""
+    """Return the flags that a case hands over on a merge, with those of the cases that are merged into it."""
     return tuple(
         MergedFlag(
             flag_id=flag_id,
@@ -471,7 +476,7 @@ def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
 
 
 def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
-    """The payments of a case whose flags stand, with those of the cases that are part of it."""
+    """Return the payments of a case with a standing flag, with those of the cases that are merged into it."""
     return tuple(
         payment
         for linked in _flag_maps(case)
@@ -481,7 +486,7 @@ def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
 
 
 def _flag_maps(case: Case) -> Iterator[Mapping[str, LinkedFlag]]:
-    """The flags that a case holds: its own, then those that came with each of the cases that are part of it."""
+    """Yield the flags of a case by id: its own, then those of each case that is merged into it."""
     yield case.linked
     for each in case.work.absorbed.values():
         yield each.linked
@@ -515,7 +520,7 @@ def _linked_flag_of_merged(flag: MergedFlag) -> LinkedFlag:
 
 
 def _payment(flag: LinkedFlag) -> FlaggedPayment | None:
-    """The payment that a flag is on; None of a flag from before there were labels."""
+    """Return the payment of a flag, or None for a flag from before labels existed."""
     if flag.content_digest is None or flag.merchant_id is None:
         return None
     return FlaggedPayment(

@@ -25,7 +25,7 @@ from domain.cases.events import (
     ClosingRequested,
     ClosingWithdrawn,
     CommandRejected,
-    DeedEvent,
+    NonFlagEvent,
     NoteAdded,
     ReopeningRefused,
     ReopeningRequested,
@@ -203,7 +203,7 @@ def _update_derived_fields(view: CaseView) -> CaseView:
 _AWAKE: dict[str, Any] = {"snoozed_until_ms": None, "snooze_reason": None}
 
 
-def _apply_work_event(view: CaseView, event: DeedEvent) -> CaseView:
+def _apply_work_event(view: CaseView, event: NonFlagEvent) -> CaseView:
     match event:
         case CaseEscalated():
             return replace(

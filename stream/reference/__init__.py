@@ -1,1 +1,1 @@
-"""Reference jobs that benchmarks compare ours with."""
+"""Reference jobs that `fraudcase bench stream` compares the risk job with."""

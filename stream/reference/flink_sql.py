@@ -1,15 +1,15 @@
-"""The three rules of the pack `three` as plain Flink SQL over Avro: what `fraudcase bench stream` compares ours with.
+"""Reference job in plain Flink SQL over Avro, with the three rules of the pack `three`.
 
-Three OVER windows, one above the other, since all OVER windows of one SELECT must be the same. It drops late payments,
-restates nothing, recognises no duplicate and stops at a record that it cannot read: on clean, ordered input it flags
-the same payments.
+It nests three OVER windows, because all OVER windows of one SELECT must be the same. It drops late payments, restates
+no flag, detects no duplicate and stops at a record that it cannot read. On clean, ordered input it flags the same
+payments as the risk job.
 """
 
 from schemas.topics import Topics
 from stream.job import JobOptions, environment, parse_options, prepare_process, wait
 
 SCORED = "reference.sql"
-"""The topic that it writes, after the prefix."""
+"""Topic of the decisions, without the prefix."""
 COLUMNS = """
     transaction_id STRING NOT NULL, account_id STRING NOT NULL, card_id STRING, amount_minor BIGINT NOT NULL,
     currency STRING NOT NULL, event_time TIMESTAMP(3) NOT NULL, merchant_id STRING NOT NULL,
@@ -17,7 +17,7 @@ COLUMNS = """
 
 
 def source_sql(options: JobOptions) -> str:
-    """The payments; the first record of each partition activates our rules and is no payment."""
+    """Return the table of payments without each partition's first record, which activates the risk job's rules."""
     offsets = ";".join(f"partition:{number},offset:1" for number in range(options.partitions))
     return f"""
         CREATE TABLE payments ({COLUMNS}, WATERMARK FOR event_time AS event_time - INTERVAL '1' SECOND) WITH (
@@ -30,7 +30,7 @@ def source_sql(options: JobOptions) -> str:
 
 
 def sink_sql(options: JobOptions) -> str:
-    """The decisions, in Avro too."""
+    """Return the table of decisions, in Avro."""
     return f"""
         CREATE TABLE scored (
             account_id STRING NOT NULL, transaction_id STRING NOT NULL, event_time TIMESTAMP(3) NOT NULL,
@@ -48,7 +48,7 @@ def sink_sql(options: JobOptions) -> str:
 
 
 def decisions_sql() -> str:
-    """Count in 60 s, the last 50 amounts, the card's last place: then the three conditions, as in domain/risk/."""
+    """Return the query of the three rules: payments in 60 s, the last 50 amounts, the card's last place."""
     return """
         INSERT INTO scored
         SELECT account_id, transaction_id, event_time, amount_minor, currency, merchant_id, payment_method, channel,
@@ -95,9 +95,9 @@ def decisions_sql() -> str:
 
 
 def main() -> None:
-    """Run until the payments that are there are decided."""
+    """Decide the payments that are in the log now, then end."""
     options = parse_options()
-    prepare_process(options, jit="")  # all of it runs in the JVM: there it pays
+    prepare_process(options, jit="")  # all work is done in the JVM, so the second-tier compiler pays off
     _, tables = environment("flink-sql", options)
     tables.execute_sql(source_sql(options))
     tables.execute_sql(sink_sql(options))

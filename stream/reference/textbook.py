@@ -1,7 +1,7 @@
-"""The three rules as PyFlink's documentation has it: key by account, one Python call and one keyed state a payment.
+"""Reference job in the style of PyFlink's documentation, with the three rules of the pack `three`.
 
-What `fraudcase bench stream` compares ours with. Like most such jobs it trusts the order of arrival, recognises no
-duplicate and stops at a record that it cannot read.
+It is keyed by account, with one Python call and one keyed state access per payment. Like most such jobs it trusts the
+order of arrival, detects no duplicate and stops at a record that it cannot read.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from schemas.topics import Topics
 from stream.job import JobOptions, environment, parse_options, prepare_process, wait
 
 SCORED = "reference.textbook"
-"""The topic that it writes, after the prefix."""
+"""Topic of the decisions, without the prefix."""
 _FIELDS = (
     "account_id", "transaction_id", "card_id", "amount_minor", "currency", "event_time", "merchant_id",
     "payment_method", "channel", "country", "latitude", "longitude",
@@ -49,18 +49,18 @@ def _schema(registry: SchemaRegistry, schema_id: int) -> Any:
 
 
 class AvroRowDecoder(MapFunction):  # type: ignore[misc]  # PyFlink ships no types
-    """Avro to a row, by fastavro."""
+    """Decoder of Avro payments to rows, by fastavro."""
 
     def __init__(self, registry_url: str) -> None:
         self._registry_url = registry_url
 
     def open(self, runtime_context: RuntimeContext) -> None:  # noqa: ARG002
-        """Called by Flink before the first payment."""
+        """Connect to the registry. Flink calls this before the first payment."""
         self._registry = SchemaRegistry(self._registry_url)
         self._schemas: dict[int, Any] = {}
 
     def map(self, value: bytes) -> Row:
-        """One payment."""
+        """Decode one payment to a row."""
         schema_id = int.from_bytes(value[1:5], "big")
         if schema_id not in self._schemas:
             self._schemas[schema_id] = _schema(self._registry, schema_id)
@@ -71,10 +71,10 @@ class AvroRowDecoder(MapFunction):  # type: ignore[misc]  # PyFlink ships no typ
 
 
 class TextbookScorer(KeyedProcessFunction):  # type: ignore[misc]
-    """The rules, on one payment after another of an account: one state for each."""
+    """Scorer of the three rules on the payments of an account, in order of arrival, with one state per rule."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Called by Flink before the first payment."""
+        """Set up the three states. Flink calls this before the first payment."""
         self._recent: ListState = runtime_context.get_list_state(ListStateDescriptor("recent", Types.LONG()))
         self._amounts: ListState = runtime_context.get_list_state(ListStateDescriptor("amounts", Types.LONG()))
         place = Types.TUPLE([Types.LONG(), Types.DOUBLE(), Types.DOUBLE()])
@@ -83,7 +83,7 @@ class TextbookScorer(KeyedProcessFunction):  # type: ignore[misc]
         self._schema = next(field for field in decisions["fields"] if field["name"] == "scored")["type"]["items"]
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[bytes]:  # noqa: ARG002
-        """Decide on one payment."""
+        """Score one payment and yield the decision in Avro."""
         payment = dict(zip(_FIELDS, value, strict=True))
         fired = {
             "velocity": self._is_fast(payment),
@@ -125,7 +125,7 @@ class TextbookScorer(KeyedProcessFunction):  # type: ignore[misc]
 
 
 def submit(options: JobOptions) -> Any:
-    """Start the job."""
+    """Start the job and return a handle to it."""
     stream, _ = environment("textbook", options)
     topic = Topics(prefix=options.prefix).payments_inbound
     starts = {KafkaTopicPartition(topic, number): 1 for number in range(options.partitions)}
@@ -168,7 +168,7 @@ def submit(options: JobOptions) -> Any:
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run the job until SIGTERM."""
     options = parse_options()
     prepare_process(options)
     wait([submit(options)])

@@ -49,7 +49,7 @@ BUGS = (
     Bug(
         "dropped-event", "a case whose first flag is grave enough is not escalated",
         "domain/cases/flags.py",
-        "return [*events, first, *escalation_cause(record, state.account_id, open_case(None, first))]",
+        "return [*events, first, *escalation_of_flag(record, state.account_id, open_case(None, first))]",
         "return [*events, first]",
         (f"{CASE}::test_a_case_escalates",),
     ),

@@ -38,7 +38,7 @@ def test_nothing_of_flink_listens_beyond_this_machine_unless_it_is_asked_for(tmp
 
 
 def test_an_unknown_job_is_refused_by_name() -> None:
-    with pytest.raises(KeyError, match="'riskjob' is none of risk-job, case-job, entity-job"):
+    with pytest.raises(KeyError, match="'riskjob' is not a job; the jobs are risk-job, case-job, entity-job"):
         list(parse(["riskjob", "--bootstrap", "b"]))
 
 

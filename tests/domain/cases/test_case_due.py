@@ -30,7 +30,7 @@ class LooksAtAll(CaseFold):
         events: list[CaseEvent] = []
         for account_id in sorted(self._accounts):
             due = on_tick(self._accounts[account_id], tick)
-            self._keep(self._accounts[account_id], due)
+            self._apply(self._accounts[account_id], due)
             events += due
         return events
 
