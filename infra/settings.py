@@ -1,4 +1,4 @@
-"""Where things are on this machine: read from `FRAUDCASE_…` variables or from `fraudcase.env` in the working folder."""
+"""Settings of this machine, read from `FRAUDCASE_…` variables or from `fraudcase.env` in the working folder."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 class Settings(BaseSettings):
-    """One system's addresses, folders and sizes. Ports are on loopback, below the range that Linux hands out itself."""
+    """Addresses, folders and sizes of one system. Ports are on loopback, below the range that Linux assigns itself."""
 
     model_config = SettingsConfigDict(env_prefix="FRAUDCASE_", env_file="fraudcase.env", frozen=True, extra="ignore")
 
     home: Path = CHECKOUT / ".fraudcase"
     jars: Path | None = None
-    """Where jars lie; `home/jars` unless several homes share them."""
+    """Folder of the jars, which several homes can share; `home/jars` if not set."""
     host: str = "127.0.0.1"
     kafka_port: int = 19092
     kafka_controller_port: int = 19093
@@ -25,70 +25,72 @@ class Settings(BaseSettings):
     dynamodb_port: int = 18000
     s3_port: int = 19090
     flink_port: int = 18082
-    """The web page of the risk job, those of the others on the next ports; or of the cluster that runs them all."""
+    """Port of the risk job's web page; the other jobs use the next ports. With a cluster, the port of its web page."""
     flink_cluster_port: int = 19500
-    """The first of the ports on which a cluster's processes speak to each other: four for each."""
+    """First port of the cluster's processes; each process uses four."""
     metrics_port: int = 19400
-    """The first of the ports on which services tell Prometheus how they are."""
+    """First port of the services' metrics for Prometheus."""
     console_port: int = 18080
-    """The console: its pages and its API."""
+    """Port of the console's pages and its API."""
     console_public_url: str = ""
-    """Where people reach the console if not at its own port, `https://…` behind a proxy that speaks TLS."""
+    """URL of the console if people do not reach it at its own port, e.g. `https://…` behind a proxy with TLS."""
 
     partitions: int = 8
-    """Of the decision logs, fixed when they are made: account histories cannot move to another partition."""
+    """Number of partitions of the decision logs. It is fixed: histories cannot move to another partition."""
     engine: int | Literal["latest"] = 1
-    """Which engine a new system begins with; one that has decided anything keeps its own: `fraudcase engine`."""
+    """Engine of a new system. An existing system keeps its engine; `fraudcase engine` changes it."""
     prefix: str = ""
-    """Before the name of every topic and table, and every key in the bucket: systems side by side on one stack."""
+    """Prefix of every topic, table and key in the bucket, so that several systems can share one stack."""
     bucket: str = "fraudcase"
     aws_region: str = "eu-central-1"
     aws_access_key_id: str = "local"
     aws_secret_access_key: SecretStr = SecretStr("local")
-    """The local stores take any key; real ones come from the environment."""
+    """Secret key of the stores. The local stores accept any key; set FRAUDCASE_AWS_SECRET_ACCESS_KEY for others."""
 
     audit_key: SecretStr | None = None
-    """What signs the audit log's heads: a file, or 64 hexadecimal digits; without it, a file in `home/keys`."""
+    """Key that signs the audit log's heads: the path of a file, or 64 hexadecimal digits. Default: `audit_key_file`."""
     audit_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = "GOVERNANCE"
     audit_lock_days: int = 0
-    """How long what is archived cannot be deleted, where the bucket has Object Lock; 0: as the bucket itself says."""
+    """Days for which archived objects cannot be deleted, if the bucket has Object Lock. 0: the bucket's own default."""
 
     control_url: SecretStr | None = None
-    """The control store, as SQLAlchemy's URL (`postgresql://…`); without one it is SQLite in `home`."""
+    """SQLAlchemy URL of the control store (`postgresql://…`). Default: a SQLite file in `home`."""
 
     master_key: SecretStr | None = None
-    """What wraps the keys of subjects, at least 32 random bytes as text; without one it is made, into `home/keys`."""
+    """Key that wraps the keys of subjects: at least 32 random bytes as text. Default: a new file in `home/keys`."""
     location_decimals: int | None = None
-    """How exact coordinates may enter, in decimal places of a degree (3: about 100 m); None: as they come."""
+    """Decimal places of a degree to which coordinates are rounded at intake (3: about 100 m). None: no rounding."""
 
     flink_mode: str = "thread"
     flink_parallelism: int = 1
     flink_window_ms: int = 100
     flink_snapshot_every: int = 32_768
-    """Records of a partition between two snapshots of what its histories are; a restart reads as many again."""
+    """Records of a partition between two snapshots of its histories. A restart reads up to this number again."""
     flink_state_backend: Literal["hashmap", "rocksdb"] = "hashmap"
-    """Where a job keeps its state: on the heap, or on disk: a quarter slower, and a checkpoint is only what is new."""
+    """State backend: on the heap (hashmap), or on disk (rocksdb): 25% slower, with incremental checkpoints."""
     flink_heap: str = "1536m"
-    """Of each TaskManager of a cluster; without one, of the JVM of all jobs."""
+    """Maximum heap of each TaskManager of a cluster, or of the JVM of all jobs."""
     flink_jvm_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",)
-    """Of a cluster's TaskManagers: compiling twice does not pay where Python is what a job waits for."""
+    """JVM options of a cluster's TaskManagers. A second compiler tier does not pay off, as jobs wait for Python."""
     flink_cluster_taskmanagers: int = 0
-    """Of a standalone cluster that runs the jobs; 0: all run in one process, each in a MiniCluster of its own."""
+    """Number of TaskManagers of a standalone cluster. 0: all jobs run in one process, each in its own MiniCluster."""
     flink_cluster_slots: int = 3
-    """Of one TaskManager: with three, the other one carries all jobs while one is away."""
+    """Slots of each TaskManager. With three, one of two TaskManagers can run all jobs while the other is away."""
     flink_prometheus: bool = False
-    """Whether Flink shows Prometheus its figures. Its reporter listens on every interface and knows no other way."""
+    """Expose Flink's metrics to Prometheus. The reporter always listens on all interfaces."""
     checkpoint_every_ms: int = 10_000
     clock_every_s: float = 60
-    """How often time itself becomes a record of cases.inbox; 0 for ticks from a file only (`fraudcase clock`)."""
+    """Seconds between two clock ticks in cases.inbox. 0: ticks come only from a file (`fraudcase clock`)."""
 
     rules_need_whatif: bool = False
-    """Whether a rule pack is approved only after a what-if of it, over at least what the next two say."""
+    """Require a what-if run before a rule pack's approval, over at least the payments and days of the next two."""
     rules_whatif_payments: int = 100
+    """Minimum number of payments of this what-if run."""
     rules_whatif_days: int = 0
+    """Minimum number of days of this what-if run."""
 
     def variables(self) -> dict[str, str]:
-        """The variables from which another process makes the same settings."""
+        """Return the environment variables from which another process makes the same settings."""
         plain = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name in type(self).model_fields
@@ -101,67 +103,67 @@ class Settings(BaseSettings):
 
     @property
     def jar_folder(self) -> Path:
-        """Where downloaded jars are kept."""
+        """Return the folder of downloaded jars."""
         return self.jars or self.home / "jars"
 
     @property
     def audit_key_file(self) -> Path:
-        """Where the audit key lies if none is given."""
+        """Return the file of the audit key if no key is set."""
         return self.home / "keys" / f"{self.prefix}audit.key"
 
     @property
     def audit_key_source(self) -> str:
-        """The audit key as it is handed to those who sign: a file, or itself."""
+        """Return the audit key for the processes that sign: the path of a file, or the key itself."""
         return str(self.audit_key_file.resolve()) if self.audit_key is None else self.audit_key.get_secret_value()
 
     @property
     def last_head(self) -> Path:
-        """Where the last signed head is kept, outside the bucket."""
+        """Return the file of the last signed head, outside the bucket."""
         return self.home / "data" / f"{self.prefix}last-head.json"
 
     @property
     def control_database(self) -> str:
-        """The URL of the control store."""
+        """Return the URL of the control store."""
         if self.control_url is not None:
             return self.control_url.get_secret_value()
         return f"sqlite:///{self.home.resolve() / f'{self.prefix}control.db'}"
 
     webhooks_may_be_private: bool = False
-    """Whether webhooks may go to this machine and its private network, and without TLS: for tests."""
+    """Allow webhooks to this machine and its private network, and without TLS; for tests."""
     oidc_issuer: str = ""
-    """The identity provider that people may sign in at; its client must allow CONSOLE/sign-in/oidc/callback."""
+    """URL of the identity provider for sign-in. Its client must allow the redirect CONSOLE/sign-in/oidc/callback."""
     oidc_client_id: str = ""
     oidc_client_secret: SecretStr = SecretStr("")
     oidc_roles_claim: str = "roles"
     oidc_roles: str = ""
-    """JSON: what the provider calls a role, and which of ours it is; by default they have our names."""
+    """JSON object from the provider's role names to ours. Default: the provider uses our names."""
 
     @property
     def console_url(self) -> str:
-        """Where people reach the console."""
+        """Return the URL at which people reach the console."""
         return self.console_public_url.rstrip("/") or f"http://{self.host}:{self.console_port}"
 
     @property
     def kafka_bootstrap(self) -> str:
-        """The broker's address."""
+        """Return the address of the Kafka broker, host:port."""
         return f"{self.host}:{self.kafka_port}"
 
     @property
     def registry_url(self) -> str:
-        """The schema registry, where it speaks Confluent's protocol."""
+        """Return the URL of the schema registry's Confluent API."""
         return f"http://{self.host}:{self.registry_port}/apis/ccompat/v7"
 
     @property
     def dynamodb_url(self) -> str:
-        """The document store."""
+        """Return the URL of the document store."""
         return f"http://{self.host}:{self.dynamodb_port}"
 
     @property
     def s3_url(self) -> str:
-        """The object store."""
+        """Return the URL of the object store."""
         return f"http://{self.host}:{self.s3_port}"
 
     @property
     def table(self) -> str:
-        """The table of the case views."""
+        """Return the name of the table of case views."""
         return f"{self.prefix}cases"

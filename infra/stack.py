@@ -1,4 +1,6 @@
-"""Starts and stops parts: side by side, once, with health checks, and exactly what it started."""
+"""Start and stop of the stack's programs: in parallel, each once, with health checks, and only those that it
+started.
+"""
 
 import fcntl
 import json
@@ -22,16 +24,16 @@ from infra.settings import Settings
 
 TAIL_LINES = 15
 ENDING_S = 5.0
-"""How long a port is waited for that is taken though nobody is seen to listen there."""
+"""Time to wait for a port that is in use although no program is seen to listen on it."""
 _children: list[subprocess.Popen[bytes]] = []
-"""Started by this process: they outlive it on purpose, and are reaped if they end before it does."""
+"""Programs that this process started. They outlive it on purpose, and are reaped if they end first."""
 Report = Callable[[str, str], None]
-"""Told a part's name and what has become of it."""
+"""Function that is called with a program's name and its new state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramStatus:
-    """How a part is: running (by us), and answering."""
+    """Status of a program: its process if we started it, and whether it answers."""
 
     name: str
     pid: int | None
@@ -42,17 +44,17 @@ class ProgramStatus:
 
 
 def up(settings: Settings, parts: Sequence[StackProgram], report: Report = lambda _, __: None) -> list[str]:
-    """Start what does not run, and wait until all of it answers; returns the names of what was started.
+    """Start the programs that do not run, wait until all of them answer, and return the names of those started.
 
-    Nothing is started when a port is taken by somebody else. When a part does not come up, what this call started is
-    stopped again, and the StackError shows the end of the part's log.
+    Start nothing if another program uses one of the ports. If a program does not come up, stop those that this call
+    started and raise a StackError with the end of the program's log.
     """
     with _stack_lock(settings):
-        todo = [part for part in parts if _process(settings, part.name) is None]
-        _check_ports(todo)
+        stopped = [part for part in parts if _process(settings, part.name) is None]
+        _check_ports(stopped)
         started: list[str] = []
         try:
-            for wave in _waves(todo):
+            for wave in _waves(stopped):
                 for part in wave:
                     _start(settings, part)
                     started.append(part.name)
@@ -61,29 +63,29 @@ def up(settings: Settings, parts: Sequence[StackProgram], report: Report = lambd
                     for waiting in [pool.submit(_wait, settings, part, report) for part in wave]:
                         waiting.result()
         except BaseException:
-            for part in reversed([part for part in todo if part.name in started]):
+            for part in reversed([part for part in stopped if part.name in started]):
                 _stop(settings, part.name, part.stop_within_s)
             raise
         for part in parts:
-            if part not in todo:
+            if part not in stopped:
                 _wait(settings, part, report)
     return started
 
 
 def _waves(parts: Sequence[StackProgram]) -> Iterator[list[StackProgram]]:
-    """Parts that may start together, those that others wait for first."""
-    left = list(parts)
-    while left:
-        names = {part.name for part in left}
-        wave = [part for part in left if not names & set(part.after)]
+    """Yield groups of programs that can start together, after the groups that they depend on."""
+    remaining = list(parts)
+    while remaining:
+        names = {part.name for part in remaining}
+        wave = [part for part in remaining if not names & set(part.after)]
         if not wave:
-            raise StackError(f"parts wait for each other: {', '.join(sorted(names))}")
+            raise StackError(f"these programs depend on each other in a circle: {', '.join(sorted(names))}")
         yield wave
-        left = [part for part in left if part not in wave]
+        remaining = [part for part in remaining if part not in wave]
 
 
 def down(settings: Settings, parts: Sequence[StackProgram], report: Report = lambda _, __: None) -> list[str]:
-    """Stop the parts that we started, those that others wait for last; returns the names of what was stopped."""
+    """Stop the programs that we started, in reverse order of their dependencies. Return the names of those stopped."""
     stopped = []
     with _stack_lock(settings):
         for wave in reversed(list(_waves(parts))):
@@ -97,13 +99,13 @@ def down(settings: Settings, parts: Sequence[StackProgram], report: Report = lam
 
 
 def kill(settings: Settings, name: str, with_signal: int = signal.SIGKILL) -> int:
-    """Send a signal to a part's processes, for tests of what survives it; returns the id of the first.
+    """Send a signal to a program's processes, for tests. Return the id of the first process.
 
-    To its children too: a JVM whose parent was killed holds its ports until it notices.
+    The signal goes to its children too: a JVM whose parent was killed holds its ports until it notices.
     """
     process = _process(settings, name)
     if process is None:
-        raise StackError(f"{name} does not run")
+        raise StackError(f"{name} is not running. Cure: fraudcase up")
     for member in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             member.send_signal(with_signal)
@@ -111,7 +113,7 @@ def kill(settings: Settings, name: str, with_signal: int = signal.SIGKILL) -> in
 
 
 def status(settings: Settings, parts: Iterable[StackProgram]) -> list[ProgramStatus]:
-    """How each part is, now."""
+    """Return the current status of each program."""
     found = list(parts)
     with ThreadPoolExecutor(max(1, len(found))) as pool:
         return list(pool.map(lambda part: _status(settings, part), found))
@@ -131,14 +133,14 @@ def _status(settings: Settings, part: StackProgram) -> ProgramStatus:
 
 def _memory_mb(process: psutil.Process) -> int:
     try:
-        everyone = [process, *process.children(recursive=True)]
-        return int(sum(each.memory_info().rss for each in everyone)) >> 20
+        processes = [process, *process.children(recursive=True)]
+        return int(sum(each.memory_info().rss for each in processes)) >> 20
     except psutil.NoSuchProcess:
         return 0
 
 
 def reset(settings: Settings, parts: Sequence[StackProgram]) -> None:
-    """Stop everything and remove what was stored; jars stay."""
+    """Stop all programs and remove their data, keys, logs and checkpoints. The jars stay."""
     down(settings, parts)
     for name in ("data", "run", "logs", "checkpoints"):
         shutil.rmtree(settings.home / name, ignore_errors=True)
@@ -149,12 +151,12 @@ def reset(settings: Settings, parts: Sequence[StackProgram]) -> None:
 
 
 def log_of(settings: Settings, name: str) -> Path:
-    """The file with a part's output."""
+    """Return the file with a program's output."""
     return settings.home / "logs" / f"{name}.log"
 
 
 def tail(settings: Settings, name: str) -> str:
-    """The end of a part's log."""
+    """Return the last TAIL_LINES lines of a program's log."""
     log = log_of(settings, name)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return "\n".join(lines[-TAIL_LINES:])
@@ -165,15 +167,15 @@ def _run_file(settings: Settings, name: str) -> Path:
 
 
 def _process(settings: Settings, name: str) -> psutil.Process | None:
-    """The process that we started for a part, if it is still the same one: an id may have been given to another."""
+    """Return the process that we started for a program, or None if it has ended or another process has its id now."""
     file = _run_file(settings, name)
     try:
         entry = json.loads(file.read_text(encoding="utf-8"))
         process = psutil.Process(entry["pid"])
-        same = abs(process.create_time() - entry["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        is_ours = abs(process.create_time() - entry["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
         return None
-    return process if same else None
+    return process if is_ours else None
 
 
 def _start(settings: Settings, part: StackProgram) -> None:
@@ -187,7 +189,7 @@ def _start(settings: Settings, part: StackProgram) -> None:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **_temporary(settings, part.name), **part.environment},
-            start_new_session=True,  # Ctrl-C in the terminal is not for the stack
+            start_new_session=True,  # Ctrl-C in the terminal must not stop the stack
             cwd=settings.home,
         )
     _children.append(process)
@@ -196,7 +198,10 @@ def _start(settings: Settings, part: StackProgram) -> None:
 
 
 def _temporary(settings: Settings, name: str) -> dict[str, str]:
-    """A folder for what a part drops while it runs, empty at its start: one that is killed cleans nothing up."""
+    """Create an empty temporary folder for a program and return the variables that name it.
+
+    A killed program leaves its files behind; the next start removes them.
+    """
     folder = (settings.home / "run" / "tmp" / name).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -241,7 +246,7 @@ def _stop(settings: Settings, name: str, within_s: float) -> bool:
 
 
 def check_ports(settings: Settings, parts: Iterable[StackProgram]) -> None:
-    """Raise StackError if a port of a part that does not run yet is taken by somebody else."""
+    """Raise StackError if another program uses a port of a program that does not run yet."""
     _check_ports([part for part in parts if _process(settings, part.name) is None])
 
 
@@ -250,16 +255,16 @@ def _check_ports(parts: Iterable[StackProgram]) -> None:
         for port, variable in part.ports.items():
             if _stays_taken(port):
                 raise StackError(
-                    f"port {port}, wanted by {part.name}, is taken by {_holder(port) or 'another program'}. "
+                    f"port {port} of {part.name} is in use by {_holder(port) or 'another program'}. "
                     f"Nothing was started. Cure: stop that program, or choose another port: export {variable}=…"
                 )
 
 
 def _stays_taken(port: int) -> bool:
-    """A process that was killed holds its ports until its last thread has ended, and is not seen to listen by then."""
-    until = time.monotonic() + ENDING_S
+    """Return whether a port stays in use. A killed process holds its ports until its last thread has ended."""
+    deadline = time.monotonic() + ENDING_S
     while _is_taken(port):
-        if _holder(port) or time.monotonic() > until:
+        if _holder(port) or time.monotonic() > deadline:
             return True
         time.sleep(0.1)
     return False
@@ -276,7 +281,7 @@ def _is_taken(port: int) -> bool:
 
 
 def _holder(port: int) -> str | None:
-    """Who listens there, as far as that can be seen: not who was killed and whose socket outlives it by a moment."""
+    """Return the program that listens on a port, or None if it cannot be seen, e.g. a process that was just killed."""
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.pid is not None
@@ -289,7 +294,7 @@ def _holder(port: int) -> str | None:
 
 @contextmanager
 def _stack_lock(settings: Settings) -> Iterator[None]:
-    """One command at a time changes what runs."""
+    """Hold the lock of the stack, so that one command at a time starts or stops programs."""
     settings.home.mkdir(parents=True, exist_ok=True)
     with (settings.home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The logs of a system, and the bucket: made once, checked ever after."""
+"""Logs and bucket of a system: created once, checked at every later start."""
 
 import time
 from typing import Any
@@ -12,40 +12,42 @@ from infra.settings import Settings
 from schemas.topics import Topics
 
 LEADERS_WITHIN_S = 60
+"""Maximum time until every new partition has a leader."""
 _CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(16 << 20)}
 
 
 def wanted_topics(settings: Settings) -> dict[str, int]:
-    """The number of partitions of each log by name; quarantine is read as a whole, so it has one."""
+    """Return the number of partitions by log name. The quarantine has one partition, because it is read as a whole."""
     topics = Topics(prefix=settings.prefix)
     return {**dict.fromkeys(topics.decision_logs, settings.partitions), topics.quarantine: 1}
 
 
 def ensure_topics(settings: Settings) -> None:
-    """Make the logs that are missing. Raises StackError where one has another number of partitions than it must."""
+    """Create the missing logs. Raise StackError if a log has another number of partitions than the settings."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
     wanted = wanted_topics(settings)
-    there = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=10).topics.items()}
+    existing = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=10).topics.items()}
     for name, partitions in wanted.items():
-        if name in there and there[name] != partitions:
+        if name in existing and existing[name] != partitions:
             raise StackError(
-                f"topic {name} has {there[name]} partitions, the settings say {partitions}. A decision log keeps the "
-                f"number it was made with. Cure: FRAUDCASE_PARTITIONS={there[name]}, or another FRAUDCASE_PREFIX"
+                f"topic {name} has {existing[name]} partitions, but the settings say {partitions}. The number of a "
+                f"decision log's partitions cannot change. Cure: set FRAUDCASE_PARTITIONS={existing[name]}, or "
+                "another FRAUDCASE_PREFIX"
             )
-    new = [NewTopic(name, wanted[name], 1, config=_CONFIG) for name in wanted if name not in there]
+    new = [NewTopic(name, wanted[name], 1, config=_CONFIG) for name in wanted if name not in existing]
     for name, made in (admin.create_topics(new) if new else {}).items():
         try:
             made.result(30)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise StackError(f"topic {name} could not be made: {error}. Look: fraudcase status") from error
+                raise StackError(f"topic {name} could not be created: {error}. Check: fraudcase status") from error
     _wait_for_leaders(settings, [TopicPartition(topic.topic, n) for topic in new for n in range(topic.num_partitions)])
 
 
 def _wait_for_leaders(settings: Settings, partitions: list[TopicPartition]) -> None:
-    """A partition that was just made has no leader yet, or one that does not know it.
+    """Wait until new partitions have a leader that answers. Raise StackError after LEADERS_WITHIN_S seconds.
 
-    Each round asks by a new client: one that has heard of no leader does not ask the broker again.
+    Each round uses a new client, because a client that knows no leader does not ask the broker again.
     """
     begun = time.monotonic()
     while partitions:
@@ -53,12 +55,12 @@ def _wait_for_leaders(settings: Settings, partitions: list[TopicPartition]) -> N
         asked = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions})
         partitions = [partition for partition, answer in asked.items() if answer.exception(10) is not None]
         if partitions and time.monotonic() - begun > LEADERS_WITHIN_S:
-            raise StackError(f"{partitions[0]} has no leader after {LEADERS_WITHIN_S} s. Look: fraudcase status")
+            raise StackError(f"{partitions[0]} has no leader after {LEADERS_WITHIN_S} s. Check: fraudcase status")
         time.sleep(0.1 if partitions else 0)
 
 
 def ensure_bucket(settings: Settings) -> None:
-    """Make the bucket if it is missing."""
+    """Create the bucket if it is missing."""
     client = boto3.client(
         "s3",
         endpoint_url=settings.s3_url,
@@ -67,5 +69,5 @@ def ensure_bucket(settings: Settings) -> None:
         aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
     )
     if settings.bucket not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
-        where: Any = settings.aws_region  # boto3's types list the regions one by one
-        client.create_bucket(Bucket=settings.bucket, CreateBucketConfiguration={"LocationConstraint": where})
+        region: Any = settings.aws_region  # Any, because boto3's type lists every region
+        client.create_bucket(Bucket=settings.bucket, CreateBucketConfiguration={"LocationConstraint": region})

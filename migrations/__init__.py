@@ -1,1 +1,1 @@
-"""The control store: what people set up (rule packs and who approved them), in SQLite or PostgreSQL."""
+"""Control store: rule packs and their approvals, people, keys and runs, in SQLite or PostgreSQL."""

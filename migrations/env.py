@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps in `versions/`, on the connection that `store.upgrade` hands over."""
+"""Alembic environment: runs the steps in `versions/` on the connection that `store.upgrade` passes."""
 
 from alembic import context
 

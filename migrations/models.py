@@ -1,4 +1,4 @@
-"""The tables of the control store. A change here needs a step in `versions/`: a test compares the two."""
+"""Tables of the control store. A change needs a step in `versions/`: a test compares the two."""
 
 from sqlalchemy import (
     BigInteger,
@@ -16,11 +16,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """All of them. Times are UTC milliseconds."""
+    """Base of all tables. Times are UTC milliseconds."""
 
 
 class RulePackRow(Base):
-    """A rule pack and how far it has come: draft, approved by a second person, active (one), retired."""
+    """Rule pack and its state: draft, approved by a second person, active (at most one), retired."""
 
     __tablename__ = "rule_packs"
     __table_args__ = (
@@ -37,14 +37,14 @@ class RulePackRow(Base):
     )
 
     pack_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """SHA-256 of the document."""
+    """SHA-256 of the pack's document."""
     name: Mapped[str] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer)
     document: Mapped[str] = mapped_column(Text)
-    """Canonical JSON: what activation writes into the log."""
+    """Canonical JSON of the pack, which an activation writes into the log."""
     state: Mapped[str] = mapped_column(String(16))
     shadow: Mapped[bool]
-    """Whether it scores beside the active pack, and is only recorded."""
+    """True if the pack runs as a shadow of the active pack: its scores are only recorded."""
     author: Mapped[str] = mapped_column(Text)
     approver: Mapped[str | None] = mapped_column(Text)
     drafted_at_ms: Mapped[int] = mapped_column(BigInteger)
@@ -54,7 +54,7 @@ class RulePackRow(Base):
 
 
 class RulePackLogRow(Base):
-    """Who did what to a rule pack, in order. Append-only: the database refuses to change or delete a row."""
+    """Act of a person on a rule pack, in order. Append-only: the database refuses to change or delete a row."""
 
     __tablename__ = "rule_pack_log"
 
@@ -64,20 +64,20 @@ class RulePackLogRow(Base):
     actor: Mapped[str] = mapped_column(Text)
     at_ms: Mapped[int] = mapped_column(BigInteger)
     detail: Mapped[str] = mapped_column(Text)
-    """JSON; of the begin of a change in the log: from which offsets on to look whether it was written."""
+    """JSON. For the begin of a change in the log: the offsets from which to search whether it was written."""
 
 
 class PersonRow(Base):
-    """Somebody who may come in: with a password of ours, or as the subject of an identity provider."""
+    """User of the console, with a password or as the subject of an identity provider."""
 
     __tablename__ = "people"
     __table_args__ = (UniqueConstraint("issuer", "subject", name="people_issuer_subject"),)
 
     person_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
-    """What the logs call them: the actor of their commands."""
+    """Name in the logs: the actor of the person's commands."""
     roles: Mapped[str] = mapped_column(Text)
-    """Names of roles, sorted, with spaces between."""
+    """Names of roles, sorted, separated by spaces."""
     password_hash: Mapped[str | None] = mapped_column(Text)
     issuer: Mapped[str | None] = mapped_column(Text)
     subject: Mapped[str | None] = mapped_column(Text)
@@ -86,7 +86,7 @@ class PersonRow(Base):
 
 
 class SessionRow(Base):
-    """Somebody is signed in: the row's key is the SHA-256 of what their cookie holds."""
+    """Session of a signed-in person. The key is the SHA-256 of the cookie's value."""
 
     __tablename__ = "sessions"
 
@@ -97,7 +97,7 @@ class SessionRow(Base):
 
 
 class ApiTokenRow(Base):
-    """A machine may come in with a person's roles: the row's key is the SHA-256 of its token."""
+    """API token with a person's roles. The key is the SHA-256 of the token."""
 
     __tablename__ = "api_tokens"
 
@@ -109,7 +109,7 @@ class ApiTokenRow(Base):
 
 
 class AccessLogRow(Base):
-    """What happened at the doors and is in no other log: sign-ins, refusals, changes to people. Append-only."""
+    """Access event that no other log has: a sign-in, a refusal, a change to a person. Append-only."""
 
     __tablename__ = "door_log"
 
@@ -123,13 +123,13 @@ class AccessLogRow(Base):
 
 
 class RequestRow(Base):
-    """A write that was asked for with an idempotency key, and its answer once there is one."""
+    """Write request with an idempotency key, and its answer once there is one."""
 
     __tablename__ = "requests"
 
     command_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of what was asked: the same key for something else is a mistake."""
+    """SHA-256 of the request: a second request with the same key and another fingerprint is refused."""
     begun_at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
     status: Mapped[int | None] = mapped_column(Integer)
     etag: Mapped[str | None] = mapped_column(String(32))
@@ -137,14 +137,14 @@ class RequestRow(Base):
 
 
 class WebhookRow(Base):
-    """An address that is told of case events. Its secret is not stored: it derives from the console's key."""
+    """Webhook that receives case events. Its secret is not stored: it derives from the console's key."""
 
     __tablename__ = "webhooks"
 
     webhook_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     url: Mapped[str] = mapped_column(Text)
     kinds: Mapped[str] = mapped_column(Text)
-    """Names of events, with spaces between; empty: all of them."""
+    """Names of events, separated by spaces; empty: all events."""
     secret_number: Mapped[int] = mapped_column(Integer)
     is_active: Mapped[bool]
     created_by: Mapped[str] = mapped_column(String(64))
@@ -152,7 +152,7 @@ class WebhookRow(Base):
 
 
 class WebhookDeliveryRow(Base):
-    """One event on its way to one webhook: due, delivered, or dead after too many attempts."""
+    """Delivery of one event to one webhook: due, delivered, or dead after too many attempts."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -172,7 +172,7 @@ class WebhookDeliveryRow(Base):
 
 
 class EngineRow(Base):
-    """An engine that was put in force, or is being put so; see `console/rules/engines.py`."""
+    """Activation of an engine, complete or in progress; see `console/rules/engines.py`."""
 
     __tablename__ = "engine_activations"
 
@@ -180,27 +180,27 @@ class EngineRow(Base):
     actor: Mapped[str] = mapped_column(Text)
     begun_at_ms: Mapped[int] = mapped_column(BigInteger)
     since: Mapped[str] = mapped_column(Text)
-    """JSON: from which offsets on to look whether the activation was written."""
+    """JSON: the offsets from which to search whether the activation was written."""
     activated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class SubjectKeyRow(Base):
-    """The key that a subject's personal fields are sealed with, wrapped by the master key. To erase is to delete it."""
+    """Key that seals a subject's personal fields, wrapped by the master key. An erasure deletes it."""
 
     __tablename__ = "subject_keys"
     __table_args__ = (UniqueConstraint("subject", name="subject_keys_one_of_a_subject"),)
 
     key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
     subject: Mapped[str] = mapped_column(Text)
-    """An account's token; or a run of the intake, for rows that name no account."""
+    """Token of an account; or a run of the intake, for rows that name no account."""
     generation: Mapped[int] = mapped_column(Integer)
-    """Above 1 where earlier keys of the subject were destroyed."""
+    """Number of the subject's key: above 1 if earlier keys were destroyed."""
     wrapped: Mapped[bytes] = mapped_column(LargeBinary)
     made_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class ErasureRow(Base):
-    """A subject was erased: when, by whom, and which key is gone. Append-only: the database refuses to change a row."""
+    """Erasure of a subject: its time, its actor, and the destroyed key. The database refuses to change a row."""
 
     __tablename__ = "erasures"
 
@@ -209,13 +209,13 @@ class ErasureRow(Base):
     actor: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(Text, index=True)
     generation: Mapped[int] = mapped_column(Integer)
-    """Of the key that was destroyed; 0 where there was none."""
+    """Generation of the destroyed key; 0 if there was none."""
     key_id: Mapped[str | None] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Text)
 
 
 class WhatifRunRow(Base):
-    """What a rule pack would have done, asked once: how far that is, and what was found. Packs need not be drafted."""
+    """What-if run of a rule pack: its progress and its result. The pack need not be drafted."""
 
     __tablename__ = "whatif_runs"
     __table_args__ = (CheckConstraint("state IN ('running', 'done', 'failed')", name="whatif_runs_state"),)
@@ -223,7 +223,7 @@ class WhatifRunRow(Base):
     run_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     pack_id: Mapped[str] = mapped_column(String(64), index=True)
     pack: Mapped[str] = mapped_column(Text)
-    """NAME@VERSION."""
+    """Name and version of the pack, as NAME@VERSION."""
     document: Mapped[str] = mapped_column(Text)
     """The pack's canonical JSON."""
     state: Mapped[str] = mapped_column(String(16))
@@ -234,22 +234,22 @@ class WhatifRunRow(Base):
     minutes_per_case: Mapped[int] = mapped_column(Integer)
     begun_at_ms: Mapped[int] = mapped_column(BigInteger)
     seen_at_ms: Mapped[int] = mapped_column(BigInteger)
-    """When whoever runs it was last heard of."""
+    """Time of the last sign of life from the process that runs it."""
     ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     records: Mapped[int] = mapped_column(BigInteger)
-    """Read so far."""
+    """Number of records read so far."""
     records_in_all: Mapped[int] = mapped_column(BigInteger)
     payments: Mapped[int] = mapped_column(BigInteger)
-    """Decided on, once it is done."""
+    """Number of payments decided, once the run is done."""
     span_ms: Mapped[int] = mapped_column(BigInteger)
-    """From the first of these to the last."""
+    """Time from the first of these payments to the last."""
     error: Mapped[str | None] = mapped_column(Text)
     result: Mapped[str | None] = mapped_column(Text)
-    """JSON: the document of docs/whatif.md, with the changed cases that matter most."""
+    """JSON: the document of docs/whatif.md, with the most important changed cases."""
 
 
 class ViewVersionRow(Base):
-    """A version of a view: a table of its own, of which one is live: the one that everybody reads and writes."""
+    """Version of a view, in a table of its own. One version is live: all readers and writers use it."""
 
     __tablename__ = "view_versions"
     __table_args__ = (
@@ -268,7 +268,7 @@ class ViewVersionRow(Base):
     table_name: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
     source: Mapped[str] = mapped_column(String(8))
-    """kafka or s3; empty for the first version, which was never built but grew."""
+    """kafka or s3; empty for the first version, which the worker filled instead of a rebuild."""
     begun_at_ms: Mapped[int] = mapped_column(BigInteger)
     built_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     live_at_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -278,7 +278,7 @@ class ViewVersionRow(Base):
 
 
 class ViewShardRow(Base):
-    """A share of a rebuild: the events of some keys of one partition, up to an offset. Done, or to be done whole."""
+    """Shard of a rebuild: the events of some keys of a partition, up to an offset. It is repeated as a whole."""
 
     __tablename__ = "view_shares"
 
@@ -287,7 +287,7 @@ class ViewShardRow(Base):
     partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     share: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     shares: Mapped[int] = mapped_column(Integer)
-    """Into how many the partition was divided."""
+    """Number of shards of the partition."""
     until: Mapped[int] = mapped_column(BigInteger)
     done_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     events: Mapped[int] = mapped_column(BigInteger)
@@ -296,7 +296,7 @@ class ViewShardRow(Base):
 
 
 class ViewCheckRow(Base):
-    """How far the verifier has come with a view: it goes on there after a restart."""
+    """Progress of the verifier with a view, from which it continues after a restart."""
 
     __tablename__ = "view_checks"
 
@@ -304,10 +304,10 @@ class ViewCheckRow(Base):
     round: Mapped[int] = mapped_column(Integer)
     step: Mapped[int] = mapped_column(Integer)
     checked: Mapped[int] = mapped_column(BigInteger)
-    """Cases in this round so far."""
+    """Number of cases checked in this round so far."""
     differing: Mapped[int] = mapped_column(BigInteger)
     found: Mapped[str] = mapped_column(Text)
-    """JSON: the first differences of this round and of the one before, in words."""
+    """JSON: descriptions of the first differences of this round and of the round before."""
     last_round_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     last_round_checked: Mapped[int] = mapped_column(BigInteger)
     last_round_differing: Mapped[int] = mapped_column(BigInteger)

@@ -1,4 +1,4 @@
-"""Opens the control store and brings its schema up to date."""
+"""Connection to the control store, its transactions, and the upgrade of its schema."""
 
 import fcntl
 import hashlib
@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_MS = 10_000
-"""How long a writer of SQLite waits for another one."""
+"""Maximum time that a writer of SQLite waits for another one."""
 _READS = "fraudcase_reads"
 _WRITER = 0x6672617564
-"""The advisory lock of PostgreSQL that makes writers take turns, as SQLite does by itself."""
+"""Advisory lock of PostgreSQL that lets one writer work at a time, as in SQLite."""
 
 
 def connect(url: str) -> Engine:
-    """The store at a URL of SQLAlchemy; `postgresql://…` is taken by psycopg."""
+    """Return an engine for a SQLAlchemy URL. `postgresql://…` uses psycopg."""
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -35,12 +35,15 @@ def connect(url: str) -> Engine:
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Python's driver begins transactions late, which lets two writers read the same state: we begin them ourselves."""
+    """Set up a SQLite connection. We begin transactions ourselves.
+
+    Python's driver begins them late, so that two writers could read the same state.
+    """
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA secure_delete = ON")  # a destroyed key's bytes are overwritten, not only let go
+    cursor.execute("PRAGMA secure_delete = ON")  # overwrites the bytes of a destroyed key
     cursor.close()
 
 
@@ -50,14 +53,14 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def read_transaction(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only reads: with SQLite it waits for no writer that has not begun to commit."""
+    """Open a transaction that only reads. In SQLite it does not wait for a writer that has not begun to commit."""
     with engine.connect().execution_options(**{_READS: True}) as connection:
         yield connection
 
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which no other writer is at work: what it reads stays true until it ends."""
+    """Open a transaction without other writers: what it reads stays true until it ends."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER})
@@ -80,21 +83,21 @@ def write_session(engine: Engine) -> Iterator[Session]:
 
 
 class LockHeld(RuntimeError):
-    """Somebody else does what only one may do at a time."""
+    """Error of a lock that another process holds."""
 
 
 @contextmanager
 def exclusive_lock(engine: Engine, what: str) -> Iterator[None]:
-    """Do something that only one process of the system may do at a time. Raises Busy at once if another one does.
+    """Hold a lock that one process of the system can hold at a time. Raise LockHeld at once if another one has it.
 
-    The lock is the system's that keeps the store: it goes with the process that holds it, and one that is merely
-    stopped keeps it. With SQLite a file beside the database, with PostgreSQL a lock of a session.
+    The lock ends with the process that holds it; a stopped process keeps it. In SQLite it is a file beside the
+    database, in PostgreSQL an advisory lock of a session.
     """
     if engine.dialect.name == "postgresql":
         key = int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
-                raise LockHeld(f"{what} is at work already, in another process")
+                raise LockHeld(f"{what} is running already, in another process")
             try:
                 yield
             finally:
@@ -104,12 +107,12 @@ def exclusive_lock(engine: Engine, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockHeld(f"{what} is at work already, in another process") from error
+            raise LockHeld(f"{what} is running already, in another process") from error
         yield
 
 
 def upgrade(engine: Engine) -> None:
-    """Run the steps that the store lacks; doing it again, or side by side, changes nothing."""
+    """Run the missing steps of the schema. Repeated or parallel calls change nothing."""
     with write_transaction(engine) as connection:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent))

@@ -1,1 +1,1 @@
-"""The steps of the control store's schema, oldest first; a new one goes into a file of its own."""
+"""Steps of the control store's schema, oldest first, one file each."""

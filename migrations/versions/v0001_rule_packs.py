@@ -1,4 +1,4 @@
-"""Rule packs, and the log of what was done to them."""
+"""Rule packs and their log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _REFUSAL = "rule_pack_log is append-only"
 
 
 def upgrade() -> None:
-    """Make the tables, and what keeps the log append-only."""
+    """Create the tables, and the triggers that keep the log append-only."""
     op.create_table(
         "rule_packs",
         sa.Column("pack_id", sa.String(64), primary_key=True),
@@ -63,7 +63,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove all of it."""
+    """Remove the tables."""
     op.drop_table("rule_pack_log")
     op.drop_table("rule_packs")
     if op.get_bind().dialect.name == "postgresql":

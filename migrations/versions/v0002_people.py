@@ -1,4 +1,4 @@
-"""People and their sessions, machines' tokens, and what happened at the doors."""
+"""People with their sessions and API tokens, and the access log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _REFUSAL = "door_log is append-only"
 
 
 def upgrade() -> None:
-    """Make the tables, and what keeps the log append-only."""
+    """Create the tables, and the triggers that keep the log append-only."""
     op.create_table(
         "people",
         sa.Column("person_id", sa.String(36), primary_key=True),
@@ -70,7 +70,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove all of it."""
+    """Remove the tables."""
     for table in ("door_log", "api_tokens", "sessions", "people"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":

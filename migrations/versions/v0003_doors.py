@@ -1,4 +1,4 @@
-"""Answers to requests that may come again, and webhooks with what was sent to them."""
+"""Requests with idempotency keys and their answers; webhooks and their deliveries."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "requests",
         sa.Column("command_id", sa.String(36), primary_key=True),
@@ -49,6 +49,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove all of it."""
+    """Remove the tables."""
     for table in ("webhook_deliveries", "webhooks", "requests"):
         op.drop_table(table)

@@ -1,4 +1,4 @@
-"""The keys that personal fields are sealed with, one for each subject, and which of them were destroyed."""
+"""Keys of subjects, which seal personal fields, and erasures."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _REFUSAL = "erasures is append-only"
 
 
 def upgrade() -> None:
-    """Make the tables, and what keeps the record of erasures append-only."""
+    """Create the tables, and the triggers that keep the erasures append-only."""
     op.create_table(
         "subject_keys",
         sa.Column("key_id", sa.String(16), primary_key=True),
@@ -52,7 +52,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove all of it; what is sealed stays sealed for good."""
+    """Remove the tables. Sealed texts stay sealed forever."""
     for table in ("erasures", "subject_keys"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":

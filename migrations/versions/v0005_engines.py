@@ -1,4 +1,4 @@
-"""Which engines were put in force, by whom and when."""
+"""Activations of engines."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "engine_activations",
         sa.Column("engine", sa.Integer(), primary_key=True, autoincrement=False),
@@ -22,5 +22,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the table."""
     op.drop_table("engine_activations")

@@ -1,4 +1,4 @@
-"""What-if runs of rule packs, with what they found."""
+"""What-if runs of rule packs and their results."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "whatif_runs",
         sa.Column("run_id", sa.String(36), primary_key=True),
@@ -38,5 +38,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the table."""
     op.drop_table("whatif_runs")

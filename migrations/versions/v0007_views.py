@@ -1,4 +1,4 @@
-"""Versions of the views, how far each was built, and how far the stored ones were verified."""
+"""Versions of the views, the progress of their rebuilds, and the progress of their verification."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "view_versions",
         sa.Column("view", sa.String(32), primary_key=True),
@@ -62,6 +62,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove all of it."""
+    """Remove the tables."""
     for table in ("view_checks", "view_shares", "view_versions"):
         op.drop_table(table)

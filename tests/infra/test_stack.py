@@ -35,7 +35,7 @@ def wanting(port: int) -> StackProgram:
 def test_a_port_that_somebody_listens_on_is_named_with_its_holder_and_the_cure(tmp_path: Path) -> None:
     with held(listens=True) as (_, port), pytest.raises(StackError) as refused:
         check_ports(Settings(home=tmp_path), [wanting(port)])
-    assert f"port {port}, wanted by kafka, is taken by" in str(refused.value)
+    assert f"port {port} of kafka is in use by" in str(refused.value)
     assert "export FRAUDCASE_KAFKA_PORT=" in str(refused.value)
 
 

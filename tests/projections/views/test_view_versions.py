@@ -150,7 +150,7 @@ def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_s
 
 def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
     with exclusive_lock(engine, "some work"):
-        with pytest.raises(LockHeld, match="some work is at work already"), exclusive_lock(engine, "some work"):
+        with pytest.raises(LockHeld, match="some work is running already"), exclusive_lock(engine, "some work"):
             pass
         with exclusive_lock(engine, "other work"):
             pass
