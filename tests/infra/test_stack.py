@@ -65,7 +65,7 @@ def test_a_port_that_stays_taken_is_refused_though_nobody_is_seen_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.stack.ENDING_S", 0.3)
-    with held(listens=False) as (_, port), pytest.raises(StackError, match="taken by another program"):
+    with held(listens=False) as (_, port), pytest.raises(StackError, match="in use by another program"):
         check_ports(Settings(home=tmp_path), [wanting(port)])
 
 
