@@ -18,13 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail
 from console.display.formats import money
-from console.history.whatif import MINUTES_PER_CASE, Progress, Source, WhatifRequest, parse_moment, period_text, run
+from console.history.whatif import MINUTES_PER_CASE, Progress, Source, WhatifRequest, period_text, run
 from console.history.whatif_job import OUTAGE_ERRORS, carry_out
 from console.history.whatif_runs import WhatifRuns
 from console.rules.files import load_pack
 from console.rules.store import RulePackActionError
 from console.terminal import messages, progress
-from console.times import iso_time, now_ms
+from console.times import iso_time, now_ms, parse_time
 from console.wiring import archive_source, control_database, control_store, kafka_logs
 from domain.risk.packs import BadRulePack, RulePack, parse_pack
 from infra.settings import Settings
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 def parse_moment_option(text: str) -> int:
     """Parse the time of an option into UTC milliseconds. Raise BadParameter."""
     try:
-        return parse_moment(text)
+        return parse_time(text)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is not a time. Write 2026-01-31, or 2026-01-31T12:00, in UTC") from error
 

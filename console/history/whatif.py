@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from console.times import iso_time
@@ -263,14 +263,6 @@ def _event(told: TracedEvent | None) -> dict[str, Any] | None:
 
 
 # -- in words -------------------------------------------------------------------------------------------------
-
-
-def parse_moment(text: str) -> int:
-    """A time in UTC milliseconds, from how people write one: a date, a date and time, or the number itself."""
-    if text.isdecimal():
-        return int(text)
-    found = datetime.fromisoformat(text)
-    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def period_text(found: dict[str, Any]) -> str:

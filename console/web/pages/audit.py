@@ -1,7 +1,6 @@
 """The audit search: events of cases by account, card, merchant, payment, actor, kind and time."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlencode
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from console.cases.board import CaseBoard, QueueFilter
+from console.times import parse_time
 from console.web.api.queue import SearchKey, case_ids_by
 from console.web.inputs import Token
 from console.web.pages.case_evidence import event_details
@@ -93,4 +93,4 @@ def _known_at_ms(item: Mapping[str, Any]) -> int:
 
 
 def _ms(moment: str) -> int | None:
-    return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() * 1000) if moment else None
+    return parse_time(moment) if moment else None

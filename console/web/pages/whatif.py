@@ -1,7 +1,6 @@
 """The pages of what-if runs: request one for a rule pack, follow it, and read its result."""
 
 import json
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -15,6 +14,7 @@ from console.history.whatif import MINUTES_PER_CASE, Source, WhatifRequest
 from console.history.whatif_runs import WhatifRunError
 from console.people.roles import Permission
 from console.rules.store import RulePackActionError
+from console.times import parse_time
 from console.web.pages.parts import page_services_of
 from console.web.pages.people import error_text
 from console.web.pages.rendering import page
@@ -110,7 +110,7 @@ def _stretch(asking: WhatifForm) -> WhatifPeriod:
 
 
 def _ms(moment: str) -> int | None:
-    return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() * 1000) if moment else None
+    return parse_time(moment) if moment else None
 
 
 async def whatif_run(request: Request, pack_id: PackId, run_id: RunId) -> Response:

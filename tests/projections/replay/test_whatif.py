@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from console.history.whatif import WhatifRequest, document, parse_moment
+from console.history.whatif import WhatifRequest, document
+from console.times import parse_time
 from domain.cases.commands import CloseCase
 from domain.cases.events import ClockTicked
 from domain.payment import admit
@@ -401,4 +402,4 @@ def test_missing_records_are_named() -> None:
      ("2026-01-01T01:00:00+01:00", START_MS)],
 )  # fmt: skip
 def test_moments_as_people_write_them(text: str, ms: int) -> None:
-    assert parse_moment(text) == ms
+    assert parse_time(text) == ms
