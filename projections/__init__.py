@@ -1,1 +1,1 @@
-"""Read models of the logs: case views, archives, and the replay that derives all of it again."""
+"""Read models of the logs: case views and archives, and the replay that derives them again."""

@@ -1,1 +1,1 @@
-"""Benchmarks: what `fraudcase bench` measures."""
+"""Benchmarks of `fraudcase bench`."""

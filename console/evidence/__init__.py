@@ -1,1 +1,1 @@
-"""Evidence packs: making, reporting and verifying them."""
+"""Evidence packs: creation, report and verification."""

@@ -1,1 +1,1 @@
-"""Scoring decisions against the truth, and tuning rule packs."""
+"""Scoring of decisions against ground truth, and tuning of rule packs."""

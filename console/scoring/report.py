@@ -37,7 +37,9 @@ def report_of(
     with progress("payments", total) as report_progress:
         everything, counts = run(payments, pack, feedback, report_progress)
     if not everything.time_ms.size:
-        raise BadFile(f"none of the {counts.rows} payments was decided on and has a label: is {labels} theirs?")
+        raise BadFile(
+            f"none of the {counts.rows} payments has both a decision and a label. Check that {labels} has their labels"
+        )
     window = _window(window_of(everything), *days)
     scored = select_window(everything, window, _days(feedback) if exclude_known else None)
     report = {
@@ -62,7 +64,7 @@ def report_of(
 def _window(whole: ScoringWindow, first: datetime | None, last: datetime | None) -> ScoringWindow:
     window = ScoringWindow(_day(first, whole.first_day), _day(last, whole.last_day))
     if window.days < 1:
-        raise BadFile(f"no day is between {date_of(window.first_day)} and {date_of(window.last_day)}")
+        raise BadFile(f"there is no day from {date_of(window.first_day)} to {date_of(window.last_day)}")
     return window
 
 

@@ -59,7 +59,7 @@ def tune_and_report(
     report = _report(tuned, wanted)
     best = replace(tuned.pack, version=pack.version + 1)
     out.write_text(pack_yaml(best, ranges, _remarks(report)), encoding="utf-8")
-    load_pack(str(out))  # it can be read again
+    load_pack(str(out))  # raises if the new file cannot be read
     return {**report, "out": str(out)}
 
 

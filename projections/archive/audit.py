@@ -62,7 +62,7 @@ def _heads(bucket: Bucket, public_key: bytes, result: AuditResult) -> Iterator[H
         missing = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))[:5]
         result.problems.append(f"heads are missing: {', '.join(map(str, missing))}")
     if not numbers:
-        result.problems.append("there is no head: nothing of the archive is signed")
+        result.problems.append("there is no head: no part of the archive is signed")
     for number in numbers:
         try:
             head = read_head(bucket.get(head_key(number)) or b"", public_key)
@@ -120,7 +120,7 @@ def _check_partition(
     schemas, matches_heads, covered = SchemaArchive(bucket), True, -1
     for segment in segments(bucket, partition_folder(*place)):
         if segment.first_offset <= covered:
-            result.problems.append(f"{segment.key} begins before the segment before it ends")
+            result.problems.append(f"{segment.key} begins before the end of the previous segment")
         for row in _rows(bucket, segment, result):
             record = row_record(bucket, row)
             name = f"the record at {record.topic} partition {record.partition} offset {record.offset}"

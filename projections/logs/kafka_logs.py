@@ -1,4 +1,4 @@
-"""The logs of one system on Kafka: where they are, how their records are encoded, what they are called."""
+"""Kafka logs of one system: addresses, topics, and clients that read, write, decode and encode."""
 
 from dataclasses import dataclass
 

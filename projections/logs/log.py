@@ -16,7 +16,7 @@ QUEUED_KBYTES = 65_536
 _GATHER_BYTES = 262_144
 """Bytes at which the broker answers a gathering fetch at once."""
 LEADERLESS_S, ASK_AGAIN_S = 30.0, 0.2
-"""How long a broker may take after its start until it leads a partition, and how often we ask, in seconds."""
+"""Seconds that a starting broker may take to become the leader of a partition, and seconds between two requests."""
 _LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 

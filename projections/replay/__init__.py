@@ -1,1 +1,1 @@
-"""Replaying recorded logs and comparing what results."""
+"""Replay of recorded logs, and comparison with the recorded history."""

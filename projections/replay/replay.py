@@ -242,7 +242,7 @@ def _with_collected_rows(task: InboundTask | AnswersTask, accounts: frozenset[st
     return AnswersTask(topic=task.topic, partition=task.partition, end=task.end, ends=task.ends, accounts=accounts)
 
 
-# -- putting together ---------------------------------------------------------------------------------------
+# -- combining ----------------------------------------------------------------------------------------------
 
 
 def _collect_derived(results: Sequence[TaskResult], topics: Topics) -> DerivedState:
@@ -295,7 +295,7 @@ def _collect_recorded(results: Sequence[TaskResult], is_compared: RecordedEventF
     return live
 
 
-# -- comparing ----------------------------------------------------------------------------------------------
+# -- schemas ------------------------------------------------------------------------------------------------
 
 
 def archived_schema_check(bucket: Bucket) -> list[str]:

@@ -17,7 +17,7 @@ from projections.archive.segments import Alteration
 from projections.logs.log import ColumnBatch
 
 BLOCK_BITS: Final = 10
-"""Records of payments.inbound are compared 1,024 at a time."""
+"""Binary logarithm of the number of payments.inbound offsets in a block; blocks are compared by their hashes."""
 SENT: Final = EntityPayment.__struct_fields__
 _MODULUS: Final = 1 << 256
 EventPlace = tuple[str, tuple[Any, ...]]
@@ -79,7 +79,7 @@ class InboundResult(TaskResult):
     """Result of folding a partition of payments.inbound."""
 
     chains: dict[int, "PaymentChains"] = field(default_factory=dict)
-    """By partition, as in AnswersResult; here there is only one."""
+    """Digest chains by partition, as in AnswersResult; here there is only one."""
     payments: int = 0
     duplicates: int = 0
     quarantined: int = 0
@@ -97,12 +97,12 @@ class AnswersResult(TaskResult):
     """Result of reading a partition of risk.scored."""
 
     chains: dict[int, "PaymentChains"] = field(default_factory=dict)
-    """By partition of payments.inbound."""
+    """Digest chains by partition of payments.inbound."""
     payments: int = 0
     duplicates: int = 0
     blocks: dict[Block, BlockSum] = field(default_factory=dict)
     rows: dict[Block, list[Row]] = field(default_factory=dict)
-    """Of the blocks that were asked for."""
+    """Rows of the requested blocks."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class EntitiesResult(TaskResult):
 
     sums: dict[Block, BlockSum] = field(default_factory=dict)
     rows: dict[Block, list[tuple[int, Row]]] = field(default_factory=dict)
-    """Of the blocks that were asked for, each with the offset of its record here."""
+    """Rows of the requested blocks, each after the offset of its record in this partition."""
 
 
 @dataclass(slots=True, kw_only=True)

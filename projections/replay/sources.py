@@ -21,7 +21,7 @@ from schemas.codec import Decoder, UnreadableRecord
 from schemas.registry import SchemaRegistry
 
 SCORED = ("offset", *(name for name in RiskScored._fields if name not in ("partition", "offset", "shadow")))
-"""A decision as a row to compare, its offset in payments.inbound first; the analytics table has no shadow scores."""
+"""Columns of a decision to compare, its offset in payments.inbound first; the analytics table has no shadow scores."""
 DUPLICATE = ("offset", *(name for name in DuplicateSeen._fields if name not in ("partition", "offset")))
 
 
@@ -30,6 +30,16 @@ class LogGap(Exception):
 
     altered: tuple[str, ...] = ()
     """Details of altered records found before the gap."""
+
+    @classmethod
+    def before(cls, topic: str, partition: int, offset: int, expected: int) -> "LogGap":
+        """Return the error that `offset` was read in place of `expected`."""
+        return cls(f"{topic} partition {partition}: offset {offset} follows {expected - 1}, records are missing")
+
+    @classmethod
+    def at_end(cls, topic: str, partition: int, expected: int, end: int) -> "LogGap":
+        """Return the error that a log has no record from `expected` up to its reported end."""
+        return cls(f"{topic} partition {partition}: no records from offset {expected} to its end at {end}")
 
 
 class ColumnLog(Protocol):

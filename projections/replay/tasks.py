@@ -83,13 +83,13 @@ def read_gapless(
         if list(offsets) != list(range(expected, expected + len(offsets))):
             for offset in offsets:
                 if offset != expected:
-                    raise LogGap(f"{topic} partition {partition}: offset {offset} follows {expected - 1}")
+                    raise LogGap.before(topic, partition, offset, expected)
                 expected += 1
         expected += len(offsets)
         yield batch
         report_progress(len(offsets))
     if expected != end:
-        raise LogGap(f"{topic} partition {partition}: ends at offset {expected}, not at {end} as reported")
+        raise LogGap.at_end(topic, partition, expected, end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,12 +243,12 @@ def _placed_records(log: RecordLog, topic: str, kind: int, partition: int, end: 
     expected = log_ms = 0
     for record in log.read(topic, partition, end):
         if record.offset != expected:
-            raise LogGap(f"{topic} partition {partition}: offset {record.offset} follows {expected - 1}")
+            raise LogGap.before(topic, partition, record.offset, expected)
         expected += 1
         log_ms = max(log_ms, record.timestamp_ms)
         yield log_ms, kind, partition, record.offset, record
     if expected != end:
-        raise LogGap(f"{topic} partition {partition}: ends at offset {expected}, not at {end} as reported")
+        raise LogGap.at_end(topic, partition, expected, end)
 
 
 class _WhatifReplay:

@@ -1,1 +1,1 @@
-"""Case views: folding case events into what the console reads."""
+"""Case views for the console, folded from case events."""

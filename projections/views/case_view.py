@@ -89,9 +89,9 @@ class CaseView:
     notes: int = 0
     attachments: int = 0
     links: list[Item] = field(default_factory=list)
-    """account_id, case_id, reason, is_back."""
+    """Linked cases: account_id, case_id, reason, is_back."""
     merged_into: Item | None = None
-    """account_id, case_id."""
+    """Case that this one was merged into: account_id, case_id."""
     absorbed: list[Item] = field(default_factory=list)
     """Cases merged into this one: account_id, case_id."""
     merchants: list[str] = field(default_factory=list)

@@ -320,7 +320,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "none.csv").write_text("transaction_id,fraud\nb,1\n")
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1
-    assert "none of the 1 payments was decided on and has a label" in called.stderr.replace("\n", " ")
+    assert "none of the 1 payments has both a decision and a label" in called.stderr.replace("\n", " ")
     called = CliRunner().invoke(app, ["score", *options, "--feedback", "a week"])
     assert called.exit_code == 2
     assert "is no duration" in called.stderr
