@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
@@ -113,6 +111,9 @@ def exclusive_lock(engine: Engine, what: str) -> Iterator[None]:
 
 def upgrade(engine: Engine) -> None:
     """Run the missing steps of the schema. Repeated or parallel calls change nothing."""
+    from alembic import command  # slow to import, and needed only here
+    from alembic.config import Config
+
     with write_transaction(engine) as connection:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent))

@@ -40,6 +40,9 @@ def register(app: typer.Typer) -> None:
     for command in (validate, draft, approve, activate, shadow, retire, show):
         rules.command()(command)
     rules.command("list")(list_packs)
+    from console.cli import tune  # it adds its command to this group
+
+    tune.register(app)
     app.add_typer(rules, name="rules")
     control.callback()(_control)
     control.command("upgrade")(upgrade_store)

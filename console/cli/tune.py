@@ -14,7 +14,7 @@ from console.cli.row_files import read_prepared_rows
 from console.cli.rules import rules as rules_app
 from console.display.formats import figure_text
 from console.payments.files import BadFile
-from console.scoring.tune import TuningGoal, TuningOptions
+from console.scoring.tuning_options import TuningGoal, TuningOptions
 from console.terminal import messages
 from domain.durations import format_duration
 from domain.risk.packs import BadRulePack

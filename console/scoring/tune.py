@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args, get_origin
 
@@ -340,22 +339,3 @@ def pack_yaml(pack: RulePack, ranges: Mapping[str, Sequence[Any]], remarks: Sequ
 
 
 _FIRST: Final = ("name", "family", "typology", "severity", "reason_code", "when", "value", "points")
-
-
-class TuningGoal(StrEnum):
-    """Figure that a search maximises."""
-
-    AVERAGE_PRECISION = "average_precision"
-    F1 = "f1"
-    RECALL_AT_PRECISION = "recall_at_precision"
-
-
-class TuningOptions(NamedTuple):
-    """Options of a search: goal, minimum precision, trials, seed, fraction of earlier days, and label delay in ms."""
-
-    aim: TuningGoal
-    precision: float
-    trials: int
-    seed: int
-    earlier: float
-    feedback_ms: int | None

@@ -16,8 +16,6 @@ from console.scoring.run import admit_rows
 from console.scoring.truth import read_truth
 from console.scoring.tune import (
     Objective,
-    TuningGoal,
-    TuningOptions,
     TuningResult,
     average_precision,
     f1,
@@ -28,6 +26,7 @@ from console.scoring.tune import (
     split,
     tunable_numbers,
 )
+from console.scoring.tuning_options import TuningGoal, TuningOptions
 from console.terminal import messages, progress
 from domain.durations import format_duration
 

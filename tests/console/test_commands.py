@@ -1,5 +1,7 @@
 """The command line's help, its reference page, and `fraudcase --version`."""
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from console.cli.app import app
+from console.cli.app import AREAS, app
+from console.cli.lazy_group import load_commands
 from console.cli.reference import PAGES, CommandHelp, all_commands, reference
 from tests.support.house import begins_with_verb
 
@@ -44,3 +47,19 @@ def test_help_says_what_the_command_does_and_what_each_option_means(command: Com
 def test_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"fraudcase {version('fraudcase')}\n")
+
+
+def test_summaries_of_the_program_are_those_of_its_commands() -> None:
+    for module, names in AREAS.items():
+        commands = load_commands(module)
+        assert list(names) == [name for name in names if name in commands], module
+        for name, summary in names.items():
+            assert " ".join((commands[name].help or "").split()).startswith(summary), name
+        assert set(names) == set(commands), module
+
+
+def test_help_of_the_program_imports_no_command() -> None:
+    code = "import sys; from console.cli.app import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "whatif" in said
+    assert not [name for name in said.split() if name.partition(".")[0] in ("boto3", "sqlalchemy", "infra", "pyarrow")]
