@@ -6,10 +6,10 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from domain.currencies import DECIMALS
+from domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
 
 NOTHING: Final = "\u2013"
 """Shown in place of a missing value."""
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 _UNITS: Final = ((DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "min"), (1000, "s"))
 _NAMES: Final = {
     "sla": "SLA", "pending_approval": "awaiting approval", "ECOM": "online", "POS": "at a terminal",

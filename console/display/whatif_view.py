@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final, NamedTuple
 
-from console.display.formats import DAY_MS, HOUR_MS, MINUTE_MS, duration, money, title, utc, words
+from console.display.formats import duration, money, title, utc, words
+from domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
 
 WIDTH: Final = 1_000
 FLOW_HEIGHT: Final = 132

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from console.times import iso_time
+from domain.durations import DAY_MS
 from domain.payment import FIELDS
 from domain.record_types import to_fields
 from domain.risk.packs import RulePack
@@ -40,7 +41,6 @@ MINUTES_PER_CASE: Final = 20
 """What an analyst spends on a case, where nothing else is said: put in what yours spend."""
 QUEUED_KBYTES: Final = 4_096
 """What each of the readers that are merged may hold ahead."""
-DAY_MS: Final = 86_400_000
 MAX_DAYS: Final = 3_660
 """Days that the series names one by one."""
 METHOD: Final = (

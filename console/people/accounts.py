@@ -29,7 +29,10 @@ KNOWN_MS, RENEWED_MS = 2_000, 1_500
 """Age at which a cached owner expires, and age from which the store is asked in the background."""
 MAX_KNOWN: Final = 10_000
 MIN_PASSWORD, MAX_PASSWORD = 12, 256
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+MAX_NAME: Final = 64
+"""Maximum length of a user name, in characters."""
+NAME_PATTERN: Final = f"[A-Za-z0-9][A-Za-z0-9._@+-]{{0,{MAX_NAME - 1}}}"
+"""Regular expression of a user name, without anchors."""
 _HASHER: Final = PasswordHasher()  # Argon2id with the parameters of RFC 9106's low-memory profile
 _UNKNOWN_NAME_HASH: Final = (
     "$argon2id$v=19$m=65536,t=3,p=4$ZHE39vgIFX9AMdifb8t+5g$4vauuln5M8KVdoOzDdOEMg9aEJss3+o589t+tV9QNmw"
@@ -87,7 +90,7 @@ class UserAccountStore:
 
     def add(self, name: str, roles: frozenset[Role], actor: str, password: str | None = None) -> str:
         """Add an account and return its password: the given one, or a random one. Raises UserAccountError."""
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise UserAccountError(
                 "a name has 1 to 64 letters, digits and . _ @ + -, and begins with a letter or digit"
             )
@@ -169,7 +172,7 @@ class UserAccountStore:
     @staticmethod
     def _free_name(session: Session, name: str, subject: str) -> str:
         digest = hashlib.sha256(subject.encode()).hexdigest()[:12]
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME_PATTERN, name):
             return f"sso-{digest}"
         taken = session.scalars(select(PersonRow).where(PersonRow.name == name)).first() is not None
         return f"{name[:51]}-{digest}" if taken else name

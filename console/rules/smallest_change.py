@@ -8,9 +8,10 @@ from math import log as logarithm
 from typing import Any, Final, NamedTuple
 
 from console.rules.dossier import FIELDS, MICRODEGREES, DecisionDossier, Log, decide_changed_payment, event_order
+from domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from domain.geo import distance_m
 from domain.payment import FUTURE_TOLERANCE_MS, MAX_AMOUNT_MINOR, Payment
-from domain.risk.features import DAY_MS, previous_present
+from domain.risk.features import previous_present
 from domain.risk.fold import findings
 from domain.risk.history import HORIZON_MS, MAX_WINDOW_MS
 
@@ -159,7 +160,7 @@ def _time_candidates(dossier: DecisionDossier, turns: DecisionPredicate) -> Iter
 def format_span(ms: int) -> str:
     """Format milliseconds for people, e.g. 1 d 3 h or 5 m 0.25 s."""
     parts = []
-    for unit, size in (("d", DAY_MS), ("h", 3_600_000), ("m", 60_000)):
+    for unit, size in (("d", DAY_MS), ("h", HOUR_MS), ("m", MINUTE_MS)):
         if ms >= size:
             parts.append(f"{ms // size} {unit}")
             ms %= size

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, defer
 
+from domain.durations import DAY_MS
 from domain.risk.events import RulesActivated
 from domain.risk.fold import MAX_SHADOWS
 from domain.risk.packs import RulePack
@@ -24,7 +25,6 @@ from migrations.store import write_session
 SYSTEM: Final = "system"
 Offsets = Mapping[str, Mapping[int, int]]
 """The offset after the last record, by topic and partition."""
-DAY_MS: Final = 86_400_000
 _ID: Final = re.compile(r"[0-9a-f]{8,64}")
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from console.people.accounts import MAX_NAME, NAME_PATTERN
 from domain.cases.answers import MAX_NOTE_CHARS, MAX_REASON_CHARS
 from domain.masking import mask_card_numbers
 from domain.payment import LAST_EVENT_TIME_MS
@@ -60,7 +61,11 @@ Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"), 
 CASE_ID_PATTERN: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 """Regular expression of a case id, without anchors."""
 CaseId = Annotated[str, StringConstraints(pattern=f"^{CASE_ID_PATTERN}$")]
-PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
+PersonName = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+PersonFilter = Annotated[str, Field(max_length=MAX_NAME)]
+"""User name that a filter looks for, perhaps empty or unknown."""
+Cursor = Annotated[str, Field(max_length=200)]
+"""Cursor of a page of the queue."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ScoreBound = Annotated[int, Field(ge=0, le=10_000)]
 """Lower bound of a score filter."""

@@ -5,6 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MAX_KEYS = 100_000
+"""Maximum number of buckets in memory."""
+MAX_STREAMS = 500
+"""Maximum number of open event streams of the API, and of the pages."""
 
 
 class TokenBuckets:

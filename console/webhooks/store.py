@@ -6,7 +6,7 @@ import hmac
 import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,7 +20,9 @@ DELIVERIES: Final = uuid.UUID("c1f6d7c6-44d0-5f0b-8a55-5f4f0b7a9d11")
 BACKOFF_S: Final = (5, 30, 120, 600, 3_600, 21_600, 43_200)
 """Seconds from each failed attempt to the next; after the last one the delivery is dead."""
 MAX_WEBHOOKS: Final = 50
-DUE, DELIVERED, DEAD = "due", "delivered", "dead"
+DeliveryState: TypeAlias = Literal["due", "delivered", "dead"]
+"""State of a delivery; a dead delivery has no attempt left."""
+DUE, DELIVERED, DEAD = get_args(DeliveryState)
 
 
 class WebhookNotFound(LookupError):

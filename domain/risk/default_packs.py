@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from domain.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from domain.risk.families.account_emptying import AccountEmptying
 from domain.risk.families.amount_spike import AmountSpike
 from domain.risk.families.card_testing import CardTesting
@@ -32,7 +33,6 @@ THREE: Final = RulePack(
 )  # fmt: skip
 """Three rules and no more: what rates are compared with."""
 
-_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 DEFAULT: Final = RulePack(
     name="default",
     version=3,
@@ -41,12 +41,12 @@ DEFAULT: Final = RulePack(
         *THREE.rules,
         CardTesting(
             name="card_testing", typology="card_testing", points=600, severity="high", reason_code="SMALL_AMOUNTS",
-            window_ms=2 * _MINUTE_MS, at_least=5, at_most_minor=500,
+            window_ms=2 * MINUTE_MS, at_least=5, at_most_minor=500,
         ),
         AccountEmptying(
             name="account_emptying", typology="account_takeover", points=450, severity="high", reason_code="OUTFLOW",
-            window_ms=_DAY_MS, lookback_ms=35 * _DAY_MS, minimum_history=10, minimum_minor=100_000, ratio_percent=1_000,
-            minimum_span_ms=3 * _DAY_MS,
+            window_ms=DAY_MS, lookback_ms=35 * DAY_MS, minimum_history=10, minimum_minor=100_000, ratio_percent=1_000,
+            minimum_span_ms=3 * DAY_MS,
         ),
         FarFromHome(
             name="far_from_home", typology="stolen_card", points=200, severity="low", reason_code="FAR_FROM_HOME",
@@ -54,15 +54,15 @@ DEFAULT: Final = RulePack(
         ),
         NewDevice(
             name="new_device", typology="account_takeover", points=200, severity="low", reason_code="NEW_DEVICE",
-            lookback_ms=35 * _DAY_MS, minimum_history=5,
+            lookback_ms=35 * DAY_MS, minimum_history=5,
         ),
         NewCountry(
             name="new_country", typology="stolen_card", points=250, severity="low", reason_code="NEW_COUNTRY",
-            lookback_ms=35 * _DAY_MS, minimum_history=5,
+            lookback_ms=35 * DAY_MS, minimum_history=5,
         ),
         UnusualHour(
             name="unusual_hour", typology="account_takeover", points=150, severity="low", reason_code="UNUSUAL_HOUR",
-            history=50, minimum_history=20, radius_ms=2 * _HOUR_MS, at_least_permille=1_000,
+            history=50, minimum_history=20, radius_ms=2 * HOUR_MS, at_least_permille=1_000,
         ),
         Expression(
             name="small_then_large", typology="card_testing", points=400, reason_code="TESTED_THEN_USED",
@@ -71,19 +71,19 @@ DEFAULT: Final = RulePack(
         EntityRisk(
             name="risky_device", typology="known_fraud", severity="high",
             points='if(confirmed_accounts(device, "35d") >= 2, 600, 250)', reason_code="DEVICE_FRAUD",
-            by="device", window_ms=35 * _DAY_MS, at_least=1,
+            by="device", window_ms=35 * DAY_MS, at_least=1,
         ),
         EntityRisk(
             name="risky_card", typology="known_fraud", points="250", severity="high", reason_code="CARD_FRAUD",
-            by="card", window_ms=14 * _DAY_MS, at_least=1,
+            by="card", window_ms=14 * DAY_MS, at_least=1,
         ),
         EntityRisk(
             name="risky_terminal", typology="known_fraud", points=400, reason_code="TERMINAL_FRAUD",
-            by="terminal", window_ms=14 * _DAY_MS, at_least=3, minimum_accounts=3,
+            by="terminal", window_ms=14 * DAY_MS, at_least=3, minimum_accounts=3,
         ),
         EntityRisk(
             name="risky_merchant", typology="known_fraud", points="150", severity="low", reason_code="MERCHANT_FRAUD",
-            by="merchant", window_ms=7 * _DAY_MS, at_least=3, minimum_accounts=3,
+            by="merchant", window_ms=7 * DAY_MS, at_least=3, minimum_accounts=3,
         ),
     ),
 )  # fmt: skip

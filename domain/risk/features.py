@@ -12,7 +12,7 @@ from math import isqrt
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from domain.durations import duration_ms
+from domain.durations import DAY_MS, duration_ms
 from domain.geo import distance_m
 from domain.payment import CARD_PRESENT_CHANNELS, Payment
 from domain.risk.expression import (
@@ -30,7 +30,6 @@ from domain.risk.expression import (
 )
 from domain.risk.history import MAX_ROWS, MAX_WINDOW_MS, ONLY_HERE, History, Spec
 
-DAY_MS: Final = 86_400_000
 TRAVEL_WINDOW_MS: Final = DAY_MS
 """Maximum age of the card's previous payment that `speed_kmh` is measured from."""
 MAX_SPEED_KMH: Final = 1_000_000

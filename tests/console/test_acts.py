@@ -1,6 +1,7 @@
 """The catalogue of analyst acts: it is complete, and everything that offers acts is made from it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,24 @@ def test_no_key_means_two_things_on_one_page() -> None:
     ):
         assert len(page) == len(set(page))
     assert len({link.key for link in NAVIGATION}) == len(NAVIGATION)
+
+
+def test_every_shortcut_calls_a_function_of_the_script() -> None:
+    script = (ROOT / "console" / "web" / "static" / "console.js").read_text(encoding="utf-8")
+    body = script.partition("const actions = {")[2].partition("\n    };")[0]
+    functions = set(re.findall(r"^      (\w+): \(\) =>", body, re.MULTILINE))
+    assert functions == {shortcut.action for shortcut in (*EVERYWHERE, *QUEUE, *CASE) if shortcut.action}
+
+
+def test_the_documentation_lists_every_command_with_its_fields_and_its_undo() -> None:
+    rows = (ROOT / "docs" / "cases.md").read_text(encoding="utf-8").splitlines()
+    for act in ACTS.values():
+        (row,) = [row for row in rows if row.startswith(f"| `{act.command.__name__}` |")]
+        _, _, fields, answer, undo, _ = row.split("|")
+        assert {name for name in re.findall(r"`(\w+)`", fields) if name in FIELDS} == set(act.fields), row
+        assert all(f"`{each.event.__name__}`" in answer for each in act.answers), row
+        undoes = {ACTS[each.undo].command.__name__ for each in act.answers if each.undo}
+        assert undoes == set(re.findall(r"`(\w+)`", undo)), row
 
 
 def test_who_may_do_what() -> None:

@@ -11,12 +11,11 @@ from starlette.responses import StreamingResponse
 from console.cases.board_feed import CaseChange, CaseChangeBuffer, offsets_of, offsets_text, server_sent_event
 from console.web.guard import is_still_permitted
 from console.web.inputs import CaseId
+from console.web.limits import MAX_STREAMS
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import board_of, services_of
 from domain.sealed import MARK
 
-MAX_WATCHERS: Final = 500
-"""Maximum number of open event streams."""
 QUIET_S: Final = 10.0
 """Interval in seconds at which an idle stream sends a sign of life and checks the reader's permission again."""
 BATCH: Final = 500
@@ -52,7 +51,7 @@ async def events(
     """
     board_of(request)
     services, watchers = services_of(request), request.app.state.watchers
-    if watchers.count >= MAX_WATCHERS:
+    if watchers.count >= MAX_STREAMS:
         raise Problem(503, "too many event streams are open: try again later", {"Retry-After": "30"})
     seen = offsets_of(last_event_id) if last_event_id else None
     if last_event_id and seen is None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from console.cases.board import MAX_SHARED, PAGE_SIZE, CaseBoard, PageCursor, QueueFilter, SortOrder
 from console.cases.board_row import EntityKind, entities_of, row_of
-from console.web.inputs import MAX_NAMES, MAX_PAGE, CaseId, ScoreBound, TimeMs, Token, Word
+from console.web.inputs import MAX_NAMES, MAX_PAGE, CaseId, Cursor, PersonFilter, ScoreBound, TimeMs, Token, Word
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import board_of
 
@@ -86,7 +86,7 @@ class QueueQuery(BaseModel):
     status: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
     typology: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
     disposition: Annotated[list[Word], Field(max_length=MAX_NAMES, default_factory=list)]
-    assignee: Annotated[str, Field(max_length=64)] | None = None
+    assignee: PersonFilter | None = None
     """Name of the assignee; empty for cases without one."""
     escalated: bool | None = None
     score_from: ScoreBound | None = None
@@ -95,7 +95,7 @@ class QueueQuery(BaseModel):
     due_until_ms: TimeMs | None = None
     sort: SortOrder = "-score"
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = PAGE_SIZE
-    cursor: Annotated[str, Field(max_length=200)] | None = None
+    cursor: Cursor | None = None
 
     def wanted(self) -> QueueFilter:
         """Return the filter for the board."""

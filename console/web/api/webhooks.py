@@ -1,6 +1,6 @@
 """API routes of webhooks: set them up, list their deliveries, and send a delivery again."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
@@ -10,7 +10,7 @@ from console.web.inputs import MAX_PAGE, CaseId, RequestBody
 from console.web.problems import PROBLEMS, Problem
 from console.web.services import person_of, services_of
 from console.webhooks.sender import ForbiddenAddress, target_of
-from console.webhooks.store import WebhookLimitReached, WebhookNotFound
+from console.webhooks.store import DeliveryState, WebhookLimitReached, WebhookNotFound
 from domain.cases.events import CaseEvent
 from migrations.models import WebhookDeliveryRow, WebhookRow
 
@@ -50,7 +50,7 @@ class WebhookDelivery(BaseModel):
 
     delivery_id: str
     kind: str
-    state: Literal["due", "delivered", "dead"]
+    state: DeliveryState
     attempts: int
     made_at_ms: int
     next_at_ms: int
@@ -106,7 +106,7 @@ async def change_webhook(request: Request, webhook_id: CaseId, asked: WebhookCha
 async def list_deliveries(
     request: Request,
     webhook_id: CaseId,
-    state: Literal["due", "delivered", "dead"] | None = None,
+    state: DeliveryState | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> list[WebhookDelivery]:
     """Return the deliveries of a webhook, newest first."""

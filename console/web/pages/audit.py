@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from console.cases.board import CaseBoard, QueueFilter
 from console.times import parse_time
 from console.web.api.queue import SearchKey, case_ids_by
-from console.web.inputs import Token
+from console.web.inputs import PersonFilter, Token
 from console.web.pages.case_evidence import event_details
 from console.web.pages.rendering import page
 from console.web.pages.timeline import TimelineEntry, timeline
@@ -33,7 +33,7 @@ class AuditQuery(BaseModel):
 
     by: SearchKey = "account"
     value: Token | Literal[""] = ""
-    actor: Annotated[str, Field(max_length=64)] = ""
+    actor: PersonFilter = ""
     kind: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]*$")] = ""
     since: Moment = ""
     until: Moment = ""

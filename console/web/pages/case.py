@@ -18,7 +18,6 @@ from console.cases.board import CaseBoard
 from console.cases.board_row import entities_of
 from console.cases.seen_payment import SeenPayment
 from console.cases.timelines import TimelineOrder, has_events_up_to
-from console.display.formats import HOUR_MS
 from console.web.act_bodies import BODIES
 from console.web.api.cases import current_view
 from console.web.command_handling import act_on, parse_sequence
@@ -34,6 +33,7 @@ from console.web.problems import Problem
 from console.web.services import board_of, person_of, services_of
 from domain.cases.answers import MAX_NOTE_ATTACHMENTS
 from domain.cases.events import DISPOSITIONS, SequencedCaseEvent
+from domain.durations import HOUR_MS
 from projections.logs.known import KnownEvent
 from projections.views.case_history import case_as_of, events_known_at, is_visible_at, known_events
 from projections.views.case_view import CaseView, Item, event_place

@@ -17,11 +17,11 @@ from starlette.responses import StreamingResponse
 from console.cases.board_feed import CaseChangeBuffer
 from console.people.roles import Permission
 from console.web.guard import is_still_permitted
+from console.web.limits import MAX_STREAMS
 from console.web.pages.parts import page_services_of
 from console.web.problems import Problem
 from console.web.services import person_of, services_of
 
-MAX_STREAMS: Final = 500
 LOOK_S: Final = 0.5
 """How often the control store is looked at for what nobody tells: rule packs, accounts."""
 QUIET_S: Final = 10.0

@@ -12,6 +12,7 @@ from console.web.pages.maps import HEIGHT, WIDTH, countries, country_name, map_p
 from console.web.pages.parts import page_services_of
 from console.web.pages.rendering import page
 from console.web.services import person_of, services_of
+from console.webhooks.store import DEAD
 
 MAX_DEAD: Final = 100
 SHOWN: Final = 8
@@ -47,7 +48,7 @@ async def monitor(request: Request) -> Response:
 def _dead_letters(request: Request) -> int:
     """Count the failed webhook deliveries, at most MAX_DEAD per webhook."""
     webhooks = services_of(request).webhooks
-    return sum(len(webhooks.deliveries(row.webhook_id, "dead", MAX_DEAD)) for row in webhooks.all())
+    return sum(len(webhooks.deliveries(row.webhook_id, DEAD, MAX_DEAD)) for row in webhooks.all())
 
 
 def _point(point: Mapping[str, Any]) -> dict[str, Any]:

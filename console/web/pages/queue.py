@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from console.cases.act_catalog import ACTS, AnalystAct
 from console.cases.board import FREE_STATUSES, PAGE_SIZE, SORT_LABELS, CaseBoard, PageCursor, QueueFilter, SortOrder
-from console.display.formats import HOUR_MS
 from console.web.act_bodies import BODIES
 from console.web.api.cases import current_view
 from console.web.api.commands import MAX_BULK, MAX_TAKE_ATTEMPTS
 from console.web.api.queue import cursor_of, place_of
 from console.web.command_handling import act_on
-from console.web.inputs import RequestBody, ScoreBound, Token, Word
+from console.web.inputs import Cursor, PersonFilter, RequestBody, ScoreBound, Token, Word
 from console.web.pages.parts import offered_choices
 from console.web.pages.rendering import page
 from console.web.problems import Problem
@@ -25,6 +24,7 @@ from console.web.services import board_of, services_of
 from domain.cases.answers import MAX_REASON_CHARS
 from domain.cases.state import OPEN_STATUSES, STATUSES, CaseStatus
 from domain.currencies import DECIMALS
+from domain.durations import HOUR_MS
 from projections.views.case_view import CaseView
 
 FILTER_ERROR: Final = "A filter has a value that is not allowed: correct it, or clear the filters."
@@ -43,7 +43,7 @@ class QueueFilterForm(BaseModel):
 
     status: Annotated[list[CaseStatus], Field(max_length=len(STATUSES))] = []
     typology: Word | Literal[""] = ""
-    assignee: Annotated[str, Field(max_length=64)] = ""
+    assignee: PersonFilter = ""
     """A name, "-" for nobody, "" for anybody."""
     escalated: Literal["", "yes", "no"] = ""
     score_from: ScoreBound | Literal[""] = ""
@@ -55,7 +55,7 @@ class QueueFilterForm(BaseModel):
     """Maximum time to the deadline, in hours."""
     account: Token | Literal[""] = ""
     sort: SortOrder = "-score"
-    cursor: Annotated[str, Field(max_length=200)] = ""
+    cursor: Cursor = ""
 
     def wanted(self, now_ms: int) -> QueueFilter:
         """Return the filter in the form that the board takes."""
@@ -111,7 +111,7 @@ class BulkForm(RequestBody):
     case: Annotated[list[str], Field(min_length=1, max_length=MAX_BULK)]
     """Ids with the version that was seen: ID@7."""
     reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
-    assignee: Annotated[str, Field(max_length=64)] = ""
+    assignee: PersonFilter = ""
     hours: Annotated[int, Field(ge=1, le=1_000)] = 4
 
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Form, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
-from console.people.accounts import ABSOLUTE_MS, MAX_PASSWORD
+from console.people.accounts import ABSOLUTE_MS, MAX_NAME, MAX_PASSWORD
 from console.web.pages.rendering import page
 from console.web.services import ConsoleServices, person_of, services_of
 
@@ -26,7 +26,7 @@ async def sign_in_page(request: Request, to: str = "/") -> Response:
 
 async def sign_in(
     request: Request,
-    name: Annotated[str, Form(max_length=64)],
+    name: Annotated[str, Form(max_length=MAX_NAME)],
     password: Annotated[str, Form(max_length=MAX_PASSWORD)],
     to: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:

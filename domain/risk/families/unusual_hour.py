@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from domain.durations import DAY_MS
 from domain.payment import Payment
 from domain.risk.expression import HistoryNeeds
 from domain.risk.families.measurement import Check, Measurement, RuleFunctions, RuleGate, contributing_ids
 from domain.risk.families.rule import Lists, NumberRange, Rows, Rule, RuleParts, check_at_most
-from domain.risk.features import DAY_MS
 from domain.risk.history import History
 
 
