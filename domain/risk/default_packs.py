@@ -31,7 +31,7 @@ THREE: Final = RulePack(
         ),
     ),
 )  # fmt: skip
-"""Three rules and no more: what rates are compared with."""
+"""Three rules only: the pack that benchmarks compare rates with."""
 
 DEFAULT: Final = RulePack(
     name="default",
@@ -89,8 +89,8 @@ DEFAULT: Final = RulePack(
 )  # fmt: skip
 """The pack that a new system starts with: `fraudcase up` writes its activation into the log.
 
-It holds every family that needs no knowledge of a stream. What is common in honest streams (a new device, goods sent
-far away, a night owl) flags only together with something else. So does a confirmed fraud of the same card, of one's own
-device or at a large merchant: most payments there are honest, however many frauds there were, so those points do not
-grow with their number. Frauds of several accounts at one terminal, or from one device, flag by themselves.
+It has rules of every family that needs no lists. A new device, goods sent far away and an unusual hour are common in
+honest streams, so these rules flag only together with others. The same holds for confirmed frauds of the same card, of
+one account on the same device, or at a large merchant: most payments there are honest, whatever the number of frauds,
+so these points do not grow with it. Frauds of several accounts at one terminal, or on one device, flag alone.
 """

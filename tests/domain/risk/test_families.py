@@ -1,11 +1,15 @@
 """Each family of rules at its edge, with values worked out by hand; and what a rule says when it does not fire."""
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 
+from domain.risk import families
 from domain.risk.events import RiskRestated
 from domain.risk.families.registry import FAMILIES
+from domain.risk.families.rule import Rule
 from tests.support.payments import (
     BERLIN,
     DAY_MS,
@@ -367,6 +371,17 @@ def test_a_late_payment_counts_if_it_is_in_the_rows(
     assert turned_by(late[0], each, payments)
     in_between = {**payments[0], "event_time": late[0]["event_time"] + 1}  # one more pushes it out
     assert not turned_by(late[0], each, [in_between, *payments])
+
+
+def test_every_family_file_is_in_the_table_of_families() -> None:
+    modules = [import_module(f"{families.__name__}.{found.name}") for found in iter_modules(families.__path__)]
+    kinds = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Rule) and hasattr(value, "family")
+    }
+    assert kinds == set(FAMILIES.values())
 
 
 def test_every_family_is_in_these_tables() -> None:
