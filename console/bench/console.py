@@ -21,7 +21,7 @@ from console.terminal import messages, print_status_line, progress
 from console.waiting import ProgressStalled
 from console.wiring import case_table, people
 from domain.cases.events import CaseAssigned, CaseClosed, CaseEscalated, CaseOpened, NoteAdded, SequencedCaseEvent
-from domain.cases.state import DONE_STATUSES
+from domain.cases.status import DONE_STATUSES
 from infra import stack
 from infra.parts import python_command
 from infra.services import CONSOLE, metrics_port, service_name, services

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from console.cases.board_row import entities_of, is_done, row_of
 from domain.cases.events import SequencedCaseEvent
-from domain.cases.state import BrokenLog, CaseStatus
+from domain.cases.state import BrokenLog
+from domain.cases.status import CaseStatus
 from projections.views.case_view import CaseView, project
 
 MAX_CASES: Final = 500_000

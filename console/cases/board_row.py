@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from domain.cases.state import DONE_STATUSES
+from domain.cases.status import DONE_STATUSES
 from projections.views.case_view import CaseView
 
 EntityKind: TypeAlias = Literal["card", "device", "merchant", "terminal"]

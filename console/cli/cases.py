@@ -23,7 +23,7 @@ from console.times import iso_time
 from console.wiring import case_table, kafka_logs, vault
 from domain.cases.commands import Command
 from domain.cases.events import CaseClosed, CaseEvent, CommandRejected
-from domain.cases.state import STATUSES
+from domain.cases.status import STATUSES
 from domain.record_types import to_fields
 from infra.settings import Settings
 from projections.views.case_history import case_as_of, is_visible_at, known_events

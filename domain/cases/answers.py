@@ -1,4 +1,8 @@
-"""Answers to commands: events of the account's cases, or a rejection."""
+"""Answers to commands: events of the account's cases, or a rejection.
+
+This file is longer than 500 lines because all answers to a case's commands stand together: they share their checks,
+and most acts on two cases need the checks of both (docs/decisions/0020).
+"""
 
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 from uuid import UUID, uuid5

@@ -9,6 +9,7 @@ from domain.cases.commands import Command
 from domain.cases.due import DeadlineQueue
 from domain.cases.events import CaseEvent, ClockTicked, RiskLinked
 from domain.cases.flags import due_ms, on_flag, on_tick
+from domain.cases.linked_flag import LinkedFlag
 from domain.cases.state import (
     UNTOUCHED,
     AbsorbedCase,
@@ -16,7 +17,6 @@ from domain.cases.state import (
     ApprovalRequest,
     Case,
     CaseWork,
-    LinkedFlag,
     MergeTarget,
     evolve,
 )

@@ -6,7 +6,7 @@ the inbox.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias, assert_never, get_args
+from typing import Final, assert_never
 
 from domain.cases.commands import Amount, MergedFlag
 from domain.cases.events import (
@@ -42,18 +42,9 @@ from domain.cases.events import (
     WorkEvent,
     command_answered,
 )
-from domain.record import Record
+from domain.cases.linked_flag import LinkedFlag, flag_of_event, flag_of_merged_case, payment_of_flag
 from domain.record import replace as changed
 
-OpenStatus: TypeAlias = Literal["new", "open", "in_review", "snoozed", "pending_approval"]
-"""Status of a case that needs work."""
-DoneStatus: TypeAlias = Literal["closed", "merged"]
-"""Status of a case that needs no more work."""
-CaseStatus: TypeAlias = Literal[OpenStatus, DoneStatus]
-OPEN_STATUSES: Final[tuple[OpenStatus, ...]] = get_args(OpenStatus)
-DONE_STATUSES: Final[tuple[DoneStatus, ...]] = get_args(DoneStatus)
-STATUSES: Final[tuple[CaseStatus, ...]] = (*OPEN_STATUSES, *DONE_STATUSES)
-"""Every status, in the order of a case's life. Each is a queue."""
 SLA_MS: Final = 4 * 3_600_000
 """Time from the opening of a case to its automatic escalation, by the clock ticks in the log."""
 MAX_LINKED: Final = 1_000
@@ -98,24 +89,6 @@ class MergeTarget:
     account_id: str
     case_id: str
     merge_id: str
-
-
-class LinkedFlag(Record, frozen=True):
-    """Flag of a case, and its payment with all fields that a label needs.
-
-    `score` is 0 for a withdrawn flag. `account_id` is set only if the flag came with a case that was merged into this
-    one. A flag from before labels existed has no content digest and no merchant.
-    """
-
-    score: int
-    transaction_id: str
-    content_digest: str | None
-    event_time: int
-    merchant_id: str | None
-    terminal_id: str | None
-    device_id: str | None
-    card_id: str | None
-    account_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +263,7 @@ def open_case(before: Case | None, event: CaseOpened) -> Case:
         escalated=False,
         flags=1,
         value_minor={event.currency: event.amount_minor},
-        linked={event.flag_id: _new_linked_flag(event)},
+        linked={event.flag_id: flag_of_event(event)},
         recent=["CaseOpened"],
     )
 
@@ -380,7 +353,7 @@ def _add_flag(case: Case, event: RiskLinked) -> None:
     linked, value, currency = case.linked, case.value_minor, event.currency
     case.flags += 1
     value[currency] = value.get(currency, 0) + event.amount_minor
-    linked[event.flag_id] = _new_linked_flag(event)
+    linked[event.flag_id] = flag_of_event(event)
     if len(linked) > MAX_LINKED:
         del linked[next(iter(linked))]
 
@@ -416,7 +389,7 @@ def _absorb(case: Case, event: CaseAbsorbed) -> None:
         merge_id=event.merge_id,
         standing=event.standing,
         value_minor={amount.currency: amount.amount_minor for amount in event.amounts},
-        linked={flag.flag_id: _linked_flag_of_merged(flag) for flag in event.flags},
+        linked={flag.flag_id: flag_of_merged_case(flag) for flag in event.flags},
     )
     case.flags += event.standing
     case.value_minor = add_amounts(case.value_minor, brought.value_minor, 1)
@@ -471,7 +444,7 @@ def merged_flags(account_id: str, case: Case) -> tuple[MergedFlag, ...]:
         )
         for linked in _flag_maps(case)
         for flag_id, flag in linked.items()
-        if (payment := _payment(flag)) is not None
+        if (payment := payment_of_flag(flag)) is not None
     )
 
 
@@ -481,7 +454,7 @@ def standing_payments(case: Case) -> tuple[FlaggedPayment, ...]:
         payment
         for linked in _flag_maps(case)
         for flag in linked.values()
-        if flag.score > 0 and (payment := _payment(flag)) is not None
+        if flag.score > 0 and (payment := payment_of_flag(flag)) is not None
     )
 
 
@@ -490,69 +463,3 @@ def _flag_maps(case: Case) -> Iterator[Mapping[str, LinkedFlag]]:
     yield case.linked
     for each in case.work.absorbed.values():
         yield each.linked
-
-
-def _new_linked_flag(event: CaseOpened | RiskLinked) -> LinkedFlag:
-    return LinkedFlag(
-        event.score,
-        event.transaction_id,
-        event.content_digest,
-        event.event_time,
-        event.merchant_id,
-        event.terminal_id,
-        event.device_id,
-        event.card_id,
-    )
-
-
-def _linked_flag_of_merged(flag: MergedFlag) -> LinkedFlag:
-    return LinkedFlag(
-        score=flag.score,
-        transaction_id=flag.transaction_id,
-        content_digest=flag.content_digest,
-        event_time=flag.event_time,
-        merchant_id=flag.merchant_id,
-        terminal_id=flag.terminal_id,
-        device_id=flag.device_id,
-        card_id=flag.card_id,
-        account_id=flag.account_id,
-    )
-
-
-def _payment(flag: LinkedFlag) -> FlaggedPayment | None:
-    """Return the payment of a flag, or None for a flag from before labels existed."""
-    if flag.content_digest is None or flag.merchant_id is None:
-        return None
-    return FlaggedPayment(
-        transaction_id=flag.transaction_id,
-        content_digest=flag.content_digest,
-        event_time=flag.event_time,
-        merchant_id=flag.merchant_id,
-        terminal_id=flag.terminal_id,
-        device_id=flag.device_id,
-        card_id=flag.card_id,
-        account_id=flag.account_id,
-    )
-
-
-def status_of(
-    *,
-    disposition: str | None,
-    is_merged: bool,
-    is_requested: bool,
-    is_snoozed: bool,
-    assignee: str | None,
-    is_touched: bool,
-) -> CaseStatus:
-    """Return the status of a case: the first that applies, in the order merged, closed, pending approval, …."""
-    if is_merged:
-        return "merged"
-    if disposition is not None:
-        return "closed"
-    if is_requested:
-        return "pending_approval"
-    if is_snoozed:
-        return "snoozed"
-    if assignee is not None:
-        return "in_review"
-    return "open" if is_touched else "new"

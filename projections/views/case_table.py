@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from domain.cases.state import STATUSES
+from domain.cases.status import STATUSES
 from projections.views.case_view import QUEUE_SHARDS, CaseView, Item, view_item, view_of
 
 if TYPE_CHECKING:

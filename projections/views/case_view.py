@@ -35,7 +35,8 @@ from domain.cases.events import (
     SequencedCaseEvent,
     happened_at_ms,
 )
-from domain.cases.state import DONE_STATUSES, SLA_MS, BrokenLog, add_amounts, status_of
+from domain.cases.state import SLA_MS, BrokenLog, add_amounts
+from domain.cases.status import DONE_STATUSES, status_of
 from domain.digest import canonical_bytes
 
 QUEUE_SHARDS = 4
@@ -56,7 +57,7 @@ class CaseView:
     account_id: str
     typology: str
     status: str
-    """One of `domain.cases.state.STATUSES`."""
+    """One of `domain.cases.status.STATUSES`."""
     sequence: int
     opened_at_ms: int
     last_event_ms: int

@@ -118,7 +118,7 @@ BUGS = (
     ),
     Bug(
         "fields-out-of-order", "a record that is made of fields in order has two of them in each other's place",
-        "domain/cases/state.py", "        event.terminal_id,\n        event.device_id,\n",
+        "domain/cases/linked_flag.py", "        event.terminal_id,\n        event.device_id,\n",
         "        event.device_id,\n        event.terminal_id,\n",
         (f"{CASE}::test_a_case_of_entity_flags_is_closed_with_its_payments",),
     ),

@@ -22,7 +22,7 @@ from console.web.pages.rendering import page
 from console.web.problems import Problem
 from console.web.services import board_of, services_of
 from domain.cases.answers import MAX_REASON_CHARS
-from domain.cases.state import OPEN_STATUSES, STATUSES, CaseStatus
+from domain.cases.status import OPEN_STATUSES, STATUSES, CaseStatus
 from domain.currencies import DECIMALS
 from domain.durations import HOUR_MS
 from projections.views.case_view import CaseView

@@ -16,7 +16,7 @@ from console.web.inputs import CASE_ID_PATTERN
 from console.web.pages import shortcuts
 from console.web.pages.maps import country_name
 from domain.cases.answers import MAX_NOTE_CHARS, MAX_REASON_CHARS
-from domain.cases.state import DONE_STATUSES, OPEN_STATUSES, STATUSES
+from domain.cases.status import DONE_STATUSES, OPEN_STATUSES, STATUSES
 from projections.views.case_view import CaseView
 
 TEMPLATES.filters["country"] = country_name
