@@ -1,4 +1,4 @@
-"""The digest of a history: what it sees, and what must make no difference to it."""
+"""The digest of a history: which changes alter it, and which do not."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ REJECTED = CommandRejected(
 )
 
 
-def test_the_digest_is_that_of_the_documented_bytes() -> None:
+def test_digest_covers_the_documented_bytes() -> None:
     digest = HistoryDigest()
     digest.add_payment("acct", "tx-1", b"\x01" * 16)
     digest.add_event(flag(1, account_id="acct"))
@@ -28,7 +28,7 @@ def test_the_digest_is_that_of_the_documented_bytes() -> None:
     assert digest.hexdigest() == expected.hexdigest()
 
 
-def test_neither_order_nor_redelivery_makes_a_difference() -> None:
+def test_order_and_redelivery_do_not_change_the_digest() -> None:
     events = [*history(flag(1), flag(2), flag(3, typology="stolen_card"))[1], flag(1), flag(2), REJECTED]
     forwards, backwards = HistoryDigest(), HistoryDigest()
     assert all(forwards.add_event(event) for event in events)
@@ -39,7 +39,7 @@ def test_neither_order_nor_redelivery_makes_a_difference() -> None:
     assert forwards.items() == backwards.items()
 
 
-def test_everything_else_does() -> None:
+def test_every_other_change_changes_the_digest() -> None:
     def of(*events: object, payment: bytes = b"") -> str:
         digest = HistoryDigest()
         digest.add_payment(ACCOUNT, "tx", payment)
@@ -66,7 +66,7 @@ def test_two_events_in_one_place_are_an_error() -> None:
         digest.add_event(flag(1, score=601))
 
 
-def test_canonical_json_is_that_of_rfc_8785() -> None:
+def test_canonical_json_follows_rfc_8785() -> None:
     document = {"b": [1, {"z": None, "a": True}], "a": '\u20ac$\x0f\nA\'B"\\"/', "bytes": b"\x00\xff"}
     expected = r'{"a":"€$\u000f\nA' + "'" + r'B\"\\\"/","b":[1,{"a":true,"z":null}],"bytes":"00ff"}'
     assert canonical_json(document) == expected.encode()
@@ -75,8 +75,8 @@ def test_canonical_json_is_that_of_rfc_8785() -> None:
 
 
 @pytest.mark.parametrize("name", ["french", "structures"])
-def test_the_standards_own_vectors(name: str) -> None:
-    """The published ones that hold no floats, where they are at hand; two of them are here in any case."""
+def test_vectors_of_the_standard(name: str) -> None:
+    """The published vectors without floats, if their files are present; two of them are always tested here."""
     vectors = {
         "french": (
             '{"peach": "This sorting order", "péché": "is wrong according to French", "pêche": "but canonicalization",'

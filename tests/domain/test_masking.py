@@ -1,4 +1,4 @@
-"""Card numbers in what people write: found however they are written, and nothing else is touched."""
+"""Card numbers in free text are masked however they are written, and all other text stays."""
 
 import pytest
 from hypothesis import given
@@ -47,12 +47,12 @@ def test_card_numbers_are_masked(text: str, expected: str) -> None:
         "",
     ],
 )
-def test_other_numbers_stay(text: str) -> None:
+def test_other_numbers_are_not_masked(text: str) -> None:
     assert mask_card_numbers(text) == text
 
 
 def _check_digit(payload: str) -> str:
-    """By the book, from the right, one digit at a time: written apart from the code under test."""
+    """Compute the check digit from the right, one digit at a time, independently of the code under test."""
     total = 0
     for place, character in enumerate(reversed(payload)):
         value = int(character)
@@ -68,7 +68,7 @@ def _check_digit(payload: str) -> str:
     st.text(alphabet="abc xyz\u00e9\n", max_size=20),
     st.text(alphabet="abc xyz\u00e9\n", max_size=20),
 )
-def test_every_valid_number_goes_and_the_words_around_it_stay(
+def test_every_valid_number_is_masked_and_the_words_around_it_stay(
     payload: str, between: str, before: str, after: str
 ) -> None:
     number = payload + _check_digit(payload)
@@ -77,6 +77,6 @@ def test_every_valid_number_goes_and_the_words_around_it_stay(
 
 
 @given(st.text(alphabet="0123456789", min_size=12, max_size=18), st.integers(1, 9))
-def test_a_wrong_check_digit_is_no_card_number(payload: str, by: int) -> None:
+def test_number_with_a_wrong_check_digit_is_not_masked(payload: str, by: int) -> None:
     number = payload + str((int(_check_digit(payload)) + by) % 10)
     assert mask_card_numbers(number) == number

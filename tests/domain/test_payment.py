@@ -1,4 +1,4 @@
-"""The door: what is admitted, what is refused with which reason, and what makes two payments the same."""
+"""Admission of payments: what is admitted, what is refused with which reason, and when two payments are equal."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def raw(**changed: Any) -> dict[str, Any]:
         ({"attributes": {str(number): "" for number in range(65)}}, "too_many_attributes"),
     ],
 )
-def test_what_is_refused(changed: dict[str, Any], reason: str) -> None:
+def test_invalid_payment_is_refused_with_its_reason(changed: dict[str, Any], reason: str) -> None:
     refusal = admit(raw(**changed), NOON)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == reason
@@ -81,11 +81,11 @@ def test_what_is_refused(changed: dict[str, Any], reason: str) -> None:
         {"attributes": {"note": "with, commas\nand lines"}},
     ],
 )
-def test_what_is_admitted(changed: dict[str, Any]) -> None:
+def test_valid_payment_is_admitted(changed: dict[str, Any]) -> None:
     assert isinstance(admit(raw(**changed), NOON), Payment)
 
 
-def test_a_file_knows_no_arrival_so_nothing_is_dated_past_it() -> None:
+def test_payment_of_a_file_has_no_arrival_time_to_be_later_than() -> None:
     assert isinstance(admit(raw(event_time=NOON * 2), None), Payment)
 
 
@@ -111,7 +111,7 @@ def digest(**changed: Any) -> bytes:
         {"counterparty_id": "x"},
     ],
 )
-def test_other_content_has_another_digest(changed: dict[str, Any]) -> None:
+def test_different_content_has_a_different_digest(changed: dict[str, Any]) -> None:
     assert digest(**changed) != digest()
 
 
@@ -129,6 +129,6 @@ def test_luhn() -> None:
     assert not holds_card_number("04111111111111111000000")  # a run of 23 is no card number
 
 
-def test_minor_units_are_those_of_iso_4217() -> None:
+def test_minor_units_follow_iso_4217() -> None:
     assert len(DECIMALS) == 165
     assert (DECIMALS["JPY"], DECIMALS["EUR"], DECIMALS["KWD"], DECIMALS["CLF"]) == (0, 2, 3, 4)

@@ -1,4 +1,4 @@
-"""Records of the log: what is made cannot be changed, and what is missing or stray is refused."""
+"""Records of the log: they cannot be changed, and missing or unknown fields are refused."""
 
 import copy
 import gc
@@ -15,7 +15,7 @@ LINKED = RiskLinked("a", "c", 2, "f", "t", 1, 2, "EUR", 600, ("velocity",), "ab"
 
 
 @pytest.mark.parametrize("kind", TYPES.values())
-def test_nothing_of_a_record_can_be_changed(kind: type[Record]) -> None:
+def test_record_cannot_be_changed(kind: type[Record]) -> None:
     names = kind.__struct_fields__
     made = kind(**dict.fromkeys(names, 1))
     for name in names:
@@ -29,7 +29,7 @@ def test_nothing_of_a_record_can_be_changed(kind: type[Record]) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES.values())
-def test_missing_and_stray_fields_are_refused(kind: type[Record]) -> None:
+def test_missing_and_unknown_fields_are_refused(kind: type[Record]) -> None:
     needed = [name for name in kind.__struct_fields__ if name not in defaults_of(kind)]
     with pytest.raises(TypeError):
         kind(**dict.fromkeys(needed[1:], 1))
@@ -37,7 +37,7 @@ def test_missing_and_stray_fields_are_refused(kind: type[Record]) -> None:
         kind(**dict.fromkeys([*needed, "anything_else"], 1))
 
 
-def test_a_record_is_its_content() -> None:
+def test_records_with_equal_content_are_equal() -> None:
     again = from_fields("RiskLinked", to_fields(LINKED))
     assert again == LINKED == copy.deepcopy(LINKED) == pickle.loads(pickle.dumps(LINKED))  # noqa: S301 - our own bytes
     assert hash(again) == hash(LINKED)
@@ -47,8 +47,8 @@ def test_a_record_is_its_content() -> None:
             assert found == "f"
 
 
-def test_fields_in_their_order_are_those_by_name() -> None:
-    """Records that are made by the million are made so: each value has to reach the field of its name."""
+def test_positional_fields_equal_named_ones() -> None:
+    """Records that are made by the million are made from positional values: each value must reach its field."""
     assert {name: getattr(LINKED, name) for name in ("account_id", "case_id", "sequence", "flag_id")} == {
         "account_id": "a", "case_id": "c", "sequence": 2, "flag_id": "f",
     }  # fmt: skip
@@ -60,6 +60,6 @@ def test_fields_in_their_order_are_those_by_name() -> None:
     )
 
 
-def test_the_collector_of_cycles_has_nothing_to_do_with_records() -> None:
+def test_garbage_collector_does_not_track_records() -> None:
     assert not gc.is_tracked(flag(1))
     assert not gc.is_tracked(LINKED)

@@ -1,4 +1,4 @@
-"""State written before classes were moved is read after it, and state that names foreign classes is refused."""
+"""State written before classes were moved is still read, and state that names foreign classes is refused."""
 
 import base64
 import hashlib
@@ -24,12 +24,12 @@ STATE = {key: base64.b64decode(packed) for key, packed in EARLIER["state"].items
 
 
 def digest_of(outputs: Any) -> str:
-    """Digest the outputs for one record as the fixture has them."""
+    """Digest the outputs for one record in the form of the fixture."""
     plain = [[type(output).__name__, json.loads(msgspec.json.encode(output))] for output in outputs]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def test_the_fixture_names_the_classes_by_their_earlier_modules() -> None:
+def test_fixture_names_classes_by_their_earlier_modules() -> None:
     packed = b"".join(STATE.values())
     assert all(
         name in packed
@@ -37,7 +37,7 @@ def test_the_fixture_names_the_classes_by_their_earlier_modules() -> None:
     )
 
 
-def test_state_of_an_earlier_release_decides_the_records_after_it_alike() -> None:
+def test_state_of_an_earlier_release_results_in_equal_decisions() -> None:
     fold = RiskFold(3, STATE.get, hot_accounts=0)
     decided = [
         fold.read(name, data, EARLIER["first_offset"] + number, None)

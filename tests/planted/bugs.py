@@ -20,14 +20,14 @@ CASE, COMMANDS, ENGINES = (
     "tests/domain/cases/test_engines.py",
 )
 RISK, DUE = "tests/domain/risk/test_risk.py", "tests/domain/cases/test_case_due.py"
-GOLDEN = f"{ENGINES}::test_an_engine_says_what_it_always_said"
+GOLDEN = f"{ENGINES}::test_engine_emits_its_golden_bytes"
 
 BUGS = (
     Bug(
         "fold-reads-the-clock", "a case opens when the machine says so, not when the payment was made",
         "domain/cases/flags.py", "opened_at_ms=record.event_time,",
         'opened_at_ms=__import__("time").time_ns() // 1_000_000,',
-        (f"{CASE}::test_time_that_is_up_escalates_at_the_tick_and_only_then", GOLDEN),
+        (f"{CASE}::test_missed_deadline_escalates_at_the_tick_and_not_before", GOLDEN),
     ),
     Bug(
         "fold-draws-lots", "the id of a case is random",
@@ -39,12 +39,12 @@ BUGS = (
         "set-order", "the rules of a flag stand in the order of a set, another one in each process",
         "domain/cases/flags.py", "else tuple([reason.rule for reason in reasons])",
         "else tuple({reason.rule for reason in reasons})",
-        (f"{CASE}::test_rules_stand_in_the_order_of_their_reasons",),
+        (f"{CASE}::test_rules_keep_the_order_of_their_reasons",),
     ),
     Bug(
         "order-of-a-heap", "accounts that are due come in the order of their deadlines, not of their names",
         "domain/cases/due.py", "return sorted(taken)", "return taken",
-        (f"{DUE}::test_who_is_due_is_who_was_put_last_at_such_a_time",),
+        (f"{DUE}::test_an_account_is_due_at_the_time_that_was_put_last",),
     ),
     Bug(
         "dropped-event", "a case whose first flag is grave enough is not escalated",
@@ -57,7 +57,7 @@ BUGS = (
         "double-apply", "the last flag of an account, delivered again, is linked again",
         "domain/cases/fold.py", "if record.sequence <= state.risk_sequence:",
         "if record.sequence < state.risk_sequence:",
-        (f"{CASE}::test_a_redelivered_flag_adds_nothing_even_when_others_came_between",),
+        (f"{CASE}::test_redelivered_flag_adds_nothing_even_after_other_flags",),
     ),
     Bug(
         "answered-twice", "a command that is delivered again is carried out again",
@@ -86,35 +86,35 @@ BUGS = (
         "domain/risk/families/velocity.py",
         "first = bisect_left(history.times, payment.event_time_ms - window_ms, 0, index + 1)",
         "first = bisect_left(history.times, payment.event_time_ms - window_ms + 1, 0, index + 1)",
-        ("tests/domain/risk/test_families.py::test_a_family_fires_at_its_edge",),
+        ("tests/domain/risk/test_families.py::test_family_fires_at_its_threshold",),
     ),
     Bug(
         "horizon-a-millisecond-short", "a payment that is just in time is refused",
         "domain/risk/history.py", "return payment.event_time_ms < self.latest_ms - HORIZON_MS",
         "return payment.event_time_ms <= self.latest_ms - HORIZON_MS",
-        (f"{RISK}::test_past_the_horizon_is_refused",),
+        (f"{RISK}::test_payment_older_than_the_horizon_is_refused",),
     ),
     Bug(
         "duplicates-count", "the same payment again is decided again",
         "domain/risk/fold.py", "if known and history.holds(payment):", "if known and not history.holds(payment):",
-        (f"{RISK}::test_the_same_content_adds_nothing_and_other_content_is_decided_and_reported",),
+        (f"{RISK}::test_duplicate_adds_nothing_and_other_content_is_decided_and_reported",),
     ),
     Bug(
         "late-payments-restate-nothing", "what a late payment changes about later ones is not said",
         "domain/risk/fold.py", "outputs += self._restate(history, index)", "self._restate(history, index)",
-        (f"{RISK}::test_a_late_payment_restates_what_it_changes_and_only_that",),
+        (f"{RISK}::test_late_payment_restates_only_the_decisions_that_it_changes",),
     ),
     Bug(
         "clock-goes-back", "an older tick is believed",
         "domain/cases/fold.py", "if tick.now_ms <= self._now_ms:", "if tick.now_ms < 0:",
-        (f"{CASE}::test_a_clock_that_goes_back_is_not_believed",),
+        (f"{CASE}::test_tick_with_an_earlier_time_is_ignored",),
     ),
     Bug(
         "decision-changes-the-state", "what a case would be is tried out on the case itself",
         "domain/cases/state.py",
         "case = replace(case, value_minor=dict(case.value_minor), linked=dict(case.linked), recent=[*case.recent])",
         "pass",
-        (f"{DUE}::test_a_decision_changes_nothing_of_the_state_that_it_reads",),
+        (f"{DUE}::test_decide_does_not_change_the_state_that_it_reads",),
     ),
     Bug(
         "fields-out-of-order", "a record that is made of fields in order has two of them in each other's place",
@@ -131,13 +131,13 @@ BUGS = (
     Bug(
         "old-state-misread", "flags of a state entry that kept scores and payments apart lose their payments",
         "domain/cases/fold.py", "payments.get(key)", "None",
-        (f"{COMMANDS}::test_state_that_kept_scores_and_payments_apart_is_read",),
+        (f"{COMMANDS}::test_state_with_separate_scores_and_payments_is_read",),
     ),
     Bug(
         "stale-version-accepted", "a command is carried out although the case has moved on",
         "domain/cases/answers.py", "if command.seen_sequence != case.sequence:",
         "if command.seen_sequence > case.sequence:",
-        (f"{CASE}::test_a_refused_command_says_why",),
+        (f"{CASE}::test_refused_command_gives_the_reason",),
     ),
     Bug(
         "two-eyes", "the value from which a second person must agree is itself left out",
@@ -152,7 +152,7 @@ BUGS = (
     Bug(
         "counted-by-another", "a restatement changes a case's flags by what the flag's account knew of it",
         "projections/views/case_view.py", "more = event.flags_change\n", "more = None\n",
-        (f"{ENGINES}::test_the_third_engine_tells_a_case_what_changes_there",),
+        (f"{ENGINES}::test_third_engine_records_changes_in_the_case_that_holds_the_flag",),
     ),
     Bug(
         "engine-forgotten", "after a restart a partition is decided by the first engine again",
@@ -164,12 +164,12 @@ BUGS = (
         "digest-leaves-out-a-field", "two histories of other merchants have the same digest",
         "domain/digest.py", 'return canonical_json({"type": type(event).__name__, **data})',
         'return canonical_json({"type": type(event).__name__, **data, "merchant_id": None})',
-        ("tests/domain/test_digest.py::test_everything_else_does",),
+        ("tests/domain/test_digest.py::test_every_other_change_changes_the_digest",),
     ),
     Bug(
         "quarantine-drops", "a record that the case job cannot decide on is passed over",
         "stream/processors.py", "emissions.append(self._quarantine(record, events))", "emissions += []",
-        (f"{ENGINES}::test_a_job_keeps_its_engine_and_quarantines_what_it_does_not_know",),
+        (f"{ENGINES}::test_job_keeps_its_engine_and_quarantines_unknown_ones",),
     ),
     Bug(
         "mask-misses", "the shortest card numbers stay in what people write",
@@ -180,7 +180,7 @@ BUGS = (
     Bug(
         "view-without-its-condition", "an overtaken writer of views writes over what the other one stored",
         "projections/views/case_table.py", "if (stored.sequence if stored else 0) == before:", "if before >= 0:",
-        (f"{CASE}::test_a_view_is_stored_only_over_the_one_it_was_made_from",),
+        (f"{CASE}::test_view_is_stored_only_over_its_base_version",),
     ),
     Bug(
         "archive-keeps-redelivered", "a case event that was delivered again enters the archive again",

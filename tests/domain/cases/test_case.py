@@ -1,4 +1,4 @@
-"""The case fold: opens, links, escalates, learns of restatements, answers every command."""
+"""The case fold: it opens cases, links flags, escalates, applies restatements and answers every command."""
 
 from functools import reduce
 
@@ -39,11 +39,11 @@ def test_the_first_flag_opens_a_case_and_further_ones_join_it() -> None:
     assert isinstance(opened, CaseOpened)
     assert isinstance(linked, RiskLinked)
     assert (opened.sequence, linked.sequence, opened.case_id) == (1, 2, linked.case_id)
-    assert opened.case_id == CASE  # uuid5 of the typology and the flag: the same in every replay
+    assert opened.case_id == CASE  # uuid5 of the typology and the flag: equal in every replay
 
 
-def test_rules_stand_in_the_order_of_their_reasons() -> None:
-    """Eight of them: an order by chance, as that of a set, would have to be very lucky."""
+def test_rules_keep_the_order_of_their_reasons() -> None:
+    """Eight rules: the arbitrary order of a set would hardly be the right one by chance."""
     names = tuple(f"rule-{letter}" for letter in "hgfedcba")
     reasons = tuple(replace(REASON, rule=name) for name in names)
     opened, linked = history(flag(1, reasons=reasons), flag(2, reasons=reasons))[1]
@@ -52,8 +52,8 @@ def test_rules_stand_in_the_order_of_their_reasons() -> None:
     assert opened.rules == linked.rules == names
 
 
-def test_a_view_is_stored_only_over_the_one_it_was_made_from() -> None:
-    """Two writers of one case: who was overtaken is told so, and what the other one stored stays."""
+def test_view_is_stored_only_over_its_base_version() -> None:
+    """Of two writers of one case, the slower one gets an error, and the view of the other one stays."""
     events = [event for event in history(flag(1), flag(2))[1] if not isinstance(event, CaseAnswer)]
     table, first = MemoryCaseTable(), project(None, events[0])
     second = project(first, events[1])
@@ -91,16 +91,16 @@ def test_a_case_escalates(records: list[RiskFlagged], trigger: str) -> None:
         pytest.param([flag(1, amount_minor=999_999)], id="a cent less"),
     ],
 )
-def test_below_the_thresholds_it_does_not(records: list[RiskFlagged]) -> None:
+def test_case_below_the_thresholds_does_not_escalate(records: list[RiskFlagged]) -> None:
     assert "CaseEscalated" not in kinds(history(*records)[1])
 
 
-def test_it_escalates_once() -> None:
+def test_case_escalates_once() -> None:
     _, events = history(*(flag(number, score=950) for number in range(1, 8)))
     assert kinds(events).count("CaseEscalated") == 1
 
 
-def test_a_redelivered_flag_adds_nothing_even_when_others_came_between() -> None:
+def test_redelivered_flag_adds_nothing_even_after_other_flags() -> None:
     _, events = history(flag(1), flag(2), flag(1), flag(2), flag(3))
     assert kinds(events) == ["CaseOpened", "RiskLinked", "RiskLinked"]
 
@@ -113,19 +113,19 @@ def test_a_flag_after_a_gap_waits() -> None:
     assert kinds(fold.step(flag(2)) or []) == ["RiskLinked"]  # type: ignore[arg-type]
 
 
-def test_a_case_learns_that_a_flag_no_longer_stands() -> None:
+def test_case_records_a_withdrawn_flag() -> None:
     _, events = history(flag(1), restated(2, "flag-1", ("velocity",), ()))
     revised = events[-1]
     assert isinstance(revised, RiskRevised)
     assert (revised.rules, revised.score_before, revised.score, revised.sequence) == ((), 600, 0, 2)
 
 
-def test_a_payment_that_is_flagged_late_opens_a_case() -> None:
+def test_payment_flagged_late_opens_a_case() -> None:
     _, events = history(restated(1, "flag-9", (), (REASON,)))
     assert kinds(events) == ["CaseOpened"]
 
 
-def test_time_that_is_up_escalates_at_the_tick_and_only_then() -> None:
+def test_missed_deadline_escalates_at_the_tick_and_not_before() -> None:
     fold, _ = history(flag(1))
     assert fold.step(ClockTicked(tick_id="t-1", now_ms=NOON + SLA_MS - 1)) == []
     due = fold.step(ClockTicked(tick_id="t-2", now_ms=NOON + SLA_MS))
@@ -136,7 +136,7 @@ def test_time_that_is_up_escalates_at_the_tick_and_only_then() -> None:
     assert fold.step(ClockTicked(tick_id="t-3", now_ms=NOON + SLA_MS + 1)) == []
 
 
-def test_a_clock_that_goes_back_is_not_believed() -> None:
+def test_tick_with_an_earlier_time_is_ignored() -> None:
     fold, _ = history(ClockTicked(tick_id="t-2", now_ms=NOON + SLA_MS), flag(1))
     assert fold.step(ClockTicked(tick_id="t-1", now_ms=NOON + SLA_MS)) == []
 
@@ -172,7 +172,7 @@ def test_an_analyst_escalates_and_is_answered_once() -> None:
         ({"case_id": "other"}, "the account has no case of this id, or no longer remembers it"),
     ],
 )
-def test_a_refused_command_says_why(changed: dict[str, object], reason: str) -> None:
+def test_refused_command_gives_the_reason(changed: dict[str, object], reason: str) -> None:
     _, events = history(flag(1), command(**changed), command(**changed))
     rejected = [event for event in events if isinstance(event, CommandRejected)]
     assert [event.reason for event in rejected] == [reason]
@@ -200,7 +200,7 @@ def test_an_analyst_closes_a_case_and_is_answered_once() -> None:
     )  # fmt: skip
 
 
-def test_a_flag_that_does_not_stand_is_not_among_the_payments_of_a_closed_case() -> None:
+def test_closed_case_lists_no_payment_of_a_withdrawn_flag() -> None:
     gone, stands = restated(3, "flag-1", ("velocity",), ()), restated(4, "flag-2", ("velocity",), (REASON,))
     closed = history(flag(1), flag(2), gone, stands, close(seen_sequence=4))[1][-1]
     assert isinstance(closed, CaseClosed)
@@ -215,20 +215,20 @@ def test_a_flag_that_does_not_stand_is_not_among_the_payments_of_a_closed_case()
         ({"disposition": "guilty"}, "the disposition must be one of confirmed_fraud, false_positive, inconclusive"),
     ],
 )
-def test_a_refused_closing_says_why(changed: dict[str, object], reason: str) -> None:
+def test_refused_closing_gives_the_reason(changed: dict[str, object], reason: str) -> None:
     _, events = history(flag(1), close(**changed), close(**changed))
     assert kinds(events) == ["CaseOpened", "CommandRejected"]
     assert [event.reason for event in events if isinstance(event, CommandRejected)] == [reason]
 
 
 @pytest.mark.parametrize("again", [close(command_id="cmd-2"), command(command_id="cmd-2")])
-def test_nothing_is_done_to_a_closed_case(again: CloseCase | EscalateCase) -> None:
+def test_closed_case_refuses_commands(again: CloseCase | EscalateCase) -> None:
     _, events = history(flag(1), close(), replace(again, seen_sequence=2))
     rejected = [event.reason for event in events if isinstance(event, CommandRejected)]
     assert rejected == ["the case is closed already, as confirmed_fraud"]
 
 
-def test_a_closed_case_does_not_fall_due() -> None:
+def test_closed_case_has_no_deadline() -> None:
     fold, _ = history(flag(1), close())
     assert fold.step(ClockTicked(tick_id="t", now_ms=NOON + SLA_MS)) == []
 
@@ -248,7 +248,7 @@ def test_a_case_of_another_typology_stays_open() -> None:
     assert kinds(events) == ["CaseOpened", "CaseOpened", "CaseClosed", "RiskLinked"]
 
 
-def test_a_closed_case_learns_that_its_flag_no_longer_stands() -> None:
+def test_closed_case_records_a_withdrawn_flag() -> None:
     _, events = history(flag(1), close(), flag(2), restated(3, "flag-1", ("velocity",), ()))
     revised = events[-1]
     assert isinstance(revised, RiskRevised)
@@ -257,13 +257,13 @@ def test_a_closed_case_learns_that_its_flag_no_longer_stands() -> None:
     assert (view.status, view.flags, view.flags_withdrawn, view.sequence) == ("closed", 0, 1, 3)
 
 
-def test_a_flag_that_stands_again_after_closing_opens_another_case_and_both_learn_of_what_follows() -> None:
+def test_flag_restored_after_closing_opens_a_new_case_and_both_record_later_changes() -> None:
     gone, back = restated(2, "flag-1", ("velocity",), ()), restated(3, "flag-1", (), (REASON,))
     fold, events = history(flag(1), gone, close(seen_sequence=2), back)
     assert kinds(events) == ["CaseOpened", "RiskRevised", "CaseClosed", "RiskRevised", "CaseOpened"]
     opened = events[-1]
     assert isinstance(opened, CaseOpened)
-    assert opened.case_id != CASE  # though it is the flag that had opened the first
+    assert opened.case_id != CASE  # although this flag had opened the first case
     again = fold.step(restated(4, "flag-1", ("velocity",), ()))
     assert isinstance(again, list)
     assert [(kind, event.case_id) for kind, event in zip(kinds(again), again, strict=True)] == [
@@ -272,7 +272,7 @@ def test_a_flag_that_stands_again_after_closing_opens_another_case_and_both_lear
     ]
 
 
-def test_only_so_many_closed_cases_are_remembered() -> None:
+def test_number_of_remembered_closed_cases_is_bounded() -> None:
     fold = CaseFold()
     for number in range(1, MAX_CLOSED + 2):
         opened = next(iter(fold.step(flag(number))))
@@ -288,7 +288,7 @@ def test_only_so_many_closed_cases_are_remembered() -> None:
     assert kinds(joins) == ["CaseOpened"]
 
 
-def test_closed_cases_are_remembered_with_so_many_flags_in_all() -> None:
+def test_number_of_flags_of_remembered_closed_cases_is_bounded() -> None:
     flags = [flag(number, amount_minor=100) for number in range(1, MAX_LINKED + 1)]
     first = close(seen_sequence=MAX_LINKED + 1)  # one event for the escalation by the number of flags
     fold, events = history(*flags, first, flag(MAX_LINKED + 1))
@@ -310,8 +310,10 @@ def test_the_view_of_a_closed_case_leaves_its_queue() -> None:
     assert (before["queue"][:4], before["priority"][:7]) == ("new#", "1#0950#")
 
 
-def test_a_flag_below_the_line_weighs_nothing_in_its_case() -> None:
-    sunk = replace(restated(2, "flag-1", ("velocity",), ()), score=300)  # points, but not enough to be flagged
+def test_flag_below_the_threshold_has_no_weight_in_its_case() -> None:
+    sunk = replace(
+        restated(2, "flag-1", ("velocity",), ()), score=300
+    )  # has points, but fewer than the pack's threshold
     risen = replace(restated(3, "flag-1", (), (REASON,)), score_before=300)
     _, events = history(flag(1), sunk, risen)
     assert [(event.score_before, event.score) for event in events if isinstance(event, RiskRevised)] == [
@@ -345,13 +347,13 @@ def of_entity(offset: int, partition: int = 0, **changed: object) -> EntityFlagg
     return replace(made, **changed)
 
 
-def test_flags_of_entities_open_and_join_cases_like_others() -> None:
+def test_entity_flags_open_and_join_cases_like_other_flags() -> None:
     _, events = history(of_entity(3), flag(1), of_entity(7), of_entity(2, partition=1, typology="rapid_spending"))
     assert kinds(events) == ["CaseOpened", "CaseOpened", "RiskLinked", "RiskLinked"]
     assert [event.case_id for event in events[2:]] == [events[0].case_id, events[1].case_id]
 
 
-def test_a_redelivered_flag_of_an_entity_adds_nothing_even_when_others_came_between() -> None:
+def test_redelivered_entity_flag_adds_nothing_even_after_other_flags() -> None:
     _, events = history(of_entity(3), of_entity(7), of_entity(2, partition=1), of_entity(3), of_entity(7))
     assert kinds(events) == ["CaseOpened", "RiskLinked", "RiskLinked"]
 
@@ -363,7 +365,7 @@ def test_a_case_of_entity_flags_is_closed_with_its_payments() -> None:
     assert [(payment.transaction_id, payment.terminal_id) for payment in closed.payments] == [("tx-3", "till")]
 
 
-def test_state_survives_being_packed() -> None:
+def test_packed_state_is_restored() -> None:
     records: list[InboxRecord] = [
         flag(1),
         flag(2),
@@ -403,7 +405,7 @@ def test_a_broken_log_is_an_error() -> None:
         evolve(AccountCases(account_id=ACCOUNT), history(flag(1), flag(2))[1][1])
 
 
-def test_reading_refuses_what_has_no_meaning() -> None:
+def test_read_refuses_unknown_and_malformed_records() -> None:
     fold = CaseFold()
     assert fold.read("Transaction", {}) == Refusal("unexpected_type", "a Transaction has no meaning in this topic")
     refusal = fold.read("ClockTicked", {"tick_id": "t"})
@@ -411,7 +413,7 @@ def test_reading_refuses_what_has_no_meaning() -> None:
     assert refusal.reason == "bad_fields"
 
 
-def test_deciding_changes_nothing() -> None:
+def test_decide_does_not_change_the_state() -> None:
     state = AccountCases(account_id=ACCOUNT)
     decide(state, flag(1))
     assert state == AccountCases(account_id=ACCOUNT)

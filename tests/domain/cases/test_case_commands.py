@@ -1,4 +1,4 @@
-"""Every command on a case: allowed, refused with the exact reason, nothing left to do. Expected values by hand."""
+"""Every command on a case: accepted, rejected with the exact reason, or without effect. Expected values by hand."""
 
 import json
 from collections.abc import Sequence
@@ -53,8 +53,12 @@ TAKEN = [flag(1), asked("take")]
         pytest.param(TAKEN, asked("assign", seen=2, assignee="ben"), ["CaseAssigned"], "in_review", id="reassigned"),
         pytest.param(TAKEN, asked("release", seen=2), ["CaseReleased"], "open", id="released"),
         pytest.param([flag(1)], asked("note", text="hm"), ["NoteAdded"], "open", id="a note is added"),
-        pytest.param([flag(1)], asked("note", text="", attachments=(PNG,)), ["NoteAdded"], "open", id="or a file"),
-        pytest.param(CLOSED, asked("note", seen=2, text="hm"), ["NoteAdded"], "closed", id="to a closed case too"),
+        pytest.param(
+            [flag(1)], asked("note", text="", attachments=(PNG,)), ["NoteAdded"], "open", id="a file is added"
+        ),
+        pytest.param(
+            CLOSED, asked("note", seen=2, text="hm"), ["NoteAdded"], "closed", id="a note is added to a closed case"
+        ),
         pytest.param([flag(1)], asked("escalate", **WHY), ["CaseEscalated"], "open", id="escalated by an analyst"),
         pytest.param([flag(1)], SNOOZE, ["CaseSnoozed"], "snoozed", id="snoozed"),
         pytest.param([flag(1), SNOOZE], asked("wake", seen=2), ["CaseWoken"], "open", id="woken"),
@@ -69,47 +73,69 @@ TAKEN = [flag(1), asked("take")]
             id="time wakes a snoozed case, whose deadline then counts",
         ),
         pytest.param([flag(1)], asked("close", **CLOSE), ["CaseClosed"], "closed", id="closed"),
-        pytest.param([flag(1), SNOOZE], asked("close", seen=2, **CLOSE), ["CaseClosed"], "closed", id="while snoozed"),
-        pytest.param([BIG], asked("close", **CLOSE), ["ClosingRequested"], "pending_approval", id="high value: asked"),
         pytest.param(
-            [flag(1, amount_minor=499_999)], asked("close", **CLOSE), ["CaseClosed"], "closed", id="a cent less"
+            [flag(1), SNOOZE], asked("close", seen=2, **CLOSE), ["CaseClosed"], "closed", id="closed while snoozed"
+        ),
+        pytest.param(
+            [BIG], asked("close", **CLOSE), ["ClosingRequested"], "pending_approval", id="high value: closing requested"
+        ),
+        pytest.param(
+            [flag(1, amount_minor=499_999)],
+            asked("close", **CLOSE),
+            ["CaseClosed"],
+            "closed",
+            id="a cent below high value: closed",
         ),
         pytest.param(
             PENDING, asked("approve-closing", "ben", 2, **WHY), ["CaseClosed"], "closed", id="closing approved"
         ),
-        pytest.param(PENDING, asked("refuse-closing", "ben", 2, **WHY), ["ClosingRefused"], "open", id="refused"),
-        pytest.param(PENDING, asked("withdraw-closing", seen=2, **WHY), ["ClosingWithdrawn"], "open", id="withdrawn"),
-        pytest.param(PENDING, flag(2), ["RiskLinked"], "pending_approval", id="a flag leaves the request as it is"),
-        pytest.param(CLOSED, asked("reopen", seen=2, **WHY), ["ReopeningRequested"], "closed", id="reopening asked"),
+        pytest.param(
+            PENDING, asked("refuse-closing", "ben", 2, **WHY), ["ClosingRefused"], "open", id="closing refused"
+        ),
+        pytest.param(
+            PENDING, asked("withdraw-closing", seen=2, **WHY), ["ClosingWithdrawn"], "open", id="closing withdrawn"
+        ),
+        pytest.param(PENDING, flag(2), ["RiskLinked"], "pending_approval", id="a new flag does not change the request"),
+        pytest.param(
+            CLOSED, asked("reopen", seen=2, **WHY), ["ReopeningRequested"], "closed", id="reopening requested"
+        ),
         pytest.param(
             REOPENING, asked("approve-reopening", "ben", 3, **WHY), ["CaseReopened"], "open", id="reopening approved"
         ),
         pytest.param(
-            REOPENING, asked("refuse-reopening", "ben", 3, **WHY), ["ReopeningRefused"], "closed", id="and refused"
+            REOPENING,
+            asked("refuse-reopening", "ben", 3, **WHY),
+            ["ReopeningRefused"],
+            "closed",
+            id="reopening refused",
         ),
         pytest.param(
-            REOPENING, asked("withdraw-reopening", seen=3, **WHY), ["ReopeningWithdrawn"], "closed", id="or withdrawn"
+            REOPENING,
+            asked("withdraw-reopening", seen=3, **WHY),
+            ["ReopeningWithdrawn"],
+            "closed",
+            id="reopening withdrawn",
         ),
         pytest.param(
             [flag(1), SECOND], asked("merge", **WHY, **INTO), ["CaseMerged", "CaseAbsorbed"], "merged", id="merged"
         ),
         pytest.param(MERGED, flag(3), ["RiskLinked"], "merged", id="flags of the merged case join the other"),
-        pytest.param(
-            MERGED, asked("unmerge", seen=2, **WHY), ["CaseUnmerged", "CaseParted"], "open", id="and unmerged"
-        ),
+        pytest.param(MERGED, asked("unmerge", seen=2, **WHY), ["CaseUnmerged", "CaseParted"], "open", id="unmerged"),
         pytest.param([flag(1), SECOND], asked("link", **WHY, **LINK), ["CaseLinked", "CaseLinked"], "new", id="linked"),
         pytest.param(
             LINKED, asked("unlink", seen=2, **WHY, **LINK), ["CaseUnlinked", "CaseUnlinked"], "new", id="unlinked"
         ),
     ],
 )
-def test_what_is_allowed(given: Sequence[InboxRecord], when: InboxRecord, then: list[str], status: str) -> None:
+def test_allowed_commands_result_in_their_events(
+    given: Sequence[InboxRecord], when: InboxRecord, then: list[str], status: str
+) -> None:
     fold = CaseFold()
     before = fold_events(*given, fold=fold)
     events = fold_events(when, fold=fold)
     assert kinds(events) == then
     assert viewed([*before, *events]).status == status
-    assert fold_events(when, fold=fold) == []  # delivered again, there is nothing left to do
+    assert fold_events(when, fold=fold) == []  # a redelivered command has no effect
 
 
 MOVED = "the case has moved on: seen at 1, now at 2"
@@ -302,7 +328,9 @@ LONG = "x" * 10_001
         ),
     ],
 )  # fmt: skip
-def test_what_is_refused(given: Sequence[InboxRecord], when: InboxRecord, code: str, reason: str) -> None:
+def test_refused_commands_give_the_exact_reason(
+    given: Sequence[InboxRecord], when: InboxRecord, code: str, reason: str
+) -> None:
     fold = CaseFold()
     fold_events(*given, fold=fold)
     (rejected,) = fold_events(when, fold=fold)
@@ -322,21 +350,23 @@ def test_a_closing_by_two_people_names_both_and_keeps_the_reason() -> None:
     assert [payment.transaction_id for payment in closed.payments] == ["tx-1"]
 
 
-def test_the_view_counts_the_flags_since_a_closing_was_asked_for() -> None:
+def test_view_counts_the_flags_since_a_closing_request() -> None:
     view = viewed(fold_events(*PENDING, flag(2), flag(3)))
     assert view.pending is not None
     assert (view.pending["by"], view.pending["what"], view.pending["flags_since"]) == ("ana", "closing", 2)
 
 
-def test_a_stale_command_is_told_what_it_missed_as_far_as_that_is_remembered() -> None:
+def test_stale_command_gets_the_missed_events_that_are_remembered() -> None:
     records = [flag(1), *(asked("note", seen=number, text="hm") for number in range(1, 61))]
     rejected = fold_events(*records, asked("take", "ben", 1))[-1]
     assert isinstance(rejected, CommandRejected)
     assert [(event.sequence, event.kind) for event in rejected.missed] == [(n, "NoteAdded") for n in range(12, 62)]
 
 
-def test_a_reopened_case_makes_way_for_nobody() -> None:
-    """While another case of the typology is open, a closed one stays closed; and its deadline counts anew."""
+def test_closed_case_cannot_be_reopened_beside_an_open_one() -> None:
+    """While another case of the typology is open, a closed one cannot be reopened. A reopened case gets a new
+    deadline.
+    """
     later = [*REOPENING, flag(2)]
     refused = fold_events(*later, asked("approve-reopening", "ben", 3, **WHY))[-1]
     assert isinstance(refused, CommandRejected)
@@ -345,7 +375,7 @@ def test_a_reopened_case_makes_way_for_nobody() -> None:
     assert (view.disposition, view.assignee, view.sla_due_ms) == (None, None, NOON + 10 + 4 * HOUR_MS)
 
 
-def test_a_merged_case_takes_its_flags_along_and_back() -> None:
+def test_merged_case_moves_its_flags_and_unmerging_moves_them_back() -> None:
     fold = CaseFold()
     events = fold_events(*MERGED, flag(3), fold=fold)
     into = INTO["into_case_id"]
@@ -361,14 +391,14 @@ def test_a_merged_case_takes_its_flags_along_and_back() -> None:
     assert [payment.transaction_id for payment in closed.payments] == ["tx-2", "tx-3"]
 
 
-def test_a_case_with_another_ones_flags_is_closed_with_their_payments() -> None:
+def test_case_with_merged_flags_is_closed_with_their_payments() -> None:
     closed = fold_events(*MERGED, close(case_id=INTO["into_case_id"], seen_sequence=2))[-1]
     assert isinstance(closed, CaseClosed)
     assert [(each.transaction_id, each.account_id) for each in closed.payments] == [("tx-2", None), ("tx-1", ACCOUNT)]
 
 
 def test_merging_across_accounts_is_a_chain_of_records() -> None:
-    """The other account takes the case, or refuses it: then it comes back."""
+    """The other account either absorbs the case or refuses it; a refused case returns."""
     here, there = CaseFold(), CaseFold()
     (target,) = fold_events(flag(1, account_id="other", flag_id="theirs", transaction_id="tx-9"), fold=there)
     merge = asked("merge", into_account_id="other", into_case_id=target.case_id, **WHY)
@@ -390,10 +420,10 @@ def test_merging_across_accounts_is_a_chain_of_records() -> None:
     (back,) = fold_events(*next_steps(refused), fold=here)
     assert isinstance(back, CaseUnmerged)
     assert back.reason == refused.reason
-    assert next_steps(back) == []  # the other case never took it
+    assert next_steps(back) == []  # the other case never absorbed it
 
 
-def test_a_case_that_comes_back_to_find_its_place_taken_becomes_part_of_the_one_there() -> None:
+def test_returning_case_joins_the_case_that_took_its_place() -> None:
     fold = CaseFold()
     merge = asked("merge", into_account_id="other", into_case_id=OTHER, **WHY)
     merged = fold_events(flag(1), merge, flag(2), fold=fold)[1]
@@ -414,13 +444,13 @@ def test_a_case_that_comes_back_to_find_its_place_taken_becomes_part_of_the_one_
         ("note", {"text": "4111 1111 1111 1111"}, "the text holds a card number, which must not be stored"),
     ],
 )
-def test_a_door_says_what_makes_no_command(act: str, told: dict[str, Any], message: str) -> None:
+def test_make_command_names_what_is_invalid(act: str, told: dict[str, Any], message: str) -> None:
     with pytest.raises(BadAct, match=message):
         make_command(act, ACCOUNT, CASE, "ana", 1, told)
 
 
 def test_state_from_an_earlier_engine_is_read() -> None:
-    """A snapshot from before there was more to a case than its flags."""
+    """A snapshot from before cases held more than their flags."""
     old = (
         '{"account_id":"acct-anna","risk_sequence":1,"cases":{"rapid_spending":{"case_id":"' + CASE + '","typology":'
         '"rapid_spending","sequence":1,"opened_at_ms":1750000000000,"escalated":false,"flags":1,"value_minor":{"EUR":'
@@ -432,8 +462,10 @@ def test_state_from_an_earlier_engine_is_read() -> None:
     assert kinds(fold_events(asked("take"), flag(2), fold=fold)) == ["CaseAssigned", "RiskLinked"]
 
 
-def test_state_that_kept_scores_and_payments_apart_is_read() -> None:
-    """A snapshot of the third engine's first days; `flag-0` was linked before there were labels, and has no payment."""
+def test_state_with_separate_scores_and_payments_is_read() -> None:
+    """A snapshot of an early version of the third engine. `flag-0` was linked before there were labels, and has no
+    payment.
+    """
     into = INTO["into_case_id"]
     fold = CaseFold()
     fold_events(*MERGED, fold=fold)

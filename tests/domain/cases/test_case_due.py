@@ -1,4 +1,4 @@
-"""A tick looks only at accounts that it leads to something in; decisions leave the state that they read as it was."""
+"""A tick visits only the accounts that it affects, and decisions do not change the state that they read."""
 
 import copy
 import random
@@ -20,8 +20,8 @@ from tests.support.cases import NOON, flag, history
 LAST = 5_000_000_000_000
 
 
-class LooksAtAll(CaseFold):
-    """The tick as the design has it: every account is looked at, in order."""
+class TickOverAllAccounts(CaseFold):
+    """Case fold whose tick visits every account, in order, as the design defines it."""
 
     def _tick(self, tick: ClockTicked) -> list[CaseEvent]:
         if tick.now_ms <= self._now_ms:
@@ -35,9 +35,9 @@ class LooksAtAll(CaseFold):
         return events
 
 
-def test_a_tick_leads_to_what_it_would_if_it_looked_at_every_account() -> None:
-    """Over a busy inbox, with a restart now and then, and a last tick that everything is due at."""
-    quick, thorough, ticked, store = CaseFold(), LooksAtAll(), 0, dict[str, bytes]()
+def test_tick_results_equal_those_of_a_tick_over_every_account() -> None:
+    """A busy inbox with restarts, and a last tick at which every deadline has passed."""
+    quick, thorough, ticked, store = CaseFold(), TickOverAllAccounts(), 0, dict[str, bytes]()
     for number, record in enumerate([*inbox(12_000, 5), ClockTicked(tick_id="last", now_ms=LAST)]):
         decided, expected = quick.step(record), thorough.step(record)
         assert decided == expected
@@ -53,7 +53,7 @@ def test_a_tick_leads_to_what_it_would_if_it_looked_at_every_account() -> None:
     st.dictionaries(st.sampled_from("abcdef"), st.none() | st.integers(0, 20)),
     st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(0, 20)) | st.integers(0, 20), max_size=40),
 )
-def test_who_is_due_is_who_was_put_last_at_such_a_time(
+def test_an_account_is_due_at_the_time_that_was_put_last(
     first: dict[str, int | None], steps: list[tuple[str, int | None] | int]
 ) -> None:
     due, model = DeadlineQueue(first), {key: at_ms for key, at_ms in first.items() if at_ms is not None}
@@ -70,7 +70,7 @@ def test_who_is_due_is_who_was_put_last_at_such_a_time(
                 model[step[0]] = step[1]
 
 
-def test_an_account_that_is_put_again_and_again_takes_no_more_room() -> None:
+def test_putting_an_account_repeatedly_takes_no_more_memory() -> None:
     due = DeadlineQueue({})
     for at_ms in range(10 * SPARE):
         due.put("anna", at_ms)
@@ -79,7 +79,7 @@ def test_an_account_that_is_put_again_and_again_takes_no_more_room() -> None:
 
 
 @pytest.mark.no_cover
-def test_a_decision_changes_nothing_of_the_state_that_it_reads() -> None:
+def test_decide_does_not_change_the_state_that_it_reads() -> None:
     fold, draw = CaseFold(), random.Random(3)
     for record in inbox(3_000, 8):
         if not isinstance(record, ClockTicked):
@@ -93,7 +93,7 @@ def test_a_decision_changes_nothing_of_the_state_that_it_reads() -> None:
         assert not isinstance(fold.step(record), Refusal)
 
 
-def test_events_keep_what_they_said_while_their_case_goes_on() -> None:
+def test_events_do_not_change_while_their_case_changes() -> None:
     fold, events = history(*(flag(number) for number in range(1, 30)))
     said = [to_fields(event) for event in events]
     fold.step(ClockTicked(tick_id="t", now_ms=NOON * 2))
@@ -102,7 +102,7 @@ def test_events_keep_what_they_said_while_their_case_goes_on() -> None:
     assert [to_fields(event) for event in events] == said
 
 
-def test_the_benchmark_folds_what_it_says() -> None:
+def test_benchmark_folds_the_records_that_it_reports() -> None:
     records = list(inbox(2_000, 1))
     assert records == list(inbox(2_000, 1))
     assert records != list(inbox(2_000, 2))

@@ -1,8 +1,8 @@
-"""The case fold against a model that shares no code with it: dicts, and the rules written down a second time.
+"""The case fold against a model that shares no code with it: dicts, and the rules written a second time.
 
 Two accounts with three typologies each; flags, restatements, ticks, every command with right and wrong versions, steps
-between the accounts that come late or twice, redelivery of anything, and restarts from a snapshot.
-`FRAUDCASE_HYPOTHESIS_RUNS` sets how many runs of 50 steps there are.
+between the accounts that arrive late or twice, redelivery of any record, and restarts from a snapshot.
+`FRAUDCASE_HYPOTHESIS_RUNS` sets the number of runs; a run has 50 steps.
 """
 
 import os
@@ -118,7 +118,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
     # -- flags and time -----------------------------------------------------------------------------
 
     def opening(self, account: str, typology: str) -> str | None:
-        """The case that a flag joins."""
+        """Open the case that a flag joins, or find it."""
         for case_id, case in self.cases.items():
             if (case["account"], case["typology"]) == (account, typology) and is_open(case):
                 return case_id
@@ -132,12 +132,12 @@ class CasesAgainstModel(RuleBasedStateMachine):
         return last if is_open(self.cases[last]) else None
 
     def left(self, case: Record) -> None:
-        """A case is no longer among the open ones: the one that left last is where flags look."""
+        """Remove a case from the open ones. New flags are linked to the case that was removed last."""
         case["away"] = len(self.events)
 
     @initialize()
     def three_cases_are_open(self) -> None:
-        """Hypothesis leaves some rules out of each run; without a case the others have nothing to do."""
+        """Open three cases. Hypothesis leaves some rules out of each run; without a case the others have no effect."""
         for account, typology in ((ACCOUNTS[0], "theft"), (ACCOUNTS[0], "testing"), (ACCOUNTS[1], "theft")):
             self.flag_arrives(account, typology, 499_999 if typology == "theft" else 500_000, 500)
 
@@ -193,7 +193,9 @@ class CasesAgainstModel(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 10_000), stands=st.booleans())
     def flag_is_restated(self, pick: int, stands: bool) -> None:
-        """Told to every case that knows it; one that stands again without an open case is a new flag."""
+        """Restate a flag in every case that knows it. A flag that is restored without an open case counts as a new
+        one.
+        """
         known = [key for key, was in self.stood.items() if was != stands]
         if not known:
             return
@@ -201,9 +203,9 @@ class CasesAgainstModel(RuleBasedStateMachine):
         account, typology, _ = self.flags[flag_id]
         holders = [key for key, case in self.cases.items() if case["account"] == account and self.holds(case, flag_id)]
         if stands and not any(is_open(self.cases[key]) for key in holders):
-            return  # that it opens or joins a case then is in tests/domain/cases/test_case.py
+            return  # tests/domain/cases/test_case.py tests which case it opens or joins then
         if self.engine < 3 and any(self.times(self.cases[key], flag_id) > 1 for key in holders):
-            return  # the first engines lose count of a flag that a case holds twice
+            return  # the first engines miscount a flag that a case holds twice
         self.sequences[account] += 1
         rules = ("velocity",) if self.stood[flag_id] else ()
         record = restated(self.sequences[account], flag_id, rules, (REASON,) if stands else ())
@@ -214,7 +216,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
             for part in (self.cases[key], *self.cases[key]["parts"].values()):
                 if flag_id in part["stands"]:
                     part["stands"][flag_id] = stands
-            if self.engine < 3:  # its views go by what the flag's account knew of it, not by what the case did
+            if self.engine < 3:  # views follow the flag as its account knew it, not the changes of the case
                 self.cases[key]["off"] += (1 if stands else -1) - (standing(self.cases[key]) - before)
         expected = [("RiskRevised", key) for key in holders]
         for key in holders:
@@ -227,7 +229,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
 
     @rule(lot=st.integers(0, 3))
     def engine_is_activated(self, lot: int) -> None:
-        """In about every other run, at some moment: from then on a flag that stands again counts as a new one."""
+        """Activate an engine at some moment of about every second run: from then on a restored flag counts as new."""
         if lot == 0 and self.engine < 3:
             self.engine += 1
             assert self.fold.read("EngineActivated", to_fields(activation(self.engine, "ana"))) == []
@@ -274,15 +276,17 @@ class CasesAgainstModel(RuleBasedStateMachine):
         names = list(self.cases)
         case_id, other_id = names[picks[0] % len(names)], names[picks[1] % len(names)]
         seen = max(0, len(self.cases[case_id]["kinds"]) - behind)
-        self.act(act, case_id, actor, seen, self.told(act, other_id, words, days, disposition, PEOPLE[picks[1] % 2]))
+        self.act(
+            act, case_id, actor, seen, self.fields_of(act, other_id, words, days, disposition, PEOPLE[picks[1] % 2])
+        )
 
     @rule(picks=st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), disposition=st.sampled_from(DISPOSITIONS))
-    def analyst_does_what_can_be_done(self, picks: tuple[int, int], disposition: str) -> None:
-        """Any act that the model allows, each act as likely as another: so that runs go deep."""
+    def analyst_takes_an_allowed_act(self, picks: tuple[int, int], disposition: str) -> None:
+        """Take an act that the model allows, each with equal probability, so that runs go deep."""
         can: dict[str, list[tuple[str, str, Record]]] = {}
         for act, (case_id, case), other_id, actor in product(sorted(ACTS), self.cases.items(), self.cases, PEOPLE):
-            fields = self.told(act, other_id, "because", 1, disposition, actor)
-            if self.refused(act, case_id, actor, len(case["kinds"]), fields) is None:
+            fields = self.fields_of(act, other_id, "because", 1, disposition, actor)
+            if self.rejection_code(act, case_id, actor, len(case["kinds"]), fields) is None:
                 can.setdefault(act, []).append((case_id, actor, fields))
         act = sorted(can)[picks[0] % len(can)]
         case_id, actor, fields = can[act][picks[1] % len(can[act])]
@@ -290,40 +294,40 @@ class CasesAgainstModel(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 10_000), first=st.sampled_from(("nothing", "the other closes", "a flag comes", "both")))
     def cases_of_two_accounts_are_merged(self, pick: int, first: str) -> None:
-        """And before the other account hears of it, something else happens there, or here."""
+        """Merge two cases, and let another event happen on either account before the other one receives the step."""
         free = [key for key, case in self.cases.items() if is_open(case) and not case["pending"]]
         pairs = [pair for pair in product(free, free) if len({self.cases[key]["account"] for key in pair}) == 2]
         if not pairs:
             return
         case_id, other_id = pairs[pick % len(pairs)]
         case, other = self.cases[case_id], self.cases[other_id]
-        fields = self.told("merge", other_id, "because", 1, "inconclusive", "ana")
+        fields = self.fields_of("merge", other_id, "because", 1, "inconclusive", "ana")
         self.act("merge", case_id, "ana", len(case["kinds"]), fields)
         if first in ("the other closes", "both"):
-            fields = self.told("close", other_id, "because", 1, "inconclusive", "ana")
+            fields = self.fields_of("close", other_id, "because", 1, "inconclusive", "ana")
             self.act("close", other_id, "ana", len(other["kinds"]), fields)
         if first in ("a flag comes", "both"):
             self.flag_arrives(case["account"], case["typology"], 1_000, 500)
 
-    def told(self, act: str, other_id: str, words: str, days: int, disposition: str, assignee: str) -> Record:
-        """The fields of an act."""
+    def fields_of(self, act: str, other_id: str, words: str, days: int, disposition: str, assignee: str) -> Record:
+        """Return the fields of an act."""
         account = self.cases[other_id]["account"]
-        told = {
+        values = {
             "reason": words, "text": words, "assignee": assignee, "until_ms": self.now_ms + SNOOZES_MS[days],
             "disposition": disposition, "typology": None, "into_case_id": other_id, "into_account_id": account,
             "other_case_id": other_id, "other_account_id": account, "attachments": (FILE,) if days else (),
         }  # fmt: skip
-        return {name: told[name] for name in FIELDS[act]}
+        return {name: values[name] for name in FIELDS[act]}
 
     def act(self, act: str, case_id: str, actor: str, seen: int, fields: Record) -> None:
-        """Send a command, and hold its answer to the model's."""
+        """Send a command, and compare its answer with the model's."""
         case = self.cases[case_id]
         self.asked += 1
         command = ACTS[act].command(
             account_id=case["account"], case_id=case_id, command_id=f"cmd-{self.asked}", actor=actor,
             seen_sequence=seen, requested_at_ms=self.now_ms, **fields,
         )  # fmt: skip
-        code = self.refused(act, case_id, actor, seen, fields)
+        code = self.rejection_code(act, case_id, actor, seen, fields)
         before = list(case["kinds"])
         events = self.step(command)
         answers = [
@@ -344,8 +348,8 @@ class CasesAgainstModel(RuleBasedStateMachine):
         if act == "merge":
             self.was_merged(case_id, fields["into_account_id"], fields["into_case_id"], f"cmd-{self.asked}", events)
 
-    def refused(self, act: str, case_id: str, actor: str, seen: int, fields: dict[str, Any]) -> str | None:
-        """The code that a command is rejected with, or None."""
+    def rejection_code(self, act: str, case_id: str, actor: str, seen: int, fields: dict[str, Any]) -> str | None:
+        """Return the code that a command is rejected with, or None."""
         case = self.cases[case_id]
         if "reason" in fields and not fields["reason"].strip():
             return "invalid"
@@ -401,7 +405,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         return "second_person" if act.startswith("withdraw") != (pending == actor) else None
 
     def rival(self, case: Record) -> bool:
-        """Another case of the typology is open."""
+        """Return another open case of the typology."""
         place = case["account"], case["typology"]
         return any(is_open(each) and (each["account"], each["typology"]) == place for each in self.cases.values())
 
@@ -467,7 +471,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         case.update(disposition=None, pending=None, holder=None, touched=True, since_ms=self.now_ms)
 
     def did_merge(self, *_: object) -> None:
-        """See was_merged."""
+        """Apply a merge to the model; see was_merged."""
 
     def was_merged(self, case_id: str, account: str, into_id: str, merge_id: str, events: list[CaseEvent]) -> None:
         case = self.cases[case_id]
@@ -505,8 +509,8 @@ class CasesAgainstModel(RuleBasedStateMachine):
     # -- steps between accounts, redelivery, restarts -----------------------------------------------------
 
     @rule(again=st.booleans())
-    def next_step_comes(self, again: bool) -> None:
-        """The process worker writes in order, perhaps twice."""
+    def next_step_arrives(self, again: bool) -> None:
+        """Deliver the next step between accounts, perhaps twice. The process worker writes them in order."""
         if not self.chain:
             return
         command = self.chain.pop(0)
@@ -588,7 +592,7 @@ class CasesAgainstModel(RuleBasedStateMachine):
         assert len(places) == len(set(places))
 
     def teardown(self) -> None:
-        """What the log said at any moment is what a projection says that was given only the records up to then."""
+        """Compare, for each moment of the log, the view as known then with a projection of the records up to then."""
         for case_id, view in self.views.items():
             own = [
                 known

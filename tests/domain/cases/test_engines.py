@@ -38,7 +38,7 @@ FOLDER = Path(__file__).with_name("fixtures") / "engines"
 INBOX: list[tuple[str, dict[str, Any]]] = [
     tuple(json.loads(line)) for line in (FOLDER / "cases.inbox.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-"""A recorded inbox of three accounts: flags, restatements, ticks, nearly every command, steps between accounts."""
+"""Recorded inbox of three accounts: flags, restatements, ticks, nearly every command, and steps between accounts."""
 SECOND = ("EngineActivated", to_fields(activation(2, "ana")))
 
 
@@ -47,7 +47,7 @@ def golden(engine: int) -> Path:
 
 
 def folded(records: Sequence[tuple[str, dict[str, Any]]], fold: CaseFold | None = None) -> list[bytes]:
-    """The canonical bytes of what a log leads to."""
+    """Return the canonical bytes of the events that result from a log."""
     fold, said = fold or CaseFold(), list[bytes]()
     for name, data in records:
         decided = fold.read(name, data)
@@ -61,20 +61,22 @@ def by_engine(number: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("number", ENGINES)
-def test_an_engine_says_what_it_always_said(number: int) -> None:
-    """Of engine 1 it was recorded by the code from before there were engines."""
+def test_engine_emits_its_golden_bytes(number: int) -> None:
+    """The bytes of engine 1 were recorded by the code from before there were engines."""
     assert golden(number).exists(), f"python -m tests.domain.cases.test_engines writes {golden(number).name}"
     assert by_engine(number) == golden(number).read_bytes().splitlines()
 
 
-def test_each_engine_makes_a_difference_that_the_recorded_inbox_shows() -> None:
+def test_recorded_inbox_shows_the_difference_of_each_engine() -> None:
     said = [golden(number).read_bytes() for number in ENGINES]
     assert len(set(said)) == len(ENGINES)
 
 
 @pytest.mark.parametrize("place", [0, 1, 150, 320, 599, len(INBOX)])
-def test_a_log_is_decided_by_each_engine_in_its_stretch(place: int) -> None:
-    """What stands before the activation keeps the old bytes; what follows is by the new one from that state on."""
+def test_each_engine_decides_its_part_of_a_log(place: int) -> None:
+    """Records before the activation keep the old bytes; the new engine decides later ones, from the state at that
+    point.
+    """
     before, behind = INBOX[:place], INBOX[place:]
     old = folded(before)
     whole = folded([*before, SECOND, *behind])
@@ -91,7 +93,7 @@ def test_a_log_is_decided_by_each_engine_in_its_stretch(place: int) -> None:
 
 
 @pytest.mark.parametrize("every", [1, 7, 100])
-def test_neither_restarts_nor_a_redelivered_activation_make_a_difference(every: int) -> None:
+def test_restarts_and_a_redelivered_activation_change_nothing(every: int) -> None:
     expected = folded([*INBOX[:300], SECOND, *INBOX[300:]])
     log = [*INBOX[:300], SECOND, SECOND, *INBOX[300:450], SECOND, *INBOX[450:]]
     state, said = State(), list[bytes]()
@@ -103,10 +105,10 @@ def test_neither_restarts_nor_a_redelivered_activation_make_a_difference(every: 
     assert state.entries[ENGINE_KEY] == b"2"
 
 
-# -- what the second engine does otherwise ------------------------------------------------------------
+# -- what the second engine changed ------------------------------------------------------------
 
 
-def told(*records: Any, engine: int) -> list[str]:
+def event_names(*records: Any, engine: int) -> list[str]:
     fold = CaseFold()
     assert fold.read("EngineActivated", to_fields(activation(engine, "ana"))) == []
     events: list[CaseEvent] = []
@@ -117,7 +119,7 @@ def told(*records: Any, engine: int) -> list[str]:
     return [type(event).__name__ + getattr(event, "trigger", "").title() for event in events]
 
 
-def risen(sequence: int, score: int, of: str = "flag-1") -> RiskRestated:
+def risen_to(sequence: int, score: int, of: str = "flag-1") -> RiskRestated:
     return replace(restated(sequence, of, ("velocity",), (REASON,)), score_before=600, score=score)
 
 
@@ -128,32 +130,34 @@ SNOOZE = asked("snooze", seen=1, until_ms=NOON + 86_400_000, reason="later")
 @pytest.mark.parametrize(
     ("records", "second"),
     [
-        pytest.param([flag(1), risen(2, 900)], ["RiskRevised", "CaseEscalatedScore"], id="the score rises high enough"),
-        pytest.param([flag(1), risen(2, 899)], ["RiskRevised"], id="or stays below it"),
-        pytest.param([flag(1, score=899), risen(2, 600)], ["RiskRevised"], id="it weighs no more than before"),
+        pytest.param([flag(1), risen_to(2, 900)], ["RiskRevised", "CaseEscalatedScore"], id="the score rises"),
+        pytest.param([flag(1), risen_to(2, 899)], ["RiskRevised"], id="the score stays below the threshold"),
+        pytest.param([flag(1, score=899), risen_to(2, 600)], ["RiskRevised"], id="the weight does not rise"),
         pytest.param([flag(1), restated(2, "flag-1", ("velocity",), ())], ["RiskRevised"], id="the flag is withdrawn"),
-        pytest.param([flag(1), SNOOZE, risen(2, 700)], ["RiskRevised", "CaseWokenFlag"], id="a snoozed case wakes"),
-        pytest.param([flag(1), SNOOZE, risen(2, 600)], ["RiskRevised"], id="and sleeps on where nothing is heavier"),
-        pytest.param([flag(1, score=950), risen(2, 990)], ["RiskRevised"], id="a case escalates once"),
-        pytest.param([flag(1), close(), risen(2, 950)], ["RiskRevised"], id="a closed case stays as it is"),
+        pytest.param([flag(1), SNOOZE, risen_to(2, 700)], ["RiskRevised", "CaseWokenFlag"], id="a snoozed case wakes"),
+        pytest.param([flag(1), SNOOZE, risen_to(2, 600)], ["RiskRevised"], id="a snoozed case sleeps on"),
+        pytest.param([flag(1, score=950), risen_to(2, 990)], ["RiskRevised"], id="a case escalates once"),
+        pytest.param([flag(1), close(), risen_to(2, 950)], ["RiskRevised"], id="a closed case stays as it is"),
         pytest.param(
             [flag(1), flag(2), flag(3), flag(4), restated(5, "flag-1", ("velocity",), ()), flag(6),
              replace(restated(7, "flag-1", (), (REASON,)), score_before=0)],
-            ["RiskRevised", "CaseEscalatedFlags"], id="the flag that comes back is the fifth",
+            ["RiskRevised", "CaseEscalatedFlags"], id="the restored flag is the fifth",
         ),
     ],
 )  # fmt: skip
 def test_the_second_engine_weighs_restatements(records: list[Any], second: list[str]) -> None:
-    assert told(*records, engine=1) == ["RiskRevised"]
-    assert told(*records, engine=2) == second
+    assert event_names(*records, engine=1) == ["RiskRevised"]
+    assert event_names(*records, engine=2) == second
 
 
-# -- what the third does --------------------------------------------------------------------------------
+# -- what the third engine changed --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("engine", "change", "flags"), [(2, None, 3), (3, 0, 2)])
-def test_the_third_engine_tells_a_case_what_changes_there(engine: int, change: int | None, flags: int) -> None:
-    """A flag was withdrawn while a case of another account had it, comes home with that case, and stands again."""
+def test_third_engine_records_changes_in_the_case_that_holds_the_flag(
+    engine: int, change: int | None, flags: int
+) -> None:
+    """A flag is withdrawn while a case of another account holds it, returns with that case, and is restored."""
     first, second = flag(1), flag(2, typology="stolen_card")
     home = case_of(replace(second, sequence=1))
     away = MergedFlag(
@@ -214,7 +218,7 @@ def given(fold: Fold, data: dict[str, Any]) -> Any:
         ({"more": 1}, "bad_fields"),
     ],
 )
-def test_an_activation_that_cannot_be_is_refused_and_the_engine_stays(
+def test_impossible_activation_is_refused_and_the_engine_stays(
     make: Callable[..., Fold], changed: dict[str, Any], reason: str
 ) -> None:
     fold = make(lambda _: None)
@@ -238,7 +242,7 @@ def test_the_state_keeps_the_engine(make: Callable[..., Fold]) -> None:
 
 
 @pytest.mark.parametrize("kind", [RiskProcessor, EntityProcessor, CaseProcessor])
-def test_a_job_keeps_its_engine_and_quarantines_what_it_does_not_know(kind: Any) -> None:
+def test_job_keeps_its_engine_and_quarantines_unknown_ones(kind: Any) -> None:
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS)
     state, out = State(), []
     values = [to_fields(activation(2, "ana")), {**SECOND[1], "engine": 99}, {**SECOND[1], "engine": 1}]
@@ -264,8 +268,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.dispose()
 
 
-class Logs:
-    """Three logs of two partitions in memory; after so many records it stops working, once."""
+class EngineLogs:
+    """Three logs of two partitions in memory; after `crash_after` records, writing fails once."""
 
     def __init__(self, crash_after: int | None = None) -> None:
         self.records: dict[tuple[str, int], list[EngineActivated]] = {
@@ -292,8 +296,8 @@ class Logs:
         return written
 
 
-def test_an_engine_is_put_in_force_once_in_every_partition(database: Database) -> None:
-    store, logs = EngineStore(database, lambda: NOON), Logs()
+def test_engine_is_activated_once_in_every_partition(database: Database) -> None:
+    store, logs = EngineStore(database, lambda: NOON), EngineLogs()
     assert (store.active(), store.activate(1, "ana", logs)) == (1, 0)
     assert [store.activate(2, "ana", logs), store.activate(2, "ben", logs)] == [6, 0]
     assert list(logs.records.values()) == [[activation(2, "ana")]] * 6
@@ -303,7 +307,7 @@ def test_an_engine_is_put_in_force_once_in_every_partition(database: Database) -
 
 @pytest.mark.parametrize("written", [0, 1, 5])
 def test_after_a_crash_the_same_command_writes_only_what_is_missing(database: Database, written: int) -> None:
-    store, logs = EngineStore(database, lambda: NOON), Logs(crash_after=written)
+    store, logs = EngineStore(database, lambda: NOON), EngineLogs(crash_after=written)
     with pytest.raises(ConnectionError):
         store.activate(2, "ana", logs)
     assert store.active() == 1
@@ -314,8 +318,8 @@ def test_after_a_crash_the_same_command_writes_only_what_is_missing(database: Da
     assert store.active() == 2
 
 
-def test_what_may_not_be_done_says_why(database: Database) -> None:
-    store, logs = EngineStore(database, lambda: NOON), Logs()
+def test_refused_activation_gives_the_reason(database: Database) -> None:
+    store, logs = EngineStore(database, lambda: NOON), EngineLogs()
     with pytest.raises(RulePackActionError, match=r"there is no engine 99\. Known engines: 1, 2"):
         store.activate(99, "ana", logs)
     store.activate(2, "ana", logs)
@@ -328,7 +332,7 @@ def test_what_may_not_be_done_says_why(database: Database) -> None:
 
 
 def write_missing() -> None:
-    """The golden files of engines that have none yet."""
+    """Write the golden files of engines that have none yet."""
     for number in ENGINES:
         if not golden(number).exists():
             golden(number).write_bytes(b"".join(line + b"\n" for line in by_engine(number)))

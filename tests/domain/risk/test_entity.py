@@ -1,4 +1,4 @@
-"""The entity fold: what many accounts' payments add up to at one merchant, terminal or device, as recorded."""
+"""The entity fold: the recorded payments of many accounts at one merchant, terminal or device, added up."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -41,7 +41,7 @@ def flags(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityF
     return found
 
 
-def test_a_payment_is_sent_to_each_entity_that_it_has_and_the_pack_has_rules_of() -> None:
+def test_payment_is_sent_to_each_entity_that_has_rules() -> None:
     records = sent([payment("a", terminal_id="till-1", device_id="phone"), payment("b", event_time=NOON + 1)])
     assert [(record.entity, record.transaction_id) for record in records] == [
         ("merchant:bakery", "a"),
@@ -53,17 +53,17 @@ def test_a_payment_is_sent_to_each_entity_that_it_has_and_the_pack_has_rules_of(
     assert first.content_digest == admitted(payment("a", terminal_id="till-1", device_id="phone")).digest
 
 
-def test_a_duplicate_is_not_sent_again_and_other_content_is() -> None:
+def test_duplicate_is_not_sent_again_but_other_content_is() -> None:
     records = sent([payment("a"), payment("a"), payment("a", amount_minor=7)])
     assert [record.amount_minor for record in records] == [1_000, 7]
 
 
-def test_a_pack_without_such_rules_sends_nothing() -> None:
+def test_pack_without_entity_rules_sends_nothing() -> None:
     by_account = replace(SHOP, by="account")
     assert sent([payment("a", terminal_id="t")], replace(PACK, rules=(by_account,))) == []
 
 
-def test_what_many_accounts_pay_at_one_merchant_adds_up() -> None:
+def test_payments_of_many_accounts_at_one_merchant_add_up() -> None:
     (flag,) = flags(crowd([0, 1, MINUTE_MS]))
     assert to_fields(flag) == {
         "account_id": "acct-2",
@@ -96,15 +96,15 @@ def test_what_many_accounts_pay_at_one_merchant_adds_up() -> None:
     ("raws", "flagged"),
     [
         pytest.param(crowd([0, 1, MINUTE_MS + 1]), [], id="a millisecond past the window is outside"),
-        pytest.param(crowd([0, 1, 2, 3]), ["tx-2", "tx-3"], id="every further one is flagged too"),
-        pytest.param(crowd([5, 5, 5]), ["tx-2"], id="at one time, in the order of ids"),
-        pytest.param(crowd([10, 0, 1]), [], id="what is dated later does not count for what is dated before"),
-        pytest.param(crowd([0, 10, 5, 11]), ["tx-3"], id="a late one counts from then on, and changes nothing before"),
+        pytest.param(crowd([0, 1, 2, 3]), ["tx-2", "tx-3"], id="every further payment is flagged too"),
+        pytest.param(crowd([5, 5, 5]), ["tx-2"], id="payments of one time count in the order of ids"),
+        pytest.param(crowd([10, 0, 1]), [], id="later payments do not count for earlier ones"),
+        pytest.param(crowd([0, 10, 5, 11]), ["tx-3"], id="a late payment counts from then on"),
         pytest.param([*crowd([0, 1]), payment("x", merchant_id="butcher", event_time=NOON + 2)], [], id="elsewhere"),
         pytest.param(
-            crowd([0, 1], terminal_id="t", amount_minor=2_500), ["tx-1"], id="a sum reaches its line at one terminal"
+            crowd([0, 1], terminal_id="t", amount_minor=2_500), ["tx-1"], id="a sum reaches its threshold"
         ),
-        pytest.param(crowd([0, 1], terminal_id="t", amount_minor=2_499), [], id="a cent less does not"),
+        pytest.param(crowd([0, 1], terminal_id="t", amount_minor=2_499), [], id="a sum a cent below its threshold"),
         pytest.param(
             [*crowd([0], terminal_id="t", amount_minor=2_500),
              payment("x", terminal_id="t", amount_minor=2_500, currency="USD", event_time=NOON + 1)],
@@ -117,12 +117,12 @@ def test_windows(raws: list[dict[str, Any]], flagged: list[str]) -> None:
     assert [flag.transaction_id for flag in flags(raws)] == flagged
 
 
-def test_below_the_line_of_the_pack_nothing_is_flagged() -> None:
+def test_score_below_the_threshold_of_the_pack_is_not_flagged() -> None:
     assert flags(crowd([0, 1, 2]), replace(PACK, flag_at=501)) == []
     assert len(flags(crowd([0, 1, 2]), replace(PACK, flag_at=500))) == 1
 
 
-def test_a_guard_and_points_by_expression_see_the_payment() -> None:
+def test_guard_and_points_expressions_read_the_payment() -> None:
     guarded = replace(SHOP, when="amount_minor > 1000", points="if(amount_minor > 2000, 900, 300)")
     pack = replace(PACK, rules=(guarded,))
     raws = [
@@ -134,7 +134,7 @@ def test_a_guard_and_points_by_expression_see_the_payment() -> None:
     assert [(flag.transaction_id, flag.score) for flag in flags(raws, pack)] == [("more", 300), ("most", 900)]
 
 
-def test_what_an_allowlist_lets_pass_counts_and_is_not_flagged() -> None:
+def test_allowlisted_payment_counts_and_is_not_flagged() -> None:
     allow = Allowlist(name="staff", typology="none", points=0, field="account", list="staff")
     pack = RulePack(name="entities", version=1, rules=(SHOP, allow), lists={"staff": ("acct-2",)})
     assert [flag.transaction_id for flag in flags(crowd([0, 1, 2, 3]), pack)] == ["tx-3"]
@@ -157,11 +157,11 @@ def test_the_history_of_an_entity_is_bounded_and_still_exact_for_counts() -> Non
     for offset, record in enumerate(records):
         fold.step(record, offset)
     assert len(fold._histories.loaded["merchant:bakery"].payments) < MAX_PAYMENTS + 32
-    assert fold.step(records[0], 9_999) == []  # long gone, and delivered again
+    assert fold.step(records[0], 9_999) == []  # evicted long ago, and redelivered
 
 
-def test_a_payment_is_decided_by_the_pack_that_decided_it_in_its_account() -> None:
-    """Two partitions of payments learn of a new pack at different times: each payment says which it was."""
+def test_entity_decides_by_the_pack_that_decided_in_the_account() -> None:
+    """Two partitions of payments read an activation at different times: each payment names the pack that decided it."""
     strict = replace(PACK, version=2, rules=(replace(SHOP, at_least=2),))
     fold = new_fold()
     fold.activate(activation(strict))
@@ -171,7 +171,7 @@ def test_a_payment_is_decided_by_the_pack_that_decided_it_in_its_account() -> No
     assert kinds(fold.step(by_new[2], 2)) == ["EntityFlagged"]  # type: ignore[arg-type]
 
 
-def test_a_payment_by_a_pack_that_was_never_activated_here_waits_in_quarantine() -> None:
+def test_payment_of_a_pack_never_activated_here_is_quarantined() -> None:
     fold = EntityFold(0)
     refusal = fold.step(sent([payment("a")])[0], 0)
     assert isinstance(refusal, Refusal)
@@ -180,7 +180,7 @@ def test_a_payment_by_a_pack_that_was_never_activated_here_waits_in_quarantine()
     assert isinstance(fold.step(sent([payment("a")])[0], 0), Refusal)
 
 
-def test_only_so_many_packs_are_known() -> None:
+def test_number_of_known_packs_is_bounded() -> None:
     fold = new_fold()
     fold.activate(activation(PACK))
     for version in range(2, MAX_PACKS + 2):
@@ -190,7 +190,7 @@ def test_only_so_many_packs_are_known() -> None:
     assert fold.step(sent([payment("a")])[0], 0) == []
 
 
-def test_reading_refuses_what_has_no_meaning() -> None:
+def test_read_refuses_unknown_and_malformed_records() -> None:
     fold = new_fold()
     for name, data, reason in (
         ("Transaction", {}, "unexpected_type"),
@@ -219,8 +219,8 @@ PAYMENTS = st.builds(
 )  # fmt: skip
 
 
-def naive(arrived: list[EntityPayment]) -> tuple[int, int]:
-    """Number and sum that the last payment's entity has seen in the minute before it, itself included."""
+def naive_count_and_sum(arrived: list[EntityPayment]) -> tuple[int, int]:
+    """Return number and sum of the entity's payments in the minute before the last one, itself included."""
     last = arrived[-1]
 
     def place(record: EntityPayment) -> tuple[int, str, bytes]:
@@ -243,7 +243,7 @@ def naive(arrived: list[EntityPayment]) -> tuple[int, int]:
     batches=st.integers(1, 7),
 )
 def test_the_fold_equals_a_naive_count_hot_or_cold(raws: list[dict[str, Any]], again: list[int], batches: int) -> None:
-    """In any order, delivered again anywhere, packed and read back between any batches."""
+    """Payments in any order, redelivered anywhere, with the state packed and read back between any batches."""
     records = sent(raws)
     delivered = list(records)
     for position in again:
@@ -261,7 +261,7 @@ def test_the_fold_equals_a_naive_count_hot_or_cold(raws: list[dict[str, Any]], a
             assert flagged == []
         else:
             arrived.append(record)
-            count, total = naive(arrived)
+            count, total = naive_count_and_sum(arrived)
             is_shop = record.entity.startswith("merchant:")
             expected = [count] if is_shop and count >= 3 else [total] if not is_shop and total >= 5_000 else []
             assert [reason.value for flag in flagged for reason in flag.reasons] == expected
@@ -275,7 +275,7 @@ def test_the_fold_equals_a_naive_count_hot_or_cold(raws: list[dict[str, Any]], a
                 fold = EntityFold(1, store.get, hot_entities=1)
 
 
-def test_a_backtest_of_a_file_decides_by_entities_too() -> None:
+def test_backtest_of_a_file_applies_entity_rules() -> None:
     pack = replace(
         PACK, rules=(SHOP, Velocity(name="own", typology="own", points=400, window_ms=MINUTE_MS, at_least=2))
     )
@@ -290,8 +290,8 @@ def test_a_backtest_of_a_file_decides_by_entities_too() -> None:
     assert lines[3]["reasons"] == ["own: 2 payments, from 2", "shop: 4 payments, from 3"]
 
 
-def test_conflicts_and_flags_of_the_account_stay_as_they_are() -> None:
-    """The account's fold takes no notice of rules by entity."""
+def test_entity_rules_do_not_change_conflicts_and_flags_of_the_account() -> None:
+    """The account's fold ignores rules by entity."""
     fold = RiskFold(0)
     fold.activate(activation(PACK))
     outputs = [fold.step(admitted(raw), offset) for offset, raw in enumerate(crowd([0, 1, 2]))]

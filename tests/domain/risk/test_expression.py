@@ -1,4 +1,4 @@
-"""The expression language: what it means, what it refuses and with which cure; no text gets past its bounds."""
+"""The expression language: what it computes, what it refuses and with which cure, and the bounds on any text."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -102,7 +102,7 @@ HISTORY = history_of(
         ('count(device, "35d")', 2),
         ('count(country, "35d")', 1),
         ('count(terminal, "35d")', 0),
-        ('sum(account, "1h")', 1_200),  # dollars are not counted among euros
+        ('sum(account, "1h")', 1_200),  # dollars do not count as euros
         ("sum(account, 50)", 300),
         ("mean(account, 50)", 150),
         ("mean(account, 1)", -1),
@@ -123,7 +123,7 @@ HISTORY = history_of(
         ('since_confirmed_s(terminal, "10d")', -1),
     ],
 )
-def test_an_expression_means(source: str, value: int | bool) -> None:
+def test_expression_has_its_value(source: str, value: int | bool) -> None:
     three = ConfirmedFrauds(3, NOON - 5_000, ("a", "b", "c"), 2)
     HISTORY.facts = {HISTORY.payments[3].order: {("merchant", 10 * DAY_MS): three}}
     found = made(source).evaluate(HISTORY, 3)
@@ -145,7 +145,7 @@ def test_an_expression_means(source: str, value: int | bool) -> None:
         ("sum(account, 5)", 0),
     ],
 )
-def test_the_first_payment_has_nothing_before_it(source: str, value: int) -> None:
+def test_first_payment_has_no_history(source: str, value: int) -> None:
     assert made(source).evaluate(HISTORY, 0) == value
 
 
@@ -194,7 +194,7 @@ def test_the_first_payment_has_nothing_before_it(source: str, value: int) -> Non
         ('distinct(merchant, "1h")', "column 1: 2 arguments for distinct. Cure: write it as in distinct("),
     ],
 )  # fmt: skip
-def test_what_means_nothing_is_refused_with_a_cure(source: str, message: str) -> None:
+def test_invalid_expression_is_refused_with_a_cure(source: str, message: str) -> None:
     with pytest.raises(BadExpression) as caught:
         made(source)
     assert str(caught.value).startswith(message)
@@ -214,12 +214,12 @@ def test_what_means_nothing_is_refused_with_a_cure(source: str, message: str) ->
         "if(true, " * 100 + "1" + ", 2)" * 100,
     ],
 )
-def test_what_is_too_much_is_refused_before_it_costs_anything(source: str) -> None:
+def test_oversized_expression_is_refused_before_it_costs_time(source: str) -> None:
     with pytest.raises(BadExpression):
         made(source)
 
 
-def test_a_sum_may_be_as_deep_as_the_bound() -> None:
+def test_sum_as_deep_as_the_bound_is_accepted() -> None:
     assert made(" + ".join(["1"] * MAX_DEPTH)).evaluate(HISTORY, 0) == MAX_DEPTH
     assert made("(" * (MAX_DEPTH - 1) + "1" + ")" * (MAX_DEPTH - 1)).evaluate(HISTORY, 0) == 1
 
@@ -238,7 +238,7 @@ def test_a_sum_may_be_as_deep_as_the_bound() -> None:
         ("abs(deviation(account, 9))", HistoryNeeds(rows=9)),
     ],
 )
-def test_an_expression_knows_how_far_it_looks_back(source: str, needs: HistoryNeeds) -> None:
+def test_expression_has_its_look_back(source: str, needs: HistoryNeeds) -> None:
     assert made(source).needs == needs
 
 
@@ -251,23 +251,27 @@ def test_comparisons_are_kept_for_explanations() -> None:
 # -- any expression -----------------------------------------------------------------------------------------
 
 
-class Drawn(NamedTuple):
-    """An expression as text, and what it means, worked out beside it."""
+class DrawnExpression(NamedTuple):
+    """An expression as text, with its value computed beside it."""
 
     source: str
     value: Callable[[Payment], Any]
 
 
-def _binary(sign: str, meaning: Callable[[Any, Any], Any]) -> Callable[[tuple[Drawn, Drawn]], Drawn]:
-    def join(pair: tuple[Drawn, Drawn]) -> Drawn:
+def _binary(
+    sign: str, meaning: Callable[[Any, Any], Any]
+) -> Callable[[tuple[DrawnExpression, DrawnExpression]], DrawnExpression]:
+    def join(pair: tuple[DrawnExpression, DrawnExpression]) -> DrawnExpression:
         a, b = pair
-        return Drawn(f"({a.source} {sign} {b.source})", lambda payment: meaning(a.value(payment), b.value(payment)))
+        return DrawnExpression(
+            f"({a.source} {sign} {b.source})", lambda payment: meaning(a.value(payment), b.value(payment))
+        )
 
     return join
 
 
 def _floor(a: int, b: int) -> int:
-    """Division that rounds down, from divmod's definition: a == b*q + r with r between 0 and b."""
+    """Divide and round down, by divmod's definition: a == b*q + r with r between 0 and b."""
     if b == 0:
         return 0
     q = abs(a) // abs(b)
@@ -276,42 +280,42 @@ def _floor(a: int, b: int) -> int:
     return -q if q * abs(b) == abs(a) else -q - 1
 
 
-INTEGERS: st.SearchStrategy[Drawn] = st.deferred(
+INTEGERS: st.SearchStrategy[DrawnExpression] = st.deferred(
     lambda: (
-        st.integers(0, 10**6).map(lambda n: Drawn(str(n), lambda _: n))
-        | st.just(Drawn("amount_minor", lambda payment: payment.amount_minor))
+        st.integers(0, 10**6).map(lambda n: DrawnExpression(str(n), lambda _: n))
+        | st.just(DrawnExpression("amount_minor", lambda payment: payment.amount_minor))
         | st.tuples(INTEGERS, INTEGERS).map(_binary("+", lambda a, b: a + b))
         | st.tuples(INTEGERS, INTEGERS).map(_binary("-", lambda a, b: a - b))
         | st.tuples(INTEGERS, INTEGERS).map(_binary("*", lambda a, b: a * b))
         | st.tuples(INTEGERS, INTEGERS).map(_binary("//", _floor))
         | st.tuples(INTEGERS, INTEGERS).map(_binary("%", lambda a, b: a - b * _floor(a, b) if b else 0))
-        | INTEGERS.map(lambda a: Drawn(f"-{a.source}", lambda payment: -a.value(payment)))
+        | INTEGERS.map(lambda a: DrawnExpression(f"-{a.source}", lambda payment: -a.value(payment)))
         | st.tuples(TRUTHS, INTEGERS, INTEGERS).map(
-            lambda it: Drawn(
+            lambda it: DrawnExpression(
                 f"if({it[0].source}, {it[1].source}, {it[2].source})",
                 lambda payment: it[1].value(payment) if it[0].value(payment) else it[2].value(payment),
             )
         )
         | st.tuples(INTEGERS, INTEGERS).map(
-            lambda it: Drawn(
+            lambda it: DrawnExpression(
                 f"max({it[0].source}, {it[1].source})",
                 lambda payment: sorted([it[0].value(payment), it[1].value(payment)])[1],
             )
         )
     )
 )
-TRUTHS: st.SearchStrategy[Drawn] = st.deferred(
+TRUTHS: st.SearchStrategy[DrawnExpression] = st.deferred(
     lambda: (
-        st.booleans().map(lambda truth: Drawn(str(truth).lower(), lambda _: truth))
+        st.booleans().map(lambda truth: DrawnExpression(str(truth).lower(), lambda _: truth))
         | st.sampled_from(["bakery", "kiosk", "other"]).map(
-            lambda name: Drawn(f'merchant_id == "{name}"', lambda payment: payment.merchant_id == name)
+            lambda name: DrawnExpression(f'merchant_id == "{name}"', lambda payment: payment.merchant_id == name)
         )
         | st.tuples(INTEGERS, INTEGERS).map(_binary("<", lambda a, b: a < b))
         | st.tuples(INTEGERS, INTEGERS).map(_binary(">=", lambda a, b: not a < b))
         | st.tuples(INTEGERS, INTEGERS).map(_binary("==", lambda a, b: a == b))
         | st.tuples(TRUTHS, TRUTHS).map(_binary("and", lambda a, b: [a, b] == [True, True]))
         | st.tuples(TRUTHS, TRUTHS).map(_binary("or", lambda a, b: True in (a, b)))
-        | TRUTHS.map(lambda a: Drawn(f"not {a.source}", lambda payment: [a.value(payment)] == [False]))
+        | TRUTHS.map(lambda a: DrawnExpression(f"not {a.source}", lambda payment: [a.value(payment)] == [False]))
     )
 )
 
@@ -319,7 +323,7 @@ TRUTHS: st.SearchStrategy[Drawn] = st.deferred(
 @pytest.mark.no_cover
 @settings(max_examples=200, deadline=None)
 @given(INTEGERS | TRUTHS, st.integers(0, 10**6))
-def test_any_expression_means_what_it_says(drawn: Drawn, amount: int) -> None:
+def test_any_expression_has_the_value_computed_beside_it(drawn: DrawnExpression, amount: int) -> None:
     raw = payment("tx", amount_minor=amount)
     found = tried(drawn.source)
     if isinstance(found, BadExpression):
@@ -335,7 +339,7 @@ _TYPES = {ValueKind.INTEGER: int, ValueKind.TRUTH: bool, ValueKind.TEXT: str}
 @pytest.mark.no_cover
 @settings(max_examples=500, deadline=None)
 @given(st.text(max_size=60) | st.lists(st.sampled_from(_PIECES), max_size=25).map(" ".join))
-def test_any_text_is_sound_or_refused(source: str) -> None:
+def test_any_text_compiles_or_is_refused(source: str) -> None:
     found = tried(source)
     if isinstance(found, BadExpression):
         assert ". Cure: " in str(found)
@@ -344,5 +348,5 @@ def test_any_text_is_sound_or_refused(source: str) -> None:
         assert type(found.evaluate(HISTORY, 3)) is _TYPES[found.kind]
 
 
-def test_names_are_not_given_twice() -> None:
+def test_rule_names_are_unique() -> None:
     assert not FEATURES.keys() & FUNCTIONS.keys()

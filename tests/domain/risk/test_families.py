@@ -1,4 +1,4 @@
-"""Each family of rules at its edge, with values worked out by hand; and what a rule says when it does not fire."""
+"""Each rule family at its threshold, with values computed by hand, and the distance of a rule that does not fire."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -50,7 +50,7 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
     ("rules", "payments", "points"),
     [
         pytest.param([VELOCITY], at(0, 1, MINUTE_MS), {"tx-2": 100}, id="three in a minute, both ends counted"),
-        pytest.param([VELOCITY], at(0, 1, MINUTE_MS + 1), {}, id="a millisecond more is another minute"),
+        pytest.param([VELOCITY], at(0, 1, MINUTE_MS + 1), {}, id="a millisecond more is outside the window"),
         pytest.param([VELOCITY], at(0, 1, 2, 3), {"tx-2": 100, "tx-3": 133}, id="a fourth weighs a third more"),
         pytest.param(
             [rule("velocity", window_ms=MINUTE_MS, at_least=70)],
@@ -62,7 +62,7 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             [{**FAR, "channels": ["ECOM"]}, rule("velocity", window_ms=MINUTE_MS, at_least=2)],
             at(0, 1, 2, **HOME, **LISBON, channel=["ECOM", "MOTO", "POS"]),
             {"tx-0": 100, "tx-1": 100, "tx-2": 150},
-            id="a rule of one channel takes no other rule from the rest",
+            id="a rule of one channel does not disable the other rules",
         ),
         pytest.param(
             [rule("velocity", by="card", window_ms=MINUTE_MS, at_least=2)],
@@ -83,16 +83,16 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             [rule("amount_spike", history=3, minimum_history=2, sigmas=0, minimum_minor=1, ratio_percent=200)],
             at(0, 1, 2, 3, amount_minor=[100, 90_000, 100, 200], currency=["EUR", "JPY", "EUR", "EUR"]),
             {"tx-3": 100},
-            id="a spike is against what was paid in its currency",
+            id="a spike is compared with payments in its currency",
         ),
         pytest.param([FAR], at(0, **HOME, **LISBON), {"tx-0": 100}, id="goods for Lisbon, billed in Berlin"),
         pytest.param([FAR], at(0, **HOME, **POTSDAM), {}, id="Potsdam is near Berlin"),
-        pytest.param([FAR], at(0, **LISBON), {}, id="without a home nothing is far from it"),
+        pytest.param([FAR], at(0, **LISBON), {}, id="without a home no payment is far from home"),
         pytest.param(
             [{**FAR, "channels": ["ECOM"]}],
             at(0, **HOME, **LISBON, channel="POS"),
             {},
-            id="travellers shop too",
+            id="a payment on another channel",
         ),
         pytest.param(
             [TESTING],
@@ -117,7 +117,7 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             {"tx-3": 100},
             id="a device that was seen too long ago",
         ),
-        pytest.param([DEVICE], at(0, 1, device_id=["a", "b"]), {}, id="with one payment before, all is new"),
+        pytest.param([DEVICE], at(0, 1, device_id=["a", "b"]), {}, id="one earlier payment is too little history"),
         pytest.param([DEVICE], at(0, 1, 2, device_id=[None, None, "b"]), {}, id="no device is no other device"),
         pytest.param([COUNTRY], at(0, 1, 2, country=["DE", "DE", "PT"]), {"tx-2": 100}, id="a new country"),
         pytest.param([COUNTRY], at(0, 1, 2, country=["DE", "PT", "PT"]), {}, id="a country seen once is known"),
@@ -145,13 +145,13 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
                 currency=["EUR", "JPY", "EUR", "EUR"],
             ),
             {"tx-3": 100},
-            id="what is usual in euros does not know the yen",
+            id="the usual outflow in euros does not count yen",
         ),
         pytest.param(
             [EMPTYING],
             at(0, HOUR_MS + 1, HOUR_MS + 2, 2 * HOUR_MS + 1, amount_minor=[1, 100, 1, 900]),
             {},
-            id="what belongs to the window is not what is usual",
+            id="payments in the window do not count as usual",
         ),
         pytest.param(
             [{**EMPTYING, "minimum_span_ms": 2 * HOUR_MS}],
@@ -163,13 +163,13 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             [{**EMPTYING, "minimum_span_ms": 2 * HOUR_MS}],
             at(1, HOUR_MS, 3 * HOUR_MS, amount_minor=[100, 100, 900]),
             {},
-            id="a millisecond less is no habit",
+            id="a millisecond less is too little history",
         ),
         pytest.param(
             [HOUR],
             at(0, DAY_MS, 2 * DAY_MS, 3 * DAY_MS, 3 * DAY_MS + 12 * HOUR_MS),
             {"tx-4": 100},
-            id="midnight is unusual for who pays at noon",
+            id="midnight is unusual for an account that pays at noon",
         ),
         pytest.param(
             [HOUR],
@@ -189,7 +189,7 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             [BLOCK, ALLOW],
             at(0, merchant_id="pawnshop", device_id="pawnshop"),
             {},
-            id="the allowlist has its way",
+            id="the allowlist suppresses the flag",
         ),
         pytest.param([BIG], at(0, 1, amount_minor=[5_000, 4_999]), {"tx-0": 100}, id="an expression at its threshold"),
         pytest.param(
@@ -202,17 +202,17 @@ BIG = rule("expression", value="amount_minor", at_least=5_000)
             [{**BIG, "points": "amount_minor - 5000"}],
             at(0, amount_minor=5_000),
             {},
-            id="no points, no reason",
+            id="a rule without points gives no reason",
         ),
         pytest.param(
             [{**VELOCITY, "when": "card_present"}],
             at(0, 1, 2, 3, channel=["POS", "POS", "ECOM", "POS"]),
             {"tx-3": 133},
-            id="a guard decides who is asked, not who is counted",
+            id="a guard limits the payments that are tested, not those that count",
         ),
     ],
 )
-def test_a_family_fires_at_its_edge(
+def test_family_fires_at_its_threshold(
     rules: list[dict[str, Any]], payments: list[dict[str, Any]], points: dict[str, int]
 ) -> None:
     fold = new_fold(pack_of(*rules, lists={"bad": ["pawnshop"]}))
@@ -226,7 +226,7 @@ def test_a_family_fires_at_its_edge(
 @pytest.mark.parametrize(
     ("each", "payments", "said"),
     [
-        pytest.param(VELOCITY, at(0, 1), (2, 3, ""), id="velocity: how many there are"),
+        pytest.param(VELOCITY, at(0, 1), (2, 3, ""), id="velocity: number of payments"),
         pytest.param(
             rule("velocity", by="card", window_ms=1, at_least=2),
             at(0, card_id=None),
@@ -288,7 +288,7 @@ def test_a_family_fires_at_its_edge(
         ),
     ],
 )
-def test_a_rule_that_does_not_fire_says_how_far_it_is(
+def test_rule_that_does_not_fire_gives_its_distance(
     each: dict[str, Any], payments: list[dict[str, Any]], said: tuple[int | None, int, str]
 ) -> None:
     fold = new_fold(pack_of(each, lists={"bad": ["pawnshop"]}))
@@ -309,8 +309,8 @@ BEFORE = rule("expression", value="previous_amount_minor", at_least=2_000)
 MEAN = rule("expression", value="mean(account, 2) > 1000")
 
 
-def turned_by(late: dict[str, Any], each: dict[str, Any], payments: list[dict[str, Any]]) -> bool:
-    """Whether a late payment restates the decision on the last one."""
+def is_restated_by(late: dict[str, Any], each: dict[str, Any], payments: list[dict[str, Any]]) -> bool:
+    """Return whether a late payment restates the decision on the last payment."""
     fold = new_fold(pack_of(each))
     for offset, raw in enumerate(payments):
         fold.step(admitted({**raw, "transaction_id": f"on-time-{offset}"}), offset)
@@ -344,11 +344,11 @@ def turned_by(late: dict[str, Any], each: dict[str, Any], payments: list[dict[st
         pytest.param(SPEED, at(DAY_MS, **LISBON), at(0, **BERLIN), id="the speed in an expression"),
     ],
 )
-def test_a_late_payment_counts_if_it_is_in_the_window(
+def test_late_payment_counts_within_the_window(
     each: dict[str, Any], payments: list[dict[str, Any]], late: list[dict[str, Any]]
 ) -> None:
-    assert turned_by(late[0], each, payments)
-    assert not turned_by({**late[0], "event_time": NOON - 1}, each, payments)
+    assert is_restated_by(late[0], each, payments)
+    assert not is_restated_by({**late[0], "event_time": NOON - 1}, each, payments)
 
 
 @pytest.mark.parametrize(
@@ -365,12 +365,12 @@ def test_a_late_payment_counts_if_it_is_in_the_window(
         pytest.param(BEFORE, at(2), at(1, amount_minor=3_000), id="the payment before"),
     ],
 )
-def test_a_late_payment_counts_if_it_is_in_the_rows(
+def test_late_payment_counts_among_the_last_rows(
     each: dict[str, Any], payments: list[dict[str, Any]], late: list[dict[str, Any]]
 ) -> None:
-    assert turned_by(late[0], each, payments)
-    in_between = {**payments[0], "event_time": late[0]["event_time"] + 1}  # one more pushes it out
-    assert not turned_by(late[0], each, [in_between, *payments])
+    assert is_restated_by(late[0], each, payments)
+    in_between = {**payments[0], "event_time": late[0]["event_time"] + 1}  # one more payment evicts it
+    assert not is_restated_by(late[0], each, [in_between, *payments])
 
 
 def test_every_family_file_is_in_the_table_of_families() -> None:

@@ -1,7 +1,7 @@
-"""Peers' published cases, by our rules: Flink's fraud detection tutorial, and Tazama's rule 901.
+"""Published cases of other systems under our rules: Flink's fraud detection tutorial, and Tazama's rule 901.
 
-Their files lie outside the project; without them these tests are left out;
-tests/domain/risk/test_families.py has the same edges.
+Their files are not part of the project, and without them these tests are skipped. tests/domain/risk/test_families.py
+has the same thresholds.
 """
 
 import json
@@ -20,7 +20,7 @@ WALKTHROUGH, RULE_901 = DATA / "flink" / "walkthrough_transactions.json", DATA /
 
 
 def walkthrough() -> list[dict[str, Any]]:
-    """The tutorial's payments. One has three decimals, which dollars have not: no door would let it in."""
+    """Return the tutorial's payments. One has three decimals; dollars have two, so the intake would refuse it."""
     raws = []
     for each in json.loads(WALKTHROUGH.read_text(encoding="utf-8"))["transactions"]:
         cents = Decimal(each["amount"]) * 100
@@ -44,13 +44,13 @@ def small_then_large(*, within: str = "") -> RulePack:
 
 
 @pytest.mark.skipif(not WALKTHROUGH.exists(), reason="the tutorial's payments are not here")
-def test_flinks_tutorial_raises_its_one_alert() -> None:
+def test_flink_tutorial_raises_its_one_alert() -> None:
     assert len(walkthrough()) == 49
     assert rules_of(walkthrough(), small_then_large()) == {"index-27": ("expression",)}
 
 
 @pytest.mark.skipif(not WALKTHROUGH.exists(), reason="the tutorial's payments are not here")
-def test_flinks_second_version_is_silent_in_event_time() -> None:
+def test_flink_second_version_is_silent_in_event_time() -> None:
     """Its payments lie half an hour apart: only an engine that reads the wall clock finds two within a minute."""
     assert rules_of(walkthrough(), small_then_large(within=" and since_previous_ms <= 60_000")) == {}
 
@@ -62,8 +62,8 @@ def cases() -> list[Any]:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_tazamas_rule_901_counts_a_days_payments(case: dict[str, Any]) -> None:
-    """The debtor of a tenant is an account; what the payment came to stands in its payment method."""
+def test_tazama_rule_901_counts_the_payments_of_a_day(case: dict[str, Any]) -> None:
+    """A tenant's debtor is the account; the payment's status is stored as its payment method."""
     rule = {"family": "velocity", "window_ms": DAY_MS, "at_least": 1, "when": 'payment_method == "ACCC"'}
     fold = new_fold(pack_of(rule))
     for number, each in enumerate(case["transactions"]):

@@ -1,4 +1,6 @@
-"""The risk fold: each rule at its edge, late truth against a naive oracle, and state that survives being packed."""
+"""The risk fold: each rule at its threshold, late payments against a naive oracle, and state that is packed and
+restored.
+"""
 
 import json
 from collections.abc import Iterable
@@ -65,40 +67,40 @@ def burst(times: list[int], **changed: Any) -> list[dict[str, Any]]:
         pytest.param(
             [*STEADY, payment("big", event_time=NOON + 7 * DAY_MS, amount_minor=12_001)],
             {},
-            id="a cent less is none",
+            id="a cent less is no spike",
         ),
         pytest.param(
             [*STEADY[:4], payment("big", event_time=NOON + 7 * DAY_MS, amount_minor=90_000)],
             {},
-            id="four payments are no history",
+            id="four payments are too little history",
         ),
         pytest.param(
             [payment("here", **BERLIN), payment("there", event_time=NOON + 9_000_000, **LISBON)],
             {"there": ("impossible_travel",)},
-            id="Berlin to Lisbon in two and a half hours cannot be",
+            id="Berlin to Lisbon in two and a half hours is impossible",
         ),
         pytest.param(
             [payment("here", **BERLIN), payment("there", event_time=NOON + 9_400_000, **LISBON)],
             {},
-            id="in 2 h 37 min it can",
+            id="Berlin to Lisbon in 2 h 37 min is possible",
         ),
         pytest.param(
             [payment("here", **BERLIN), payment("there", card_id="card-2", event_time=NOON + 1, **LISBON)],
             {},
-            id="two cards of an account may be apart",
+            id="two cards of an account may be far apart",
         ),
         pytest.param(
             [payment("here", **BERLIN), payment("there", channel="ECOM", event_time=NOON + 1, **LISBON)],
             {},
-            id="goods sent far away are no journey",
+            id="a remote payment is no journey",
         ),
     ],
 )
-def test_a_rule_fires_at_its_edge(payments: list[dict[str, Any]], flagged: dict[str, tuple[str, ...]]) -> None:
+def test_rule_fires_at_its_threshold(payments: list[dict[str, Any]], flagged: dict[str, tuple[str, ...]]) -> None:
     assert rules_of(payments) == flagged
 
 
-def test_a_flag_says_why() -> None:
+def test_flag_gives_its_reasons() -> None:
     fold = new_fold()
     outputs = [fold.step(admitted(raw), offset) for offset, raw in enumerate(burst([0, 10, 20, 30, 40, 50]))]
     (flag,) = [output for output in outputs[5] if isinstance(output, RiskFlagged)]
@@ -108,7 +110,7 @@ def test_a_flag_says_why() -> None:
     assert (flag.score, reason.points) == (720, 720)  # 600 points at the threshold, 6/5 of them above it
 
 
-def test_a_late_payment_restates_what_it_changes_and_only_that() -> None:
+def test_late_payment_restates_only_the_decisions_that_it_changes() -> None:
     fold = new_fold()
     for offset, raw in enumerate(burst([0, 10, 20, 40_000, 200_000])):
         fold.step(admitted(raw), offset)
@@ -121,7 +123,7 @@ def test_a_late_payment_restates_what_it_changes_and_only_that() -> None:
     assert restated.cause_transaction_id == "late"
 
 
-def test_a_late_payment_can_take_a_flag_back() -> None:
+def test_late_payment_can_withdraw_a_flag() -> None:
     fold = new_fold()
     steady = [*STEADY, payment("big", event_time=NOON + 7 * DAY_MS, amount_minor=12_002)]
     for offset, raw in enumerate(steady):
@@ -133,7 +135,7 @@ def test_a_late_payment_can_take_a_flag_back() -> None:
     assert fold.decision(admitted(steady[-1])).rules == ()
 
 
-def test_the_same_content_adds_nothing_and_other_content_is_decided_and_reported() -> None:
+def test_duplicate_adds_nothing_and_other_content_is_decided_and_reported() -> None:
     fold = new_fold()
     fold.step(admitted(payment("tx")), 0)
     assert [type(output).__name__ for output in fold.step(admitted(payment("tx")), 1)] == ["DuplicateSeen"]
@@ -141,7 +143,7 @@ def test_the_same_content_adds_nothing_and_other_content_is_decided_and_reported
     assert [type(output) for output in outputs] == [RiskScored, ContentConflict]
 
 
-def test_past_the_horizon_is_refused() -> None:
+def test_payment_older_than_the_horizon_is_refused() -> None:
     fold = new_fold()
     fold.step(admitted(payment("now")), 0)
     at_the_edge = admitted(payment("edge", event_time=NOON - 35 * DAY_MS))
@@ -158,7 +160,7 @@ def test_without_rules_nothing_is_decided() -> None:
     assert refusal.reason == "no_rules_active"
 
 
-def test_a_score_below_the_packs_mark_stays_and_flags_nothing() -> None:
+def test_score_below_the_threshold_is_kept_and_flags_nothing() -> None:
     weak = {"family": "new_device", "lookback_ms": DAY_MS, "minimum_history": 1, "points": 300}
     strange = {"family": "new_country", "lookback_ms": DAY_MS, "minimum_history": 1, "points": 300}
     fold = new_fold(pack_of(weak, strange, flag_at=500))
@@ -177,7 +179,7 @@ def test_a_score_below_the_packs_mark_stays_and_flags_nothing() -> None:
     assert fold.decision(admitted(payment("home", device_id="phone", country="DE"))).score == 0
 
 
-def test_a_score_at_the_packs_mark_flags() -> None:
+def test_score_at_the_threshold_flags() -> None:
     rule = {"family": "velocity", "window_ms": 1_000, "at_least": 1, "points": 500}
     tx = admitted(payment("tx"))
     for flag_at, rules in ((500, ("velocity",)), (501, ())):
@@ -186,7 +188,7 @@ def test_a_score_at_the_packs_mark_flags() -> None:
         assert (fold.decision(tx).score, fold.decision(tx).rules) == (500, rules)
 
 
-def test_a_reason_bears_the_severity_and_the_code_of_its_rule() -> None:
+def test_reason_has_severity_and_code_of_its_rule() -> None:
     rule = {"family": "velocity", "window_ms": 1_000, "at_least": 1, "severity": "critical", "reason_code": "V1"}
     outputs = new_fold(pack_of(rule)).step(admitted(payment("tx")), 0)
     assert isinstance(outputs, list)
@@ -207,15 +209,15 @@ def confirm(fold: RiskFold, *labels: dict[str, Any]) -> None:
     ("labels", "at", "value"),
     [
         pytest.param([label("x")], 1, 1, id="a fraud at the merchant raises its risk"),
-        pytest.param([label("x")], 10 * DAY_MS, 1, id="at the end of the window too"),
-        pytest.param([label("x")], 10 * DAY_MS + 1, None, id="but not after it"),
+        pytest.param([label("x")], 10 * DAY_MS, 1, id="a fraud at the end of the window counts"),
+        pytest.param([label("x")], 10 * DAY_MS + 1, None, id="a fraud after the window does not count"),
         pytest.param([label("x")], -1, None, id="a payment before that fraud is not suspect"),
         pytest.param([label("x"), label("x")], 1, 1, id="the same label again adds nothing"),
         pytest.param([label("x"), label("y")], 1, 2, id="two frauds count twice"),
-        pytest.param([label("x", merchant_id="baker")], 1, None, id="another merchant's frauds are not this one's"),
+        pytest.param([label("x", merchant_id="baker")], 1, None, id="another merchant's frauds do not count"),
     ],
 )
-def test_confirmed_fraud_feeds_back(labels: list[dict[str, Any]], at: int, value: int | None) -> None:
+def test_confirmed_fraud_raises_later_risk(labels: list[dict[str, Any]], at: int, value: int | None) -> None:
     fold = new_fold(RISKY)
     confirm(fold, *labels)
     tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + at))
@@ -231,7 +233,7 @@ def test_confirmed_fraud_feeds_back(labels: list[dict[str, Any]], at: int, value
         pytest.param("ab", False, "", id="two frauds of two accounts"),
     ],
 )
-def test_frauds_of_several_accounts_point_to_where_they_happened(robbed: str, fires: bool, lacking: str) -> None:
+def test_frauds_of_several_accounts_raise_the_risk_of_their_merchant(robbed: str, fires: bool, lacking: str) -> None:
     fold = new_fold(pack_of(COMMON))
     confirm(fold, *(label(f"x-{number}", account_id=account) for number, account in enumerate(robbed)))
     tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
@@ -247,17 +249,25 @@ ELSEWHERE = {"merchant_id": "baker"}
 @pytest.mark.parametrize(
     ("labels", "value"),
     [
-        pytest.param([label("x", account_id="a"), label("y", account_id="b")], 2, id="two accounts robbed here alone"),
-        pytest.param([label("x"), label("y", **ELSEWHERE)], None, id="one that was robbed elsewhere too"),
+        pytest.param(
+            [label("x", account_id="a"), label("y", account_id="b")],
+            2,
+            id="two accounts with a fraud at this merchant only",
+        ),
+        pytest.param(
+            [label("x"), label("y", **ELSEWHERE)], None, id="one account with a fraud at another merchant too"
+        ),
         pytest.param(
             [label("x"), label("y", account_id="b"), label("z", **ELSEWHERE)], 1, id="one of each says it once"
         ),
         pytest.param(
-            [label("x"), label("y", **ELSEWHERE, event_time=NOON - 10 * DAY_MS)], 1, id="elsewhere, but long ago"
+            [label("x"), label("y", **ELSEWHERE, event_time=NOON - 10 * DAY_MS)],
+            1,
+            id="a fraud at another merchant, but long ago",
         ),
     ],
 )
-def test_frauds_of_accounts_that_were_robbed_nowhere_else(labels: list[dict[str, Any]], value: int | None) -> None:
+def test_frauds_of_accounts_without_a_fraud_elsewhere(labels: list[dict[str, Any]], value: int | None) -> None:
     fold = new_fold(pack_of({"family": "expression", "value": 'confirmed_only_here(merchant, "10d")'}))
     confirm(fold, *labels)
     tx = admitted(payment("tx", merchant_id="butcher", event_time=NOON + 1))
@@ -273,8 +283,10 @@ def test_accounts_are_counted_up_to_twenty() -> None:
     assert [reason.value for reason in fold.decision(tx).reasons] == [20]
 
 
-def test_a_label_changes_nothing_that_was_decided_before_it() -> None:
-    """Not even when a late payment makes the decision be taken again: what labels said is kept with the payment."""
+def test_label_changes_no_earlier_decision() -> None:
+    """Nor when a late payment causes the decision to be taken again: the labels known at arrival are kept with the
+    payment.
+    """
     velocity = {"family": "velocity", "window_ms": HOUR_MS, "at_least": 2}
     risk = {"family": "entity_risk", "by": "merchant", "window_ms": 10 * DAY_MS, "at_least": 1}
     fold = new_fold(pack_of(velocity, risk))
@@ -298,18 +310,18 @@ def test_a_label_of_the_future_is_refused() -> None:
     assert refusal.reason == "future_dated"
 
 
-def test_what_is_no_label_is_refused() -> None:
+def test_malformed_label_is_refused() -> None:
     refusal = new_fold(RISKY).read("FraudConfirmed", {"label_id": "x"}, 0, None)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "bad_fields"
 
 
-# -- packs that look on ---------------------------------------------------------------------------------
+# -- shadow packs ---------------------------------------------------------------------------------
 
 STRICT = pack_of({"family": "velocity", "window_ms": MINUTE_MS, "at_least": 2}, name="strict")
 
 
-def test_a_pack_that_looks_on_is_only_recorded() -> None:
+def test_shadow_pack_is_only_recorded() -> None:
     fold = new_fold()
     fold.activate(activated(STRICT, "shadow"))
     fold.step(admitted(payment("tx-1")), 0)
@@ -326,7 +338,7 @@ def test_a_pack_that_looks_on_is_only_recorded() -> None:
     assert outputs[0].shadow == []
 
 
-def test_a_pack_that_becomes_active_looks_on_no_longer() -> None:
+def test_pack_that_becomes_active_is_no_shadow() -> None:
     fold = new_fold()
     fold.activate(activated(STRICT, "shadow"))
     fold.activate(activated(STRICT))
@@ -343,14 +355,14 @@ def test_a_pack_that_becomes_active_looks_on_no_longer() -> None:
         (RulesActivated(pack_id="other", pack=STRICT.canonical, activated_by="eve"), "the record says 'other'"),
     ],
 )
-def test_an_activation_that_says_nothing_sound_is_refused(record: RulesActivated, message: str) -> None:
+def test_malformed_activation_is_refused(record: RulesActivated, message: str) -> None:
     fold = new_fold()
     refusal = fold.read("RulesActivated", to_fields(record), 0, None)
     assert isinstance(refusal, Refusal)
     assert message in refusal.detail
 
 
-def test_few_packs_look_on_at_a_time() -> None:
+def test_number_of_shadow_packs_is_bounded() -> None:
     fold = new_fold()
     for number in range(MAX_SHADOWS):
         fold.activate(activated(pack_of(name=f"shadow-{number}"), "shadow"))
@@ -358,7 +370,7 @@ def test_few_packs_look_on_at_a_time() -> None:
         fold.activate(activated(STRICT, "shadow"))
 
 
-def test_packs_and_labels_survive_being_put_away() -> None:
+def test_packed_packs_and_labels_are_restored() -> None:
     store: dict[str, bytes] = {}
     fold = RiskFold(0, store.get, hot_accounts=0)
     for pack, mode in ((THREE, "active"), (RISKY, "active"), (STRICT, "shadow")):
@@ -373,7 +385,7 @@ def test_packs_and_labels_survive_being_put_away() -> None:
 
 
 def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pages that were read first leave, and what was put away says the same as what was not."""
+    """The pages that were read first are evicted, and restored state decides like state that stayed in memory."""
     monkeypatch.setattr("domain.risk.labels.MAX_LABELS", 300)
     store: dict[str, bytes] = {}
     labels = LabelIndex(store.get)
@@ -401,7 +413,7 @@ def test_labels_are_bounded_in_count_and_in_time(monkeypatch: pytest.MonkeyPatch
     labels.add(FraudLabel("and-later", "tx", NOON + 71 * DAY_MS, "later", None, None, None, "acct-eve"))
     save()
     assert known_of("later", NOON + 71 * DAY_MS) == [2, 2]
-    assert len(labels.known) < 128 + 2  # only the page that was begun before is still there
+    assert len(labels.known) < 128 + 2  # only the page that was started earlier is left
 
 
 # -- any order --------------------------------------------------------------------------------------------
@@ -505,7 +517,7 @@ EXPRESSIONS: list[tuple[dict[str, Any], dict[str, Meaning]]] = [
         {"lonely": lambda past: past.confirmed_only_here("merchant", 10 * DAY_MS)},
     ),
 ]
-"""Expressions, and what they mean in Python."""
+"""Expressions, each with the same computation in Python."""
 PLACES = st.sampled_from([{}, BERLIN, LISBON, {"latitude": 52.1, "longitude": 12.9}])
 ACCOUNT_KEYS = st.sampled_from(["account", "card", "account_device", "account_merchant", "account_terminal"])
 LABEL_KEYS = st.sampled_from(["merchant", "terminal", "device", "card", "account"])
@@ -550,7 +562,7 @@ FAMILIES: list[dict[str, Any]] = [
 
 @st.composite
 def packs(draw: st.DrawFn) -> tuple[RulePack, dict[str, Meaning]]:
-    """Rules of all families with parameters at which streams fire and do not, and what their expressions mean."""
+    """Draw rules of all families, with parameters at which some streams fire and some do not, and their expressions."""
     rules = []
     for number, family in enumerate(FAMILIES):
         if draw(st.booleans()):
@@ -576,7 +588,7 @@ def packs(draw: st.DrawFn) -> tuple[RulePack, dict[str, Meaning]]:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """A few accounts with bursts, spikes and journeys, in any order, with duplicates; labels in between."""
+    """Draw a few accounts with bursts, spikes and journeys, in any order, with duplicates and labels."""
     gap = st.sampled_from(
         [0, 1, 10_000, 30_000, MINUTE_MS, MINUTE_MS + 1, HOUR_MS, HOUR_MS + 1, DAY_MS, DAY_MS + 1, 8 * DAY_MS]
     )
@@ -613,10 +625,10 @@ def logs(draw: st.DrawFn) -> list[dict[str, Any]]:
 @pytest.mark.no_cover
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(packs(), logs(), st.integers(1, 7))
-def test_once_all_is_in_the_order_of_arrival_no_longer_matters(
+def test_final_decisions_do_not_depend_on_the_order_of_arrival(
     rules: tuple[RulePack, dict[str, Meaning]], log: list[dict[str, Any]], every: int
 ) -> None:
-    """What stands equals what the oracle says of the sorted stream, also when histories go cold between batches."""
+    """They equal the oracle's on the sorted stream, also when histories leave memory between batches."""
     pack, meanings = rules
     store: dict[str, bytes] = {}
     cold, warm = RiskFold(0, store.get, hot_accounts=0), RiskFold(0)
@@ -657,8 +669,8 @@ FIFTY = {
 @pytest.mark.parametrize(
     "pack", [DEFAULT, pack_of(MONTH), pack_of(FIFTY)], ids=["the default pack", "a sum of 35 days", "a mean of 50"]
 )
-def test_what_has_left_the_history_is_missed_by_no_decision(pack: RulePack, seed: int) -> None:
-    """Months of an account, some payments weeks late: histories are pruned, the flags are the oracle's all the same."""
+def test_pruned_payments_change_no_decision(pack: RulePack, seed: int) -> None:
+    """Months of an account, some payments weeks late: histories are pruned, and the flags still equal the oracle's."""
     lots = Random(seed)
     arrivals: list[tuple[int, dict[str, Any]]] = []
     at = NOON
@@ -685,7 +697,7 @@ def test_what_has_left_the_history_is_missed_by_no_decision(pack: RulePack, seed
         for output in outputs:
             if isinstance(output, RiskFlagged | RiskRestated):
                 said[output.transaction_id] = Standing(output.score, tuple(reason.rule for reason in output.reasons))
-    assert fold.decision(admitted(log[0])) == NOTHING  # it has left
+    assert fold.decision(admitted(log[0])) == NOTHING  # the payment was pruned
     meanings: dict[str, Meaning] = {
         "small_then_large": lambda past: (
             past.payment["amount_minor"] > 50_000
@@ -706,8 +718,8 @@ def _save(fold: RiskFold, store: dict[str, bytes]) -> None:
             store[key] = value
 
 
-def test_a_history_from_when_reasons_were_dataclasses_is_read() -> None:
-    """The head of a state entry as it was packed then, byte for byte."""
+def test_history_with_dataclass_reasons_is_read() -> None:
+    """The head of a state entry, byte for byte as it was packed when reasons were dataclasses."""
     head = (
         b"\x80\x05\x95\x9d\x00\x00\x00\x00\x00\x00\x00(K\x07K\x14NK\x00]\x94}\x94K\x14\x8c\x04tx-2\x94C\x01d\x94\x87\x94"
         b"\x8c\x0edomain.history\x94\x8c\x08Decision\x94\x93\x94MX\x02\x8c\rdomain.reason\x94\x8c\x06Reason\x94\x93\x94)\x81"
@@ -724,8 +736,8 @@ def test_a_history_from_when_reasons_were_dataclasses_is_read() -> None:
     assert again.standing == history.standing
 
 
-def test_a_long_history_is_pruned_alike_hot_and_cold() -> None:
-    """Chunks leave the state, what is refused stays the same, and nothing that a decision needs is lost."""
+def test_long_history_is_pruned_equally_in_memory_and_in_state() -> None:
+    """Chunks leave the state, equal payments are refused, and no value that a decision needs is lost."""
     store: dict[str, bytes] = {}
     cold, warm = RiskFold(0, store.get, hot_accounts=0), RiskFold(0)
     cold.activate(activated(THREE))
@@ -742,7 +754,7 @@ def test_a_long_history_is_pruned_alike_hot_and_cold() -> None:
     assert warm.step(late, 3_000) == cold.step(late, 3_000)
 
 
-def test_an_account_is_bounded_in_count() -> None:
+def test_number_of_payments_of_an_account_is_bounded() -> None:
     fold = new_fold()
     for number in range(2_100):
         fold.step(admitted(payment(f"tx-{number:04d}", event_time=NOON + number)), number)

@@ -1,4 +1,4 @@
-"""Rule packs: content-addressed, read back as written, and refused with a message that cures."""
+"""Rule packs: content-addressed, read back as written, and refused with an error that names the cure."""
 
 import json
 from typing import Any
@@ -17,12 +17,12 @@ def document(**changed: Any) -> dict[str, Any]:
     return made
 
 
-def test_a_pack_reads_back_as_itself() -> None:
+def test_pack_is_read_back_as_written() -> None:
     assert parse_pack(DEFAULT.canonical) == DEFAULT
     assert parse_pack(json.dumps(json.loads(DEFAULT.canonical), indent=4)).pack_id == DEFAULT.pack_id
 
 
-def test_another_content_has_another_address() -> None:
+def test_different_content_has_a_different_id() -> None:
     assert parse_pack(json.dumps(document(at_least=6))).pack_id != DEFAULT.pack_id
 
 
@@ -50,7 +50,7 @@ def test_a_bad_pack_is_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("pack", ["{}", json.dumps(document(points=""))])
-def test_the_log_can_hold_a_bad_pack_without_harm(pack: str) -> None:
+def test_bad_pack_in_the_log_is_refused(pack: str) -> None:
     fold = RiskFold(0)
     refusal = fold.read("RulesActivated", {"pack_id": "x", "pack": pack, "activated_by": "eve"}, 0, None)
     assert isinstance(refusal, Refusal)
@@ -58,7 +58,7 @@ def test_the_log_can_hold_a_bad_pack_without_harm(pack: str) -> None:
 
 
 def test_a_payment_is_restated_by_the_pack_that_decided_it() -> None:
-    """Three payments in a minute under a pack that wants five; then three are enough, but not for those."""
+    """Three payments in a minute under a pack that needs five; a later pack needs three, but not for these payments."""
     stricter = parse_pack(json.dumps({**document(at_least=3), "version": 2}))
     fold = RiskFold(0)
     noon = 1_750_000_000_000
@@ -79,7 +79,7 @@ def test_a_payment_is_restated_by_the_pack_that_decided_it() -> None:
     fold.read(
         "RulesActivated", {"pack_id": stricter.pack_id, "pack": stricter.canonical, "activated_by": "ann"}, 0, None
     )
-    assert pay("tx-0", 0) == ["RiskScored"]  # tx-2 now is the third in a minute; its pack asked for five
+    assert pay("tx-0", 0) == ["RiskScored"]  # tx-2 is now the third in a minute; its pack needs five
     assert pay("tx-3", 30) == ["RiskScored", "RiskFlagged"]
 
 
@@ -91,7 +91,7 @@ def test_a_payment_is_restated_by_the_pack_that_decided_it() -> None:
         ("IntakeRefused", {"reason": "bad_row", "source": "x.csv", "detail": "line 3"}, "bad_row"),
     ],
 )
-def test_what_is_no_payment_is_refused(name: str, data: dict[str, Any], reason: str) -> None:
+def test_malformed_payment_is_refused(name: str, data: dict[str, Any], reason: str) -> None:
     refusal = RiskFold(0).read(name, data, 0, None)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == reason
