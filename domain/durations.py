@@ -13,7 +13,7 @@ def duration_ms(text: str) -> int:
     """Return the milliseconds of a duration. Raises ValueError."""
     matched = _DURATION.fullmatch(text)
     if matched is None:
-        raise ValueError(f"{text!r} is no duration: write a whole number and ms, s, m, h or d, as in 60s")
+        raise ValueError(f"{text!r} is not a duration: write a whole number and ms, s, m, h or d, as in 60s")
     return int(matched[1]) * UNITS_MS[matched[2]]
 
 

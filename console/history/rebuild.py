@@ -244,8 +244,8 @@ class ShardedRebuild:
             named = self._first_difference()
             self._versions.undo(self._row.version)
             raise RebuildError(
-                f"version {self._row.version} is not what the log leads to, nothing was switched: {named}. "
-                f"Build it anew: fraudcase views drop {self._row.version}; fraudcase rebuild {CASES}"
+                f"version {self._row.version} differs from the log, so nothing was switched: {named}. "
+                f"Rebuild it: fraudcase views drop {self._row.version}; fraudcase rebuild {CASES}"
             )
         self._versions.built(self._row.version, items, f"{wanted:064x}")
 
@@ -372,7 +372,7 @@ def _item_differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[st
     after = {item["sk"]: item for item in new}
     return [
         f"{(before.get(place) or after[place])['pk']} {place}: the old version has {_item_text(before.get(place))}, "
-        f"the log leads to {_item_text(after.get(place))}"
+        f"the log gives {_item_text(after.get(place))}"
         for place in sorted(before.keys() | after.keys())
         if before.get(place) != after.get(place)
     ]

@@ -45,7 +45,7 @@ MAX_DAYS: Final = 3_660
 """Days that the series names one by one."""
 METHOD: Final = (
     "Both sides replay the same log without analysts' commands, through the same folds: one by the rules that were "
-    "in force, the other by these. Like is compared with like; what people did is on neither side."
+    "active, the other by these rules. What analysts did is left out on both sides."
 )
 Source = Literal["kafka", "s3"]
 Progress = Callable[[int, int], None]

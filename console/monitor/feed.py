@@ -127,7 +127,7 @@ class LiveFeed:
                     continue
                 number, said = pipe.recv()
             except (EOFError, OSError):
-                complain("the live figures are counted anew: the process that counted them has ended")
+                complain("the live figures restart from zero: the process that counted them has ended")
                 return
             if number:
                 self._answer(number, said)

@@ -68,7 +68,7 @@ class MonitoredGroup:
         if self.lag is None:
             return "slow", "not heard of yet"
         if self.lag and now_s - self.moved_s > STILL_S:
-            return "bad", "stands still"
+            return "bad", "stalled"
         return ("well", "keeps up") if self.lag <= FEW else ("slow", "catches up")
 
 

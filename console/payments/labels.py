@@ -55,7 +55,7 @@ def _row_text(row: dict[str, Any]) -> str:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
-        raise BadFile(f"{path} is no file")
+        raise BadFile(f"{path} is not a file")
     if path.suffix == ".parquet":
         try:
             names = pq.ParquetFile(path).schema_arrow.names

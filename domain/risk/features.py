@@ -295,7 +295,9 @@ def _window_in(node: SyntaxNode, function: str, *, only_time: bool = False) -> P
         try:
             ms = duration_ms(value)
         except ValueError as error:
-            raise BadExpression(node.column, f"{value!r} is no duration", "write one as in 60s, 24h or 28d") from error
+            raise BadExpression(
+                node.column, f"{value!r} is not a duration", "write one as in 60s, 24h or 28d"
+            ) from error
         if not 1 <= ms <= MAX_WINDOW_MS:
             raise BadExpression(
                 node.column, f"{value} is too long or too short", f"from 1ms to {MAX_WINDOW_MS // DAY_MS}d"

@@ -99,7 +99,7 @@ def test_a_file_that_holds_no_labels_says_where(tmp_path: Path, name: str, text:
     (tmp_path / name).write_text(text)
     with pytest.raises(BadFile, match=message):
         list(read_labels(tmp_path / name))
-    with pytest.raises(BadFile, match="is no file"):
+    with pytest.raises(BadFile, match="is not a file"):
         list(read_labels(tmp_path / "missing.csv"))
 
 

@@ -98,7 +98,7 @@ def test_a_file_is_read() -> None:
         pytest.param(
             "    window_ms: 60s\n", "", "x.yaml:7: rules[0].window_ms: window_ms is missing. Cure: add it", id="missing"
         ),
-        pytest.param("60s", "60 s", "x.yaml:14: rules[0].window_ms: '60 s' is no duration", id="a bad duration"),
+        pytest.param("60s", "60 s", "x.yaml:14: rules[0].window_ms: '60 s' is not a duration", id="a bad duration"),
         pytest.param("60s", "40d", "x.yaml:14: rules[0].window_ms: must be at most 3024000000", id="too long"),
         pytest.param("60s", "1.5", "x.yaml:14: rules[0].window_ms: must be a whole number, not 1.5", id="a fraction"),
         pytest.param("at_least: 5\n", "at_least: 0\n", "x.yaml:15: rules[0].at_least: must be at least 1", id="a zero"),

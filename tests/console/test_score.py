@@ -323,4 +323,4 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert "none of the 1 payments has both a decision and a label" in called.stderr.replace("\n", " ")
     called = CliRunner().invoke(app, ["score", *options, "--feedback", "a week"])
     assert called.exit_code == 2
-    assert "is no duration" in called.stderr
+    assert "is not a duration" in called.stderr

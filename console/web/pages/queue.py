@@ -219,6 +219,6 @@ async def _run_on_case(request: Request, act: AnalystAct, body: RequestBody, cho
     except Problem as problem:
         return {"case_id": case_id, "is_done": False, "why": problem.detail}
     except ValueError:
-        return {"case_id": case_id, "is_done": False, "why": "this version is no number"}
+        return {"case_id": case_id, "is_done": False, "why": "this version is not a number"}
     said = json.loads(answer.body)
     return {"case_id": case_id, "is_done": answer.status == 200, "why": said.get("detail", "")}

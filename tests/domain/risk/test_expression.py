@@ -184,7 +184,7 @@ def test_first_payment_has_no_history(source: str, value: int) -> None:
         ("9" * 17, "column 1: 99999999999999999 is too large. Cure: at most 1000000000000000"),
         ("count(5, 5)", "column 7: count does not know this key. Cure: write one of account, card"),
         ("count(account)", "column 1: 1 arguments for count. Cure: write it as in count(account, \"24h\")"),
-        ('count(account, "5 minutes")', "column 16: '5 minutes' is no duration. Cure: write one as in 60s"),
+        ('count(account, "5 minutes")', "column 16: '5 minutes' is not a duration. Cure: write one as in 60s"),
         ('count(account, "36d")', "column 16: 36d is too long or too short. Cure: from 1ms to 35d"),
         ("count(account, 1001)", "column 16: 1001 payments are too many or too few. Cure: from 1 to 1000"),
         ("count(account, 0)", "column 16: 0 payments are too many or too few. Cure: from 1 to 1000"),
