@@ -27,6 +27,7 @@ AREAS: Final[dict[str, dict[str, str]]] = {
             "Write clock ticks, which trigger the deadlines of cases, to the log: live until interrupted, "
             "or from a file."
         ),
+        "labels": "Record confirmed frauds.",
     },
     "console.cli.replay": {
         "replay": "Derive every flag, case event and view from the log without Flink and compare with what is stored.",
@@ -39,9 +40,6 @@ AREAS: Final[dict[str, dict[str, str]]] = {
     },
     "console.cli.cases": {
         "case": "List fraud cases, show them and act on them.",
-    },
-    "console.cli.labels": {
-        "labels": "Record confirmed frauds.",
     },
     "console.cli.rules": {
         "rules": "Manage rule packs: draft, approve by a second person, activate, retire.",

@@ -1,4 +1,4 @@
-"""`fraudcase generate`, `ingest`, `flags`, `backtest`, `clock`: payments in, decisions out."""
+"""Commands on payments: `fraudcase generate`, `ingest`, `flags`, `backtest`, `clock` and `labels ingest`."""
 
 import json
 import sys
@@ -21,6 +21,7 @@ from console.payments.decisions import backtest as decide_rows
 from console.payments.files import BadFile
 from console.payments.intake import ingest as ingest_file
 from console.payments.intake import open_intake, send_generated
+from console.payments.labels import ingest_labels
 from console.rules.files import load_pack
 from console.terminal import messages, progress
 from console.times import now_ms
@@ -45,6 +46,9 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     for command in (generate, ingest, flags, backtest, clock):
         app.command()(command)
+    labels = typer.Typer(no_args_is_help=True, help="Record confirmed frauds.")
+    labels.command("ingest")(ingest_frauds)
+    app.add_typer(labels, name="labels")
 
 
 def generate(
@@ -226,3 +230,22 @@ def clock(
     except (BadTickFile, OSError) as error:
         raise fail(str(error)) from error
     messages.print(f"{counted(count, 'tick')} written", highlight=False)
+
+
+def ingest_frauds(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Parquet, CSV or JSON lines with the columns transaction_id, fraud (0 or 1) and optionally account_id"
+        ),
+    ],
+    actor: Annotated[str, typer.Option(help="name of the person or system that confirms the frauds")] = "system",
+    as_json: AsJson = False,
+) -> None:
+    """Record the frauds of a file in the log. The risk of later payments with the same card or merchant rises."""
+    try:
+        with errors_as_messages():
+            document = ingest_labels(kafka_logs(read_settings()), file, actor)
+    except BadFile as error:
+        raise fail(str(error)) from error
+    report(document, as_json=as_json)

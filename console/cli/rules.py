@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail, report
+from console.cli.score import tune
 from console.rules.files import load_pack
 from console.rules.store import RulePackActionError
 from console.terminal import messages
@@ -40,9 +41,7 @@ def register(app: typer.Typer) -> None:
     for command in (validate, draft, approve, activate, shadow, retire, show):
         rules.command()(command)
     rules.command("list")(list_packs)
-    from console.cli import tune  # it adds its command to this group
-
-    tune.register(app)
+    rules.command()(tune)
     app.add_typer(rules, name="rules")
     control.callback()(_control)
     control.command("upgrade")(upgrade_store)
