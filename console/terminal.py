@@ -21,21 +21,24 @@ LINE_EVERY_S = 5.0
 
 
 messages = Console(stderr=True)
-"""For people; what programs read goes to standard output."""
+"""Console for messages to people; output for programs goes to standard output."""
 
 
 class _RateColumn(ProgressColumn):
-    """How many a second."""
+    """Column of a progress bar with the rate per second."""
 
     def render(self, task: Task) -> Text:
-        """As text; empty until there is a rate."""
+        """Return the rate as text, empty until one is known."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s")
 
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how far it is: a bar on a terminal, a plain line now and then elsewhere."""
+    """Show progress: a bar on a terminal, elsewhere a plain line every LINE_EVERY_S seconds.
+
+    The block gets a function that takes the number of items done so far. `total` is None if it is not known.
+    """
     if messages.is_terminal:
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -59,5 +62,5 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def print_status_line(name: str, what: str) -> None:
-    """One line for each part that changes."""
+    """Print one line about a part of the system."""
     messages.print(f"{name:<12} {what}", highlight=False)

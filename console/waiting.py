@@ -1,4 +1,4 @@
-"""How far a count has come: matters to every command that waits for the system to answer."""
+"""Waits for the running system: reads topics outside consumer groups, and waits until a count is reached."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,11 +11,11 @@ MAX_BATCH = 5_000
 
 
 class ProgressStalled(RuntimeError):
-    """Nothing moved for too long; the message says what is missing and where to look."""
+    """A wait in which nothing moved for too long; the message says what is missing and where to look."""
 
 
 def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
-    """The offset after the last record of each partition of a topic."""
+    """Return the offset after the last record, by partition of a topic."""
     consumer = _consumer(bootstrap)
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
@@ -27,7 +27,10 @@ def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
 def records(
     bootstrap: str, topic: str, start: Mapping[int, int], idle: Callable[[], None]
 ) -> Iterator[tuple[int, int, bytes | None]]:
-    """(partition, offset, value) of a topic from these offsets on, for ever; `idle` is called when there is nothing."""
+    """Yield (partition, offset, value) of a topic from these offsets on, without end.
+
+    `idle` is called whenever there is no new record.
+    """
     consumer = _consumer(bootstrap)
     try:
         consumer.assign([TopicPartition(topic, number, offset) for number, offset in start.items()])
@@ -52,7 +55,10 @@ def wait_until(
     every_s: float = 0.25,
     seen: Callable[[int], None] = lambda _: None,
 ) -> float:
-    """Wait until a count is reached; returns the seconds it took. Raises Stalled when it stands still too long."""
+    """Wait until `count()` reaches `wanted`. Return the seconds that it took.
+
+    Raise ProgressStalled if the count does not move for `patience_s` seconds. `seen` is called with each new count.
+    """
     begun = moved = time.monotonic()
     last = -1
     while (now := count()) < wanted:

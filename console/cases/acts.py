@@ -1,11 +1,11 @@
 """Commands on cases, made from the name of an act and the fields that a caller gives."""
 
-import time
 import uuid
 from typing import Any
 
 from console.cases.act_catalog import ACTS, AnalystAct
 from console.cases.act_fields import FIELDS, REQUIRED
+from console.times import now_ms
 from domain.cases.commands import AnalystCommand
 from domain.payment import holds_card_number
 
@@ -45,7 +45,7 @@ def make_command(
         command_id=command_id or str(uuid.uuid4()),
         actor=actor,
         seen_sequence=seen_sequence,
-        requested_at_ms=time.time_ns() // 1_000_000,
+        requested_at_ms=now_ms(),
         **{field: given.get(field, FIELDS[field].default) for field in act.fields},
     )
     return command

@@ -13,6 +13,7 @@ from console.history.replay import ReplayReport, replay
 from console.payments.intake import AcknowledgedRecords, AnswerTracker, open_intake, send_generated
 from console.system import lifecycle as system
 from console.terminal import messages, print_status_line, progress
+from console.times import now_ms
 from console.waiting import ProgressStalled
 from console.wiring import bucket, case_table, intake_parts, kafka_logs, people, replay_source, topics
 from generator.traffic import GeneratedPayment, Traffic, TrafficOptions, run_of
@@ -79,7 +80,7 @@ def demo(
 def run_demo(settings: Settings, transactions: int, seed: int) -> dict[str, object]:
     """Send payments, wait until all their results are stored, and return the figures."""
     span_ms = int(transactions / PER_SECOND * 1000)
-    start_ms = time.time_ns() // 1_000_000 - span_ms
+    start_ms = now_ms() - span_ms
     traffic = iter(_traffic(seed, start_ms, PER_SECOND))
     steady = int(transactions * STEADY_SHARE)
     flood_s, _ = _send(settings, list(islice(traffic, transactions - steady)), None)
@@ -175,7 +176,7 @@ def _stay(settings: Settings, seed: int) -> None:
     for name, address in addresses.items():
         messages.print(f"{name:<30} {address}", highlight=False)
     messages.print("Ctrl-C ends the traffic; the system keeps running until: fraudcase down", highlight=False)
-    traffic = _traffic(seed, time.time_ns() // 1_000_000, STAY_PER_S)
+    traffic = _traffic(seed, now_ms(), STAY_PER_S)
     intake, _ = open_intake(intake_parts(settings))
     try:
         with progress("payments sent", None) as seen:

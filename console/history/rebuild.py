@@ -1,8 +1,9 @@
-"""A rebuild from end to end: build beside the live version, compare, catch up, switch by name, and drop the old one.
+"""Rebuilds the case views: builds a version beside the live one, compares it, catches up, switches, drops the old
+one.
 
-No step of it appends to any log or calls anybody: it reads logs, writes one table, rows of the control store, and the
-offsets of a consumer group that is the new version's own. What sends webhooks and commands reads cases.events by groups
-of its own, which stay where they are.
+A rebuild appends to no log and sends nothing. It reads logs and writes one table, rows of the control store, and the
+offsets of the new version's own consumer group. Webhooks and the process worker read cases.events in other groups,
+which a rebuild does not touch.
 """
 
 import time
@@ -40,25 +41,25 @@ from projections.views.worker import ViewProjector, group_of
 from schemas.codec import Decoder
 
 SHOWN: Final = 10
-"""Differences that a report names; it counts them all."""
+"""Differences that a report lists; it counts all of them."""
 TAKEN_OVER_WITHIN_S: Final = 30.0
-"""How long a rebuild waits for the worker to write the new version itself."""
+"""Seconds that a rebuild waits for the worker to take over the new version."""
 SETTLED_WITHIN_S: Final = 10.0
-"""How long the old version may take to hold what the new one does, before they count as different."""
+"""Seconds that the old version gets to catch up before the two count as different."""
 DROP_AFTER_S: Final = 4 * LOOK_EVERY_S
-"""How long after a switch the old table stays at least: readers look at the name that often."""
+"""Seconds that the old table stays after a switch: readers look up the name every LOOK_EVERY_S."""
 _POLL_S: Final = 0.1
 _WAIT_S: Final = 0.25
 _MODULUS: Final = 1 << 256
 
 
 class RebuildError(RuntimeError):
-    """The new version cannot be made, or is not what the log leads to; the message says why, and what would do."""
+    """A version that cannot be built, or that differs from the log; the message gives the reason and the cure."""
 
 
 @dataclass(slots=True)
 class RebuildResult:
-    """What came of a rebuild."""
+    """Report of a rebuild, with the differences to the old version."""
 
     document: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -71,7 +72,9 @@ def _rebuild_lock(versions: ViewVersions) -> Iterator[None]:
 
 
 def rebuild(parts: RebuildParts, source: str, *, keep_old: bool, share_events: int | None = None) -> RebuildResult:
-    """Rebuild the case views from `kafka` or `s3`, or go on with a rebuild that was killed. Raises NotRebuilt, Busy."""
+    """Rebuild the case views from `kafka` or `s3`, or resume a rebuild that was killed. Raise RebuildError,
+    LockHeld.
+    """
     versions, log = parts.versions, _source(parts, source)
     with _rebuild_lock(versions):
         begun = time.monotonic()
@@ -116,7 +119,7 @@ def _source(parts: RebuildParts, source: str) -> tuple[RecordLog, Decoder]:
 def _begin(
     parts: RebuildParts, log: tuple[RecordLog, Decoder], source: str, share_events: int | None
 ) -> ViewVersionRow:
-    """The version that is unfinished, or else a new one."""
+    """Return the unfinished version, or begin a new one."""
     unfinished = parts.versions.unfinished()
     if unfinished is None:
         topic = parts.logs.topics.cases_events
@@ -166,7 +169,9 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
 
 
 class ShardedRebuild:
-    """The part that goes by shares: what is done is in the control store, and is not done again after a kill."""
+    """The first stage of a rebuild, shard by shard; finished shards are noted in the control store and survive a
+    kill.
+    """
 
     def __init__(self, parts: RebuildParts, row: ViewVersionRow, log: tuple[RecordLog, Decoder]) -> None:
         self._versions, self._row = parts.versions, row
@@ -176,7 +181,9 @@ class ShardedRebuild:
         self._parked: dict[str, str] = {}
 
     def build(self) -> dict[str, Any]:
-        """Build what is not built yet, and compare the table with it. Raises NotRebuilt if it is anything else."""
+        """Build the missing shards and compare the table with the log. Return the figures. Raise RebuildError if
+        they differ.
+        """
         begun, before = time.monotonic(), self._done()
         self._table.ensure()
         if self._row.state == "building":
@@ -230,7 +237,7 @@ class ShardedRebuild:
             raise RebuildError(f"{altered[0].detail}: nothing is rebuilt from an archive that was altered")
 
     def _compare_with_derived(self) -> None:
-        """The table is read back, all of it: its digest is that of what the shares have led to."""
+        """Read the whole table back and compare its digest with the digest of the shards."""
         shares = self._versions.shares(self._row.version)
         wanted, items = sum(int(share.digest, 16) for share in shares) % _MODULUS, 0
         total = 0
@@ -265,10 +272,11 @@ def _shorten_text(encoded: bytes) -> str:
 
 
 class VersionCatchUp:
-    """Brings a version up to the end of the log, makes it the live one, and keeps it there until its worker does.
+    """The second stage: brings a version to the end of the log, makes it live, and updates it until its worker takes
+    over.
 
-    It reads by the offsets of the version's group and commits what it has written, as the worker will: whoever is
-    killed, the next one goes on from there. Writes are conditional, so the two may overlap.
+    It reads and commits in the version's consumer group, as the worker does, so that either continues after the other
+    was killed. Writes are conditional: the two may overlap.
     """
 
     def __init__(self, parts: RebuildParts, row: ViewVersionRow) -> None:
@@ -286,7 +294,7 @@ class VersionCatchUp:
         self._consumer.assign([TopicPartition(self._topic, *mark) for mark in self._position.items()])
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._scope.__exit__(None, None, None)
 
     def _starts(self) -> dict[int, int]:
@@ -296,7 +304,7 @@ class VersionCatchUp:
         return {mark.partition: max(mark.offset, built.get(mark.partition, 0)) for mark in committed}
 
     def run(self) -> None:
-        """Up to where the log ends now."""
+        """Apply the events up to the current end of the log."""
         ends = self._logs.reader().ends(self._topic)
         while any(self._position[number] < end for number, end in ends.items()):
             self._step()
@@ -310,17 +318,17 @@ class VersionCatchUp:
 
     def _commit(self) -> None:
         marks = [TopicPartition(self._topic, number, offset) for number, offset in self._position.items()]
-        with suppress(KafkaException):  # the worker has joined the group: it commits from now on
+        with suppress(KafkaException):  # the worker has joined the group and commits from now on
             self._consumer.commit(offsets=marks, asynchronous=False)
 
     def compare(self, old: ViewVersion) -> list[str]:
-        """What the live version holds otherwise than this one, item by item, once both are as far as the log."""
+        """Return the items in which the live version differs, once both versions have read the same events."""
         self.run()
         before = self._open(old.table)
         suspects = self._suspects(before)
         until = time.monotonic() + SETTLED_WITHIN_S
         while True:
-            self.run()  # in this order: what the old one has by then, this one has had the time to read
+            self.run()  # first, so that this version has read what the old one holds
             named: dict[str, list[str]] = {}
             for case_id in sorted(suspects):
                 differing = _item_differences(before.items_of(case_id), self._table.items_of(case_id))
@@ -332,7 +340,7 @@ class VersionCatchUp:
             time.sleep(_WAIT_S)
 
     def _suspects(self, before: DynamoCaseTable) -> set[str]:
-        """The cases of which any item differs at first sight: one of the tables may only be a moment ahead."""
+        """Return the cases with an item that differs now; one of the tables may only be a moment ahead."""
         with progress("items of the old version compared", self._row.items) as seen:
             ours = {(item["pk"], item["sk"]): item_digest([item]) for item in self._table.scan()}
             keys = set()
@@ -345,7 +353,7 @@ class VersionCatchUp:
         return {pk.removeprefix("case#") for pk, _ in keys | ours.keys()}
 
     def switch(self) -> None:
-        """Make the version the live one, and stay until its worker has taken over."""
+        """Make the version live and update it until its worker has taken over."""
         has_worker = self._members(group_of(self._topic, self._versions.live().number)) > 0
         self.run()
         self._versions.switch(self._row.version)
@@ -357,7 +365,7 @@ class VersionCatchUp:
                     messages.print("the worker of the case views has not moved to the new version yet: look at its log")
                 return
             time.sleep(_WAIT_S)
-        self.run()  # what came while the worker was joining: it is at the log's end from here on
+        self.run()  # events that came while the worker was joining the group
 
     def _members(self, group: str) -> int:
         try:
@@ -383,7 +391,7 @@ def _item_text(item: Mapping[str, Any] | None) -> str:
 
 
 def switch(parts: RebuildParts, number: int) -> None:
-    """Make another version the live one, an old one perhaps: it is brought up to the log's end first."""
+    """Make another version live, even an old one, after bringing it to the end of the log. Raise ViewVersionError."""
     versions = parts.versions
     with _rebuild_lock(versions):
         row = versions.row(number)
@@ -397,7 +405,7 @@ def switch(parts: RebuildParts, number: int) -> None:
 
 
 def drop(parts: RebuildParts, number: int) -> int:
-    """Do away with a version that is not live: its table, and its consumer group."""
+    """Drop a version that is not live: its table and its consumer group. Return its number."""
     versions = parts.versions
     with _rebuild_lock(versions):
         row = versions.row(number)
@@ -410,12 +418,12 @@ def drop(parts: RebuildParts, number: int) -> int:
 
 
 def _forget(logs: KafkaLogs, group: str) -> None:
-    """A group that has members still, or is not there, stays as it is: its version's number is not used again."""
+    """Delete a consumer group; one that has members or does not exist is left alone, since its number is not reused."""
     admin = AdminClient({"bootstrap.servers": logs.bootstrap})
     with suppress(KafkaException):
         admin.delete_consumer_groups([group], request_timeout=10)[group].result(10)
 
 
 def old_versions(versions: ViewVersions) -> list[int]:
-    """Those that were live once and are kept."""
+    """Return the numbers of versions that were live before and are kept."""
     return [row.version for row in versions.every() if row.state == "old"]

@@ -1,4 +1,4 @@
-"""A what-if from end to end: where it reads, what it finds, and one document that says it."""
+"""Runs a what-if: replays history under other rules and describes the differences in one document."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -36,13 +36,13 @@ from projections.replay.whatif_diff import (
 from schemas.codec import Decoder
 
 FORMAT: Final = 1
-"""Of the document; a reader that knows another one should say so."""
+"""Format number of the document; readers check it."""
 MINUTES_PER_CASE: Final = 20
-"""What an analyst spends on a case, where nothing else is said: put in what yours spend."""
+"""Default of an analyst's minutes per case."""
 QUEUED_KBYTES: Final = 4_096
-"""What each of the readers that are merged may hold ahead."""
+"""KiB that each of the merged readers prefetches."""
 MAX_DAYS: Final = 3_660
-"""Days that the series names one by one."""
+"""Longest series of single days."""
 METHOD: Final = (
     "Both sides replay the same log without analysts' commands, through the same folds: one by the rules that were "
     "active, the other by these rules. What analysts did is left out on both sides."
@@ -52,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 
 class WhatifRequest(NamedTuple):
-    """What a run is to do."""
+    """Options of a what-if: source, period, and an analyst's minutes per case."""
 
     source: Source
     stretch: WhatifPeriod
@@ -80,7 +80,7 @@ def run(
 
 
 def document(outcome: WhatifOutcome, asked: WhatifRequest, problems: list[str] | None = None) -> dict[str, Any]:
-    """All that is found, by the keys of docs/whatif.md."""
+    """Return the result of a what-if, by the keys of docs/whatif.md."""
     diff = compare(outcome)
     series = _series(outcome)
     return {
@@ -113,7 +113,7 @@ def document(outcome: WhatifOutcome, asked: WhatifRequest, problems: list[str] |
 
 
 def shorten_document(found: dict[str, Any], most: int) -> dict[str, Any]:
-    """The same with only so many of the changed cases, those that matter most; `cases` counts all of them."""
+    """Return the document with the first `most` changed cases; the figures still count all of them."""
     return {**found, "changed": found["changed"][:most]}
 
 
@@ -190,7 +190,7 @@ def _count_only_here(caught: list[LabelledFraud], elsewhere: DetectionResult) ->
 
 
 def _share(part: int, whole: int) -> float | None:
-    """Of flagged payments, those that labels call fraud; None where nothing was flagged, or nothing is known."""
+    """Return the fraction of flagged payments that labels call fraud, or None if there are no flags or no labels."""
     return round(part / whole, 4) if whole else None
 
 
@@ -200,7 +200,7 @@ def _hours(outcome: WhatifOutcome, minutes: int) -> dict[str, float]:
 
 
 def _series(outcome: WhatifOutcome) -> list[dict[str, Any]]:
-    """Flagged payments by the day that they are dated, over the days of the stretch."""
+    """Return the flagged payments per day of event time, over the days of the period."""
     if outcome.first_ms is None or outcome.last_ms is None:
         return []
     sides = [
@@ -266,7 +266,7 @@ def _event(told: TracedEvent | None) -> dict[str, Any] | None:
 
 
 def period_text(found: dict[str, Any]) -> str:
-    """The stretch of a document, for people."""
+    """Return the period of a document in words."""
     first, last = found["from_ms"], found["to_ms"]
     since = f"from {iso_time(first)}" if first is not None else "from the first payment"
     return f"{since} {f'until before {iso_time(last)}' if last is not None else 'to the last one'}"

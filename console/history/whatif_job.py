@@ -1,6 +1,6 @@
-"""Carries out one what-if that is noted in the control store: `python -m console.whatif_job RUN_ID`.
+"""Runs one what-if that the control store holds: `python -m console.history.whatif_job RUN_ID`.
 
-A process of its own, and one that steps back for others: pages are answered while it works.
+It is a process of its own with low priority, so that pages are answered while it works.
 """
 
 import os
@@ -25,12 +25,12 @@ from projections.replay.sources import LogGap
 
 NICE = 10
 OUTAGE_ERRORS = (LogGap, StackError, KafkaException, BotoCoreError, ClientError, OSError)
-"""What a log that cannot be read to its end raises."""
+"""Errors of a log that cannot be read to its end."""
 Work = Callable[[RulePack, WhatifRequest, Progress], dict[str, Any]]
 
 
 def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda *_: None) -> dict[str, Any]:
-    """Do what was asked, and keep what it finds; or keep why it came to nothing, and raise that."""
+    """Run a what-if and store its result, or store the reason of its failure and raise it again."""
     tell = runs.teller(run_id)
 
     def both(done: int, total: int) -> None:
@@ -49,21 +49,21 @@ def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda
 
 
 class WhatifJobs:
-    """The processes that a console has started, one for each what-if."""
+    """The what-if processes that a console has started."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Start processes with these environment variables, which name the system's settings."""
+        """Keep the environment variables of the processes, which name the system's settings."""
         self._environment = {**os.environ, **environment}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, run_id: str) -> None:
-        """Begin the work; how far it is stands in the control store."""
+        """Start the process of a run; its progress is in the control store."""
         self._started = [process for process in self._started if process.poll() is None]
         command = [sys.executable, "-m", "console.history.whatif_job", run_id]
         self._started.append(subprocess.Popen(command, env=self._environment))
 
     def stop(self) -> None:
-        """Stop what still works."""
+        """Stop the processes that still run."""
         for process in self._started:
             process.terminate()
         for process in self._started:
@@ -71,7 +71,7 @@ class WhatifJobs:
 
 
 def main() -> None:
-    """Carry out the run that is named."""
+    """Run the what-if named on the command line."""
     os.nice(NICE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     settings = Settings()

@@ -1,4 +1,4 @@
-"""What-if runs, kept in the control store: what was asked, how far it is, what was found."""
+"""Store of what-if runs in the control store: their options, progress and results."""
 
 import json
 import uuid
@@ -15,25 +15,25 @@ from migrations.store import read_session, write_session
 from projections.replay.whatif import WhatifPeriod
 
 MAX_KEPT: Final = 500
-"""Changed cases that are kept with a run, those that matter most; `--out` writes all of them."""
+"""Changed cases stored with a run, most important first; `--out` writes all of them."""
 SILENT_MS: Final = 120_000
-"""So long after its last word a run counts as dead: whoever ran it is gone."""
+"""A run without a report for this long counts as dead."""
 SAY_EVERY_MS: Final = 500
 
 
 class WhatifRunError(ValueError):
-    """A run that may not begin; the message says why."""
+    """A run that may not begin; the message gives the reason."""
 
 
 class WhatifRuns:
-    """The runs of a control store."""
+    """The what-if runs of a control store."""
 
     def __init__(self, engine: Engine, now_ms: Callable[[], int]) -> None:
         self._engine = engine
         self._now_ms = now_ms
 
     def begin(self, pack: RulePack, asked: WhatifRequest, actor: str, *, alone: bool = False) -> str:
-        """Note that a run begins; returns its id. `alone`: only if no other one runs. Raises RunRefused."""
+        """Store a new run and return its id. With `alone`, raise WhatifRunError if another run is under way."""
         now_ms, run_id = self._now_ms(), str(uuid.uuid4())
         with write_session(self._engine) as session:
             if alone:
@@ -49,7 +49,7 @@ class WhatifRuns:
         return run_id
 
     def asked(self, run_id: str) -> tuple[RulePack, WhatifRequest]:
-        """What a run is to do."""
+        """Return the rule pack and the options of a run."""
         with read_session(self._engine) as session:
             row = session.get_one(WhatifRunRow, run_id)
         source = cast(Source, row.source)
@@ -58,7 +58,7 @@ class WhatifRuns:
         )
 
     def teller(self, run_id: str) -> Progress:
-        """Writes down how far a run is, now and then."""
+        """Return a function that stores the progress of a run, at most every SAY_EVERY_MS."""
         last_ms = 0
 
         def tell(done: int, total: int) -> None:
@@ -74,7 +74,7 @@ class WhatifRuns:
         return tell
 
     def done(self, run_id: str, found: dict[str, Any]) -> None:
-        """Keep what a run has found."""
+        """Store the result of a run."""
         with write_session(self._engine) as session:
             row = session.get_one(WhatifRunRow, run_id)
             row.state, row.ended_at_ms, row.seen_at_ms = "done", self._now_ms(), self._now_ms()
@@ -84,32 +84,32 @@ class WhatifRuns:
             row.result = json.dumps({**shorten_document(found, MAX_KEPT), "run_id": run_id})
 
     def failed(self, run_id: str, why: str) -> None:
-        """Say why a run came to nothing."""
+        """Store the reason why a run failed."""
         with write_session(self._engine) as session:
             row = session.get_one(WhatifRunRow, run_id)
             row.state, row.ended_at_ms, row.error = "failed", self._now_ms(), why
 
     def of_pack(self, pack_id: str) -> list[WhatifRunRow]:
-        """The runs of a pack, the newest first, without what they found."""
+        """Return the runs of a rule pack, newest first, without their results."""
         wanted = select(WhatifRunRow).where(WhatifRunRow.pack_id == pack_id)
         with read_session(self._engine) as session:
             newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
             return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
 
     def standing(self) -> list[tuple[str, str, int]]:
-        """The last runs, how they are and how far: what pages are kept up to date by."""
+        """Return id, state and records of the last five runs, by which pages notice changes."""
         columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
         with read_session(self._engine) as session:
             newest = select(*columns).order_by(WhatifRunRow.begun_at_ms.desc()).limit(5)
             return [(run_id, state, records) for run_id, state, records in session.execute(newest)]
 
     def run(self, run_id: str) -> WhatifRunRow | None:
-        """One run."""
+        """Return a run, or None if there is none of this id."""
         with read_session(self._engine) as session:
             return session.get(WhatifRunRow, run_id)
 
     def state(self, row: WhatifRunRow) -> str:
-        """How a run is: `dead` where whoever ran it has gone without a word."""
+        """Return the state of a run: `dead` if it has reported nothing for SILENT_MS."""
         is_silent = row.state == "running" and self._now_ms() - row.seen_at_ms > SILENT_MS
         return "dead" if is_silent else row.state
 

@@ -94,7 +94,7 @@ class LiveFeed:
             try:
                 self._pipe.send((number, account_id, list(wanted)))
             except OSError:
-                return {}  # the process has just ended; whoever listens begins another
+                return {}  # the process has just ended; `_run` starts another
             self._asked[number] = (answered, found)
         answered.wait(PATIENCE_S)
         with self._lock:
@@ -158,7 +158,7 @@ def seen_payments(payments: Mapping[str, RecentPayment]) -> dict[str, SeenPaymen
     }  # fmt: skip
 
 
-# -- in the process that counts -------------------------------------------------------------------------
+# -- in the counting process -------------------------------------------------------------------------
 
 
 def _count(sources: LiveFeedSources, pipe: Connection) -> None:
@@ -169,7 +169,7 @@ def _count(sources: LiveFeedSources, pipe: Connection) -> None:
     try:
         while True:
             wait_s = 0.0 if counting.read() else POLL_S
-            while pipe.poll(wait_s):  # here, not for records: pages wait for what they ask, nobody for what is counted
+            while pipe.poll(wait_s):  # waits here, not for records: pages wait for answers
                 wait_s = 0.0
                 number, account_id, wanted = pipe.recv()
                 pipe.send((number, counting.figures.payments(account_id, wanted)))
@@ -223,7 +223,7 @@ class LiveFigureCounter:
         try:
             name, data = self._decoder.decode(record.value)
         except UnreadableRecord:
-            return  # those who decide on it complain
+            return  # the job that decides on it reports it
         if name == "DecisionsMade":
             self.figures.scored(data["scored"], record.timestamp_ms)
         elif name in _FLAGS:

@@ -1,7 +1,7 @@
-"""The figures of the live monitor: counted from risk.scored and cases.inbox, bounded, and deciding nothing.
+"""Figures of the live monitor, counted from risk.scored and cases.inbox with bounded memory; no decision uses them.
 
-Everything is counted by the Kafka timestamp of its record, in slots of ten seconds; what is shown is the sum of the
-last slots. A slot counts at most so many keys of one kind: the rest is counted as "others".
+Each record counts in the ten-second slot of its Kafka timestamp; the figures are sums of the last slots. A slot counts
+at most MAX_KEYS keys of one kind: all others count as "others".
 """
 
 from collections import Counter, OrderedDict, deque
@@ -12,23 +12,23 @@ from typing import Any, Final, NamedTuple
 SERIES_S: Final = 300
 SLOT_MS: Final = 10_000
 SLOTS: Final = 30
-"""Of ten seconds: five minutes."""
+"""Slots of ten seconds that are kept: five minutes."""
 ACCOUNT_SLOTS: Final = 6
-"""Velocity leaders are those of the last minute."""
+"""Slots that rank the accounts: the last minute."""
 MAX_KEYS: Final = 5_000
-"""Of one kind in one slot."""
+"""Keys of one kind that one slot counts."""
 MAX_POINTS: Final = 250
 SHOWN: Final = 12
 MAX_ACCOUNTS: Final = 5_000
-"""Accounts whose last payments are remembered: those that were paid from last."""
+"""Accounts whose payments are remembered: those with the latest payments."""
 MAX_PAYMENTS: Final = 120
-"""Payments that are remembered of one account."""
+"""Payments remembered per account."""
 OTHERS: Final = "others"
 _AGES_MS: Final = (15_000, 60_000, 180_000)
 
 
 class RecentPayment(NamedTuple):
-    """A decided payment, as far as it is remembered."""
+    """A decided payment with the fields that pages show."""
 
     transaction_id: str
     event_time: int
@@ -42,7 +42,7 @@ class RecentPayment(NamedTuple):
 
 @dataclass(slots=True)
 class _FigureSlot:
-    """Ten seconds of payments and flags, by kind and key."""
+    """Payments and flags of ten seconds, counted by kind and key."""
 
     number: int
     payments: dict[str, Counter[str]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def _count(counters: dict[str, Counter[str]], kind: str, key: str) -> None:
 
 
 class LiveFigures:
-    """Counts what it is given; `snapshot` says it."""
+    """Counters of the live monitor; `snapshot` returns their figures."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, int]] = {"payments": {}, "flags": {}}
@@ -66,10 +66,10 @@ class LiveFigures:
         self._recent: OrderedDict[str, deque[RecentPayment]] = OrderedDict()
         self._last_ms = 0
         self.skipped = 0
-        """Records that were passed over to keep up."""
+        """Records skipped to keep up."""
 
     def scored(self, payments: Iterable[Mapping[str, Any]], at_ms: int) -> None:
-        """Decided payments of one record of risk.scored."""
+        """Count the decided payments of one record of risk.scored."""
         slot, many = self._slot(at_ms), 0
         counters = slot.payments
         for payment in payments:
@@ -85,7 +85,7 @@ class LiveFigures:
         self._last_ms = max(self._last_ms, at_ms)
 
     def flagged(self, flag: Mapping[str, Any], at_ms: int) -> None:
-        """A flag of cases.inbox."""
+        """Count a flag of cases.inbox."""
         counters = self._slot(at_ms).flags
         _count(counters, "accounts", flag["account_id"])
         _count(counters, "regions", flag.get("country") or "unknown")
@@ -97,12 +97,12 @@ class LiveFigures:
         self._points.append({"at_ms": at_ms, **{name: flag.get(name) for name in names}})
 
     def payments(self, account_id: str, wanted: Iterable[str]) -> dict[str, RecentPayment]:
-        """Those of these payments of an account that are remembered, by id."""
+        """Return the remembered payments among `wanted` of an account, by id."""
         names = set(wanted)
         return {paid.transaction_id: paid for paid in self._recent.get(account_id, ()) if paid.transaction_id in names}
 
     def snapshot(self, now_ms: int, health: Mapping[str, Any]) -> dict[str, Any]:
-        """What the page shows."""
+        """Return the figures that the monitor page shows at `now_ms`."""
         self._forget(now_ms)
         now_s = now_ms // 1000
         at_s = list(range(now_s - SERIES_S, now_s))
@@ -125,7 +125,7 @@ class LiveFigures:
         }
 
     def _slot(self, at_ms: int) -> _FigureSlot:
-        """The slot of a time; what is older than all of them counts in the oldest."""
+        """Return the slot of a time; a time older than all slots counts in the oldest one."""
         number = at_ms // SLOT_MS
         if not self._slots or number > self._slots[-1].number:
             self._slots.append(_FigureSlot(number))
@@ -152,7 +152,7 @@ class LiveFigures:
             self._slots.popleft()
 
     def _ranking(self, kind: str, slots: int, by: str) -> list[dict[str, Any]]:
-        """The keys of a kind with most of something in the last slots."""
+        """Return the keys of a kind with the highest counts in the last slots."""
         last = list(self._slots)[-slots:]
         sums: dict[str, Counter[str]] = {"payments": Counter(), "flags": Counter()}
         for slot in last:

@@ -1,4 +1,4 @@
-"""How the pipeline is: how far each reader is behind its log, what is in quarantine, which views are wrong."""
+"""Health of the pipeline: the lag of each consumer group, the records in quarantine, and the views that differ."""
 
 import re
 import threading
@@ -19,9 +19,9 @@ from schemas.topics import Topics
 
 EVERY_S: Final = 3.0
 FEW: Final = 2_000
-"""So many records behind is on time: jobs say how far they are with each checkpoint only."""
+"""Records of lag that still count as up to date: jobs commit their offsets only with each checkpoint."""
 STILL_S: Final = 60.0
-"""A reader that has records to read, and has not moved for so long, stands still."""
+"""Seconds without progress, despite a lag, after which a group counts as stopped."""
 LATELY_S: Final = 300.0
 TIMEOUT_S: Final = 5
 _PARKED: Final = "fraudcase_worker_parked_cases"
@@ -32,7 +32,7 @@ _ROUND: Final = "fraudcase_views_last_full_round_timestamp_seconds"
 
 @dataclass(slots=True)
 class MonitoredGroup:
-    """Somebody who reads a log, as far as they commit what they have read."""
+    """A consumer group of a log: its committed position, its lag and the time of its last progress."""
 
     name: str
     topic: str
@@ -44,7 +44,7 @@ class MonitoredGroup:
     upto_date_s: float = field(default_factory=time.monotonic)
 
     def look(self, now_s: float) -> None:
-        """How far they are by now. Raises KafkaException."""
+        """Read the group's committed offsets and the ends of its log. Raise KafkaException."""
         numbers = sorted(self.consumer.list_topics(self.topic, timeout=TIMEOUT_S).topics[self.topic].partitions)
         marks = [TopicPartition(self.topic, number) for number in numbers]
         ends = [self.consumer.get_watermark_offsets(mark, timeout=TIMEOUT_S) for mark in marks]
@@ -58,13 +58,13 @@ class MonitoredGroup:
             self.upto_date_s = now_s
 
     def behind_ms(self, now_s: float) -> int | None:
-        """How long ago they had read everything; None where that is not known."""
+        """Return the milliseconds since the group had read everything, or None if that is not known."""
         if self.lag is None:
             return None
         return int(1000 * (now_s - self.upto_date_s)) if self.lag else 0
 
     def state(self, now_s: float) -> tuple[str, str]:
-        """As a colour and as words."""
+        """Return the state as a colour class and as words."""
         if self.lag is None:
             return "slow", "not heard of yet"
         if self.lag and now_s - self.moved_s > STILL_S:
@@ -73,7 +73,7 @@ class MonitoredGroup:
 
 
 def read_figures(url: str, *names: str) -> list[int] | None:
-    """These figures of a program of ours; None where it does not say all of them."""
+    """Return these metrics of one of our programs, or None unless it exports all of them."""
     if not url:
         return None
     try:
@@ -86,7 +86,7 @@ def read_figures(url: str, *names: str) -> list[int] | None:
 
 
 class ConsumerGroupMonitor:
-    """All of them, looked at now and then in a thread of its own."""
+    """All consumer groups of the pipeline, read every EVERY_S seconds in a thread of its own."""
 
     def __init__(
         self,
@@ -117,16 +117,16 @@ class ConsumerGroupMonitor:
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more of it."""
+        """Stop the thread."""
         self._ended.set()
         self._thread.join(TIMEOUT_S)
 
     def health(self) -> Mapping[str, Any]:
-        """As it was seen last."""
+        """Return the state of the pipeline as last read."""
         now_s = time.monotonic()
         rows = []
         for reader in self._readers:
@@ -157,7 +157,7 @@ class ConsumerGroupMonitor:
                 try:
                     reader.look(time.monotonic())
                 except KafkaException:
-                    reader.lag = None  # a broker that is away: the page says so
+                    reader.lag = None  # the broker is unavailable: the page says so
             self._look_aside()
             self._look_metrics()
             self._ended.wait(EVERY_S)
@@ -168,7 +168,7 @@ class ConsumerGroupMonitor:
             low, high = consumer.get_watermark_offsets(TopicPartition(self._quarantine, 0), timeout=TIMEOUT_S)
             self._quarantined.append((now_s, high - low))
         except (KafkaException, TypeError):
-            pass  # as it was seen last
+            pass  # keep the last reading
         while self._quarantined and self._quarantined[0][0] < now_s - LATELY_S:
             self._quarantined.popleft()
 
@@ -179,11 +179,11 @@ class ConsumerGroupMonitor:
         self._verified = dict(zip(("differing", "checked", "round_at_s"), verified, strict=True)) if verified else None
 
     def _follow_live_version(self) -> None:
-        """The version of the views that is live says by its own group how far it is."""
+        """Watch the consumer group of the live version of the views, which changes with a switch."""
         try:
             version = self._live_version()
         except SQLAlchemyError:
-            return  # as it was seen last
+            return  # keep the last reading
         if version != self._version:
             self._views.consumer.close()
             self._views.consumer, self._version = self._consumer(group_of(self._views.topic, version)), version

@@ -1,1 +1,1 @@
-"""Payments and labels on their way in, and the decisions on them."""
+"""Intake of payments and labels, and the decisions on them."""

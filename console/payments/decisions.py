@@ -1,4 +1,4 @@
-"""One line for every row that came in: what was decided on it. From a backtest, or from the running system's logs."""
+"""Decisions on payments, one line per row that came in: from a backtest, or from the running system's logs."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -30,27 +30,27 @@ from schemas.codec import Decoder, UnreadableRecord
 from schemas.topics import Topics
 
 Identity = tuple[str, str, bytes]
-"""Account, transaction id, content digest."""
+"""Account id, transaction id and content digest of a payment."""
 _NOTHING: Final = (0, (), ())
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class DecisionLedger:
-    """What was decided, as the folds' outputs come by: first on arrival, and what stands now."""
+    """Decisions collected from the folds' outputs: on arrival, and after restatements."""
 
     first: dict[Identity, list[str]] = field(default_factory=dict)
     standing: dict[Identity, tuple[int, tuple[str, ...], tuple[Reason, ...]]] = field(default_factory=dict)
     by_entity: dict[Identity, dict[str, EntityFlagged]] = field(default_factory=dict)
-    """Flags of a payment's merchant, terminal and device: given on arrival, they stand."""
+    """Flags of a payment's merchant, terminal and device; they are never restated."""
 
     def add(self, output: RiskScored | RiskFlagged | RiskRestated | EntityFlagged) -> None:
-        """Take in an output, in the order of the account's sequence; those of entities in any order."""
+        """Add an output: of an account in the order of its sequence, of entities in any order."""
         if isinstance(output, RiskScored):
             identity = output.account_id, output.transaction_id, output.content_digest
             if output.rules:
                 self.first[identity] = output.rules
-            elif output.score:  # too weak to flag: it stands until a late payment makes it a flag
+            elif output.score:  # below the flag threshold; a late payment may restate it
                 self.standing.setdefault(identity, (output.score, (), ()))
             return
         identity = output.account_id, output.transaction_id, bytes.fromhex(output.content_digest)
@@ -61,7 +61,9 @@ class DecisionLedger:
         self.standing[identity] = output.score, rules, output.reasons
 
     def line(self, identity: Identity) -> dict[str, Any]:
-        """The row of a payment that was decided on: what its account's fold says, then what its entities' folds say."""
+        """Return the line of a decided payment: the decision of its account's fold, then those of its entities'
+        folds.
+        """
         score, rules, reasons = self.standing.get(identity, _NOTHING)
         flags = [flag for _, flag in sorted(self.by_entity.get(identity, {}).items())]
         more = [reason for flag in flags for reason in flag.reasons]
@@ -75,12 +77,12 @@ class DecisionLedger:
 
 
 def describe(reason: Reason) -> str:
-    """A reason as people read it."""
+    """Return a reason in words."""
     return f"{reason.rule}: {reason.value} {reason.measure}, from {reason.threshold}"
 
 
 def refused_line(transaction_id: object, reason: str) -> dict[str, Any]:
-    """The row of something that was not decided on."""
+    """Return the line of a row that was refused."""
     shown = transaction_id if isinstance(transaction_id, str) else ""
     return {
         "transaction_id": shown, "score": 0, "rules": [], "first_rules": [], "reasons": [f"quarantined: {reason}"],
@@ -88,7 +90,10 @@ def refused_line(transaction_id: object, reason: str) -> dict[str, Any]:
 
 
 def backtest(rows: Iterable[IntakeRow], pack: RulePack) -> Iterator[dict[str, Any]]:
-    """The decisions of a rule pack on rows, by the folds that the live jobs run; one line a row, once all are in."""
+    """Return the decisions of a rule pack on rows, one line per row, made by the folds of the live jobs.
+
+    All rows are read before the first line is returned, since late payments restate earlier decisions.
+    """
     fold, entities, ledger = RiskFold(partition=0), EntityFold(partition=0), DecisionLedger()
     activation = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="backtest")
     fold.activate(activation)
@@ -113,7 +118,7 @@ def backtest(rows: Iterable[IntakeRow], pack: RulePack) -> Iterator[dict[str, An
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRow:
-    """A row of payments.inbound with its answer: what `flags` writes and `ingest` counts."""
+    """A row of payments.inbound with its decision, as `flags` writes it and `ingest` counts it."""
 
     order: tuple[int, str, int]
     run: str | None
@@ -125,20 +130,20 @@ class AnsweredRow:
 
 
 class InboundDecisions(NamedTuple):
-    """What was decided on the records of payments.inbound, by partition and offset."""
+    """Decisions on the records of payments.inbound, by partition and offset."""
 
     ledger: DecisionLedger
     identities: dict[tuple[int, int], tuple[Identity, bool]]
-    """Which payment a record is, and whether it is a duplicate."""
+    """The payment of a record, and whether it is a duplicate."""
     quarantined: dict[tuple[int, int], str]
 
 
 def answered_rows(
     log: KafkaLog, topics: Topics, decoder: Decoder, run: str | None = None, decisions: InboundDecisions | None = None
 ) -> list[AnsweredRow]:
-    """Every row of the intake, or of one run of it, in the order in which rows came in.
+    """Return every decided row of the intake, or of one run of it, in the order of arrival.
 
-    `decisions` are those that were recorded, unless others are given.
+    `decisions` defaults to those that the running system recorded.
     """
     ledger, identities, quarantined = decisions or recorded_decisions(log, topics, decoder)
     found = []
@@ -154,7 +159,7 @@ def answered_rows(
         elif where in quarantined:
             is_duplicate, line = False, refused_line(_transaction_id(decoder, record), quarantined[where])
         else:
-            continue  # not a row: a rule pack's activation; or one that is not answered yet
+            continue  # an activation, or a row that is not answered yet
         order = record.timestamp_ms, place.run if place else "", place.row if place else record.offset
         run_of = place.run if place else None
         found.append(AnsweredRow(order, run_of, where, identity, is_duplicate, where in quarantined, line))
@@ -162,15 +167,18 @@ def answered_rows(
 
 
 class TransactionIdReuse(NamedTuple):
-    """A payment whose transaction id came before with other content: on its own account, which its fold reports, or on
-    another one, which only somebody who reads all of the intake can tell."""
+    """A payment whose transaction id was used before with other content.
+
+    The fold of an account reports a reuse on the same account. A reuse on another account is found only by reading the
+    whole intake.
+    """
 
     on_own_account: bool
     detail: str
 
 
 def reused_ids(answers: Iterable[AnsweredRow]) -> dict[tuple[int, int], TransactionIdReuse]:
-    """Those payments by their places; `answers` are those of the whole intake in order."""
+    """Return the payments that reuse a transaction id, by place. `answers` are those of the whole intake, in order."""
     known: dict[str, list[Identity]] = {}
     reused: dict[tuple[int, int], TransactionIdReuse] = {}
     for answer in answers:
@@ -188,7 +196,7 @@ def reused_ids(answers: Iterable[AnsweredRow]) -> dict[tuple[int, int], Transact
 
 
 def derived_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> InboundDecisions:
-    """What the logs that decide lead to: the payments with all activations and labels between them, by the folds."""
+    """Derive the decisions again from the input logs, with all activations and labels, by the folds."""
     decisions = InboundDecisions(DecisionLedger(), {}, {})
     for partition, end in log.ends(topics.payments_inbound).items():
         fold = RiskFold(partition)
@@ -220,7 +228,7 @@ def _read(decoder: Decoder, record: LogRecord, read: Callable[[str, dict[str, An
 
 
 def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> InboundDecisions:
-    """What the running system has said."""
+    """Return the decisions that the running system recorded."""
     ledger = DecisionLedger()
     identities: dict[tuple[int, int], tuple[Identity, bool]] = {}
     for answer in (
@@ -235,7 +243,7 @@ def recorded_decisions(log: KafkaLog, topics: Topics, decoder: Decoder) -> Inbou
         try:
             event = from_fields(*decoder.decode(record.value))
         except (UnreadableRecord, KeyError, TypeError):
-            continue  # somebody else's; the case job has quarantined it
+            continue  # a foreign record; the case job has quarantined it
         if isinstance(event, RiskFlagged | RiskRestated) and event.sequence > sequences.get(event.account_id, 0):
             sequences[event.account_id] = event.sequence
             ledger.add(event)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from console.payments.sealing import prepare_row
 from console.privacy.sealer import Sealer
+from console.times import now_ms
 from domain.payment import MAX_TEXT, IntakeRefused, Refusal, holds_card_number
 from domain.record_types import to_fields
 from schemas.codec import MAX_BODY, MAX_RECORD, Encoder
@@ -109,7 +109,7 @@ class IntakeWriter:
             raise NotWritten(f"{len(self._failures) + left} of {self.rows} rows are not in {self._topic}: {reason}")
 
     def _produce(self, key: str, value: bytes) -> None:
-        self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
+        self._last_ms = max(self._last_ms, now_ms())
         headers = [(ROW_HEADER, self.rows.to_bytes(8, "big")), (RUN_HEADER, self._run)]
         self.rows += 1
         while True:

@@ -1,4 +1,4 @@
-"""Confirmed frauds from a file into the log: each is looked up there, and written once into every partition."""
+"""Writes confirmed frauds of a file into the log: finds each payment there, and writes its label to every partition."""
 
 import csv
 import hashlib
@@ -37,9 +37,10 @@ class LabelRow(NamedTuple):
 
 
 def read_labels(path: Path) -> Iterator[LabelRow]:
-    """The labels in a Parquet, CSV or JSON lines file: transaction_id, fraud (0 or 1), and account_id if given.
+    """Yield the labels of a Parquet, CSV or JSON lines file: transaction_id, fraud (0 or 1), and account_id if
+    given.
 
-    Raises BadFile, with the row, at the first that is none.
+    Raise BadFile, naming the row, at the first row that is not a label.
     """
     for number, row in enumerate(_rows(path), start=1):
         is_fraud = _TRUTH.get(str(row.get("fraud")).lower())
@@ -79,16 +80,16 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(slots=True)
 class LabelLookup:
-    """The payments of payments.inbound that labels ask for, and the labels that stand there already."""
+    """Payments of payments.inbound that a file's labels name, and the labels that the log already holds."""
 
     wanted: set[str]
     payments: dict[str, dict[tuple[str, bytes], Payment]] = field(default_factory=dict)
-    """By transaction id: those with other content, or of another account, under the same id are each a payment."""
+    """By transaction id; payments with other content or another account under the same id are kept apart."""
     labelled: dict[str, set[int]] = field(default_factory=dict)
-    """The partitions in which a label stands, by its id."""
+    """Partitions that hold a label, by label id."""
 
     def add(self, name: str, data: dict[str, Any], record: LogRecord) -> None:
-        """Take in a record of the log."""
+        """Add a record of the log."""
         if name == "FraudConfirmed":
             self.labelled.setdefault(data["label_id"], set()).add(record.partition)
         elif name == "Transaction" and data["transaction_id"] in self.wanted:
@@ -98,24 +99,24 @@ class LabelLookup:
                 self.payments.setdefault(payment.transaction_id, {}).setdefault(identity, payment)
 
     def find(self, label: LabelRow) -> list[Payment]:
-        """The payments that a label is about."""
+        """Return the payments that a label names."""
         found = self.payments.get(label.transaction_id, {}).values()
         return [payment for payment in found if label.account_id in (None, payment.account_id)]
 
 
 class LabelRowCounts(NamedTuple):
-    """What became of the rows of a file of labels; each fraud is one of found, unknown and ambiguous."""
+    """Number of a file's rows by outcome; each fraud is found, unknown or ambiguous."""
 
     rows: int
     frauds: int
     found: int
     unknown: int
     ambiguous: int
-    """No account is given, and several have a payment of this id: nothing is written."""
+    """Frauds without an account whose id several accounts use; nothing is written for them."""
 
 
 def match(labels: Iterable[LabelRow], lookup: LabelLookup) -> tuple[LabelRowCounts, dict[str, Payment]]:
-    """The payments to be labelled, by label id."""
+    """Match labels with payments. Return the counts, and the payments to label, by label id."""
     rows = frauds = found = unknown = ambiguous = 0
     payments: dict[str, Payment] = {}
     for label in labels:
@@ -136,7 +137,7 @@ def match(labels: Iterable[LabelRow], lookup: LabelLookup) -> tuple[LabelRowCoun
 
 
 def label_record(label: str, payment: Payment, cause_id: str, actor: str, at_ms: int) -> FraudConfirmed:
-    """The record of a label from a file."""
+    """Return the record of a label from a file."""
     return FraudConfirmed(
         label_id=label,
         account_id=payment.account_id,
@@ -181,7 +182,7 @@ def _look_up(log: KafkaLog, topic: str, ends: dict[int, int], decoder: Decoder, 
     with progress("records read", sum(ends.values())) as seen:
         for partition, end in ends.items():
             for record in log.read(topic, partition, end):
-                with suppress(UnreadableRecord):  # no payment: the risk job has quarantined it
+                with suppress(UnreadableRecord):  # not a payment: the risk job has quarantined it
                     lookup.add(*decoder.decode(record.value), record)
                 done += 1
                 if done % 1000 == 0:

@@ -58,7 +58,7 @@ def forms_of(text: str) -> list[bytes]:
     forms |= {json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
     for shift in range(
         3
-    ):  # where the text begins within a group of three bytes; what depends on neighbours is left out
+    ):  # the text's start within a group of three bytes; bytes that depend on neighbours are left out
         coded = base64.b64encode(bytes(shift) + plain)
         core = coded[4 if shift else 0 : (shift + len(plain)) // 3 * 4]
         if len(core) >= 8:  # a shorter one is found by chance
@@ -159,7 +159,7 @@ def _is_in_parquet(body: bytes, is_in: TextMatcher) -> bool:
     try:
         found = pq.read_table(BytesIO(body))
     except (pa.ArrowException, OSError):
-        return False  # its bytes were looked at
+        return False  # its raw bytes were checked
     return any(
         is_in(bytes(memoryview(buffer)))
         for column in found.columns
@@ -233,7 +233,7 @@ def _is_in_file(file: Path, wanted: re.Pattern[bytes]) -> bool:
                 for part in _written_ranges(opened.fileno(), size)
             )
     except FileNotFoundError:
-        return False  # its owner removed it meanwhile
+        return False  # its owner has removed it
 
 
 def _written_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

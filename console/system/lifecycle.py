@@ -106,7 +106,7 @@ def check_machine(home: Path) -> None:
 
 
 def fetch_jars(folder: Path) -> None:
-    """Download the missing jars into `folder`, showing progress."""
+    """Fetch the missing jars into `folder`, showing progress."""
     wanted = jars.missing_jars(folder)
     if not wanted:
         return

@@ -37,13 +37,15 @@ ROUNDS = Counter("fraudcase_views_rounds", "Times that all cases were compared")
 LAST_ROUND = Gauge("fraudcase_views_last_full_round_timestamp_seconds", "When the last whole round ended; 0 for never")
 NICE: Final = 15
 ROUND_REST_S: Final = 30.0
-"""Between two rounds at least: a small system is not looked at all the time."""
+"""Seconds between two rounds, so that a small system is not checked all the time."""
 STEP_REST_S: Final = 0.5
 RETRY_S: Final = 5.0
 
 
 class VerificationRounds:
-    """One step after the other; those of a round are its shares, and a last one for what the log knows nothing of."""
+    """Rounds of verification: each checks all shards of the log, then looks for stored cases that no log record
+    explains.
+    """
 
     def __init__(self, verifier: ViewVerifier, versions: ViewVersions, now_ms: Any) -> None:
         self._verifier, self._versions, self._now_ms = verifier, versions, now_ms
@@ -61,7 +63,7 @@ class VerificationRounds:
         self._tell()
 
     def step(self, table: LiveCaseTable, written_of: Any) -> bool:
-        """Check the next share; True when that ended a round."""
+        """Check the next shard. Return True if that ended a round."""
         version, now = table.now()
         shares = self._verifier.shards()
         step = int(self.state["step"])
@@ -71,7 +73,7 @@ class VerificationRounds:
         else:
             found = self._verifier.unknown_cases(now)
         if table.now()[0] != version:
-            return False  # another version went live meanwhile: the step is done again, on that one
+            return False  # another version went live: repeat the step on it
         self._note(found)
         is_end = step >= len(shares)
         if is_end:
@@ -111,7 +113,7 @@ class VerificationRounds:
 
 
 def committed_offsets(bootstrap: str, topic: str, group: str) -> dict[int, int]:
-    """Up to where a version's worker has committed what it wrote, by partition."""
+    """Return the committed offsets of a consumer group, by partition of a topic."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     try:
         numbers = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)

@@ -28,7 +28,7 @@ PACKAGE_IMPORTS: Final[dict[str, set[str]]] = {
 }
 """What each top-level package may import of the others. Nothing imports the jobs in stream/: they are programs."""
 
-HELPERS: Final = {"terminal", "times", "waiting", "display"}
+HELPERS: Final = {"terminal", "times", "waiting", "watchers", "display"}
 """Modules of console/ that every room may use."""
 LOWER_ROOMS: Final = {"rules", "people", "privacy", "views", "webhooks", "evidence"}
 """Rooms below the wiring: they know neither the wiring nor an entry point."""
