@@ -22,7 +22,7 @@ def truth_line(generated: GeneratedPayment) -> dict[str, Any]:
     }
 
 
-def write_truth(path: Path, made: Iterable[GeneratedPayment]) -> None:
+def write_truth(path: Path, payments: Iterable[GeneratedPayment]) -> None:
     """Write the truth of payments, one JSON object per line."""
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(truth_line(generated)) + "\n" for generated in made)
+        file.writelines(json.dumps(truth_line(generated)) + "\n" for generated in payments)

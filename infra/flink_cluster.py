@@ -55,7 +55,7 @@ def taskmanager_name(number: int) -> str:
 
 
 def _jobmanager(settings: Settings) -> StackProgram:
-    rpc, blobs, figures, prometheus = _ports(settings, 0)
+    rpc, blobs, metrics, prometheus = _ports(settings, 0)
     address = f"http://{settings.host}:{settings.flink_port}"
     return _part(
         settings,
@@ -73,11 +73,11 @@ def _jobmanager(settings: Settings) -> StackProgram:
             "resourcemanager.standalone.start-up-time": "240 d",  # the maximum that Flink accepts
             # With spare slots, the jobs do not share one TaskManager and its Python lock.
             "taskmanager.load-balance.mode": "SLOTS",
-            **_shared_settings(settings, rpc, figures, prometheus),
+            **_shared_settings(settings, rpc, metrics, prometheus),
         },
         ports={
             settings.flink_port: "FRAUDCASE_FLINK_PORT",
-            **dict.fromkeys((rpc, blobs, figures, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
+            **dict.fromkeys((rpc, blobs, metrics, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
         },
         is_ready=lambda: "taskmanagers" in read_json(f"{address}/overview"),
     )
@@ -85,7 +85,7 @@ def _jobmanager(settings: Settings) -> StackProgram:
 
 def _taskmanager(settings: Settings, number: int) -> StackProgram:
     name = taskmanager_name(number)
-    rpc, data, figures, prometheus = _ports(settings, number)
+    rpc, data, metrics, prometheus = _ports(settings, number)
     heap = settings.flink_heap
     sizes = (
         f"-Xms{heap}",  # as in Flink's scripts: a heap that has to grow is collected completely each time
@@ -107,9 +107,9 @@ def _taskmanager(settings: Settings, number: int) -> StackProgram:
             "taskmanager.data.bind-port": data,
             "taskmanager.numberOfTaskSlots": settings.flink_cluster_slots,
             **_memory(settings),
-            **_shared_settings(settings, _ports(settings, 0)[0], figures, prometheus),
+            **_shared_settings(settings, _ports(settings, 0)[0], metrics, prometheus),
         },
-        ports=dict.fromkeys((rpc, data, figures, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
+        ports=dict.fromkeys((rpc, data, metrics, prometheus), "FRAUDCASE_FLINK_CLUSTER_PORT"),
         is_ready=lambda: _last_beat_ms(settings, name) >= _config_file(settings, name).stat().st_mtime_ns // 1_000_000,
         after=(JOBMANAGER,),
     )
@@ -132,7 +132,7 @@ def _memory(settings: Settings) -> dict[str, object]:
     }
 
 
-def _shared_settings(settings: Settings, rpc: int, figures: int, prometheus: int) -> dict[str, object]:
+def _shared_settings(settings: Settings, rpc: int, metrics: int, prometheus: int) -> dict[str, object]:
     reporter = {
         "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
         "metrics.reporter.prometheus.port": prometheus,
@@ -141,7 +141,7 @@ def _shared_settings(settings: Settings, rpc: int, figures: int, prometheus: int
         "jobmanager.rpc.address": settings.host,
         "jobmanager.rpc.port": rpc,
         "security.delegation.tokens.enabled": False,
-        "metrics.internal.query-service.port": figures,
+        "metrics.internal.query-service.port": metrics,
         **(reporter if settings.flink_prometheus else {}),
         # A killed process is detected after two unanswered heartbeats, a paused one after the timeout.
         "heartbeat.interval": "1 s",
@@ -193,10 +193,10 @@ def _part(
 
 
 def _flink_home() -> Path:
-    found = find_spec("pyflink")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent
+    spec = find_spec("pyflink")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
 
 
 def _jvm_options(home: Path) -> list[str]:
@@ -229,5 +229,5 @@ def _last_beat_ms(settings: Settings, name: str) -> int:
 
     A time before the process started is the heartbeat of an earlier process with the same name.
     """
-    found = read_json(f"http://{settings.host}:{settings.flink_port}/taskmanagers")["taskmanagers"]
-    return next((int(each["timeSinceLastHeartbeat"]) for each in found if each["id"] == name), -1)
+    taskmanagers = read_json(f"http://{settings.host}:{settings.flink_port}/taskmanagers")["taskmanagers"]
+    return next((int(each["timeSinceLastHeartbeat"]) for each in taskmanagers if each["id"] == name), -1)

@@ -143,22 +143,22 @@ def _fetch_one(client: httpx.Client, folder: Path, jar: Jar, arrived: Callable[[
 
 def relock(folder: Path) -> list[Jar]:
     """Resolve the coordinates, download their jars, and return the entries of the new lock."""
-    found = [("dynamodb", *NATIVE)]
+    artifacts = [("dynamodb", *NATIVE)]
     for part, endpoints in COORDINATES.items():
         for endpoint in endpoints:
-            found += [(part, *artifact) for artifact in _resolve(endpoint)]
-    return [_lock(folder, *entry) for entry in sorted(set(found))]
+            artifacts += [(part, *artifact) for artifact in _resolve(endpoint)]
+    return [_lock(folder, *entry) for entry in sorted(set(artifacts))]
 
 
 def _resolve(endpoint: str) -> list[tuple[str, str, str, str, str]]:
     group, artifact, version = endpoint.split(":")
-    alone = ALONE.get(f"{group}:{artifact}")
-    if alone:
-        return [(group, artifact, version, *alone)]
+    single = ALONE.get(f"{group}:{artifact}")
+    if single:
+        return [(group, artifact, version, *single)]
     return [
-        (each.groupId, each.artifactId, each.version, each.classifier or "", "jar")
-        for each in jgo.resolve(endpoint)
-        if each.packaging == "jar"
+        (dependency.groupId, dependency.artifactId, dependency.version, dependency.classifier or "", "jar")
+        for dependency in jgo.resolve(endpoint)
+        if dependency.packaging == "jar"
     ]
 
 

@@ -114,9 +114,9 @@ def kill(settings: Settings, name: str, with_signal: int = signal.SIGKILL) -> in
 
 def status(settings: Settings, parts: Iterable[StackProgram]) -> list[ProgramStatus]:
     """Return the current status of each program."""
-    found = list(parts)
-    with ThreadPoolExecutor(max(1, len(found))) as pool:
-        return list(pool.map(lambda part: _status(settings, part), found))
+    listed = list(parts)
+    with ThreadPoolExecutor(max(1, len(listed))) as pool:
+        return list(pool.map(lambda part: _status(settings, part), listed))
 
 
 def _status(settings: Settings, part: StackProgram) -> ProgramStatus:

@@ -35,9 +35,9 @@ def ensure_topics(settings: Settings) -> None:
                 "another FRAUDCASE_PREFIX"
             )
     new = [NewTopic(name, wanted[name], 1, config=_CONFIG) for name in wanted if name not in existing]
-    for name, made in (admin.create_topics(new) if new else {}).items():
+    for name, created in (admin.create_topics(new) if new else {}).items():
         try:
-            made.result(30)
+            created.result(30)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise StackError(f"topic {name} could not be created: {error}. Check: fraudcase status") from error
@@ -52,8 +52,8 @@ def _wait_for_leaders(settings: Settings, partitions: list[TopicPartition]) -> N
     begun = time.monotonic()
     while partitions:
         admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-        asked = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions})
-        partitions = [partition for partition, answer in asked.items() if answer.exception(10) is not None]
+        answers = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions})
+        partitions = [partition for partition, answer in answers.items() if answer.exception(10) is not None]
         if partitions and time.monotonic() - begun > LEADERS_WITHIN_S:
             raise StackError(f"{partitions[0]} has no leader after {LEADERS_WITHIN_S} s. Check: fraudcase status")
         time.sleep(0.1 if partitions else 0)

@@ -30,14 +30,14 @@ class RecordSchema:
 @cache
 def all_schemas() -> tuple[RecordSchema, ...]:
     """Return every schema, sorted by name and ascending version."""
-    found = []
+    schemas = []
     folders = [folder for folder in files("schemas").joinpath("avro").iterdir() if folder.is_dir()]
     for file in (file for folder in folders for file in folder.iterdir()):
         matched = _FILE.fullmatch(file.name)
         if matched:
             text = file.read_text(encoding="utf-8")
-            found.append(RecordSchema(json.loads(text)["name"], int(matched["version"]), text))
-    return tuple(sorted(found, key=lambda schema: (schema.name, schema.version)))
+            schemas.append(RecordSchema(json.loads(text)["name"], int(matched["version"]), text))
+    return tuple(sorted(schemas, key=lambda schema: (schema.name, schema.version)))
 
 
 @cache

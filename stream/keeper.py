@@ -81,13 +81,13 @@ def running_jobs(cluster: JobCluster, name: str) -> list[str]:
 
 def cancel_all(cluster: JobCluster, name: str) -> None:
     """Cancel the jobs of this name and wait for their end. Raise TimeoutError after PATIENCE_S seconds."""
-    wanted = running_jobs(cluster, name)
-    for job_id in wanted:
+    job_ids = running_jobs(cluster, name)
+    for job_id in job_ids:
         cluster.cancel(job_id)
     begun = time.monotonic()
     while running_jobs(cluster, name):
         if time.monotonic() - begun > PATIENCE_S:
-            raise TimeoutError(f"{name} ({', '.join(wanted)}) was cancelled but did not end within {PATIENCE_S:.0f} s")
+            raise TimeoutError(f"{name} ({', '.join(job_ids)}) was cancelled but did not end within {PATIENCE_S:.0f} s")
         time.sleep(POLL_S)
 
 
@@ -122,23 +122,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cluster", required=True, help="host:port of the JobManager's REST interface")
     parser.add_argument("--name", required=True, help="name of the job in Flink")
     parser.add_argument("command", nargs="+", help="after `--`: the command that submits the job")
-    known = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _raise_stop)
     signal.signal(signal.SIGINT, _raise_stop)
-    cluster = RestCluster(known.cluster)
+    cluster = RestCluster(options.cluster)
 
     def submit() -> None:
-        subprocess.run(known.command, check=True)
+        subprocess.run(options.command, check=True)
 
     try:
-        ended = keep(cluster, known.name, submit)
+        ended = keep(cluster, options.name, submit)
     except StopRequested:
         try:
-            cancel_all(cluster, known.name)
+            cancel_all(cluster, options.name)
         except OSError as error:
-            say(f"{known.name} was not cancelled, because the JobManager does not answer: {error}")
+            say(f"{options.name} was not cancelled, because the JobManager does not answer: {error}")
         return
-    sys.exit(f"{known.name} ended by itself: {ended}")
+    sys.exit(f"{options.name} ended by itself: {ended}")
 
 
 if __name__ == "__main__":

@@ -71,12 +71,12 @@ class PartitionState:
 
     def get(self, key: str) -> bytes | None:
         """Return the entry under a key, or None."""
-        found: bytes | None = self._journal.get(key) if key.startswith(KEY) else None
-        if found is None:
-            found = self._entries.get(key)
-            if found is not None and key.startswith(KEY):
+        entry: bytes | None = self._journal.get(key) if key.startswith(KEY) else None
+        if entry is None:
+            entry = self._entries.get(key)
+            if entry is not None and key.startswith(KEY):
                 self._older.add(key)
-        return None if found is None else unpack(found)
+        return None if entry is None else unpack(entry)
 
     def keys(self) -> Iterable[str]:
         """Return every key of the snapshots."""

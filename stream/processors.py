@@ -43,11 +43,11 @@ class PartitionContext:
 class RiskProcessor:
     """Processor of one partition of payments.inbound. Its decoder returns a Transaction as a tuple, as FIELDS lists."""
 
-    def __init__(self, of: PartitionContext) -> None:
-        self._partition, self._topics = of.number, of.topics
-        self._decoder, self._encoder = of.decoder, of.encoder
-        self._fold = RiskFold(of.number, of.state.get, HOT_ACCOUNTS, self._parse)
-        self._snapshots = Snapshots(of.number, of.state.get, of.snapshot_every)
+    def __init__(self, context: PartitionContext) -> None:
+        self._partition, self._topics = context.number, context.topics
+        self._decoder, self._encoder = context.decoder, context.encoder
+        self._fold = RiskFold(context.number, context.state.get, HOT_ACCOUNTS, self._parse)
+        self._snapshots = Snapshots(context.number, context.state.get, context.snapshot_every)
         for record in self._snapshots.read():
             self._read(record)
 
@@ -115,11 +115,11 @@ class RiskProcessor:
 class EntityProcessor:
     """Processor of one partition of entities.inbound."""
 
-    def __init__(self, of: PartitionContext) -> None:
-        self._partition, self._topics = of.number, of.topics
-        self._decoder, self._encoder = of.decoder, of.encoder
-        self._fold = EntityFold(of.number, of.state.get, HOT_ENTITIES)
-        self._snapshots = Snapshots(of.number, of.state.get, of.snapshot_every)
+    def __init__(self, context: PartitionContext) -> None:
+        self._partition, self._topics = context.number, context.topics
+        self._decoder, self._encoder = context.decoder, context.encoder
+        self._fold = EntityFold(context.number, context.state.get, HOT_ENTITIES)
+        self._snapshots = Snapshots(context.number, context.state.get, context.snapshot_every)
         for record in self._snapshots.read():
             self._read(record)
 
@@ -130,8 +130,8 @@ class EntityProcessor:
         for record in records:
             flags = self._read(record)
             if isinstance(flags, Refusal):
-                to, source = self._topics.quarantine, self._topics.entities_inbound
-                emissions.append(quarantine(self._encoder, to, source, self._partition, record, flags))
+                target, source = self._topics.quarantine, self._topics.entities_inbound
+                emissions.append(quarantine(self._encoder, target, source, self._partition, record, flags))
                 continue
             self._snapshots.note(record)
             for flag in flags:
@@ -154,10 +154,10 @@ class EntityProcessor:
 class CaseProcessor:
     """Processor of one partition of cases.inbox. It writes its changed state with each batch, without snapshots."""
 
-    def __init__(self, of: PartitionContext) -> None:
-        self._partition, self._topics = of.number, of.topics
-        self._decoder, self._encoder = of.decoder, of.encoder
-        self._fold = CaseFold(of.state.get, lambda: iter(of.state.keys()))
+    def __init__(self, context: PartitionContext) -> None:
+        self._partition, self._topics = context.number, context.topics
+        self._decoder, self._encoder = context.decoder, context.encoder
+        self._fold = CaseFold(context.state.get, lambda: iter(context.state.keys()))
 
     def process(self, records: Sequence[PartitionRecord]) -> list[Emission]:
         """Fold a batch in offset order and return the records that result. The limits of batches affect no decision."""
@@ -193,7 +193,7 @@ class CaseProcessor:
 
 def quarantine(
     encoder: Encoder,
-    to: str,
+    quarantine_topic: str,
     topic: str,
     partition: int,
     record: PartitionRecord,
@@ -202,10 +202,12 @@ def quarantine(
     decided: bool = False,
 ) -> Emission:
     """Return the quarantine record that reports a refused record."""
-    reported = report(
+    quarantined = report(
         refusal, record.value, topic=topic, partition=partition, offset=record.offset, most=MAX_BODY, decided=decided
     )
-    return Emission(to.encode(), key_of(reported), encoder.encode("Quarantined", to_fields(reported)))
+    return Emission(
+        quarantine_topic.encode(), key_of(quarantined), encoder.encode("Quarantined", to_fields(quarantined))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,8 +285,8 @@ def _case_woken(case: Case, command: WakeCase) -> CaseWoken:
 # -- closing and reopening ------------------------------------------------------------------------------------
 
 
-def _pending_request_error(request: ApprovalRequest, what: str) -> str:
-    return f"{request.actor} has asked for the {what}: approve, refuse or withdraw that first"
+def _pending_request_error(request: ApprovalRequest, act: str) -> str:
+    return f"{request.actor} has asked for the {act}: approve, refuse or withdraw that first"
 
 
 def _close(case: Case, command: CloseCase) -> EventsOrRejection:
