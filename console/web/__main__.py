@@ -40,13 +40,13 @@ from projections.logs.worker import serve_metrics
 
 TIMELINES = Gauge("fraudcase_console_timelines", "Timelines in memory; the table is asked for others")
 SWITCH_S = 0.0005
-"""How long a thread that reads a table may keep the others waiting: the one that answers everybody comes first."""
+"""Switch interval of threads, in seconds: short, so that threads that read tables do not delay answers."""
 
 
 def make_services(
     settings: Settings, feed: BoardFeed, timelines: TimelineCache, desk: CaseDesk, keys: Vault
 ) -> ConsoleServices:
-    """The parts of the console that these settings make."""
+    """Make the services of the console from its settings and parts."""
     provider = provider_from(
         settings.oidc_issuer,
         settings.oidc_client_id,

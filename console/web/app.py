@@ -29,7 +29,7 @@ from console.web.services import ConsoleServices
 from console.web.sign_in import oidc, password
 
 
-def create_app(doors: ConsoleServices, parts: PageServices) -> FastAPI:
+def create_app(services: ConsoleServices, parts: PageServices) -> FastAPI:
     """Create the app, with every route behind the guard."""
     app = FastAPI(
         title="fraudcase",
@@ -39,7 +39,7 @@ def create_app(doors: ConsoleServices, parts: PageServices) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.doors = doors
+    app.state.services = services
     app.state.page_parts = parts
     app.router.route_class = GuardedRoute
     for area in (
@@ -60,10 +60,10 @@ def create_app(doors: ConsoleServices, parts: PageServices) -> FastAPI:
     problems.register(app)
     app.exception_handler(Problem)(_problem_or_sign_in)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    hosts = ["127.0.0.1", "localhost", "[::1]", urlsplit(doors.public_url).hostname or "localhost"]
+    hosts = ["127.0.0.1", "localhost", "[::1]", urlsplit(services.public_url).hostname or "localhost"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(ProblemMiddleware)
-    app.add_middleware(SecurityHeaders, is_behind_tls=doors.is_behind_tls)
+    app.add_middleware(SecurityHeaders, is_behind_tls=services.is_behind_tls)
     return app
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from starlette.concurrency import run_in_threadpool
 
 _RUNNING: Final[set[asyncio.Task[Any]]] = set()
-"""The loop itself holds its tasks weakly."""
+"""Running tasks: the event loop itself holds only weak references."""
 
 
 def run_in_background(ask: Callable[..., Any], *arguments: Any) -> None:

@@ -23,7 +23,7 @@ from console.web.services import ConsoleServices, services_of
 from domain.sealed import MARK
 
 MAX_BODY: Final = 64 << 10
-"""Of a request, in bytes; what takes attachments says so itself."""
+"""Maximum size of a request, in bytes. Routes with attachments set their own."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -69,36 +69,36 @@ async def unseal_response(response: Response, vault: Vault) -> Response:
 
 async def admit(request: Request, permission: Permission | None) -> None:
     """Check that the person has this permission. Raises Problem; a route without a permission refuses everybody."""
-    doors = services_of(request)
-    same_origin = _is_of_our_pages(request, doors)
+    services = services_of(request)
+    same_origin = _is_of_our_pages(request, services)
     if request.method not in SAFE and same_origin is False:
         raise Problem(403, "this request comes from another site's page")
     if permission is Permission.ANYBODY:
         return
-    person = await _signed_in_person(request, doors)
+    person = await _signed_in_person(request, services)
     if person is None:
         raise Problem(401, "there is no valid session or token with this request", {"WWW-Authenticate": "Bearer"})
     request.state.person = person
-    wait_s = doors.rate.take(person.person_id)
+    wait_s = services.rate.take(person.person_id)
     if wait_s:
         raise Problem(429, "too many requests", {"Retry-After": str(int(wait_s) + 1)})
     if permission is None or not person.may(permission):
-        await run_in_threadpool(doors.people.log, person.name, "refused", _route(request), "refused")
+        await run_in_threadpool(services.people.log, person.name, "refused", _route(request), "refused")
         raise Problem(403, "none of your roles may do this")
     if request.method not in SAFE and request.state.session_token is not None:
         await _check_csrf(request, request.state.session_token)
 
 
-async def _signed_in_person(request: Request, doors: ConsoleServices) -> Person | None:
+async def _signed_in_person(request: Request, services: ConsoleServices) -> Person | None:
     request.state.session_token = None
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return await _find_person(doors.people, token, doors.people.of_token)
-    cookie = request.cookies.get(doors.cookie)
+        return await _find_person(services.people, token, services.people.of_token)
+    cookie = request.cookies.get(services.cookie)
     if not cookie:
         return None
     request.state.session_token = cookie
-    return await _find_person(doors.people, cookie, doors.people.of_session)
+    return await _find_person(services.people, cookie, services.people.of_session)
 
 
 async def _find_person(people: UserAccountStore, token: str, ask: Callable[[str], Person | None]) -> Person | None:
@@ -112,10 +112,10 @@ async def _find_person(people: UserAccountStore, token: str, ask: Callable[[str]
 
 def is_still_permitted(request: Request) -> bool:
     """Return True if the reader of a long answer is still signed in and still has the permission of its route."""
-    doors, permission = services_of(request), ROUTES.get(_route(request))
+    services, permission = services_of(request), ROUTES.get(_route(request))
     token = request.state.session_token
     bearer = request.headers.get("authorization", "").partition(" ")[2]
-    person = doors.people.of_session(token, is_use=False) if token else doors.people.of_token(bearer)
+    person = services.people.of_session(token, is_use=False) if token else services.people.of_token(bearer)
     return person is not None and permission is not None and person.may(permission)
 
 
@@ -129,7 +129,7 @@ async def _check_csrf(request: Request, session_token: str) -> None:
         raise Problem(403, "the page's token is missing or old: load the page again")
 
 
-def _is_of_our_pages(request: Request, doors: ConsoleServices) -> bool | None:
+def _is_of_our_pages(request: Request, services: ConsoleServices) -> bool | None:
     """Return True if the browser says that one of our pages sent the request, None if it says nothing, as a program
     does.
     """
@@ -139,7 +139,7 @@ def _is_of_our_pages(request: Request, doors: ConsoleServices) -> bool | None:
     origin = request.headers.get("origin")
     if origin is None:
         return None
-    ours = urlsplit(doors.public_url)
+    ours = urlsplit(services.public_url)
     return origin == f"{ours.scheme}://{ours.netloc}" or urlsplit(origin).netloc == request.headers.get("host")
 
 

@@ -13,7 +13,7 @@ from migrations.store import write_session, write_transaction
 
 COMMANDS: Final = UUID("5b0a3d1e-0c6f-5f0e-8a44-0d9f1c7b2e63")
 KEPT_MS: Final = 48 * 3_600_000
-"""How long an answer is kept for a request that comes again."""
+"""Time for which an answer is kept for retries, in milliseconds."""
 
 
 class StoredAnswer(NamedTuple):

@@ -39,26 +39,26 @@ class ConsoleServices:
     board: CaseBoard
     changes: CaseChangeBuffer
     is_ready: Callable[[], bool]
-    """Whether the board holds what the log does."""
+    """Returns True once the board has caught up with the log."""
     desk: CommandSender
     table: CaseTable
     timelines: TimelineCache
     attachments: Attachments
     webhooks: Webhooks
     vault: Vault
-    """What people wrote is opened by it, on its way out to somebody who may read it."""
+    """Vault that unseals texts in responses to people who may read them."""
     now_ms: Callable[[], int]
     public_url: str = "http://127.0.0.1"
     open_id: OpenIdClient | None = None
     webhooks_may_be_private: bool = False
     patience_s: float = 20
-    """How long a request waits for the answer to a command."""
+    """Longest wait of a request for the answer to a command, in seconds."""
     settled_s: float = SETTLED_S
-    """How long an erasure waits until no process holds the key any more."""
+    """Time after which no process holds an erased key any more, in seconds."""
     sign_ins: TokenBuckets = field(default_factory=lambda: TokenBuckets(burst=10, per_s=1 / 6))
-    """By account and by address."""
+    """Rate limit of sign-in attempts, by account and by address."""
     rate: TokenBuckets = field(default_factory=lambda: TokenBuckets(burst=200, per_s=100))
-    """Of requests, by person."""
+    """Rate limit of requests, by person."""
 
     @property
     def is_behind_tls(self) -> bool:
@@ -75,16 +75,16 @@ class ConsoleServices:
 
 def services_of(request: Request) -> ConsoleServices:
     """Return the services of the app that handles a request."""
-    found: ConsoleServices = request.app.state.doors
+    found: ConsoleServices = request.app.state.services
     return found
 
 
 def board_of(request: Request) -> CaseBoard:
     """Return the case board. Raises Problem (503) until it has read the cases."""
-    doors = services_of(request)
-    if not doors.is_ready():
+    services = services_of(request)
+    if not services.is_ready():
         raise Problem(503, "the cases are being read: try again in some seconds", {"Retry-After": "3"})
-    return doors.board
+    return services.board
 
 
 def person_of(request: Request) -> Person:

@@ -20,7 +20,7 @@ from domain.cases.events import CaseEvent
 from projections.views.case_table import CaseTable
 
 MAX_CASES: Final = 300
-"""Cases that a search reads; of more, those that changed last."""
+"""Maximum number of cases that a search reads: those that changed last."""
 MAX_SHOWN: Final = 200
 KINDS: Final = tuple(kind.__name__ for kind in get_args(CaseEvent))
 Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")]
@@ -51,10 +51,10 @@ def register(app: FastAPI) -> None:
 
 async def audit(request: Request, asking: Annotated[AuditQuery, Query()]) -> Response:
     """Show the events that were found, newest first."""
-    board, doors = board_of(request), services_of(request)
-    found, looked_at, of = await run_in_threadpool(_find, board, doors.table, asking)
+    board, services = board_of(request), services_of(request)
+    found, looked_at, of = await run_in_threadpool(_find, board, services.table, asking)
     entries = found[:MAX_SHOWN]
-    log = await run_in_threadpool(doors.people.door_log, None, 50)
+    log = await run_in_threadpool(services.people.door_log, None, 50)
     return page(
         request, "audit.html", asking=asking, entries=entries, found=len(found), looked_at=looked_at, of=of,
         kinds=KINDS, bys=get_args(SearchKey), door_log=log,

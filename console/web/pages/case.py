@@ -1,4 +1,4 @@
-"""The page of a case: as it stands, or as of a time as it was known at another; and what analysts do there."""
+"""The page of a case, now or as of a time as it was known at another, and the routes of its acts."""
 
 import json
 import uuid
@@ -39,11 +39,11 @@ from projections.views.case_history import case_as_of, events_known_at, is_visib
 from projections.views.case_view import CaseView, Item, event_place
 
 BRIEF, WHOLE = (40, 6), (1_000, 100)
-"""How many entries of the timeline and how many flags with their reasons are shown: at first, and if asked for all."""
+"""Maximum number of timeline entries and of explained flags: in the brief page, and in the whole page."""
 MAX_RELATED, MAX_OF_ACCOUNT = 4, 8
-"""Cases that are shown for one thing that they share, and of the same account."""
+"""Maximum number of related cases for one shared entity, and of the same account."""
 BEHIND_S: Final = 1.0
-"""How long a page waits for the table to hold what the board shows."""
+"""Longest wait of a page until the table has caught up with the board, in seconds."""
 _STEP_S: Final = 0.03
 MAX_UPLOAD: Final = MAX_NOTE_ATTACHMENTS * MAX_BYTES // 2
 """Maximum size of a form with files, in bytes."""

@@ -81,7 +81,7 @@ class CaseEvidence:
     flags: list[CaseFlag]
     contributing: list[SeenPayment]
     unknown: list[str]
-    """Payments that reasons name and nobody here can look up any more."""
+    """Ids of payments that the reasons name and that are no longer in memory."""
     charts: list[AmountChart] = field(default_factory=list)
     places: list[MapPlace] = field(default_factory=list)
 

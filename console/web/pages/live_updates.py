@@ -23,11 +23,11 @@ from console.web.problems import Problem
 from console.web.services import person_of, services_of
 
 LOOK_S: Final = 0.5
-"""How often the control store is looked at for what nobody tells: rule packs, accounts."""
+"""Interval at which the control store is polled for changes of rule packs and accounts, in seconds."""
 QUIET_S: Final = 10.0
-"""How often the stream says that it lives, and whether whoever reads it may still do so is looked at."""
+"""Interval at which an idle stream sends a sign of life and checks the reader's permission again, in seconds."""
 TOGETHER_S: Final = 0.02
-"""What comes within this is told together."""
+"""Changes within this time are sent together, in seconds."""
 
 
 def register(app: FastAPI) -> None:
@@ -58,11 +58,11 @@ class _PageUpdates:
     """The changes since the last call that this person may see."""
 
     def __init__(self, request: Request) -> None:
-        person, self._parts, self._doors = person_of(request), page_services_of(request), services_of(request)
+        person, self._parts, self._services = person_of(request), page_services_of(request), services_of(request)
         self._sees_cases = person.may(Permission.READ_CASES)
         self._sees_rules = person.may(Permission.READ_RULES)
         self._sees_people = person.may(Permission.ADMINISTER) or person.may(Permission.READ_AUDIT)
-        self._changes: CaseChangeBuffer = self._doors.changes
+        self._changes: CaseChangeBuffer = self._services.changes
         self._number = self._changes.end
         self._figures_at = 0
         self._rules, self._whatif, self._people = "", "", 0
@@ -101,7 +101,7 @@ class _PageUpdates:
             told += ["event: whatif\ndata: {}\n\n"] if self._whatif not in ("", whatif) else []
             self._whatif = whatif
         if self._sees_people:
-            last = self._doors.people.door_log(None, 1)
+            last = self._services.people.door_log(None, 1)
             number = last[0].number if last else 0
             told += ["event: people\ndata: {}\n\n"] if self._people not in (0, number) else []
             self._people = number

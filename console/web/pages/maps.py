@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 
 WIDTH: Final = 960
 HEIGHT: Final = 420
-"""Without most of Antarctica, where nobody pays."""
+"""Height of the map without most of Antarctica, where no payments are made."""
 _A1, _A2, _A3, _A4 = 1.340264, -0.081106, 0.000893, 0.003796
 _M: Final = sqrt(3) / 2
 _SCALE: Final = WIDTH / (2 * 2.7066299836960748)
 _TOP: Final = 1.3
-"""The height of the northern edge, in units of the projection."""
+"""Northern edge of the map, in units of the projection."""
 _SOUTH: Final = -58.0
 _HERE: Final = Path(__file__).parent
 

@@ -16,7 +16,7 @@ from console.webhooks.store import DEAD
 
 MAX_DEAD: Final = 100
 SHOWN: Final = 8
-"""Rows of a list."""
+"""Maximum number of rows in a list."""
 
 
 def register(app: FastAPI) -> None:

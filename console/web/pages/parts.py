@@ -19,7 +19,7 @@ from console.web.services import services_of
 from domain.risk.packs import parse_pack
 
 OLD_AFTER: Final = 5
-"""Choices are offered while they are asked for anew, unless they are so many times as old as they may be."""
+"""Old choices are offered while new ones are read, up to this multiple of their maximum age."""
 
 
 class FigureSource(Protocol):
@@ -66,14 +66,14 @@ class PageServices:
     control: RulePackStore
     runs: WhatifRuns
     rules_log: Callable[[], RulesLog] = _no_log
-    """The logs that rule packs are activated in."""
+    """Opens the logs that rule packs are activated in."""
     carry_out: Callable[[str], None] = _no_work
-    """Begins the work on a what-if that is noted; returns at once."""
+    """Starts a stored what-if run and returns at once."""
     figures: FigureSource = field(default_factory=EmptyFigureSource)
     past: PastPayments = field(default_factory=EmptyPastPayments)
     wait: Callable[[float], None] = time.sleep
     choices_s: float = 1.0
-    """How long pages offer the same people and typologies: to ask takes longer than to render a queue."""
+    """Maximum age of the offered people and typologies, in seconds: reading them is slower than rendering a page."""
     _choices: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
 
     def choices(self, of: str, ask: Callable[[], list[str]]) -> list[str]:

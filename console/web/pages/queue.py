@@ -48,7 +48,7 @@ class QueueFilterForm(BaseModel):
     escalated: Literal["", "yes", "no"] = ""
     score_from: ScoreBound | Literal[""] = ""
     value_from: Annotated[float, Field(ge=0, le=1e12)] | Literal[""] = ""
-    """In major units of any one currency."""
+    """Minimum value in major units of one currency."""
     age_h: Annotated[int, Field(ge=0, le=100_000)] | Literal[""] = ""
     """Minimum age in hours."""
     due_h: Annotated[int, Field(ge=0, le=100_000)] | Literal[""] = ""
@@ -109,7 +109,7 @@ class BulkForm(RequestBody):
 
     slug: BulkActName
     case: Annotated[list[str], Field(min_length=1, max_length=MAX_BULK)]
-    """Ids with the version that was seen: ID@7."""
+    """Case ids with the version that was seen, such as ID@7."""
     reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] = ""
     assignee: PersonFilter = ""
     hours: Annotated[int, Field(ge=1, le=1_000)] = 4

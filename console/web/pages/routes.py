@@ -19,7 +19,7 @@ from console.web.pages import (
 from console.web.services import person_of
 
 FIRST = ((Permission.READ_CASES, "/queue"), (Permission.ADMINISTER, "/people"), (Permission.MONITOR, "/monitor"))
-"""Where somebody lands, by what they may do."""
+"""First page of a person, by permission."""
 
 
 def register(app: FastAPI) -> None:

@@ -28,7 +28,7 @@ from projections.logs.partition_writer import NotAcknowledged
 PackId = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
 ACTS: Final = ("approve", "activate", "shadow", "retire")
 LOG_OUTAGE_ERRORS: Final = (NotAcknowledged, KafkaException, SchemaRegistryError, OSError)
-"""What the logs raise that cannot be written to: the same act again goes on from there."""
+"""Errors of logs that cannot be written now. A retry continues where the first attempt stopped."""
 OVERHEAD: Final = 16 << 10
 _ORDER = {"active": 0, "approved": 2, "draft": 3, "retired": 4}
 _PLAIN = ("name", "family", "typology", "points", "severity", "reason_code")

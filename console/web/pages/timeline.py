@@ -1,4 +1,4 @@
-"""What happened to a case, as sentences: by when it happened, or by when it was known."""
+"""Timeline of a case as sentences, sorted by the time of the events or by the time when they became known."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from console.web.pages.case_actions import ANSWERS
 from console.web.pages.case_evidence import event_details
 
 LATE_MS: Final = 60_000
-"""What became known so much later than it happened is called late."""
+"""Delay from which an event that became known later than it happened is called late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +29,12 @@ class TimelineEntry:
     sequence: int | None
     kind: str
     tone: str
-    """flag, work, note, alarm, done or refused: how it looks."""
+    """Look of the entry: flag, work, note, alarm, done or refused."""
     actor: str
     what: str
-    """What the actor did; a whole sentence where nobody did it."""
+    """Predicate of the actor, or a whole sentence if the event has no actor."""
     more: str
-    """The words that were given with it."""
+    """Text that the actor gave, such as a note or a reason."""
     happened_at_ms: int | None
     known_at_ms: int | None
     attachments: tuple[AttachedFile, ...] = ()

@@ -14,7 +14,7 @@ from console.web.services import services_of
 from migrations.models import WebhookDeliveryRow, WebhookRow
 
 SHOWN = 20
-"""Deliveries of one webhook, the newest."""
+"""Maximum number of deliveries of one webhook: the newest."""
 
 
 def register(app: FastAPI) -> None:

@@ -28,7 +28,7 @@ from projections.replay.whatif import WhatifPeriod
 RunId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$")]
 Moment = Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?)?$")]
 SHOWN: Final = 20
-"""Runs that a page lists."""
+"""Maximum number of runs that a page lists."""
 
 
 class WhatifForm(BaseModel):

@@ -31,22 +31,22 @@ async def sign_in(
     to: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
     """Start a session if the password is right. Each attempt takes a token from the name's and the address's bucket."""
-    doors, target = services_of(request), safe_target(to)
+    services, target = services_of(request), safe_target(to)
     address = request.client.host if request.client else ""
-    if doors.sign_ins.take(f"name {name}") or doors.sign_ins.take(f"address {address}"):
+    if services.sign_ins.take(f"name {name}") or services.sign_ins.take(f"address {address}"):
         return _form(request, 429, target, name, "Too many attempts. Wait a minute.")
-    person = await run_in_threadpool(doors.people.check_password, name, password)
+    person = await run_in_threadpool(services.people.check_password, name, password)
     if person is None:
-        await run_in_threadpool(doors.people.log, "nobody", "sign-in", await _known(doors, name), "refused")
+        await run_in_threadpool(services.people.log, "nobody", "sign-in", await _known(services, name), "refused")
         return _form(request, 401, target, name, "Name and password do not fit together.")
-    token = await run_in_threadpool(doors.people.start_session, person)
-    await run_in_threadpool(doors.people.log, person.name, "sign-in", person.name, "done")
-    return with_session(RedirectResponse(target, 303), doors, token)
+    token = await run_in_threadpool(services.people.start_session, person)
+    await run_in_threadpool(services.people.log, person.name, "sign-in", person.name, "done")
+    return with_session(RedirectResponse(target, 303), services, token)
 
 
-async def _known(doors: ConsoleServices, name: str) -> str:
+async def _known(services: ConsoleServices, name: str) -> str:
     """Return the name if an account has it. Other input, which may be a password, is not written to the log."""
-    return name if await run_in_threadpool(doors.people.is_known, name) else "an unknown name"
+    return name if await run_in_threadpool(services.people.is_known, name) else "an unknown name"
 
 
 def _form(request: Request, status: int, to: str, account: str = "", error: str = "") -> Response:
@@ -56,20 +56,20 @@ def _form(request: Request, status: int, to: str, account: str = "", error: str 
 
 async def sign_out(request: Request) -> Response:
     """End the session in the store, and delete the cookie."""
-    doors = services_of(request)
+    services = services_of(request)
     if request.state.session_token is not None:
-        await run_in_threadpool(doors.people.end_session, request.state.session_token)
-        await run_in_threadpool(doors.people.log, person_of(request).name, "sign-out", "", "done")
+        await run_in_threadpool(services.people.end_session, request.state.session_token)
+        await run_in_threadpool(services.people.log, person_of(request).name, "sign-out", "", "done")
     response = RedirectResponse("/sign-in", 303)
-    response.delete_cookie(doors.cookie, path="/", secure=doors.is_behind_tls, httponly=True, samesite="lax")
+    response.delete_cookie(services.cookie, path="/", secure=services.is_behind_tls, httponly=True, samesite="lax")
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
 
-def with_session(response: Response, doors: ConsoleServices, token: str) -> Response:
+def with_session(response: Response, services: ConsoleServices, token: str) -> Response:
     """Add the cookie of a new session to a response."""
     response.set_cookie(
-        doors.cookie, token, max_age=ABSOLUTE_MS // 1000, path="/", secure=doors.is_behind_tls, httponly=True,
+        services.cookie, token, max_age=ABSOLUTE_MS // 1000, path="/", secure=services.is_behind_tls, httponly=True,
         samesite="lax",
     )  # fmt: skip
     return response

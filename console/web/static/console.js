@@ -1,4 +1,4 @@
-// What the pages do by themselves: follow the stream, tick, answer keys. Everything else is HTML from the server.
+// Script of the pages: live updates, clocks, keyboard shortcuts. Everything else is HTML from the server.
 "use strict";
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -15,7 +15,7 @@
     drawPlot(true);
   });
 
-  // -- time goes on --------------------------------------------------------------------------------
+  // -- clocks --------------------------------------------------------------------------------------
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   const span = (seconds) => {
     const parts = [];
@@ -48,11 +48,11 @@
   };
   setInterval(tick, 1000);
 
-  // -- the page keeps itself up to date ------------------------------------------------------------
+  // -- live updates -------------------------------------------------------------------------------
   const LEAST_MS = { case: 60, queue: 400, figures: 60 };
   let waiting = null, lastAt = 0, isBusy = false, isAgain = false, newest = 0;
   const shows = (sequence) => Number($("#live")?.dataset.sequence ?? 0) >= sequence;
-  // An answer and the stream tell of the same event: the page is loaded for it once.
+  // The answer to a command and the stream report the same event: the page is loaded only once.
   const catchUp = (sequence, leastMs) => {
     if (shows(sequence) || (isBusy && newest >= sequence)) return;
     newest = Math.max(newest, sequence);
@@ -105,13 +105,13 @@
       if (stream.readyState === EventSource.CLOSED) { stream = null; setTimeout(listen, 2000); }
     };
   };
-  // A tab that nobody sees lets go: a browser has few connections to one host.
+  // A hidden tab closes its stream: a browser allows few connections to one host.
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) { stream?.close(); stream = null; } else listen();
   });
   addEventListener("pagehide", () => stream?.close());
 
-  // -- what was said -------------------------------------------------------------------------------
+  // -- messages ------------------------------------------------------------------------------------
   document.addEventListener("acted", (event) => {
     for (const dialog of all("dialog[open]")) { dialog.close(); $("form", dialog)?.reset(); }
     const { case: changed, sequence } = event.detail ?? {};
@@ -119,7 +119,7 @@
     else refresh(0);
   });
   let fading = null;
-  const answered = new Map(); // by case: the version that an answer to us spoke of, which the page may not show yet
+  const answered = new Map(); // by case: version in the last answer, which the page may not show yet
   document.addEventListener("htmx:configRequest", (event) => {
     const { parameters, path } = event.detail;
     const known = answered.get(path.split("/")[2]);
@@ -226,9 +226,9 @@
   document.addEventListener("htmx:afterSettle", settle);
   document.addEventListener("acted", () => { ticked.clear(); });
 
-  // -- the case's two times ------------------------------------------------------------------------
+  // -- time sliders of a case ----------------------------------------------------------------------
   let isDragging = false;
-  const times = new Map(); // by slider: an answer that comes meanwhile puts other sliders in place, which do not know it yet
+  const times = new Map(); // by slider: chosen time, kept because a page update replaces the sliders meanwhile
   const when = (ms) => `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")} UTC`;
   const stopsOf = (slider) => slider.dataset.stops ? slider.dataset.stops.split(",") : [];
   const moment = (slider) => stopsOf(slider)[Number(slider.value)] ?? null;
@@ -268,7 +268,7 @@
   let isGoing = false;
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    const target = event.target.closest("dialog:not([open])") ? document.body : event.target; // just closed, not yet left
+    const target = event.target.closest("dialog:not([open])") ? document.body : event.target; // a closed dialog can still have the focus
     if (target.closest("dialog")) return;
     if (event.key === "Escape") { $("#said")?.replaceChildren(); if (target.matches("input, select, textarea")) target.blur(); return; }
     if (target.matches("textarea, select, input:not([type=checkbox]):not([type=range])")) return;
