@@ -1,4 +1,6 @@
-"""`python -m tests.planted [--list] [NAME…]`: plant bugs and see that the tests find each; 1 if one was not."""
+"""`python -m tests.planted [--list] [NAME…]`: plant bugs and check that the tests find each. Exit 1 if a bug was not
+found.
+"""
 
 import argparse
 import sys
@@ -9,7 +11,7 @@ from tests.planted.running import check_sound, copied, look_for
 
 
 def main() -> int:
-    """Plant those that are named, or all."""
+    """Plant the named bugs, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.planted")
     parser.add_argument("--list", action="store_true", help="say which bugs there are, and plant none")
     parser.add_argument("names", nargs="*", metavar="NAME", help="of bugs; all of them if none is named")
@@ -37,7 +39,7 @@ def main() -> int:
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

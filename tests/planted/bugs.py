@@ -1,10 +1,10 @@
-"""The bugs: an exact edit of one file each, and the tests that must fail with it."""
+"""The list of bugs: each is an exact edit of one file, with the tests that must fail with it."""
 
 from typing import NamedTuple
 
 
 class Bug(NamedTuple):
-    """`old` stands exactly once in `file`; with `new` in its place, at least one of `tests` fails."""
+    """A deliberate bug: `old` occurs exactly once in `file`; with `new` in its place, at least one of `tests` fails."""
 
     name: str
     says: str

@@ -15,24 +15,24 @@ from tests.planted.bugs import Bug
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = (".git", ".venv", ".fraudcase", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info", "node_modules")
 PASSED, FAILED = 0, 1
-"""How pytest ends; anything else means that it could not run what it was given."""
+"""Exit codes of pytest; any other code means that the tests could not be run."""
 PATIENCE_S = 600
 
 
 class Verdict(NamedTuple):
-    """Whether the tests found the bug, and what they said last."""
+    """Result of one planted bug: whether the tests found it, and the last lines of their output."""
 
     is_found: bool
     said: str
 
 
-class NotRun(RuntimeError):
-    """The tests could not be run, or fail without the bug too, and prove nothing. The message has their output."""
+class TestsNotRun(RuntimeError):
+    """The tests could not be run, or fail without the bug too. The message holds their output."""
 
 
 @contextmanager
 def copied() -> Iterator[Path]:
-    """A copy of the source in a folder that is removed afterwards."""
+    """Copy the source to a temporary folder that is removed afterwards."""
     with TemporaryDirectory(prefix="planted-") as folder:
         copy = Path(folder) / "source"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
@@ -41,7 +41,7 @@ def copied() -> Iterator[Path]:
 
 @contextmanager
 def planted(copy: Path, bug: Bug) -> Iterator[None]:
-    """The copy with the bug in it; without it again afterwards."""
+    """Plant the bug in the copy, and remove it afterwards."""
     file = copy / bug.file
     text = file.read_text(encoding="utf-8")
     file.write_text(edited(text, bug), encoding="utf-8")
@@ -52,25 +52,25 @@ def planted(copy: Path, bug: Bug) -> Iterator[None]:
 
 
 def edited(text: str, bug: Bug) -> str:
-    """A file's text with the bug. Raises ValueError unless the place is there exactly once."""
+    """Return the file's text with the bug. Raise ValueError unless the place occurs exactly once."""
     if text.count(bug.old) != 1:
         raise ValueError(f"{bug.name}: {bug.file} has {text.count(bug.old)} places like {bug.old!r}, there must be one")
     return text.replace(bug.old, bug.new)
 
 
 def check_sound(copy: Path, bugs: Sequence[Bug]) -> None:
-    """The tests pass as long as nothing is planted. Raises NotRun."""
+    """Check that the tests pass without a bug. Raise TestsNotRun if they do not."""
     code, said = _run(copy, sorted({test for bug in bugs for test in bug.tests}))
     if code != PASSED:
-        raise NotRun(f"without any bug the tests do not pass:\n{said}")
+        raise TestsNotRun(f"without any bug the tests do not pass:\n{said}")
 
 
 def look_for(copy: Path, bug: Bug) -> Verdict:
-    """Plant a bug and run its tests. Raises NotRun where they end in any way but passed or failed."""
+    """Plant a bug and run its tests. Raise TestsNotRun if they end in any way but passed or failed."""
     with planted(copy, bug):
         code, said = _run(copy, bug.tests)
     if code not in (PASSED, FAILED):
-        raise NotRun(f"{bug.name}: the tests could not be run:\n{said}")
+        raise TestsNotRun(f"{bug.name}: the tests could not be run:\n{said}")
     return Verdict(code == FAILED, said)
 
 

@@ -1,1 +1,1 @@
-"""The full counts of what `make test` carries one case of each of."""
+"""The full counts of the properties that `make test` checks with one case each."""

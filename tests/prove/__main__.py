@@ -1,6 +1,7 @@
-"""`make prove`: every unit once, each kept when it has passed, until all have or the slice of time is used up.
+"""`make prove`: run every unit once, and keep each that passed, until all have passed or the time is used up.
 
-Exit 0: all have passed. 1: one failed, and said how. 3: the time is up; the same command goes on.
+Exit 0: all have passed. 1: a unit failed, with its message printed. 3: the time is up; run the command again to
+continue.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tests.prove.kills import beside, derived_in, derived_of, home, parsed, plan
 from tests.prove.upgrade import upgrade
 
 ROUNDS, KILLS = 10, 6
-"""Sixty kills in all; the processes take turns, so that each of them is killed at least three times."""
+"""Sixty kills in total. The processes take turns, so that each is killed at least three times."""
 CHUNKS = 80
 PLACES = (
     ("UTC", "C"),
@@ -41,18 +42,18 @@ FOLDERS = ("console", "domain", "generator", "infra", "migrations", "projections
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One thing to be shown; `run` gives its figures, and raises where it is not so."""
+    """One property to prove: `run` returns its figures, and raises if the property does not hold."""
 
     name: str
     run: Callable[[], Found]
 
 
 class Unproven(Exception):
-    """A unit did not come out as it must; the message says how."""
+    """A property does not hold. The message says why."""
 
 
 def units() -> Iterator[Unit]:
-    """All of them, in order; those after the first compare with what it came to."""
+    """Yield all units, in order. Those after the first compare their results with the first one's."""
     yield Unit("base", base)
     for name, changed in (
         ("batches-of-1-s", {"flink_window_ms": 1_000}),
@@ -74,7 +75,7 @@ def units() -> Iterator[Unit]:
 
 
 def readings() -> Iterator[tuple[str, dict[str, str], list[str]]]:
-    """Replays of one history: by the name of what differs, the variables, and the options."""
+    """Yield replays of one history: the name of the difference, the environment variables and the options."""
     for source in ("kafka", "s3"):
         for workers in ("1", "8"):
             yield f"{source}-{workers}-workers", {}, ["--from", source, "--workers", workers]
@@ -84,12 +85,12 @@ def readings() -> Iterator[tuple[str, dict[str, str], list[str]]]:
 
 
 def fresh(name: str, **changed: object) -> Settings:
-    """A system with logs of its own: those of an attempt that failed hold a part of the recording already."""
+    """Return a system with logs of its own. The logs of a failed attempt already hold a part of the recording."""
     return beside(f"{name}-{time.time_ns() // 1_000_000_000:x}", **changed)
 
 
 def base() -> Found:
-    """The plainest run, and its certificate; its logs stay for the readings."""
+    """Run the plainest system and certify it. Its logs stay for the readings."""
     settings = fresh("base")
     with tempfile.TemporaryDirectory() as folder:
         derived, _ = derived_of(settings, Path(folder))
@@ -100,14 +101,14 @@ def base() -> Found:
 
 
 def same_decisions(name: str, changed: dict[str, object]) -> Found:
-    """A system that runs otherwise."""
+    """Run a system with other settings, and compare its decisions."""
     with tempfile.TemporaryDirectory() as folder:
         derived, _ = derived_of(fresh(name, **changed), Path(folder))
     return _expect(derived)
 
 
 def kills(number: int) -> Found:
-    """A system on a cluster of two TaskManagers that is killed at random moments."""
+    """Run a system on a cluster of two TaskManagers that is killed at random moments."""
     settings = fresh(f"kills{number}", flink_cluster_taskmanagers=2, flink_parallelism=2)
     with tempfile.TemporaryDirectory() as folder:
         derived, killed = derived_of(settings, Path(folder), plan(1_000 + number, KILLS, CHUNKS), number * KILLS)
@@ -115,7 +116,7 @@ def kills(number: int) -> Found:
 
 
 def same_certificate(variables: dict[str, str], options: list[str], *, elsewhere: bool = False) -> Found:
-    """A replay in another process, its certificate compared with the first one, whole."""
+    """Replay in another process and compare the whole certificate with the first one."""
     if not elsewhere:
         return _expect_certificate(certificate(_base(), variables, options))
     with tempfile.TemporaryDirectory(prefix="another clone ") as folder:
@@ -125,7 +126,7 @@ def same_certificate(variables: dict[str, str], options: list[str], *, elsewhere
 
 
 def registry_off() -> Found:
-    """From both sources with the registry down."""
+    """Replay from both sources with the registry down."""
     registry = [part for part in store_programs(home()) if part.name == "registry"]
     stack.down(home(), registry)
     try:
@@ -137,12 +138,12 @@ def registry_off() -> Found:
 
 
 def _base() -> Settings:
-    """The system of the plainest run."""
+    """Return the system of the plainest run."""
     return home().model_copy(update={"prefix": passed()["base"]["prefix"]})
 
 
 def certificate(settings: Settings, variables: dict[str, str], options: list[str], folder: Path = CHECKOUT) -> Found:
-    """What `fraudcase replay --certificate` writes there, in an empty home folder."""
+    """Return the output of `fraudcase replay --certificate` in an empty home folder."""
     with tempfile.TemporaryDirectory() as empty:
         file = Path(empty) / "certificate.json"
         result = subprocess.run(
@@ -158,7 +159,7 @@ def certificate(settings: Settings, variables: dict[str, str], options: list[str
 
 
 def tests(file: str, **variables: str) -> Found:
-    """Tests of the suite, with their full counts."""
+    """Run tests of the suite with their full counts."""
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
         cwd=CHECKOUT, env={**os.environ, **variables}, capture_output=True, text=True, check=False,
@@ -170,7 +171,7 @@ def tests(file: str, **variables: str) -> Found:
 
 
 def planted(name: str) -> Found:
-    """A planted bug that its tests must find."""
+    """Plant a bug that its tests must find."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.planted", name], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
@@ -195,19 +196,19 @@ def _expect_certificate(found: Found) -> Found:
 
 
 def results() -> Path:
-    """Where it is kept what has passed: for this code, and no other."""
+    """Return the file that records the passed units of this exact source."""
     return home().home / f"passed-{source_digest()[:16]}.jsonl"
 
 
 def passed() -> dict[str, Found]:
-    """The figures of the units that have passed."""
+    """Return the figures of the passed units."""
     file = results()
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {entry["unit"]: entry for entry in map(json.loads, lines)}
 
 
 def main() -> int:
-    """Go on from where it was left."""
+    """Continue with the units that have not passed."""
     parser = argparse.ArgumentParser(prog="python -m tests.prove", description=__doc__)
     parser.add_argument("--minutes", type=float, default=55, help="no unit is begun after so long")
     parser.add_argument("--list", action="store_true", help="say which units there are, and which have passed")
@@ -226,7 +227,7 @@ def main() -> int:
 
 
 def carry_out(waiting: list[Unit], total: int, seconds: float) -> int:
-    """Each unit in turn, while there is time."""
+    """Run each unit in turn while there is time."""
     begun = time.monotonic()
     home().home.mkdir(parents=True, exist_ok=True)
     system.up(home(), report=lambda _, __: None, only_stores=True)
@@ -238,7 +239,7 @@ def carry_out(waiting: list[Unit], total: int, seconds: float) -> int:
             at = time.monotonic()
             try:
                 figures = unit.run()
-            except Exception as error:  # whatever it is, the unit did not pass
+            except Exception as error:  # any exception: the unit did not pass
                 say(f"FAILED  {unit.name}: {type(error).__name__}: {error}")
                 return 1
             took = round(time.monotonic() - at, 1)
@@ -254,7 +255,7 @@ def carry_out(waiting: list[Unit], total: int, seconds: float) -> int:
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

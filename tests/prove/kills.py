@@ -1,4 +1,4 @@
-"""Systems that are killed at random moments while they decide, and must come to the same decisions all the same."""
+"""Systems that are killed at random moments while they decide, and must arrive at the decisions of the plain run."""
 
 import json
 import random
@@ -33,20 +33,20 @@ SEED, PAYMENTS = 1, 8_000
 
 
 def home() -> Settings:
-    """The stores that every system here shares."""
+    """Return the settings of the stores that every system here shares."""
     folder = CHECKOUT / ".fraudcase"
     return Settings(home=folder / "prove", jars=folder / "jars", partitions=8, clock_every_s=0, **PORTS)
 
 
 def beside(prefix: str, **changed: object) -> Settings:
-    """A system of its own on these stores; one runs at a time."""
+    """Return the settings of a further system on these stores. One system runs at a time."""
     small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000, "flink_snapshot_every": 100}
     return home().model_copy(update={"prefix": f"{prefix}-", **small, **changed})
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill: before which chunk of the recording, how long after it was written, and whom."""
+    """One kill: the chunk of the recording before it, the delay after that chunk was written, and the process."""
 
     chunk: int
     after_s: float
@@ -55,7 +55,7 @@ class Kill:
 
 
 def plan(seed: int, kills: int, chunks: int) -> list[Kill]:
-    """Random moments from a seed, in order."""
+    """Return random moments from a seed, in order."""
     draw = random.Random(seed)
     made = [
         Kill(draw.randrange(chunks), draw.uniform(0, 1.5), draw.uniform(0, 2), draw.randrange(1 << 16))
@@ -65,10 +65,10 @@ def plan(seed: int, kills: int, chunks: int) -> list[Kill]:
 
 
 def derived_in(certificate: dict[str, Any]) -> dict[str, Any]:
-    """What a certificate says that does not depend on when its system was made.
+    """Return the parts of a certificate that do not depend on when its system was made.
 
-    The log itself has a digest too, and so has the root a part of it: the first record of each partition puts the rules
-    in force, and bears the time at which it was written.
+    The log has a digest too, which is a part of the root: the first record of each partition activates the rules, and
+    carries the time at which it was written.
     """
     digests = {name: digest for name, digest in certificate["digests"].items() if name != "inbound"}
     return {"digests": digests, "counts": certificate["counts"]}
@@ -77,9 +77,10 @@ def derived_in(certificate: dict[str, Any]) -> dict[str, Any]:
 def derived_of(
     settings: Settings, ticks: Path, kills: Sequence[Kill] = (), start: int = 0
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the recording comes to in a system of its own, and who was killed on the way. Raises Stalled.
+    """Return the results of the recording in a system of its own, and the processes that were killed. Raise
+    ProgressStalled.
 
-    The victims go round through all processes from `start` on, so that enough rounds kill each of them.
+    The kills rotate through all processes, beginning at `start`, so that enough rounds kill each of them.
     """
     system.prepare(settings)
     everyone = [*store_programs(settings), *services(settings)]
@@ -109,7 +110,7 @@ def _kill(settings: Settings, everyone: Sequence[StackProgram], name: str, kill:
 
 @contextmanager
 def running(settings: Settings, everyone: Sequence[StackProgram]) -> Iterator[None]:
-    """Everything up; afterwards the system is down again, and the stores stay."""
+    """Start everything; stop the system afterwards, but not the stores."""
     stack.up(settings, everyone)
     try:
         yield
@@ -118,7 +119,7 @@ def running(settings: Settings, everyone: Sequence[StackProgram]) -> Iterator[No
 
 
 def write(settings: Settings, records: Sequence[Recorded]) -> None:
-    """Append records in order, each once, though the broker may be killed meanwhile."""
+    """Append records in order, each once, although the broker may be killed meanwhile."""
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,
@@ -134,12 +135,12 @@ def write(settings: Settings, records: Sequence[Recorded]) -> None:
 
 
 def settled(settings: Settings) -> dict[str, Any]:
-    """The certificate, once all is there that the logs lead to. Raises Stalled, also where anything differs."""
+    """Return the certificate once no record is pending. Raise ProgressStalled, also if anything differs."""
     begun, said = time.monotonic(), "nothing yet"
     while time.monotonic() - begun < PATIENCE_S:
         try:
             found = replay_system(settings, "kafka")
-        except KafkaException as error:  # a broker that was just started again
+        except KafkaException as error:  # a broker that has just restarted
             said = str(error)
         else:
             if not found.is_lag:
@@ -152,6 +153,6 @@ def settled(settings: Settings) -> dict[str, Any]:
 
 
 def parsed(file: Path) -> dict[str, Any]:
-    """A certificate that was written to a file."""
+    """Read a certificate from a file."""
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return document

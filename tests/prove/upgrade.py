@@ -1,4 +1,4 @@
-"""A home written by an earlier release is continued by this one: same certificate and views, nothing decided twice."""
+"""A home written by an earlier release, continued by this one: equal certificate and views, no decision made twice."""
 
 import io
 import json
@@ -29,20 +29,20 @@ QUIET_S = 15.0
 """How long the log is watched after the start: jobs that derive anew would write their decisions again."""
 
 
-class NotContinued(Exception):
-    """The earlier home and this release disagree; the message says where."""
+class UpgradeFailure(Exception):
+    """The earlier home and this release disagree. The message says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The command line of one release: its source, its module, and the settings that it runs on."""
+    """Command line of one release: its source, its module, and its settings."""
 
     source: Path
     module: str
     settings: Settings
 
     def run(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-        """Run one command. Raises NotContinued if it ends with another code than `codes`."""
+        """Run one command. Raise UpgradeFailure if it ends with another code than `codes`."""
         result = subprocess.run(
             [sys.executable, "-m", self.module, *arguments],
             cwd=self.source, env={**os.environ, **self.settings.variables(), "PYTHONPATH": str(self.source)},
@@ -50,7 +50,7 @@ class Release:
         )  # fmt: skip
         if result.returncode not in codes:
             said = result.stdout[-1500:] + result.stderr[-1500:]
-            raise NotContinued(f"{self.source.name}: {' '.join(arguments)} ended with {result.returncode}: {said}")
+            raise UpgradeFailure(f"{self.source.name}: {' '.join(arguments)} ended with {result.returncode}: {said}")
         return result
 
     def report(self, *arguments: str) -> Any:
@@ -58,18 +58,18 @@ class Release:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def certificate(self, file: Path, *options: str) -> dict[str, Any]:
-        """Replay until nothing is on its way, and return the certificate."""
+        """Replay until no record is pending, and return the certificate."""
         begun = time.monotonic()
         while self.run("replay", *options, "--certificate", str(file), codes=(0, LATE)).returncode == LATE:
             if time.monotonic() - begun > PATIENCE_S:
-                raise NotContinued(f"records are on their way for more than {PATIENCE_S:.0f} s")
+                raise UpgradeFailure(f"records are on their way for more than {PATIENCE_S:.0f} s")
             time.sleep(2)
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
 
 def upgrade() -> dict[str, Any]:
-    """Write a home with the earlier release, go on with this one, and compare. Raises NotContinued."""
+    """Write a home with the earlier release, continue with this one, and compare. Raise UpgradeFailure."""
     with tempfile.TemporaryDirectory() as folder, _home() as settings:
         source = _earlier_source(Path(folder) / "earlier")
         old, new = Release(source, "console.cli", settings), Release(CHECKOUT, "console.cli.app", settings)
@@ -89,7 +89,7 @@ def upgrade() -> dict[str, Any]:
         try:
             time.sleep(QUIET_S)
             if _ends(settings) != ends:
-                raise NotContinued(f"the logs grew after the start, from {ends} to {_ends(settings)}")
+                raise UpgradeFailure(f"the logs grew after the start, from {ends} to {_ends(settings)}")
             for origin in ("kafka", "s3"):
                 after = new.certificate(Path(folder) / f"{origin}.json", "--from", origin)
                 _compare(before, after, origin)
@@ -100,7 +100,7 @@ def upgrade() -> dict[str, Any]:
         finally:
             new.run("down")
     if not later["matches_live"] or later["counts"]["flags"] <= before["counts"]["flags"]:
-        raise NotContinued(f"after more payments: {later['counts']}, matches live: {later['matches_live']}")
+        raise UpgradeFailure(f"after more payments: {later['counts']}, matches live: {later['matches_live']}")
     return {"root": before["root"], "views": before["digests"]["views"], "flags": before["counts"]["flags"],
             "flags_later": later["counts"]["flags"]}  # fmt: skip
 
@@ -111,7 +111,7 @@ def _fill(old: Release, payments: Path, folder: Path) -> None:
     flagged = old.run("flags", "--out", str(folder / "flags.csv"))
     rows = [line.split(",") for line in (folder / "flags.csv").read_text(encoding="utf-8").splitlines()]
     if len(rows) < 2:
-        raise NotContinued(f"the earlier release has flagged nothing: {flagged.stdout}")
+        raise UpgradeFailure(f"the earlier release has flagged nothing: {flagged.stdout}")
     place = rows[0].index("transaction_id")
     labels = folder / "labels.csv"
     chosen = list(dict.fromkeys(row[place] for row in rows[1:]))[:20]
@@ -126,14 +126,14 @@ def _fill(old: Release, payments: Path, folder: Path) -> None:
 def _compare(before: dict[str, Any], after: dict[str, Any], origin: str) -> None:
     for name in ("root", "digests", "counts", "log_ranges", "schemas", "rule_packs", "matches_live"):
         if before[name] != after[name]:
-            raise NotContinued(f"from {origin}, {name}: {before[name]} before, {after[name]} after")
+            raise UpgradeFailure(f"from {origin}, {name}: {before[name]} before, {after[name]} after")
 
 
 def _earlier_source(folder: Path) -> Path:
-    """Unpack the earlier release. Raises NotContinued where the history is not there."""
+    """Unpack the earlier release. Raise UpgradeFailure if the repository does not hold it."""
     archive = subprocess.run(["git", "archive", EARLIER], cwd=CHECKOUT, capture_output=True, check=False)
     if archive.returncode:
-        raise NotContinued(f"commit {EARLIER[:7]} is not in this clone. Cure: git fetch --unshallow")
+        raise UpgradeFailure(f"commit {EARLIER[:7]} is not in this clone. Cure: git fetch --unshallow")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
     return folder
@@ -141,7 +141,7 @@ def _earlier_source(folder: Path) -> Path:
 
 @contextmanager
 def _home() -> Iterator[Settings]:
-    """Give a system on ports of its own, in a home that begins empty and is removed afterwards."""
+    """Return a system on ports of its own, in a new home that is removed afterwards."""
     ports: dict[str, Any] = {
         "kafka_port": 22092, "kafka_controller_port": 22093, "registry_port": 22081, "dynamodb_port": 22000,
         "s3_port": 22090, "flink_port": 22082, "metrics_port": 22400, "console_port": 22080,

@@ -1,4 +1,4 @@
-"""The readers and writers made for our schemas do what fastavro does, on good bytes and on damaged ones."""
+"""The compiled readers and writers of our schemas agree with fastavro, on valid bytes and on damaged ones."""
 
 from io import BytesIO
 from struct import error as struct_error
@@ -35,7 +35,7 @@ _SIMPLE: dict[str, st.SearchStrategy[Any]] = {
 
 
 def values(schema: Any) -> st.SearchStrategy[Any]:
-    """Anything that fits a schema."""
+    """Draw any value that fits a schema."""
     if isinstance(schema, list):
         return st.one_of([values(branch) for branch in schema])
     kind = schema["type"] if isinstance(schema, dict) else schema
@@ -56,7 +56,7 @@ def interpreted(schema: dict[str, Any], data: Any) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(ALL).flatmap(lambda schema: st.tuples(st.just(schema), values(schema))))
-def test_what_is_written_and_read_is_what_fastavro_writes_and_reads(pair: tuple[dict[str, Any], Any]) -> None:
+def test_bytes_and_values_equal_those_of_fastavro(pair: tuple[dict[str, Any], Any]) -> None:
     schema, data = pair
     written = compile_writer(schema)(data)
     assert written == interpreted(schema, data)
@@ -72,7 +72,7 @@ def test_what_is_written_and_read_is_what_fastavro_writes_and_reads(pair: tuple[
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3),
     st.integers(0, 400),
 )
-def test_damaged_bytes_are_read_as_fastavro_reads_them_or_not_at_all(
+def test_damaged_bytes_are_read_as_by_fastavro_or_refused(
     pair: tuple[dict[str, Any], Any], changes: list[tuple[int, int]], cut: int
 ) -> None:
     schema, data = pair
@@ -115,7 +115,7 @@ def test_records_may_come_as_tuples_in_another_order() -> None:
 @pytest.mark.parametrize(
     "kind", ['{"type": "enum", "name": "E", "symbols": ["A"]}', '{"type": "fixed", "name": "F", "size": 2}', '"float"']
 )
-def test_other_types_are_left_to_fastavro(kind: str) -> None:
+def test_unsupported_types_use_fastavro(kind: str) -> None:
     schema = parse(f'{{"type": "record", "name": "R", "fields": [{{"name": "a", "type": {kind}}}]}}')[1]
     for compile_it in (compile_reader, compile_writer):
         with pytest.raises(UnsupportedSchema):

@@ -1,4 +1,4 @@
-"""Schemas and the wire format: every event survives the round trip, and no stray byte passes unseen."""
+"""Schemas and the wire format: every event is read back as written, and stray bytes are refused."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.records import ENCODER, TEXTS, TRANSACTION, sample_fields
 
 
 def sample(name: str) -> Event:
-    """An event of this type, with every field that its newest schema has."""
+    """Return an event of this type, with every field of its newest schema."""
     return from_fields(name, sample_fields(latest(name).text))
 
 
@@ -19,14 +19,14 @@ def test_every_schema_but_the_payment_has_its_event() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))
-def test_every_event_survives_the_wire(name: str) -> None:
+def test_every_event_is_read_back_as_written(name: str) -> None:
     event = sample(name)
     read_name, data = Decoder(TEXTS.get).decode(ENCODER.encode(name, to_fields(event)))
     assert (read_name, from_fields(read_name, data)) == (name, event)
     assert canonical_bytes(from_fields(read_name, data)) == canonical_bytes(event)
 
 
-def test_a_time_is_written_and_read_as_the_integer_that_it_is() -> None:
+def test_time_is_written_and_read_as_an_integer() -> None:
     data = Decoder(TEXTS.get).decode(ENCODER.encode("Transaction", TRANSACTION))[1]
     assert data["event_time"] == 1_750_000_000_123
     assert data["card_id"] is None
@@ -52,7 +52,7 @@ GOOD = ENCODER.encode("Transaction", TRANSACTION)
         (bytes(MAX_RECORD + 1), "too_large"),
     ],
 )
-def test_what_cannot_be_read_says_why(value: bytes | None, reason: str) -> None:
+def test_unreadable_bytes_give_the_reason(value: bytes | None, reason: str) -> None:
     with pytest.raises(UnreadableRecord) as caught:
         Decoder(TEXTS.get).decode(value)
     assert caught.value.reason == reason
@@ -65,6 +65,6 @@ def test_a_writer_schema_that_is_no_record_is_unknown(text: str) -> None:
     assert caught.value.reason == "unknown_schema"
 
 
-def test_a_stranger_of_the_same_name_is_not_ours() -> None:
+def test_foreign_schema_with_one_of_our_names_is_refused() -> None:
     text = '{"type":"record","name":"Transaction","namespace":"acme","fields":[{"name":"a","type":"string"}]}'
     assert Decoder(lambda _: text).decode(b"\x00\x00\x00\x00\x01\x02x")[0] == "acme.Transaction"

@@ -32,7 +32,7 @@ def pair_label(value: object) -> str:
 
 
 def fixture(schema: RecordSchema) -> dict[str, str]:
-    """The bytes of a record in hexadecimal, with schema id 1, and the canonical text of what they say."""
+    """Return the bytes of a record in hexadecimal, with schema id 1, and the canonical text of its meaning."""
     file = FOLDER / f"{label(schema)}.json"
     assert file.exists(), f"{label(schema)} has no kept bytes; write them: python -m tests.schemas.test_versions"
     kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
@@ -40,12 +40,12 @@ def fixture(schema: RecordSchema) -> dict[str, str]:
 
 
 def meaning(name: str, data: dict[str, Any]) -> str:
-    """What a record says, as text: of a payment its fields, of all else the event that they make."""
+    """Return a record as text: a payment by its fields, any other record by the event that is made of it."""
     return canonical_bytes(from_fields(name, data)).decode() if name in TYPES else json.dumps(data, sort_keys=True)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=label)
-def test_kept_bytes_still_say_what_they_said(schema: RecordSchema) -> None:
+def test_kept_bytes_keep_their_meaning(schema: RecordSchema) -> None:
     kept = fixture(schema)
     name, data = Decoder({1: schema.text}.get).decode(bytes.fromhex(kept["bytes"]))
     assert name == schema.name
@@ -54,7 +54,9 @@ def test_kept_bytes_still_say_what_they_said(schema: RecordSchema) -> None:
 
 @pytest.mark.parametrize("written,read", PAIRS, ids=pair_label)
 def test_every_version_reads_every_other(written: RecordSchema, read: RecordSchema) -> None:
-    """FULL_TRANSITIVE, both ways: what the reader lacks is left out, what the writer lacked has its default."""
+    """FULL_TRANSITIVE, in both directions: fields that the reader lacks are left out, and fields that the writer
+    lacked get their default.
+    """
     body = bytes.fromhex(fixture(written)["bytes"])[5:]
     own = schemaless_reader(BytesIO(body), parse(written.text)[1], None)
     data = schemaless_reader(BytesIO(body), parse(written.text)[1], parse(read.text)[1])
@@ -67,7 +69,7 @@ def test_every_version_reads_every_other(written: RecordSchema, read: RecordSche
 
 
 def write_missing() -> None:
-    """Bytes for the versions that have none yet."""
+    """Write the bytes of versions that have none yet."""
     for schema in SCHEMAS:
         file = FOLDER / f"{label(schema)}.json"
         if not file.exists():

@@ -1,4 +1,4 @@
-"""Several jobs in one process: how they are told apart on its command line, and how they end together."""
+"""Several jobs in one process: their command line, and their common end."""
 
 import signal
 from pathlib import Path
@@ -18,7 +18,7 @@ def settings(folder: Path) -> Settings:
     return Settings(home=folder, prefix="some.", flink_port=18182, metrics_port=19200, flink_prometheus=True)
 
 
-def test_each_job_finds_its_own_folder_and_ports_on_the_one_command_line(tmp_path: Path) -> None:
+def test_each_job_gets_its_folder_and_ports_from_the_common_command_line(tmp_path: Path) -> None:
     (part,) = jobs(settings(tmp_path))
     found = dict(parse(part.command[len(python_command("stream.all_jobs")) :]))
     assert found.keys() == MODULES.keys() == SPECS.keys()
@@ -29,7 +29,7 @@ def test_each_job_finds_its_own_folder_and_ports_on_the_one_command_line(tmp_pat
     assert part.name == service_name(settings(tmp_path), FLINK_JOBS)
 
 
-def test_nothing_of_flink_listens_beyond_this_machine_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_flink_listens_on_loopback_only_unless_configured(tmp_path: Path) -> None:
     (part,) = jobs(settings(tmp_path).model_copy(update={"flink_prometheus": False}))
     assert sorted(part.ports) == [18182, 18183, 18184]
     assert all(
@@ -42,8 +42,8 @@ def test_an_unknown_job_is_refused_by_name() -> None:
         list(parse(["riskjob", "--bootstrap", "b"]))
 
 
-class Result:
-    """What py4j shows of a job's end."""
+class JobResult:
+    """JobResult of a job as py4j shows it."""
 
     def __init__(self, looks: int, error: str = "") -> None:
         self.looks, self.error = looks, error
@@ -53,22 +53,22 @@ class Result:
         return self.looks < 0
 
     def result(self) -> None:
-        assert self.looks < 0, "nobody may wait for a job that runs"
+        assert self.looks < 0, "a running job must not be waited for"
         if self.error:
             raise RuntimeError(self.error)
 
 
 class Client:
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: JobResult) -> None:
         self.result = result
 
-    def get_job_execution_result(self) -> Result:
+    def get_job_execution_result(self) -> JobResult:
         return self.result
 
 
-def test_the_end_of_one_is_the_end_of_all_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_of_one_job_ends_all_and_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "POLL_S", 0)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    clients: list[Any] = [Client(Result(1_000)), Client(Result(3, "a record that no fold can read"))]
+    clients: list[Any] = [Client(JobResult(1_000)), Client(JobResult(3, "a record that no fold can read"))]
     with pytest.raises(RuntimeError, match="a record that no fold can read"):
         wait(clients)

@@ -1,4 +1,4 @@
-"""What a job refuses before it starts anything."""
+"""Checks that a job makes before it starts."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def options(folder: Path, *more: str) -> JobOptions:
 
 def test_checkpoints_of_another_mode_or_backend_are_refused(tmp_path: Path) -> None:
     check_mode(options(tmp_path))
-    check_mode(options(tmp_path, "--state-backend", "rocksdb"))  # nothing is written yet: a free choice
+    check_mode(options(tmp_path, "--state-backend", "rocksdb"))  # no checkpoint is written yet: any choice is allowed
     (tmp_path / "job" / "chk-3").mkdir(parents=True)
     (tmp_path / "job" / "chk-3" / "_metadata").touch()
     check_mode(options(tmp_path, "--state-backend", "rocksdb"))
@@ -31,7 +31,7 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == tmp_path / "job" / "chk-9"
 
 
-def test_a_folder_whose_note_is_missing_or_names_only_a_mode_was_written_on_the_heap(tmp_path: Path) -> None:
+def test_checkpoint_folder_without_a_backend_note_was_written_on_the_heap(tmp_path: Path) -> None:
     (tmp_path / "job" / "chk-1").mkdir(parents=True)
     (tmp_path / "job" / "chk-1" / "_metadata").touch()
     with pytest.raises(SystemExit, match="FRAUDCASE_FLINK_MODE=thread FRAUDCASE_FLINK_STATE_BACKEND=hashmap"):

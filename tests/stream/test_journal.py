@@ -1,4 +1,4 @@
-"""When the partitions of one task write their state out: one pauses for it, and the others of its thread with it."""
+"""The times at which the partitions of one task write their state: one write pauses all partitions of its thread."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ BATCH = 100
 
 
 def snapshots(partition: int, records: int) -> list[int]:
-    """After how many records a partition writes its state out; nothing was kept before."""
+    """Return the record counts at which a partition writes its state. No earlier state exists."""
     journal, found = Journal(partition, lambda _: None), list[int]()
     for number in range(0, records, BATCH):
         journal.add([PartitionRecord(number, 0, b"")] * BATCH)
@@ -22,7 +22,7 @@ def snapshots(partition: int, records: int) -> list[int]:
 
 
 @pytest.mark.parametrize("partitions", [2, 8, 12])
-def test_partitions_that_fill_alike_write_their_state_out_one_after_the_other(partitions: int) -> None:
+def test_equally_filled_partitions_write_their_state_one_after_the_other(partitions: int) -> None:
     every = [snapshots(partition, 4 * MAX_RECORDS) for partition in range(partitions)]
     moments = sorted(moment for found in every for moment in found)
     assert min(later - earlier for earlier, later in pairwise(moments)) > MAX_RECORDS / partitions / 3
@@ -30,7 +30,7 @@ def test_partitions_that_fill_alike_write_their_state_out_one_after_the_other(pa
         assert all(later - earlier <= MAX_RECORDS + BATCH for earlier, later in pairwise([0, *found]))
 
 
-def test_a_restart_reads_what_came_since_the_last_snapshot_began() -> None:
+def test_restart_reads_the_records_since_the_last_snapshot_started() -> None:
     kept: dict[str, bytes | None] = {}
     records = [PartitionRecord(number, 7, b"%d" % number) for number in range(5)]
     journal = Journal(5, kept.get)

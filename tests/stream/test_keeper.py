@@ -1,4 +1,4 @@
-"""A job on a cluster runs as long as its keeper does, and once."""
+"""A job on a cluster runs once, and as long as its keeper."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from stream.keeper import cancel_all, keep
 
 @dataclass
 class FakeCluster:
-    """A JobManager whose jobs do what the test says: each look at one shows its next state."""
+    """JobManager whose jobs follow a list of states: each request shows the next one."""
 
     states: dict[str, list[str]] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "POLL_S", 0)
 
 
-def test_a_job_that_is_not_there_is_sent_and_watched_to_its_end() -> None:
+def test_missing_job_is_submitted_and_watched_to_its_end() -> None:
     cluster, sent = FakeCluster(), []
 
     def submit() -> None:
@@ -44,13 +44,13 @@ def test_a_job_that_is_not_there_is_sent_and_watched_to_its_end() -> None:
     assert sent == ["job"]
 
 
-def test_a_job_that_runs_already_is_not_sent_again() -> None:
+def test_running_job_is_not_submitted_again() -> None:
     cluster = FakeCluster({"job": ["RUNNING", "RUNNING", "FINISHED"]})
     assert keep(cluster, "risk", lambda: pytest.fail("sent twice")) == "FINISHED"
 
 
-def test_a_job_that_the_cluster_has_forgotten_is_sent_again() -> None:
-    """The JobManager was away, and came back without its jobs."""
+def test_job_that_the_cluster_lost_is_submitted_again() -> None:
+    """The JobManager restarted without its jobs."""
     cluster = FakeCluster({"first": ["RUNNING", "GONE"]}, answers=[True, False, False])
 
     def submit() -> None:
@@ -59,7 +59,7 @@ def test_a_job_that_the_cluster_has_forgotten_is_sent_again() -> None:
     assert keep(cluster, "risk", submit) == "FAILED"
 
 
-def test_an_ended_job_of_the_same_name_is_in_nobodys_way() -> None:
+def test_ended_job_with_an_equal_name_is_ignored() -> None:
     cluster = FakeCluster({"old": ["FAILED"]})
 
     def submit() -> None:
@@ -68,7 +68,7 @@ def test_an_ended_job_of_the_same_name_is_in_nobodys_way() -> None:
     assert keep(cluster, "risk", submit) == "CANCELED"
 
 
-def test_to_cancel_is_to_wait_for_the_end() -> None:
+def test_cancel_waits_for_the_end_of_the_job() -> None:
     cluster = FakeCluster({"old": ["FAILED"], "job": ["RUNNING"]})
     cancel_all(cluster, "risk")
     assert cluster.cancelled == ["job"]

@@ -1,4 +1,4 @@
-"""Where a partition's state stands in Flink: snapshots in one map, the journal in another."""
+"""A partition's state in Flink: snapshots in one map, the journal in another."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +9,8 @@ from stream.journal import FIRST_KEY, KEY, Journal, PartitionRecord
 from stream.microbatch import PartitionState
 
 
-class Map:
-    """Flink's map, as thread mode shows it."""
+class FlinkMap:
+    """Flink's map state as thread mode shows it."""
 
     def __init__(self) -> None:
         self.entries: dict[str, bytes] = {}
@@ -33,7 +33,7 @@ def records(*offsets: int) -> list[PartitionRecord]:
 
 
 def test_a_batch_writes_to_the_journal_and_a_snapshot_empties_it() -> None:
-    entries, journal = Map(), Map()
+    entries, journal = FlinkMap(), FlinkMap()
     state: Any = PartitionState(entries, journal)
     state.write({"anna": b"1"})
     kept = Journal(0, state.get)
@@ -49,8 +49,8 @@ def test_a_batch_writes_to_the_journal_and_a_snapshot_empties_it() -> None:
     assert (state.get("anna"), state.get("bela"), list(state.keys())) == (None, b"2", ["bela"])
 
 
-def test_a_journal_of_earlier_code_is_read_where_it_stands_and_goes_with_the_next_snapshot() -> None:
-    entries, journal = Map(), Map()
+def test_journal_of_earlier_code_is_read_and_removed_by_the_next_snapshot() -> None:
+    entries, journal = FlinkMap(), FlinkMap()
     earlier = Journal(0, entries.get)
     entries.put_all({"anna": b"1", **{key: entry for key, entry in earlier.add(records(1, 2)).items() if entry}})
     state = PartitionState(entries, journal)
@@ -65,8 +65,8 @@ def test_a_journal_of_earlier_code_is_read_where_it_stands_and_goes_with_the_nex
     assert (entries.entries, journal.entries) == ({"anna": b"4"}, {FIRST_KEY: b"2"})
 
 
-def test_long_entries_are_packed_and_those_that_earlier_code_left_as_they_were_are_read() -> None:
-    entries, journal = Map(), Map()
+def test_long_entries_are_packed_and_unpacked_ones_of_earlier_code_are_read() -> None:
+    entries, journal = FlinkMap(), FlinkMap()
     state: Any = PartitionState(entries, journal)
     alike = b"a payment much like the others, " * 100
     entries.put_all({"earlier": alike})
@@ -77,8 +77,8 @@ def test_long_entries_are_packed_and_those_that_earlier_code_left_as_they_were_a
 
 
 def test_a_damaged_entry_is_refused() -> None:
-    entries = Map()
-    state: Any = PartitionState(entries, Map())
+    entries = FlinkMap()
+    state: Any = PartitionState(entries, FlinkMap())
     state.write({"anna": bytes(range(256)) * 4})
     entries.entries["anna"] = entries.entries["anna"][:-9]
     with pytest.raises(OSError, match=r"(?i)lz4"):

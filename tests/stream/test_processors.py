@@ -1,4 +1,4 @@
-"""The processors of the Flink jobs, without Flink: neither batches nor a crash and a restore change what comes out."""
+"""The processors of the Flink jobs, without Flink: neither batches nor a crash and a restore change their output."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def records() -> list[PartitionRecord]:
 
 
 def expected() -> list[tuple[str, str]]:
-    """Topic and transaction of what must come out: by the fold alone."""
+    """Return topic and transaction of each expected output, by the fold alone."""
     fold, found = EntityFold(5), [("quarantine", "")]
     for record in records():
         if record.value != b"nonsense":
@@ -40,7 +40,7 @@ def expected() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 @pytest.mark.parametrize("crash_at", [None, 2, 4, 6])
-def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
+def test_entity_flags_do_not_depend_on_batches_and_crashes(size: int, crash_at: int | None) -> None:
     codec = Decoder(TEXTS.get), ENCODER
     state = State()
     out: dict[tuple[str, int], dict[str, Any]] = {}
@@ -52,7 +52,7 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
             name, data = Decoder(TEXTS.get).decode(emission.value)
             assert name == ("Quarantined" if emission.topic == b"quarantine" else "EntityFlagged")
             place = emission.topic.decode(), data["offset"]
-            assert out.setdefault(place, data) == data  # delivered again: the very same
+            assert out.setdefault(place, data) == data  # redelivered: equal bytes
         if crash_at is not None and position >= crash_at:  # the state of this batch and its position are lost
             crash_at, processor = None, EntityProcessor(PartitionContext(5, state, *codec, Topics()))
             continue
@@ -63,10 +63,10 @@ def test_entity_flags_come_out_alike(size: int, crash_at: int | None) -> None:
 
 
 @pytest.mark.parametrize("snapshot_every", [1, 3, 1_000])
-def test_risk_decisions_come_out_alike_when_histories_are_cold(
+def test_risk_decisions_do_not_depend_on_histories_in_memory(
     snapshot_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Restored for every batch, and with one account in memory: all is read back from snapshots and journals."""
+    """Restored for every batch, with one account in memory: all histories are read from snapshots and journals."""
     monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
     log = [PartitionRecord(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
@@ -83,7 +83,9 @@ def test_risk_decisions_come_out_alike_when_histories_are_cold(
 
 
 def risk_values() -> list[bytes]:
-    """Two accounts in turn, equal amounts and then a spike of each; one record is too long to be kept as it is."""
+    """Return records of two accounts in turn: equal amounts, then a spike of each. One record is too long to be
+    stored unpacked.
+    """
     activated = RulesActivated(pack_id=THREE.pack_id, pack=THREE.canonical, activated_by="test")
     raws = [
         payment(f"{account}-{number}", account_id=account, event_time=NOON + number * 3_600_000, amount_minor=amount)

@@ -1,4 +1,4 @@
-"""Snapshots in parts: whatever the batches, and wherever a crash falls, what comes out is what one fold alone says."""
+"""Snapshots in parts: for any batches and crashes, the output equals that of a single fold."""
 
 from random import Random
 from typing import Any
@@ -26,7 +26,7 @@ PACKS = [pack_of(VELOCITY, COMMON), pack_of({**VELOCITY, "at_least": 4}, COMMON,
 
 
 def log_of(lots: Random) -> list[PartitionRecord]:
-    """Payments of some accounts, many of them late, some twice; frauds among them, and another pack on the way."""
+    """Return payments of some accounts, many of them late and some duplicated, with frauds and a change of the pack."""
     events: list[tuple[str, Any]] = [("RulesActivated", to_fields(activated(PACKS[0])))]
     for number in range(1, RECORDS):
         if number == RECORDS // 2:
@@ -46,7 +46,7 @@ def log_of(lots: Random) -> list[PartitionRecord]:
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snapshots follow each other closely, take several batches, and few histories stay in memory."""
+    """Configure frequent snapshots that take several batches, and few histories in memory."""
     for module, name, value in (
         (processors, "HOT_ACCOUNTS", 2), (snapshots, "PARTS", 5), (snapshots, "LEAST", 1),
     ):  # fmt: skip
@@ -55,7 +55,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("seed", range(25))
-def test_what_is_decided_does_not_depend_on_crashes_and_batches(seed: int) -> None:
+def test_decisions_do_not_depend_on_crashes_and_batches(seed: int) -> None:
     lots = Random(seed)
     log = log_of(lots)
     whole = new_processor(State())
@@ -66,7 +66,7 @@ def test_what_is_decided_does_not_depend_on_crashes_and_batches(seed: int) -> No
         for record in log[position : position + lots.randrange(1, 4)]:
             found[record.offset] = decided(processor.process([record]))
             position += 1
-        if lots.random() < 0.1:  # what came since the checkpoint is lost, and comes again
+        if lots.random() < 0.1:  # records since the checkpoint are lost and delivered again
             amid += bool(processor._snapshots._part)
             state.entries, position = dict(checkpoint[0]), checkpoint[1]
             processor = new_processor(state)
@@ -75,7 +75,7 @@ def test_what_is_decided_does_not_depend_on_crashes_and_batches(seed: int) -> No
         if lots.random() < 0.5:
             checkpoint = dict(state.entries), position
     assert [found[offset] for offset in range(len(log))] == expected
-    assert amid > 0, "no crash fell into a snapshot"
+    assert amid > 0, "no crash happened during a snapshot"
     assert sum(key.startswith(journal.KEY) for key in state.entries) < 30, "snapshots do not empty the journal"
     assert sum(any("reasons" in each for each in answers) for answers in expected) > 10
 
@@ -90,8 +90,8 @@ def new_processor(state: State) -> RiskProcessor:
 # -- the histories themselves ---------------------------------------------------------------------------------
 
 
-class HistoriesAlone(HistoriesFold):
-    """A fold of histories with nothing beside them."""
+class BareHistoriesFold(HistoriesFold):
+    """Fold of histories only."""
 
     def __init__(self, histories: Histories) -> None:
         self._histories = histories
@@ -114,11 +114,11 @@ def grown(histories: Histories, key: str, *numbers: int) -> None:
 
 
 def ids(writes: Writes, *keys: str) -> list[list[str]]:
-    """The payments of histories as they are read back from what was written."""
+    """Return the payments of histories as read back from state."""
     return [[each.transaction_id for each in History.read(key, writes.get).payments] for key in keys]
 
 
-def test_what_is_written_is_what_stood_when_it_was_begun() -> None:
+def test_snapshot_holds_the_histories_at_its_start() -> None:
     histories = Histories(nothing, 10)
     for key in "abc":
         grown(histories, key, 1)
@@ -136,7 +136,7 @@ def test_what_is_written_is_what_stood_when_it_was_begun() -> None:
     assert ids(writes | later, "a", "b", "c", "d") == [["tx-1", "tx-2"], ["tx-1"], ["tx-1", "tx-2"], ["tx-1"]]
 
 
-def test_the_least_recently_written_leave_memory_but_none_that_changed_since() -> None:
+def test_least_recently_written_histories_are_evicted_unless_changed() -> None:
     histories = Histories(nothing, 1)
     for key in "abc":
         grown(histories, key, 1)
@@ -149,9 +149,9 @@ def test_the_least_recently_written_leave_memory_but_none_that_changed_since() -
     assert list(histories.loaded) == ["a"]
 
 
-def test_a_snapshot_of_many_histories_is_shared_out_among_batches() -> None:
+def test_snapshot_of_many_histories_is_spread_over_batches() -> None:
     histories, kept = Histories(nothing, 10_000), Snapshots(0, nothing, 100)
-    fold = HistoriesAlone(histories)
+    fold = BareHistoriesFold(histories)
     for number in range(2_560):
         grown(histories, f"acct-{number}", 1)
     for number in range(100):

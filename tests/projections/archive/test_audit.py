@@ -1,4 +1,6 @@
-"""The archive's trees and heads: they survive any stop, and whatever was altered, cut off or rolled back is found."""
+"""The archive's trees and heads: they survive a crash at any moment, and altered, truncated or rolled-back data is
+found.
+"""
 
 import copy
 import json
@@ -42,7 +44,7 @@ KEY = SIGNER.public_key
 
 
 def filled() -> Vault:
-    """Two partitions of events, payments, an inbox with bytes that nobody can read, and three heads."""
+    """Fill an archive with two partitions of events, payments, an inbox with unreadable bytes, and three heads."""
     vault = Vault()
     vault.events(case_events("anna"))
     vault.payments(payment("anna", number) for number in range(3))
@@ -59,7 +61,7 @@ def replaced(vault: Vault, key: str, body: bytes) -> None:
     vault.bucket.objects[key] = body, vault.bucket.objects[key][1]
 
 
-def test_an_archive_that_was_let_alone_is_what_its_heads_say() -> None:
+def test_untouched_archive_agrees_with_its_heads() -> None:
     vault = filled()
     found = audit(vault.bucket, KEY)
     assert found.problems == []
@@ -70,7 +72,7 @@ def test_an_archive_that_was_let_alone_is_what_its_heads_say() -> None:
     assert found.last.time_ms == 10_007
 
 
-def test_a_root_is_the_naive_one_over_the_leaves_that_lie_in_the_segments() -> None:
+def test_root_equals_the_naive_root_over_the_stored_leaves() -> None:
     vault = filled()
     folder = partition_folder(PAYMENTS, 0)
     leaves = [
@@ -93,8 +95,8 @@ def test_redelivered_events_are_no_leaves() -> None:
 
 
 @pytest.mark.parametrize("kept", [*range(1, 16)])
-def test_a_stop_at_any_moment_is_gone_on_from(kept: int) -> None:
-    """Whatever prefix of the objects was stored when the worker died, the next one comes to the same trees."""
+def test_worker_continues_after_a_crash_at_any_moment(kept: int) -> None:
+    """Whichever prefix of the objects was stored before the crash, the next worker results in equal trees."""
     whole = filled()
     stored = list(whole.bucket.objects.items())
     bucket = MemoryBucket()
@@ -114,7 +116,7 @@ def test_a_stop_at_any_moment_is_gone_on_from(kept: int) -> None:
     assert again.head() == head
 
 
-def test_two_workers_leave_one_chain_of_heads() -> None:
+def test_two_workers_write_one_chain_of_heads() -> None:
     vault = filled()
     other = Vault(bucket=vault.bucket)
     other.payments([payment("zoe", 1)])
@@ -138,7 +140,7 @@ def alter_value(vault: Vault) -> None:
 
 
 def rewrite_consistently(vault: Vault) -> None:
-    """Somebody with every permission but the key writes other records with sums, leaves and trees that fit."""
+    """Rewrite records with matching checksums, leaves and trees, as an attacker without the signing key would."""
     other = Vault(Signer(bytes(32)))
     other.events(case_events("eve"))
     other.payments(payment("eve", number) for number in range(3))
@@ -186,7 +188,7 @@ def alter_schema(vault: Vault) -> None:
 
 
 def alter_identity(vault: Vault) -> None:
-    """The column that the counts of cases are made from, and that no leaf holds."""
+    """Alter the column that case counts are made from and that no leaf covers."""
     key = first(vault, f"log/{EVENTS}/partition=001")
     body = vault.bucket.get(key)
     assert body is not None
@@ -208,19 +210,19 @@ def test_damage_is_found(damage: Any) -> None:
     assert audit(vault.bucket, KEY).problems
 
 
-def test_a_rollback_is_found_by_who_has_seen_the_last_head() -> None:
+def test_rollback_is_found_with_the_last_head() -> None:
     vault = filled()
     before = copy.deepcopy(vault.bucket.objects)
     vault.payments([payment("anna", 99)])
     seen = vault.head().body
     vault.bucket.objects = before
-    assert audit(vault.bucket, KEY).problems == []  # unseen, it cannot be told
+    assert audit(vault.bucket, KEY).problems == []  # without an earlier head it cannot be found
     assert "rolled back" in audit(vault.bucket, KEY, seen).problems[0]
     with pytest.raises(ArchiveContradiction, match="rolled back"):
         HeadWriter(vault.bucket, SIGNER, vault.writers.values(), seen)
 
 
-def test_a_history_rewritten_by_the_owner_of_the_key_is_found_by_who_has_seen_a_head() -> None:
+def test_history_rewritten_by_the_key_owner_is_found_with_an_earlier_head() -> None:
     vault, other = filled(), Vault()
     seen = vault.bucket.get(head_key(2))
     for _ in range(3):
@@ -261,8 +263,8 @@ def test_the_worker_keeps_its_last_head_outside_the_bucket(tmp_path: Path, capsy
     assert "rolled back" in capsys.readouterr().err
 
 
-def test_an_archive_of_old_without_leaves_is_gone_on_from() -> None:
-    """Segments as they were written before there were trees: without the columns, and nothing noted beside them."""
+def test_worker_continues_an_archive_without_leaves() -> None:
+    """Segments written before there were trees: without the leaf columns, and without a note of their leaves."""
     vault = Vault(signer=None)
     vault.payments(payment("anna", number) for number in range(5))
     key = first(vault, "log/")
@@ -275,7 +277,7 @@ def test_an_archive_of_old_without_leaves_is_gone_on_from() -> None:
     assert audit(again.bucket, KEY).problems == []
 
 
-def test_a_record_is_cut_into_its_fields_and_reads_as_the_decoder_reads_it() -> None:
+def test_record_split_into_fields_reads_as_decoded() -> None:
     value = ENCODER.encode("Transaction", payment("anna", 1))
     shape = shape_of(latest("Transaction").text)
     assert shape is not None
@@ -288,12 +290,12 @@ def test_a_record_is_cut_into_its_fields_and_reads_as_the_decoder_reads_it() -> 
         assert cut_value(broken, shape).form == WHOLE
 
 
-def test_every_schema_of_ours_can_be_cut() -> None:
+def test_records_of_every_schema_can_be_split() -> None:
     assert [schema.name for schema in all_schemas() if shape_of(schema.text) is None] == []
     assert NAMES
 
 
-def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+def test_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     file = tmp_path / "keys" / "audit.key"
     made = ensure_signer(file)
     assert ensure_signer(file).public_key == made.public_key == load_signer(str(file)).public_key
@@ -319,7 +321,7 @@ SIGNATURES = [
 
 
 @pytest.mark.parametrize(("seed", "message", "signature"), [(*v, s) for v, s in zip(VECTORS, SIGNATURES, strict=True)])
-def test_the_small_verifier_knows_the_vectors_of_rfc_8032(seed: str, message: str, signature: str) -> None:
+def test_standalone_verifier_passes_the_vectors_of_rfc_8032(seed: str, message: str, signature: str) -> None:
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed)).public_key().public_bytes_raw()
     good, text = bytes.fromhex(signature), bytes.fromhex(message)
     assert is_signed(key, good, text)
@@ -328,10 +330,10 @@ def test_the_small_verifier_knows_the_vectors_of_rfc_8032(seed: str, message: st
         assert not is_signed(key, good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :], text)
     order = 2**252 + 27742317777372353535851937790883648493
     again = good[:32] + (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
-    assert not is_signed(key, again, text)  # the same signature in other bytes
+    assert not is_signed(key, again, text)  # an equivalent signature in other bytes
 
 
-def test_what_is_archived_is_locked_where_the_bucket_can_lock_it() -> None:
+def test_archived_objects_are_locked_if_the_bucket_supports_it() -> None:
     client = boto3.client(
         "s3",
         region_name="eu-central-1",
@@ -363,7 +365,7 @@ def test_what_is_archived_is_locked_where_the_bucket_can_lock_it() -> None:
         assert plain.put_new("k", b"x")
 
 
-def test_a_head_has_one_form_only() -> None:
+def test_head_has_exactly_one_encoding() -> None:
     body = filled().bucket.get(head_key(3)) or b""
     assert read_head(body, KEY).number == 3
     for other in (

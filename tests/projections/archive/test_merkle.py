@@ -1,4 +1,4 @@
-"""The tree against a naive one that follows the RFC's words, and against its published vectors."""
+"""The Merkle tree against a naive one that follows the text of RFC 9162, and against published vectors."""
 
 from hashlib import sha256
 
@@ -23,11 +23,11 @@ ROOTS = [
     "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
-"""Of Certificate Transparency's own tests: the roots of the first 1 to 8 entries."""
+"""Roots of the first 1 to 8 entries, from the tests of Certificate Transparency."""
 
 
 def naive_path(m: int, leaves: list[bytes]) -> list[bytes]:
-    """PATH of RFC 9162, section 2.1.3.1."""
+    """Return PATH of RFC 9162, section 2.1.3.1."""
     if len(leaves) == 1:
         return []
     k = 1
@@ -39,7 +39,7 @@ def naive_path(m: int, leaves: list[bytes]) -> list[bytes]:
 
 
 def naive_subproof(m: int, leaves: list[bytes], known: bool) -> list[bytes]:
-    """SUBPROOF of RFC 9162, section 2.1.4.1."""
+    """Return SUBPROOF of RFC 9162, section 2.1.4.1."""
     if m == len(leaves):
         return [] if known else [naive_root(leaves)]
     k = 1
@@ -79,7 +79,7 @@ def test_every_proof_of_small_trees(size: int) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.data())
-def test_a_proof_of_something_else_proves_nothing(size: int, data: st.DataObject) -> None:
+def test_proof_of_another_leaf_or_tree_is_refused(size: int, data: st.DataObject) -> None:
     leaves = leaves_of(size)
     tree, root = MerkleTree(leaves), naive_root(leaves)
     index, old = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
@@ -97,7 +97,7 @@ def test_a_proof_of_something_else_proves_nothing(size: int, data: st.DataObject
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=4), max_size=70), st.data())
-def test_a_frontier_is_the_tree_however_it_grew(entries: list[bytes], data: st.DataObject) -> None:
+def test_frontier_equals_the_tree_however_it_grew(entries: list[bytes], data: st.DataObject) -> None:
     leaves = [leaf_hash(entry) for entry in entries]
     cut = data.draw(st.integers(0, len(leaves)))
     first = Frontier().extend(leaves[:cut])
@@ -108,9 +108,7 @@ def test_a_frontier_is_the_tree_however_it_grew(entries: list[bytes], data: st.D
 
 @settings(deadline=None)
 @given(st.integers(1, 80), st.data())
-def test_a_leaf_that_is_replaced_changes_the_root_as_if_it_had_always_been_there(
-    size: int, data: st.DataObject
-) -> None:
+def test_replaced_leaf_results_in_the_root_of_the_tree_with_it(size: int, data: st.DataObject) -> None:
     leaves, index = leaves_of(size), data.draw(st.integers(0, size - 1))
     tree = MerkleTree(leaves)
     tree.replace(index, leaf_hash(b"new"))

@@ -1,4 +1,4 @@
-"""Locked segments on a store that has Object Lock: versitygw, its program named by FRAUDCASE_VERSITYGW."""
+"""Locked segments on a store with Object Lock: Versitygw, whose program FRAUDCASE_VERSITYGW names."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Counts that commands wait for, and a broker that has only just started."""
+"""Counts that commands wait for, and a broker that has just started."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from projections.logs import log
 from projections.logs.log import end_offset
 
 
-class Broker:
-    """A consumer whose broker answers with errors before it answers."""
+class StartingBroker:
+    """Consumer whose broker answers with errors first."""
 
     def __init__(self, *errors: int) -> None:
         self.errors = list(errors)
@@ -22,9 +22,9 @@ class Broker:
         return 3, 12
 
 
-def test_a_partition_without_a_leader_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partition_without_a_leader_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "ASK_AGAIN_S", 0)
-    broker: Any = Broker(KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+    broker: Any = StartingBroker(KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
     assert end_offset(broker, TopicPartition("cases.inbox", 5)) == 12
     assert broker.errors == []
 
@@ -37,6 +37,6 @@ def test_any_other_error_and_one_that_lasts_are_raised(
     monkeypatch: pytest.MonkeyPatch, patience_s: float, error: int
 ) -> None:
     monkeypatch.setattr(log, "LEADERLESS_S", patience_s)
-    broker: Any = Broker(error)
+    broker: Any = StartingBroker(error)
     with pytest.raises(KafkaException):
         end_offset(broker, TopicPartition("cases.inbox", 5))

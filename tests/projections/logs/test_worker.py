@@ -1,4 +1,6 @@
-"""What a worker does while the schema registry is away, or after it waited too long itself: it says so, and goes on."""
+"""A worker that waits for the schema registry, or that waited longer than the broker allows: it logs so and
+continues.
+"""
 
 import json
 import signal
@@ -28,8 +30,8 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[StopSignal]:
         signal.signal(number, handler)
 
 
-class Answers(BaseHTTPRequestHandler):
-    """A registry of one schema, 7; it does not let anybody see 9."""
+class RegistryHandler(BaseHTTPRequestHandler):
+    """Handler of a registry with one schema, 7, that denies access to schema 9."""
 
     def do_GET(self) -> None:
         number = int(self.path.split("?")[0].rpartition("/")[2])
@@ -43,30 +45,30 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def serving(port: int) -> HTTPServer:
-    server = HTTPServer(("127.0.0.1", port), Answers)
+    server = HTTPServer(("127.0.0.1", port), RegistryHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
-def test_a_registry_that_is_away_is_waited_for(stop: StopSignal, capsys: pytest.CaptureFixture[str]) -> None:
+def test_worker_waits_for_an_unreachable_registry(stop: StopSignal, capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     ask = stop.retry_while_unavailable(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
     servers: list[HTTPServer] = []
     threading.Timer(0.5, lambda: servers.append(serving(port))).start()
     assert ask(7) == '"string"'
     assert "the schema registry does not answer" in capsys.readouterr().err
-    assert ask(8) is None, "an id that it does not know is no reason to wait"
+    assert ask(8) is None, "an unknown id is no reason to wait"
     with pytest.raises(SchemaRegistryError, match="not for you"):
         ask(9)
     servers[0].shutdown()
     servers[0].server_close()
 
 
-def test_who_waits_can_be_told_to_stop(stop: StopSignal) -> None:
+def test_waiting_worker_can_be_stopped(stop: StopSignal) -> None:
     port = free_port()
     ask = stop.retry_while_unavailable(SchemaRegistry(f"http://127.0.0.1:{port}", retries=0).schema_text)
     threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGTERM)).start()
@@ -75,7 +77,7 @@ def test_who_waits_can_be_told_to_stop(stop: StopSignal) -> None:
     assert stop.is_set
 
 
-def test_a_worker_that_waited_for_too_long_reads_on_from_what_it_had_committed(
+def test_worker_that_waited_too_long_continues_at_its_committed_offset(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     consumer = Consumer(
@@ -98,7 +100,7 @@ def test_a_worker_that_waited_for_too_long_reads_on_from_what_it_had_committed(
     consumer.commit(asynchronous=False)
     append(b"second")
     assert [record.value for record in until_there(consumer)] == [b"second"]
-    time.sleep(5)  # longer than the broker waits: this worker is no member any more
+    time.sleep(5)  # longer than the broker allows: this worker is no longer in its group
     consumer.commit(asynchronous=True)
     assert [record.value for record in until_there(consumer)] == [b"second"]
     assert "maximum poll interval" in capsys.readouterr().err
@@ -108,5 +110,5 @@ def test_a_worker_that_waited_for_too_long_reads_on_from_what_it_had_committed(
 def until_there(consumer: Consumer) -> list[LogRecord]:
     begun = time.monotonic()
     while not (records := poll_records(consumer)):
-        assert time.monotonic() - begun < 20, "nothing came"
+        assert time.monotonic() - begun < 20, "no record arrived"
     return records

@@ -1,7 +1,8 @@
-"""A replay and its certificate: the same whoever reads what from where, and another where anything was altered.
+"""A replay and its certificate: equal from every source and with any number of workers, and different after any
+alteration.
 
-The history is made by the real processors and archived by the real writers, in memory and in a folder; what the real
-stores do is looked at in test_acceptance.py.
+The history is made by the real processors and archived by the real writers, in memory and in a folder.
+tests/acceptance/test_acceptance.py tests the real stores.
 """
 
 import hashlib
@@ -58,7 +59,7 @@ def logs() -> Recording:
 
 @pytest.fixture(scope="module")
 def kept(logs: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive of it."""
+    """Archive the history in a folder."""
     folder = tmp_path_factory.mktemp("archive")
     archive(logs, folder)
     return folder
@@ -66,7 +67,7 @@ def kept(logs: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(kept: Path, tmp_path: Path) -> Path:
-    """A copy that may be altered."""
+    """Copy the archive, so that a test may alter it."""
     return shutil.copytree(kept, tmp_path / "copy")
 
 
@@ -80,7 +81,7 @@ def expected(logs: Recording) -> dict[str, Any]:
     return certified(MemorySource(logs))
 
 
-def test_the_history_has_all_that_there_is_to_compare(logs: Recording, expected: dict[str, Any]) -> None:
+def test_history_has_every_kind_of_record_to_compare(logs: Recording, expected: dict[str, Any]) -> None:
     assert expected["matches_live"]
     assert expected["first_difference"] is None
     counts = expected["counts"]
@@ -101,14 +102,18 @@ def test_another_seed_has_another_root(expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_archive_and_more_workers_certify_the_same(kept: Path, expected: dict[str, Any], workers: int) -> None:
+def test_archive_and_several_workers_give_an_equal_certificate(
+    kept: Path, expected: dict[str, Any], workers: int
+) -> None:
     assert certified(FolderSource(kept), workers) == expected
 
 
-def test_a_broker_certifies_the_same_though_the_registry_is_away(
+def test_broker_without_a_registry_results_in_an_equal_certificate(
     logs: Recording, kept: Path, expected: dict[str, Any]
 ) -> None:
-    """The client library's own broker, read by the real client. Schemas are in the archive, or fit what is there."""
+    """The client library's mock broker, read by the real client. Schemas come from the archive or match the bundled
+    ones.
+    """
     broker = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
     (found,) = broker.list_topics(timeout=10).brokers.values()
     for topic, partitions in logs.items():
@@ -124,7 +129,7 @@ def test_a_broker_certifies_the_same_though_the_registry_is_away(
     assert certified(source) == expected
 
 
-def test_environment_and_place_certify_the_same(folder: Path, expected: dict[str, Any]) -> None:
+def test_environment_and_location_do_not_change_the_certificate(folder: Path, expected: dict[str, Any]) -> None:
     script = (
         "import json; from pathlib import Path; from tests.support.recorded import *\n"
         "from tests.support.certificates import certified\n"
@@ -138,7 +143,7 @@ def test_environment_and_place_certify_the_same(folder: Path, expected: dict[str
     assert json.loads(made.stdout) == expected
 
 
-def test_what_is_delivered_again_leaves_the_root_as_it_is(logs: Recording, expected: dict[str, Any]) -> None:
+def test_redelivered_records_do_not_change_the_root(logs: Recording, expected: dict[str, Any]) -> None:
     again = {topic: [list(records) for records in partitions] for topic, partitions in logs.items()}
     for topic in (TOPICS.entities_inbound, TOPICS.risk_scored, TOPICS.cases_inbox, TOPICS.cases_events):
         for records in again[topic]:
@@ -149,7 +154,7 @@ def test_what_is_delivered_again_leaves_the_root_as_it_is(logs: Recording, expec
     assert found["records"] > expected["records"]
 
 
-def test_a_certificate_until_a_time_is_that_of_the_time(expected: dict[str, Any]) -> None:
+def test_certificate_until_a_time_equals_the_one_made_at_that_time(expected: dict[str, Any]) -> None:
     before = Recorder()
     before.pay(PAYMENTS[:700])
     last_ms = max(record.timestamp_ms for partitions in before.logs.values() for log in partitions for record in log)
@@ -163,7 +168,7 @@ def test_a_certificate_until_a_time_is_that_of_the_time(expected: dict[str, Any]
     assert certified(MemorySource(before.logs))["root"] not in (then["root"], expected["root"])
 
 
-def test_what_is_compared_until_a_time_is_compared_in_full(folder: Path, logs: Recording) -> None:
+def test_records_until_a_time_are_compared_in_full(folder: Path, logs: Recording) -> None:
     last_ms = max(record.timestamp_ms for record in logs[TOPICS.payments_inbound][0])
     alter_in(folder, TOPICS.cases_events, lambda value: _changed(value, "CaseOpened", score=1))
     assert certified(FolderSource(folder), until_ms=last_ms)["first_difference"]["topic"] == "cases.events"
@@ -177,7 +182,7 @@ def _changed(value: bytes, name: str, **fields: Any) -> bytes | None:
 
 @pytest.mark.parametrize("number", [0, 17])
 def test_an_altered_payment_is_named(folder: Path, expected: dict[str, Any], number: int) -> None:
-    """Its own SHA-256 was made anew: only what was decided on it says that it was another."""
+    """Its SHA-256 was recomputed: only the recorded decision shows that the payment was a different one."""
     seen, named = 0, ""
 
     def change(value: bytes) -> bytes | None:
@@ -201,7 +206,7 @@ def test_an_altered_payment_is_named(folder: Path, expected: dict[str, Any], num
     assert first["recorded"]["content_digest"] != first["derived"]["content_digest"]
 
 
-def test_an_altered_payment_that_nobody_takes_any_more_is_named(folder: Path) -> None:
+def test_altered_payment_that_is_now_refused_is_named(folder: Path) -> None:
     place = alter_in(folder, TOPICS.payments_inbound, lambda value: _changed(value, "Transaction", amount_minor=-1))
     first = certified(FolderSource(folder))["first_difference"]
     assert (first["partition"], first["offset"]) == place
@@ -239,7 +244,7 @@ def test_an_altered_answer_is_named(logs: Recording) -> None:
     assert (first["recorded"]["score"], first["transaction_id"]) == (999, data["scored"][0]["transaction_id"])
 
 
-def test_without_a_fixed_checksum_the_record_itself_is_named(folder: Path, expected: dict[str, Any]) -> None:
+def test_record_with_a_stale_checksum_is_named(folder: Path, expected: dict[str, Any]) -> None:
     store = FolderBucket(folder)
     transaction = str(PAYMENTS[0][1]["transaction_id"]).encode()
     key = next(key for key in store.keys("log/t.payments.inbound/") if transaction in (store.get(key) or b""))
@@ -275,7 +280,7 @@ def test_an_altered_pack_is_named(logs: Recording, expected: dict[str, Any]) -> 
     assert found["first_difference"]["topic"] == "payments.inbound"
 
 
-def test_what_is_not_there_yet_is_no_difference(logs: Recording, expected: dict[str, Any]) -> None:
+def test_pending_records_are_no_difference(logs: Recording, expected: dict[str, Any]) -> None:
     for topic in (TOPICS.risk_scored, TOPICS.cases_events):
         less = {**logs, topic: [records[: len(records) // 2] for records in logs[topic]]}
         replayed = replayed_from(MemorySource(less), TOPICS)
@@ -299,7 +304,7 @@ def test_a_missing_record_is_a_gap(folder: Path, topic: str, workers: int) -> No
 
 
 def test_accounts_in_two_partitions_are_chained_as_one() -> None:
-    """Another partitioner: the chain goes on where the partition before has ended, as one reader would make it."""
+    """Another partitioner: the chain continues where the earlier partition ended, as with one reader."""
     recorder = Recorder()
     for number, (at_ms, fields) in enumerate(PAYMENTS[:200]):
         recorder.append(TOPICS.payments_inbound, number % 2, b"", ENCODER.encode("Transaction", fields), at_ms)
@@ -324,15 +329,15 @@ def test_accounts_in_two_partitions_are_chained_as_one() -> None:
     assert found.comparison == ReplayComparison([], 0)
 
 
-def test_alone_each_half_says_what_both_say(logs: Recording) -> None:
+def test_each_half_alone_gives_the_problems_of_both(logs: Recording) -> None:
     both = replayed_from(MemorySource(logs), TOPICS)
     assert derive(MemorySource(logs), TOPICS).history.digest.hexdigest() == both.derived.history.digest.hexdigest()
     assert read_recorded_history(MemorySource(logs), TOPICS).digest.hexdigest() == both.live.digest.hexdigest()
     assert both.comparison == ReplayComparison([], 0)
 
 
-def test_what_was_decided_a_little_later_is_not_missing_until_a_time(logs: Recording) -> None:
-    """Flags, and what is sent on, follow their payments: a time that lies between finds both all the same."""
+def test_decisions_made_shortly_after_a_time_are_not_missing(logs: Recording) -> None:
+    """Flags and records sent on follow their payments; a time in between finds both."""
     late = {TOPICS.cases_inbox, TOPICS.entities_inbound, TOPICS.cases_events}
     shifted = {
         topic: [
@@ -350,8 +355,8 @@ def test_what_was_decided_a_little_later_is_not_missing_until_a_time(logs: Recor
     assert (made["missing"], made["matches_live"]) == (0, True)
 
 
-class GoesOn:
-    """A system at work: as soon as its views or its logs have been read, the other half of its payments arrives."""
+class ArrivingPayments:
+    """Running system: as soon as its views or its logs have been read, the other half of its payments arrives."""
 
     def __init__(self) -> None:
         self._recorder, self._waiting = recorded(PAYMENTS[:600]), PAYMENTS[600:]
@@ -362,35 +367,35 @@ class GoesOn:
         self._waiting = []
 
     def scan(self) -> Iterator[Item]:
-        """The case table."""
+        """Scan the case table."""
         there = replayed_from(MemorySource(self._recorder.logs), TOPICS)
         items = there.derived.items(there.live.known_at_ms)
         self._go_on()
         return iter(items.values())
 
     def open(self) -> MemoryLogs:
-        """The logs, as far as they went at the first look."""
+        """Open the logs, up to their ends at the first read."""
         if self._opened is None:
             self._opened = {topic: [list(log) for log in logs] for topic, logs in self._recorder.logs.items()}
             self._go_on()
         return MemoryLogs(self._opened)
 
 
-def test_views_that_go_on_while_logs_are_read_are_not_held_altered() -> None:
-    busy = GoesOn()
+def test_views_that_advance_while_logs_are_read_are_no_difference() -> None:
+    busy = ArrivingPayments()
     found = replay(busy, TOPICS, busy.scan)
     assert (found.exit_code, found.is_lag) == (3, True), found.problems
 
 
-class AtWork(MemoryLogs):
-    """Logs of a system at work: whenever somebody asks where one ends, more payments have come, and are decided."""
+class RunningSystem(MemoryLogs):
+    """Logs of a running system: more payments arrive and are decided at every request for an end offset."""
 
     def __init__(self) -> None:
         self.recorder, self._waiting = recorded(PAYMENTS[:200]), iter(PAYMENTS[200:])
         self.asked = 0
         super().__init__(self.recorder.logs)
 
-    def open(self) -> "AtWork":
+    def open(self) -> "RunningSystem":
         return self
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -399,9 +404,9 @@ class AtWork(MemoryLogs):
         return super().ends(topic)
 
 
-def test_beside_a_system_at_work_nothing_is_held_for_what_the_log_does_not_lead_to() -> None:
-    """Flags and case events of payments that came after it was asked how far to fold."""
-    busy = AtWork()
+def test_running_system_has_no_false_differences() -> None:
+    """Flags and case events of payments that arrived after the end offset of the replay was read."""
+    busy = RunningSystem()
     flags = sum(map(len, busy.recorder.logs[TOPICS.cases_inbox]))
     found = replayed_from(busy, TOPICS)
     assert busy.asked > 10
@@ -410,8 +415,8 @@ def test_beside_a_system_at_work_nothing_is_held_for_what_the_log_does_not_lead_
     assert found.live.flags > 10
 
 
-def test_beside_a_system_at_work_a_forged_event_is_named_all_the_same() -> None:
-    busy = AtWork()
+def test_forged_event_of_a_running_system_is_named() -> None:
+    busy = RunningSystem()
     events = busy.recorder.logs[TOPICS.cases_events]
     number = next(number for number, records in enumerate(events) if records)
     name, data = Decoder(TEXTS.get).decode(events[number][0].value)

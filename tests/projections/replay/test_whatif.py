@@ -1,4 +1,6 @@
-"""What-if: history under other rules, compared in cases with what it led to; what people did is on neither side."""
+"""What-if: history under other rules, compared by case with the recorded history. Analyst commands are left out on
+both sides.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -67,8 +69,10 @@ def changes(found: dict[str, Any]) -> dict[str, list[str]]:
     return {each["account_id"]: each["changes"] for each in found["changed"]}
 
 
-def test_the_very_rules_that_were_in_force_change_nothing() -> None:
-    """Late payments, restatements, ticks and labels among them; under another name the rules are the same, too."""
+def test_active_rules_change_nothing() -> None:
+    """Late payments, restatements, ticks and labels included. A pack of equal rules under another name changes
+    nothing either.
+    """
     log = traffic(DEFAULT)
     for hour in range(0, 30, 3):
         tick(log, START_MS + hour * HOUR_MS)
@@ -81,7 +85,7 @@ def test_the_very_rules_that_were_in_force_change_nothing() -> None:
     assert [each["name"] for each in found["baseline_rules"]] == ["default"]
 
 
-def test_a_stricter_threshold_loses_exactly_the_cases_that_counting_by_hand_says() -> None:
+def test_stricter_threshold_loses_the_cases_counted_by_hand() -> None:
     lax, strict = (pack(replace(FAST, at_least=least)) for least in (4, 7))
     log = traffic(lax, per_second=0.5, in_order=True)
     payments: dict[str, list[int]] = {}
@@ -91,7 +95,7 @@ def test_a_stricter_threshold_loses_exactly_the_cases_that_counting_by_hand_says
         payments.setdefault(each.transaction["account_id"], []).append(each.transaction["event_time"])
 
     def accounts(least: int) -> dict[str, tuple[int, int]]:
-        """First time and number of the payments that are at least so many within a minute, by account."""
+        """Return, by account, first time and number of payments with at least this many within a minute."""
         found = {}
         for account, times in payments.items():
             hits = [at for at in times if sum(at - 60_000 <= other <= at for other in times) >= least]
@@ -116,8 +120,8 @@ def test_a_stricter_threshold_loses_exactly_the_cases_that_counting_by_hand_says
     assert all(set(c) & {"opened", "earlier", "flags"} for c in changes(looser).values())
 
 
-def test_before_the_stretch_both_are_the_same_and_memory_is_warm() -> None:
-    """Two payments before noon and two after it: the new rules see all four, and decide only on the later two."""
+def test_payments_before_the_period_warm_the_history_and_are_equal() -> None:
+    """Two payments before noon and two after it: the new rules read all four, and decide only the later two."""
     log = MemoryLog()
     log.activate(pack(replace(FAST, at_least=1_000)), START_MS)
     noon = START_MS + 12 * HOUR_MS
@@ -133,7 +137,7 @@ def test_before_the_stretch_both_are_the_same_and_memory_is_warm() -> None:
     assert changes(said(log, pack(), WhatifPeriod(None, noon))) == {"early": ["opened"]}
 
 
-def test_activations_within_the_stretch_are_replaced_and_shadows_left_out() -> None:
+def test_activations_within_the_period_are_replaced_and_shadows_left_out() -> None:
     log = MemoryLog()
     log.activate(pack(name="first"), START_MS)
     burst(log, "a", START_MS + 1_000, 3)
@@ -145,7 +149,7 @@ def test_activations_within_the_stretch_are_replaced_and_shadows_left_out() -> N
     assert [each["name"] for each in found["baseline_rules"]] == ["first", "second"]
 
 
-def test_what_no_rules_decided_stays_undecided() -> None:
+def test_payments_before_the_first_activation_stay_undecided() -> None:
     log = MemoryLog()
     burst(log, "a", START_MS, 5)
     log.activate(pack(), START_MS + HOUR_MS)
@@ -156,7 +160,7 @@ def test_what_no_rules_decided_stays_undecided() -> None:
 
 
 def close(log: MemoryLog, account: str, at_ms: int) -> None:
-    """An analyst closes the case of an account, as it stands by the rules of FAST."""
+    """Close the case of an account, as the rules of FAST leave it."""
     trace = next(each for each in run(log, pack()).recorded.traces.values() if each.account_id == account)
     command = CloseCase(
         account_id=account, case_id=trace.case_id, command_id="c-1", actor="ana", seen_sequence=len(trace.events),
@@ -166,7 +170,7 @@ def close(log: MemoryLog, account: str, at_ms: int) -> None:
 
 
 def test_commands_do_not_replay() -> None:
-    """With the case closed, a further burst would open another one: on both sides it joins the first."""
+    """With the case closed, another burst would open a second case; on both sides it joins the first."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "a", START_MS + 1_000, 4)
@@ -178,7 +182,7 @@ def test_commands_do_not_replay() -> None:
 
 
 def test_recorded_flags_do_not_replay() -> None:
-    """They are derived: what stands in cases.inbox was said by the recorded rules."""
+    """Flags are derived again: those in cases.inbox are decisions of the recorded rules."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "a", START_MS + 1_000, 4)
@@ -188,7 +192,7 @@ def test_recorded_flags_do_not_replay() -> None:
 
 
 def test_labels_replay_on_both_sides() -> None:
-    """A confirmed fraud makes its card risky from then on, for rules that ask; payments before it stay as they were."""
+    """A confirmed fraud raises the risk of its card from then on; earlier payments keep their decisions."""
     risky = EntityRisk(name="risky", typology="known_fraud", points=700, by="card", window_ms=DAY_MS, at_least=1)
     log = MemoryLog()
     log.activate(pack(), START_MS)
@@ -202,7 +206,7 @@ def test_labels_replay_on_both_sides() -> None:
     assert found["labels"] == 1
 
 
-def test_confirmed_frauds_are_caught_or_missed_in_number_and_money() -> None:
+def test_caught_and_missed_frauds_are_counted_in_number_and_money() -> None:
     log = MemoryLog()
     log.activate(pack(replace(FAST, at_least=2)), START_MS)
     paid = {
@@ -222,7 +226,7 @@ def test_confirmed_frauds_are_caught_or_missed_in_number_and_money() -> None:
     assert found["precision"] == {"baseline": 1.0, "new": 1.0}
 
 
-def test_labels_before_their_payment_find_it_later() -> None:
+def test_label_before_its_payment_is_matched_later() -> None:
     log = MemoryLog()
     log.activate(pack(), START_MS)
     transaction = {**PAYMENT, "account_id": "a", "transaction_id": "x", "event_time": START_MS + 5_000}
@@ -234,8 +238,8 @@ def test_labels_before_their_payment_find_it_later() -> None:
     assert (found["fraud"]["known"], found["labels_without_payment"]) == (1, 0)
 
 
-def test_ticks_escalate_what_is_open_long_enough_on_either_side() -> None:
-    """The new rules open one case two hours later: at the tick after four hours only the recorded one is due."""
+def test_ticks_escalate_overdue_cases_on_either_side() -> None:
+    """The new rules open one case two hours later: at the tick after four hours only the recorded case is due."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "a", START_MS, 3)
@@ -250,8 +254,8 @@ def test_ticks_escalate_what_is_open_long_enough_on_either_side() -> None:
     assert said(log, stricter, WhatifPeriod(None, START_MS + 3 * HOUR_MS))["ticks"] == 0
 
 
-def test_flags_come_before_ticks_of_the_same_moment() -> None:
-    """At the very moment a further payment is flagged, and the case is due."""
+def test_flag_precedes_a_tick_of_equal_time() -> None:
+    """At one moment another payment is flagged and the case is due."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "a", START_MS, 3)
@@ -263,8 +267,8 @@ def test_flags_come_before_ticks_of_the_same_moment() -> None:
     assert [each.known_at_ms for each in trace.events] == [START_MS + 2_000, due, due]
 
 
-def test_a_log_does_not_go_back() -> None:
-    """A broker's clock was put back: what came later is not known earlier."""
+def test_log_time_does_not_go_back() -> None:
+    """A broker's clock was set back: later records are not known earlier."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     for number, stamp in enumerate((5_000, 9_000, 4_000)):
@@ -274,8 +278,10 @@ def test_a_log_does_not_go_back() -> None:
     assert trace.known_at_ms == START_MS + 9_000
 
 
-def test_of_two_cases_that_share_payments_the_one_of_the_same_typology_is_meant() -> None:
-    """The new rules leave one payment in the case and put two into another one: the first is kept, that one is new."""
+def test_case_is_matched_to_the_one_of_equal_typology() -> None:
+    """The new rules leave one payment in the case and put two into another one: the first is kept, the other one is
+    new.
+    """
     log, anyhow = MemoryLog(), replace(FAST, at_least=1, points="100")
     log.activate(pack(anyhow), START_MS)
     for number, amount in enumerate((1_000, 2_000, 2_000)):
@@ -301,8 +307,8 @@ def test_payments_that_share_a_case_under_another_typology_are_one_case() -> Non
     assert (first["kind"], first["typology"], other["typology"]) == ("CaseOpened", "rapid_spending", "card_testing")
 
 
-def test_cases_that_share_no_payment_are_two() -> None:
-    """Of one account and typology, but about other payments: one is lost, the other one is new."""
+def test_cases_without_a_common_payment_are_different() -> None:
+    """Equal account and typology, different payments: one case is lost, the other one is new."""
     log = MemoryLog()
     slow = Velocity(
         name="slow", typology="rapid_spending", points=600, window_ms=60_000, at_least=1, when="channel == 'POS'"
@@ -328,8 +334,8 @@ def test_the_first_event_that_differs_is_shown_from_both_sides() -> None:
     assert first["new"]["rules"] == ["fast", "big"]
 
 
-def test_flags_of_merchants_replay_whosever_payments_they_are() -> None:
-    """No account pays twice, the merchant sees five: in the merged order of both partitions."""
+def test_merchant_flags_replay_across_accounts() -> None:
+    """No account pays twice and the merchant receives five payments, in the merged order of both partitions."""
     at_shop = Velocity(name="shop", typology="ring", points=600, by="merchant", window_ms=60_000, at_least=5)
     log = MemoryLog()
     log.activate(pack(), START_MS)
@@ -365,7 +371,7 @@ def test_money_hours_and_days() -> None:
     assert found["alerts"]["per_day"]["baseline"] == 1.5
 
 
-def test_two_runs_say_the_same_and_the_sum_of_changes_is_the_difference() -> None:
+def test_runs_are_reproducible_and_changes_add_up_to_the_difference() -> None:
     log, fewer = traffic(DEFAULT), pack(*THREE.rules[1:])
     found, again = said(log, fewer), said(log, fewer)
     assert found == again
@@ -376,7 +382,7 @@ def test_two_runs_say_the_same_and_the_sum_of_changes_is_the_difference() -> Non
     assert sum(each["new"] for each in found["per_day"]) <= found["alerts"]["new"]
 
 
-def test_what_cannot_be_read_is_counted_and_stops_nothing() -> None:
+def test_unreadable_records_are_counted_and_skipped() -> None:
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "a", START_MS, 2)
@@ -401,5 +407,5 @@ def test_missing_records_are_named() -> None:
     [("2026-01-01", START_MS), ("2026-01-01T01:00", START_MS + HOUR_MS), ("1767225600000", START_MS),
      ("2026-01-01T01:00:00+01:00", START_MS)],
 )  # fmt: skip
-def test_moments_as_people_write_them(text: str, ms: int) -> None:
+def test_times_are_parsed_from_common_formats(text: str, ms: int) -> None:
     assert parse_time(text) == ms

@@ -1,4 +1,4 @@
-"""A case as of T, as known at K: against a count that is made of the records alone."""
+"""A case as of T, as known at K, against counts made from the records alone."""
 
 from typing import Any
 
@@ -22,8 +22,9 @@ DONE = ("assigned_at_ms", "released_at_ms", "added_at_ms", "event_time", "escala
 
 
 def recorded(steps: list[tuple[str, int]]) -> list[KnownEvent]:
-    """A case that begins with a flag at noon; each further step happens so many minutes from noon, and is known a
-    minute after the one before it."""
+    """Return a case that starts with a flag at noon. Each further step happens the given minutes from noon, and is
+    known a minute after the step before it.
+    """
     fold, known, seen, flags = CaseFold(), [], 0, 0
     for number, (what, minutes) in enumerate([("flag", 0), *steps]):
         at_ms = NOON + minutes * MINUTE_MS
@@ -44,7 +45,7 @@ def recorded(steps: list[tuple[str, int]]) -> list[KnownEvent]:
 
 
 def counted(known: list[KnownEvent], at_ms: int, known_at_ms: int) -> tuple[int, ...] | None:
-    """Flags, value, notes, whether somebody holds it, and the last sequence: from plain fields."""
+    """Count flags, value, notes, whether the case is assigned, and the last sequence, from plain fields."""
     flags = value = notes = holders = last = 0
     for event, at in known:
         fields = to_fields(event)
@@ -67,7 +68,7 @@ STEPS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(STEPS, st.integers(-40, 70), st.integers(-2, 30))
-def test_only_what_had_happened_of_what_was_known_counts(steps: list[tuple[str, int]], at: int, known_at: int) -> None:
+def test_only_known_events_that_had_happened_count(steps: list[tuple[str, int]], at: int, known_at: int) -> None:
     known = recorded(steps)
     at_ms, known_at_ms = NOON + at * MINUTE_MS, NOON + known_at * MINUTE_MS
     view = case_as_of(known, at_ms, known_at_ms)
@@ -77,7 +78,7 @@ def test_only_what_had_happened_of_what_was_known_counts(steps: list[tuple[str, 
     assert found == counted(known, at_ms, known_at_ms)
 
 
-def test_a_late_payment_is_part_of_the_past_once_it_is_known() -> None:
+def test_late_payment_belongs_to_the_past_once_known() -> None:
     known = recorded([("take", 5), ("flag", -10)])
     before = NOON - 5 * MINUTE_MS
     assert case_as_of(known, before, NOON + MINUTE_MS) is None
@@ -86,7 +87,7 @@ def test_a_late_payment_is_part_of_the_past_once_it_is_known() -> None:
     assert (view.flags, view.assignee, view.transactions) == (1, None, ["tx-2"])
 
 
-def test_the_items_of_the_table_say_the_same() -> None:
+def test_items_of_the_table_result_in_an_equal_history() -> None:
     known = recorded([("take", 5), ("flag", 6), ("note", 7)])
     items = [event_item(event, at_ms) for event, at_ms in known]
     assert known_events(items) == known
@@ -94,7 +95,7 @@ def test_the_items_of_the_table_say_the_same() -> None:
     assert case_as_of(known_events(items), known_at_ms=NOON + MINUTE_MS) == case_as_of(known[:2])
 
 
-def test_a_gap_is_no_history() -> None:
+def test_events_with_a_gap_are_refused() -> None:
     known = recorded([("take", 5), ("note", 7)])
     with pytest.raises(BrokenLog, match=f"case {CASE}: NoteAdded 3 after 1"):
         case_as_of([known[0], known[2]])
@@ -115,7 +116,7 @@ def test_the_digest_of_the_views_does_not_depend_on_when_records_were_written() 
     assert views_digest(early) == views_digest(late) != views_digest(other)
 
 
-def test_an_item_of_which_the_record_was_not_read_yet_is_no_difference() -> None:
+def test_item_of_a_record_not_read_yet_is_no_difference() -> None:
     event = history(flag(1))[1][0]
     stored, place = {("case#1", "event#1"): event_item(event, 5)}, ("case#1", "event#1")
     assert compare_views(stored, {place: event_item(event)}).differences == []
@@ -128,7 +129,7 @@ def test_an_item_of_which_the_record_was_not_read_yet_is_no_difference() -> None
     ("at_ms", "known_at_ms", "is_there"),
     [(None, None, True), (5, 8, True), (4, 8, False), (5, 7, False), (None, 7, False), (4, None, False)],
 )
-def test_an_item_was_there_once_it_had_happened_and_was_known(
+def test_item_exists_once_it_has_happened_and_is_known(
     at_ms: int | None, known_at_ms: int | None, is_there: bool
 ) -> None:
     assert is_visible_at({"happened_at_ms": 5, "known_at_ms": 8}, at_ms, known_at_ms) is is_there

@@ -1,4 +1,4 @@
-"""The whole flow of a rebuild without a stack: Kafka is librdkafka's own mock of brokers, tables are in memory."""
+"""The whole rebuild without a stack: the mock brokers of librdkafka, and tables in memory."""
 
 import threading
 import time
@@ -29,8 +29,8 @@ from projections.views.worker import ViewProjector, work
 from tests.support.views import DECODER, ENCODER, TOPIC, Log, live, stream
 
 
-class Table(MemoryCaseTable):
-    """One that can be made and dropped, and whose writer can die."""
+class RebuildTable(MemoryCaseTable):
+    """RebuildTable that can be created and dropped, and whose writer can crash."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Table(MemoryCaseTable):
 
     def fill(self, items: Any, threads: int = 1) -> None:
         half = list(items)[: len(items) // 2]
-        super().fill(half, threads)  # what is cut in the middle has stored some of it
+        super().fill(half, threads)  # an interrupted write has stored a part
         self.fills_left -= 1
         if self.fills_left < 0:
             raise KeyboardInterrupt
@@ -54,21 +54,21 @@ class Table(MemoryCaseTable):
 
 
 @dataclass
-class System:
-    """A log, tables by name, and the control store."""
+class RebuildSystem:
+    """Log, tables by name, and control store."""
 
     settings: Settings
     versions: ViewVersions
     producer: Producer
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, RebuildTable] = field(default_factory=dict)
 
     @property
     def parts(self) -> RebuildParts:
         wired = rebuild_parts(self.settings)
         return replace(wired, versions=self.versions, open_table=self.open)  # type: ignore[arg-type]
 
-    def open(self, name: str) -> Table:
-        return self.tables.setdefault(name, Table(name))
+    def open(self, name: str) -> RebuildTable:
+        return self.tables.setdefault(name, RebuildTable(name))
 
     def tell(self, known: list[KnownEvent]) -> None:
         for event, _ in known:
@@ -77,7 +77,7 @@ class System:
         assert self.producer.flush(20) == 0
 
     def wanted(self) -> dict[tuple[str, str], Item]:
-        """What the log leads to, one event at a time, by another projector."""
+        """Return the items that result from the log, one event at a time, by another projector."""
         table, log = MemoryCaseTable(), KafkaLog(self.settings.kafka_bootstrap)
         projector = ViewProjector(table)
         for number, end in log.ends(TOPIC).items():
@@ -90,7 +90,7 @@ class System:
 
 
 class Stopper:
-    """Stands in for the signals that stop a worker."""
+    """Replacement for the signals that stop a worker."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -101,23 +101,23 @@ class Stopper:
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RebuildSystem]:
     producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock"})
     broker = next(iter(producer.list_topics(timeout=10).brokers.values()))
     settings = Settings(home=tmp_path, host=broker.host, kafka_port=broker.port)
     engine = connect(settings.control_database)
     upgrade(engine)
-    made = System(settings, ViewVersions(engine, "cases", lambda: time.time_ns() // 1_000_000), producer)
+    made = RebuildSystem(settings, ViewVersions(engine, "cases", lambda: time.time_ns() // 1_000_000), producer)
     monkeypatch.setattr(KafkaLogs, "decoder", lambda _: DECODER)
-    monkeypatch.setattr(rebuilding, "_forget", lambda *_: None)  # the mock knows no such request
+    monkeypatch.setattr(rebuilding, "_forget", lambda *_: None)  # the mock does not implement this request
     monkeypatch.setattr(rebuilding, "TAKEN_OVER_WITHIN_S", 2.0)
     monkeypatch.setattr(rebuilding, "SETTLED_WITHIN_S", 1.0)
     yield made
     engine.dispose()
 
 
-def work_until(system: System, stop: Stopper) -> threading.Thread:
-    """The real worker's loop, in a thread."""
+def work_until(system: RebuildSystem, stop: Stopper) -> threading.Thread:
+    """Run the real worker's loop in a thread until a condition holds."""
     table = LiveCaseTable(system.open, system.versions.live)  # type: ignore[arg-type]
     arguments = (system.settings.kafka_bootstrap, TOPIC, DECODER, lambda: target_of(table, TOPIC), stop)
     thread = threading.Thread(target=work, args=arguments, daemon=True)
@@ -128,11 +128,11 @@ def work_until(system: System, stop: Stopper) -> threading.Thread:
 def until(holds: Any, within_s: float = 30) -> None:
     begun = time.monotonic()
     while not holds():
-        assert time.monotonic() - begun < within_s, "it never came so far"
+        assert time.monotonic() - begun < within_s, "the rebuild did not get this far"
         time.sleep(0.05)
 
 
-def test_built_beside_a_worker_switched_and_the_worker_goes_on_in_the_new_table(system: System) -> None:
+def test_worker_continues_in_the_new_table_after_a_switch(system: RebuildSystem) -> None:
     system.tell(stream(1))
     stop = Stopper()
     worker = work_until(system, stop)
@@ -155,22 +155,20 @@ def test_built_beside_a_worker_switched_and_the_worker_goes_on_in_the_new_table(
 
 
 @pytest.mark.parametrize("fills", [0, 2, 4])
-def test_cut_off_in_the_middle_of_any_share_it_goes_on(system: System, fills: int) -> None:
+def test_rebuild_interrupted_in_any_partition_continues(system: RebuildSystem, fills: int) -> None:
     system.tell(stream(6))
     system.open("cases-v2").fills_left = fills
     with pytest.raises(KeyboardInterrupt):
         rebuild(system.parts, "kafka", keep_old=True, share_events=6)
     assert system.versions.live().number == 1
     assert not all(share.done_at_ms for share in system.versions.shares(2))
-    system.tell(stream(7))  # the log goes on meanwhile
+    system.tell(stream(7))  # the log grows meanwhile
     system.open("cases-v2").fills_left = 10**9
     assert rebuild(system.parts, "kafka", keep_old=True).document["version"] == 2
     assert system.live() == system.wanted()
 
 
-def test_a_table_that_is_not_what_was_derived_is_not_switched_to(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_altered_new_table_is_not_switched_to(system: RebuildSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     system.tell(stream(3))
     table = system.open("cases-v2")
     monkeypatch.setattr(table, "fill", lambda items, threads: MemoryCaseTable.fill(table, items[1:], threads))
@@ -179,7 +177,7 @@ def test_a_table_that_is_not_what_was_derived_is_not_switched_to(
     assert system.versions.live().number == 1
 
 
-def test_what_the_old_table_has_otherwise_is_named_and_does_not_stop_the_switch(system: System) -> None:
+def test_difference_in_the_old_table_is_named_and_does_not_stop_the_switch(system: RebuildSystem) -> None:
     system.tell(stream(4))
     system.open("cases").items = dict(system.wanted())
     key = next(key for key in system.open("cases").items if key[1] == "view")
@@ -189,12 +187,12 @@ def test_what_the_old_table_has_otherwise_is_named_and_does_not_stop_the_switch(
     assert system.live() == system.wanted()
     system.tell(stream(5))
     switch(system.parts, 2) if system.versions.live().number == 1 else switch(system.parts, 1)
-    assert system.versions.live().number == 1  # back, and up to the log's end but for what was altered
+    assert system.versions.live().number == 1  # live again, and at the log's end except for the altered item
     assert {k: v for k, v in system.live().items() if k != key}.keys() == system.wanted().keys() - {key}
 
 
-def test_an_archive_that_was_altered_is_not_built_from_and_another_source_is_not_mixed_in(
-    system: System, monkeypatch: pytest.MonkeyPatch
+def test_rebuild_refuses_an_altered_archive_and_a_second_source(
+    system: RebuildSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system.tell(stream(8))
     system.open("cases-v2").fills_left = 0

@@ -1,4 +1,6 @@
-"""The verifier finds whatever is altered in a stored view, and nothing else: a table may be a moment ahead."""
+"""The verifier finds every alteration of a stored view, and reports no other; a table may be slightly ahead of its
+offsets.
+"""
 
 import random
 import time
@@ -23,14 +25,14 @@ LOG = Log(KNOWN)
 
 
 def checked(table: MemoryCaseTable, log: Log = LOG, written: dict[int, int] | None = None) -> list[str]:
-    """What a whole round says."""
+    """Return the differences that a complete round reports."""
     verifier = ViewVerifier(log, TOPIC, DECODER)
     ends = log.ends(TOPIC) if written is None else written
     found = [verifier.check(shard, table, ends) for shard in verifier.shards()] + [verifier.unknown_cases(table)]
     return [message for each in found for message in each.messages]
 
 
-def test_what_the_worker_has_stored_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_stored_by_the_worker_have_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     table = live(KNOWN)
     assert checked(table) == []
     monkeypatch.setattr(view_verifier, "SHARD_EVENTS", 9)
@@ -48,7 +50,7 @@ def test_every_altered_field_of_every_item_is_found() -> None:
         table.items[key] = item
 
 
-def test_a_missing_item_and_one_that_comes_from_nothing_are_found() -> None:
+def test_missing_and_forged_items_are_found() -> None:
     known = stream(4, accounts=6)
     table, log = live(known), Log(known)
     for key, item in list(table.items.items()):
@@ -62,7 +64,7 @@ def test_a_missing_item_and_one_that_comes_from_nothing_are_found() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_table_that_is_ahead_of_its_offsets_is_no_difference_one_that_is_behind_them_is(seed: int) -> None:
+def test_table_ahead_of_its_offsets_is_no_difference_but_behind_is_one(seed: int) -> None:
     draw = random.Random(seed)
     ends = LOG.ends(TOPIC)
     upto = {number: draw.randrange(end // 2, end) for number, end in ends.items()}
@@ -72,22 +74,22 @@ def test_a_table_that_is_ahead_of_its_offsets_is_no_difference_one_that_is_behin
     committed = {number: draw.randrange(at) for number, at in upto.items()}
     assert checked(part, LOG, committed) == []
     assert checked(part, LOG, upto) == []
-    assert checked(part, LOG, ends)  # it was said to hold all of it
+    assert checked(part, LOG, ends)  # its offsets claim that it holds all events
 
 
 def _is_in(log: Log, known_at_ms: int) -> bool:
     return any(record.timestamp_ms == known_at_ms for records in log.records.values() for record in records)
 
 
-def test_a_view_that_claims_a_later_version_than_the_log_has_is_found() -> None:
+def test_view_with_a_version_beyond_the_log_is_found() -> None:
     table = live(KNOWN)
     key = next(key for key in table.items if key[1] == "view")
     table.items[key] = {**table.items[key], "sequence": 500}
     assert len(checked(table)) == 1
 
 
-class Live:
-    """A table that is live under a number."""
+class LiveTable:
+    """LiveTable table with a version number."""
 
     def __init__(self, table: MemoryCaseTable) -> None:
         self.table, self.number = table, 1
@@ -96,13 +98,13 @@ class Live:
         return ViewVersion(number=self.number, table="t"), self.table
 
 
-def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
+def test_rounds_cover_all_cases_and_continue_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(view_verifier, "SHARD_EVENTS", 15)
     engine = connect(f"sqlite:///{tmp_path / 'control.db'}")
     upgrade(engine)
-    versions, table = ViewVersions(engine, "t", lambda: 1), Live(live(KNOWN))
+    versions, table = ViewVersions(engine, "t", lambda: 1), LiveTable(live(KNOWN))
     key = next(key for key in table.table.items if key[1] == "view")
     original = table.table.items[key]
     table.table.items[key] = {**original, "score_max": 1}
@@ -132,7 +134,7 @@ def test_rounds_walk_through_all_cases_go_on_after_a_restart_and_remember(
     engine.dispose()
 
 
-def test_the_pace_leaves_most_of_the_time_to_others() -> None:
+def test_pace_leaves_most_of_the_time_idle() -> None:
     waits: list[float] = []
     pace = WorkPacer(waits.append, busy_fraction=0.05)
     sum(number * number for number in range(300_000))
@@ -140,12 +142,12 @@ def test_the_pace_leaves_most_of_the_time_to_others() -> None:
     pace.rest()
     assert waits[0] > 19 * 0.005
     assert waits[1] < waits[0] / 5
-    time.sleep(0.05)  # as long as a store may take for a page, at no cost here
+    time.sleep(0.05)  # the longest time that a store may take for a page, without waiting here
     pace.rest()
     assert 19 * 0.05 <= waits[2] < 19 * 5
 
 
-def test_the_monitor_says_what_the_verifier_counts() -> None:
+def test_monitor_shows_the_counts_of_the_verifier() -> None:
     server, thread = start_http_server(0, addr="127.0.0.1")
     url = f"http://127.0.0.1:{server.server_address[1]}/metrics"
     version = [1]
@@ -170,4 +172,4 @@ def test_the_monitor_says_what_the_verifier_counts() -> None:
         thread.join(5)
         server.server_close()
     readers._look_metrics()
-    assert readers.health()["verified"] is None  # nobody answers: the page says unknown
+    assert readers.health()["verified"] is None  # the store does not answer: the page shows "unknown"

@@ -1,4 +1,4 @@
-"""Versions of the case views without a stack: what is folded, what is digested, who may switch, who finds what."""
+"""Versions of the case views without a stack: how they are built, digested, switched and found."""
 
 import random
 import subprocess
@@ -30,8 +30,8 @@ from tests.support.views import DECODER, TOPIC, Log, live, stream
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_rebuilt_is_what_the_worker_has_stored_item_by_item(seed: int) -> None:
-    """Whatever the batches of the worker, whatever the shares of the rebuild."""
+def test_rebuilt_items_equal_those_of_the_worker(seed: int) -> None:
+    """For any batches of the worker, and any partitions of the rebuild."""
     known = stream(seed)
     log, wanted = Log(known), live(known).items
     assert live(known, random.Random(seed)).items == wanted
@@ -45,7 +45,7 @@ def test_what_is_rebuilt_is_what_the_worker_has_stored_item_by_item(seed: int) -
         assert sum(each.digest for each in written) % (1 << 256) == item_digest(table.scan())
 
 
-def test_a_share_that_is_done_again_changes_nothing_and_any_item_changes_the_digest() -> None:
+def test_repeated_partition_changes_nothing_and_any_changed_item_changes_the_digest() -> None:
     log, table = Log(stream(5)), MemoryCaseTable()
     for share in [*divide(log.ends(TOPIC), 20), *divide(log.ends(TOPIC), 20)[::-1]]:
         write_views(table, fold(events_of(log, TOPIC, share, DECODER)).items())
@@ -59,7 +59,7 @@ def test_a_share_that_is_done_again_changes_nothing_and_any_item_changes_the_dig
     assert item_digest(reversed(list(table.scan()))) == digest
 
 
-def test_every_key_is_in_one_share() -> None:
+def test_every_key_is_in_exactly_one_partition() -> None:
     for of in (1, 2, 7):
         for number in range(50):
             assert sum(PartitionShard(0, share, of, 1).has(f"acct-{number}".encode()) for share in range(of)) == 1
@@ -70,7 +70,7 @@ def test_every_key_is_in_one_share() -> None:
     ]
 
 
-def test_what_goes_to_dynamodb_comes_back() -> None:
+def test_dynamodb_items_are_read_back_as_written() -> None:
     items = list(live(stream(1)).items.values())
     assert [_from_dynamo(_to_dynamo(item)) for item in items] == items
     with pytest.raises(TypeError):
@@ -83,7 +83,7 @@ def versions(engine: Engine) -> ViewVersions:
     return ViewVersions(engine, "t.cases", lambda: next(clock))
 
 
-def test_a_version_becomes_live_once_it_is_built_and_the_one_before_can_come_back(versions: ViewVersions) -> None:
+def test_built_version_becomes_live_and_the_earlier_one_can_return(versions: ViewVersions) -> None:
     assert versions.live() == ViewVersion(number=1, table="t.cases")
     row = versions.begin("kafka", [PartitionShard(0, 0, 1, 10)])
     assert (row.version, row.table_name, row.state) == (2, "t.cases-v2", "building")
@@ -103,7 +103,7 @@ def test_a_version_becomes_live_once_it_is_built_and_the_one_before_can_come_bac
         versions.drop(2)
     versions.switch(1)
     assert [(row.version, row.state) for row in versions.every()] == [(1, "live"), (2, "old")]
-    assert versions.unfinished() is None  # it was live: a rebuild begins a new one
+    assert versions.unfinished() is None  # this version was live: a rebuild starts a new one
     assert versions.drop(2) == "t.cases-v2"
     with pytest.raises(ViewVersionError, match="is dropped"):
         versions.switch(2)
@@ -112,7 +112,7 @@ def test_a_version_becomes_live_once_it_is_built_and_the_one_before_can_come_bac
         versions.drop(9)
 
 
-def test_a_store_without_versions_has_the_first_one(tmp_path: Path) -> None:
+def test_store_without_versions_reports_the_first_one(tmp_path: Path) -> None:
     bare = connect(f"sqlite:///{tmp_path / 'bare.db'}")
     versions = ViewVersions(bare, "cases", lambda: 1)
     assert versions.live() == ViewVersion(number=1, table="cases")
@@ -124,7 +124,7 @@ def test_a_store_without_versions_has_the_first_one(tmp_path: Path) -> None:
     bare.dispose()
 
 
-def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_store_is_away() -> None:
+def test_readers_follow_a_switch_and_keep_the_table_while_the_store_is_unreachable() -> None:
     now, live_now, asked = [0.0], [ViewVersion(number=1, table="a")], count()
 
     def look() -> ViewVersion:
@@ -148,7 +148,7 @@ def test_readers_find_the_live_table_soon_after_a_switch_and_keep_it_while_the_s
     assert next(asked) == 3
 
 
-def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
+def test_only_one_rebuild_runs_and_a_crash_releases_the_lock(engine: Engine) -> None:
     with exclusive_lock(engine, "some work"):
         with pytest.raises(LockHeld, match="some work is running already"), exclusive_lock(engine, "some work"):
             pass
@@ -178,12 +178,12 @@ def test_only_one_does_it_and_a_kill_frees_it(engine: Engine) -> None:
 
 
 def test_each_version_has_offsets_of_its_own() -> None:
-    assert group_of("cases.events", 1) == "cases.events-case-views"  # what it was called before there were versions
+    assert group_of("cases.events", 1) == "cases.events-case-views"  # its name before there were versions
     assert len({group_of("cases.events", number) for number in range(1, 50)}) == 49
 
 
-def test_nothing_that_a_rebuild_is_made_of_can_write_to_a_log() -> None:
-    """No side effect is sent again: there is no producer and no sender in it."""
+def test_rebuild_modules_cannot_write_to_a_log() -> None:
+    """No side effect is sent again: they contain no producer and no sender."""
     code = (
         "import sys\nimport console.history.rebuild\n"
         "bad = [m for m in sys.modules if m in ('console.webhooks.sender', 'projections.process_worker')]\n"
