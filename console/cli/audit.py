@@ -65,17 +65,17 @@ def heads(
     settings = read_settings()
     store = bucket(settings)
     numbers = head_numbers(store)
-    wanted = number if number is not None else numbers[-1] if numbers else 0
+    chosen = number if number is not None else numbers[-1] if numbers else 0
     try:
-        head = stored_head(store, wanted, signer_of(settings).public_key)
+        head = stored_head(store, chosen, signer_of(settings).public_key)
     except BadHead as error:
-        raise fail(f"head {wanted}: {error}") from error
+        raise fail(f"head {chosen}: {error}") from error
     if head is None:
         raise fail(
             "there is no such head. The first is signed some seconds after the first record. Check: fraudcase status"
         )
     if out is not None:
-        out.write_bytes(store.get(head_key(wanted)) or b"")
+        out.write_bytes(store.get(head_key(chosen)) or b"")
     document = {
         "heads": len(numbers), "number": head.number, "log_time_at_ms": head.time_ms, "records": head.records,
         "partitions": len(head.trees), "sha256": head.sha256, "key": head.key,

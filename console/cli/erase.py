@@ -76,8 +76,8 @@ def show(
     for each in document.pop("erasures"):
         messages.print(f"erased {iso_time(each['at_ms'])} by {each['actor']} {each['reason']}".strip(), highlight=False)
     for payment in document.pop("payments", ()):
-        said = ", ".join(f"{name}={value!r}" for name, value in payment["attributes"].items())
-        messages.print(f"{payment['transaction_id']}  {said}", highlight=False, markup=False)
+        attributes = ", ".join(f"{name}={value!r}" for name, value in payment["attributes"].items())
+        messages.print(f"{payment['transaction_id']}  {attributes}", highlight=False, markup=False)
     report(document, as_json=False)
 
 
@@ -113,11 +113,11 @@ def canary(
                 database=control_database(settings),
                 home=settings.home,
             )
-            found, looked = search(stores, text, also or ())
+            found, counts = search(stores, text, also or ())
     except CanaryTooShort as error:
         raise fail(str(error)) from error
     report(
-        {"found": [_location_fields(place) for place in found] if as_json else len(found), **looked}, as_json=as_json
+        {"found": [_location_fields(place) for place in found] if as_json else len(found), **counts}, as_json=as_json
     )
     if found:
         shown = "\n".join(f"  {place.store}  {place.where}" for place in found[:50])

@@ -17,10 +17,10 @@ from console.cli.options import AsJson, Feedback, read_settings
 from console.cli.output import errors_as_messages, fail
 from console.cli.row_files import read_prepared_rows
 from console.payments.files import BadFile
-from console.rules import explain as explaining
 from console.rules.dossier import ExplanationError, InboundRecord, Log, account_records, find_accounts, read_dossier
+from console.rules.explain import explain_decision
 from console.rules.files import load_pack
-from console.scoring.run import LabelFeedbackQueue as Coming
+from console.scoring.run import LabelFeedbackQueue
 from console.scoring.truth import read_truth
 from console.terminal import progress
 from console.wiring import kafka_logs
@@ -81,17 +81,18 @@ def explain(
 
 
 def _explain(found: dict[str, Log], transaction_id: str, account: str | None, digest: str) -> dict[str, Any]:
-    wanted = [each for each in found if account in (None, each)]
-    if not wanted:
+    accounts = [each for each in found if account in (None, each)]
+    if not accounts:
         whose = f" of account {account!r}" if account else ""
         raise ExplanationError(f"there is no payment {transaction_id!r}{whose}")
-    if len(wanted) > 1:
-        others = ", ".join(wanted[1:10])
+    if len(accounts) > 1:
+        others = ", ".join(accounts[1:10])
         raise ExplanationError(
-            f"{len(wanted)} accounts have a payment {transaction_id!r}. Choose one: --account {wanted[0]}, or {others}"
+            f"{len(accounts)} accounts have a payment {transaction_id!r}. "
+            f"Choose one: --account {accounts[0]}, or {others}"
         )
-    log = found[wanted[0]]
-    return explaining.explain_decision(log, read_dossier(log, wanted[0], transaction_id, digest))
+    log = found[accounts[0]]
+    return explain_decision(log, read_dossier(log, accounts[0], transaction_id, digest))
 
 
 def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: int | None) -> Log:
@@ -104,7 +105,7 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
 
     def lines() -> Iterator[InboundRecord]:
         yield InboundRecord("RulesActivated", to_fields(activation), 0, None)
-        coming, clock_ms = Coming(feedback_ms or 0), -1
+        pending, clock_ms = LabelFeedbackQueue(feedback_ms or 0), -1
         for number, row in enumerate(read_prepared_rows(path)):
             if row.refusal is not None:
                 continue
@@ -112,11 +113,11 @@ def _file_lines(path: Path, pack: RulePack, labels: Path | None, feedback_ms: in
                 payment = admit(row.fields, None)
                 if isinstance(payment, Payment):
                     clock_ms = max(clock_ms, payment.event_time_ms)
-                    for known in coming.due(clock_ms):
-                        yield InboundRecord("FraudConfirmed", to_fields(known), number, None)
-                    label = truth.of(number, payment.transaction_id)
-                    if label is not None and label.is_fraud:
-                        coming.add(payment)
+                    for label in pending.due(clock_ms):
+                        yield InboundRecord("FraudConfirmed", to_fields(label), number, None)
+                    truth_label = truth.of(number, payment.transaction_id)
+                    if truth_label is not None and truth_label.is_fraud:
+                        pending.add(payment)
             yield InboundRecord("Transaction", row.fields, number, None)
 
     return lines
@@ -142,7 +143,7 @@ def partition_lines(log: Recorded, topic: str, partition: int, end: int, decoder
         try:
             name, data = decoder.decode(record.value)
         except UnreadableRecord:
-            continue  # quarantined: no decision rests on it
+            continue  # quarantined: no decision depends on it
         yield InboundRecord(name, data, record.offset, record.timestamp_ms)
 
 

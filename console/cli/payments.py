@@ -97,10 +97,10 @@ def _send(
     as_json: bool,
 ) -> None:
     intake, sent = open_intake(intake_parts(settings))
-    beside = truth or settings.home / "truth" / f"{sent.run}.jsonl"
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
-    with beside.open("w", encoding="utf-8") as file, progress("payments sent", total) as seen:
+    truth_file = truth or settings.home / "truth" / f"{sent.run}.jsonl"
+    truth_file.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with truth_file.open("w", encoding="utf-8") as file, progress("payments sent", total) as seen:
 
         def note(generated: GeneratedPayment) -> None:
             file.write(json.dumps(truth_line(generated)) + "\n")
@@ -112,14 +112,14 @@ def _send(
         except KeyboardInterrupt:
             counts = {}
     intake.flush()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     report(
         {
             "run": sent.run,
             "transactions": intake.rows,
             **{behaviour.value: count for behaviour, count in counts.items()},
             "seconds": round(seconds, 1),
-            "truth": str(beside),
+            "truth": str(truth_file),
         },
         as_json=as_json,
     )
@@ -184,13 +184,13 @@ def backtest(
         rows = read_prepared_rows(transactions)
         with progress("rows", files.count_rows(transactions)) as seen:
 
-            def counted() -> Iterator[files.IntakeRow]:
+            def rows_with_progress() -> Iterator[files.IntakeRow]:
                 for number, row in enumerate(rows, start=1):
                     yield row
                     if number % 1000 == 0:
                         seen(number)
 
-            lines = list(decide_rows(counted(), pack))
+            lines = list(decide_rows(rows_with_progress(), pack))
         _write_decisions(out, lines, as_json)
     except (BadFile, BadRulePack) as error:
         raise fail(str(error)) from error

@@ -111,9 +111,9 @@ def tune(
     """Search for better numbers in a pack on the earlier payments of a file, and judge them on the later payments."""
     from console.scoring.tuning_report import tune_and_report  # slow to import: Optuna and scikit-learn
 
-    wanted = TuningOptions(objective, precision, trials, seed, earlier, feedback)
+    options = TuningOptions(objective, precision, trials, seed, earlier, feedback)
     try:
-        report = tune_and_report(read_prepared_rows(transactions), labels, rules, out, wanted)
+        report = tune_and_report(read_prepared_rows(transactions), labels, rules, out, options)
     except (BadFile, BadRulePack, OSError) as error:
         raise fail(str(error)) from error
     _show_tuning(report, as_json=as_json)

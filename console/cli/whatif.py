@@ -86,10 +86,10 @@ def whatif(
         raise typer.BadParameter("--from must be before --to")
     settings = read_settings()
     where: Source = "s3" if source == "s3" else "kafka"
-    asked = WhatifRequest(where, WhatifPeriod(first, last), minutes)
+    request = WhatifRequest(where, WhatifPeriod(first, last), minutes)
     with errors_as_messages():
         pack = pack_of(settings, rules)
-        found = _run(settings, pack, asked, actor)
+        found = _run(settings, pack, request, actor)
     _write(found, html, out)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
@@ -111,25 +111,25 @@ def pack_of(settings: Settings, reference: str) -> RulePack:
         raise fail(f"{error}{drafted}") from error
 
 
-def _run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> dict[str, Any]:
+def _run(settings: Settings, pack: RulePack, request: WhatifRequest, actor: str) -> dict[str, Any]:
     """Run the what-if and keep it in the control store for approvals. Without a store, return the result only."""
     work = partial(run, kafka_logs(settings), archive_source(settings))
     try:
-        with _progress() as tell:
-            runs = _begin_run(settings, pack, asked, actor)
+        with _progress() as report_progress:
+            runs = _begin_run(settings, pack, request, actor)
             if runs is None:
-                return work(pack, asked, tell)
-            return carry_out(*runs, work, tell)
+                return work(pack, request, report_progress)
+            return carry_out(*runs, work, report_progress)
     except OUTAGE_ERRORS as error:
         raise fail(f"{error}. Cure: check fraudcase status; or read the archive with --source s3") from error
     except SchemaRegistryError as error:
         raise fail(f"the schema registry failed: {error}. Cure: check fraudcase status, or use --source s3") from error
 
 
-def _begin_run(settings: Settings, pack: RulePack, asked: WhatifRequest, actor: str) -> tuple[WhatifRuns, str] | None:
+def _begin_run(settings: Settings, pack: RulePack, request: WhatifRequest, actor: str) -> tuple[WhatifRuns, str] | None:
     runs = WhatifRuns(control_database(settings), now_ms)
     try:
-        return runs, runs.begin(pack, asked, actor)
+        return runs, runs.begin(pack, request, actor)
     except SQLAlchemyError:
         messages.print(
             "the control store cannot be reached, so this run is not kept. Cure: fraudcase control upgrade",
@@ -144,12 +144,12 @@ def _progress() -> Iterator[Progress]:
     with ExitStack() as stack:
         bars: list[Callable[[int], None]] = []
 
-        def tell(done: int, total: int) -> None:
+        def report_progress(done: int, total: int) -> None:
             if not bars:
                 bars.append(stack.enter_context(progress("records replayed by both packs", total)))
             bars[0](done)
 
-        yield tell
+        yield report_progress
 
 
 def _write(found: dict[str, Any], html: Path | None, out: Path | None) -> None:
@@ -198,8 +198,8 @@ def _figures(found: dict[str, Any]) -> Table:
         rows[f"frauds caught, of {fraud['known']:,}"] = fraud["caught"]
     for name, each in rows.items():
         table.add_row(name, f"{each['baseline']:,}", f"{each['new']:,}", f"{each['difference']:+,}")
-    for title, moneys in (("flagged", found["money_minor"]), ("fraud caught", fraud["caught_minor"])):
-        for currency, each in moneys.items():
+    for title, amounts in (("flagged", found["money_minor"]), ("fraud caught", fraud["caught_minor"])):
+        for currency, each in amounts.items():
             change = ("+" if each["difference"] > 0 else "") + money(each["difference"], currency)
             table.add_row(title, money(each["baseline"], currency), money(each["new"], currency), change)
     return table
