@@ -1,7 +1,7 @@
 """Latency from a payment's due time to its flag and to the case view."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,12 +13,12 @@ from confluent_kafka import Producer
 from console.terminal import progress
 from console.times import now_ms
 from console.waiting import ProgressStalled, end_offsets
-from console.wiring import case_table, kafka_logs, topics
 from domain.cases.events import CaseOpened, RiskLinked
 from domain.record_types import from_fields
 from domain.risk.events import RiskFlagged
 from generator.traffic import GeneratedPayment
-from infra.settings import Settings
+from projections.logs.kafka_logs import KafkaLogs
+from projections.views.case_table import DynamoCaseTable
 
 POLL_S, POLLED_CASES = 0.02, 50
 """Seconds between two polls of views, and cases per poll, longest wait first: few, so that polling is not the load."""
@@ -47,7 +47,8 @@ def percentiles(values: Sequence[Number], names: Sequence[str]) -> dict[str, Num
 
 
 def measure(
-    settings: Settings,
+    logs: KafkaLogs,
+    open_table: Callable[[], DynamoCaseTable],
     traffic: Iterator[GeneratedPayment],
     rate: float,
     warm_s: float,
@@ -59,10 +60,10 @@ def measure(
     times.
 
     The jobs that flag must run, and those that update views unless `with_views` is false. Raises ProgressStalled if
-    flags or views are missing at the end.
+    flags or views are missing at the end. `open_table` opens the table of case views; it is sent to another process.
     """
     total, warm = int(rate * (warm_s + seconds)), int(rate * warm_s)
-    encode = kafka_logs(settings).encoder().encode
+    encode = logs.encoder().encode
     made = [each.transaction for each in islice(traffic, total)]
     values = [encode("Transaction", each) for each in made]
     payments = [(each["account_id"], each["transaction_id"]) for each in made]
@@ -70,12 +71,12 @@ def measure(
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         ends = {
             (topic, number): end
-            for topic in (topics(settings).cases_inbox, topics(settings).cases_events)
-            for number, end in end_offsets(settings.kafka_bootstrap, topic).items()
+            for topic in (logs.topics.cases_inbox, logs.topics.cases_events)
+            for number, end in end_offsets(logs.bootstrap, topic).items()
         }
-        watching = pool.submit(watch, settings, ends, START_S + warm_s + seconds + AFTER_S)
+        watching = pool.submit(watch, logs, open_table, ends, START_S + warm_s + seconds + AFTER_S)
         time.sleep(START_S)  # so that the watcher's start does not slow the system down
-        due_ms = _send(settings, values, payments, rate)
+        due_ms = _send(logs, values, payments, rate)
         seen = watching.result()
     counted = dict(zip(payments[warm:], due_ms[warm:], strict=True))
     flagged = {payment: at - counted[payment] for payment, at in seen.flagged_ms.items() if payment in counted}
@@ -85,12 +86,12 @@ def measure(
     return LatencyTimestamps(flagged, stored)
 
 
-def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Payment], rate: float) -> list[int]:
+def _send(logs: KafkaLogs, values: Sequence[bytes], payments: Sequence[Payment], rate: float) -> list[int]:
     """Send each payment at its due time or as soon as possible after it; return the due times."""
-    topic = topics(settings).payments_inbound
+    topic = logs.topics.payments_inbound
     producer = Producer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap,
+            "bootstrap.servers": logs.bootstrap,
             "partitioner": "murmur2_random",
             "linger.ms": 40,
             "delivery.report.only.error": True,
@@ -114,15 +115,16 @@ def _send(settings: Settings, values: Sequence[bytes], payments: Sequence[Paymen
     return due_ms
 
 
-def watch(settings: Settings, ends: dict[tuple[str, int], int], seconds: float) -> LatencyTimestamps:
+def watch(
+    logs: KafkaLogs, open_table: Callable[[], DynamoCaseTable], ends: dict[tuple[str, int], int], seconds: float
+) -> LatencyTimestamps:
     """Follow flags and case events, and poll the views of the cases until they include the events.
 
     Runs in a separate process, so that it does not wait for the sender.
     """
     seen = LatencyTimestamps()
     waiting: dict[tuple[str, int], Payment] = {}
-    logs, table = kafka_logs(settings), case_table(settings)
-    follower, decoder = logs.reader().follow(ends), logs.decoder()
+    follower, decoder, table = logs.reader().follow(ends), logs.decoder(), open_table()
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
         for record in follower.poll(POLL_S):

@@ -16,7 +16,7 @@ from console.history.replay import cores
 from console.rules.files import load_pack
 from console.terminal import messages, progress
 from console.waiting import ProgressStalled
-from console.wiring import kafka_logs, replay_source, topics
+from console.wiring import case_tables, kafka_logs, replay_source, topics
 from domain.cases.fold import CaseFold
 from domain.payment import Refusal
 from generator.traffic import Traffic, TrafficOptions
@@ -50,7 +50,7 @@ def view_rate(settings: Settings, seed: int) -> Mapping[str, float]:
         events = fold.step(record)
         if not isinstance(events, Refusal):
             known += [KnownEvent(event, number) for event in events]
-    return view_rates(settings, known)
+    return view_rates(case_tables(settings), settings.prefix, known)
 
 
 MEASURES: tuple[Measure, ...] = (fold_rate, view_rate)

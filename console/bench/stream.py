@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from typing import Any, NamedTuple
@@ -288,7 +289,8 @@ def _logs(settings: Settings) -> str:
 def flag_latencies(settings: Settings, traffic: Iterator[GeneratedPayment], rate: float) -> dict[str, Any]:
     """Measure latencies from payment to flag with the risk job alone, at a steady rate in payments per second."""
     messages.print(f"latency from payment to flag at {rate:,.0f} payments/s", highlight=False)
-    seen = measure(settings, traffic, rate, WARM_S, STEADY_S, with_views=False)
+    views = partial(case_table, settings)
+    seen = measure(kafka_logs(settings), views, traffic, rate, WARM_S, STEADY_S, with_views=False)
     return {
         "half_load_tx_per_s": round(rate),
         "flag_latency_ms": percentiles(list(seen.flagged_ms.values()), PATH_PERCENTILES),
@@ -302,7 +304,7 @@ def view_latencies(settings: Settings, traffic: Iterator[GeneratedPayment], rate
     names = {service_name(settings, name) for name in (CASE_JOB, CASE_VIEWS)}
     with running_programs(settings, tuple(part for part in services(settings) if part.name in names)):
         wait_until_caught_up(settings)
-        seen = measure(settings, traffic, rate, WARM_S, STEADY_S)
+        seen = measure(kafka_logs(settings), partial(case_table, settings), traffic, rate, WARM_S, STEADY_S)
     return {
         "path_tx_per_s": round(rate),
         "path_flag_latency_ms": percentiles(list(seen.flagged_ms.values()), PATH_PERCENTILES),

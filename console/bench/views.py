@@ -1,11 +1,10 @@
 """Benchmark of rebuilding views, beside the bare store, in a temporary table."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from console.wiring import case_tables
-from infra.settings import Settings
+from console.times import now_ms
 from projections.logs.known import KnownEvent
 from projections.views.case_table import DynamoCaseTable
 from projections.views.case_view import Item
@@ -15,24 +14,27 @@ CEILING_ITEMS: Final = 6_000
 """Items written to measure the store's maximum: half of them before the rebuild, half after it."""
 
 
-def view_rates(settings: Settings, events: Sequence[KnownEvent]) -> dict[str, Any]:
+def view_rates(
+    open_table: Callable[[str], DynamoCaseTable], prefix: str, events: Sequence[KnownEvent]
+) -> dict[str, Any]:
     """Fold and write the views of these events as a rebuild does; DynamoDB must be running.
 
-    The maximum is measured in the same run: prepared BatchWriteItem requests of similar items by as many threads.
+    The tables' names begin with `prefix`. The maximum is measured in the same run: prepared BatchWriteItem requests
+    of similar items by as many threads.
     """
-    run = f"{settings.prefix}bench-views-{time.time_ns() // 1_000_000:x}"
+    run = f"{prefix}bench-views-{now_ms():x}"
     items = fold(events).items()
     sample = items[-CEILING_ITEMS:]  # events of the last cases, and views
     half = len(sample) // 2
-    before = _ceiling(settings, f"{run}-before", sample[:half])
-    rebuilt = _table(settings, f"{run}-rebuilt")
+    before = _ceiling(open_table, f"{run}-before", sample[:half])
+    rebuilt = _table(open_table, f"{run}-rebuilt")
     try:
         begun = time.perf_counter()
         written = write_views(rebuilt, fold(events).items())
         taken_s = time.perf_counter() - begun
     finally:
         rebuilt.drop()
-    after = _ceiling(settings, f"{run}-after", sample[half:])
+    after = _ceiling(open_table, f"{run}-after", sample[half:])
     ceiling = max(before, after)
     return {
         "view_events": len(events),
@@ -45,14 +47,14 @@ def view_rates(settings: Settings, events: Sequence[KnownEvent]) -> dict[str, An
     }
 
 
-def _table(settings: Settings, name: str) -> DynamoCaseTable:
-    table = case_tables(settings)(name)
+def _table(open_table: Callable[[str], DynamoCaseTable], name: str) -> DynamoCaseTable:
+    table = open_table(name)
     table.ensure()
     return table
 
 
-def _ceiling(settings: Settings, name: str, items: Sequence[Item]) -> float:
-    table = _table(settings, name)
+def _ceiling(open_table: Callable[[str], DynamoCaseTable], name: str, items: Sequence[Item]) -> float:
+    table = _table(open_table, name)
     try:
         return store_writes_per_s(table, items)
     finally:

@@ -38,7 +38,7 @@ from infra.settings import Settings
 from projections.archive.columns import ArchiveColumns
 from projections.logs.worker import serve_metrics
 
-TIMELINES = Gauge("fraudcase_console_timelines", "Timelines in memory; the table is asked for others")
+TIMELINES = Gauge("fraudcase_console_timelines", "Timelines in memory; others are read from the table")
 SWITCH_S = 0.0005
 """Switch interval of threads, in seconds: short, so that threads that read tables do not delay answers."""
 
@@ -75,7 +75,7 @@ def make_services(
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Serve until stopped by SIGTERM or SIGINT."""
     settings = Settings()
     sys.setswitchinterval(SWITCH_S)
     serve_metrics(metrics_port(settings, CONSOLE))
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def live_sources(settings: Settings) -> LiveFeedSources:
-    """Where the live figures come from."""
+    """Return the addresses that the live figures are counted from."""
     return LiveFeedSources(
         logs=kafka_logs(settings),
         view_metrics_url=f"http://{settings.host}:{metrics_port(settings, CASE_VIEWS)}/metrics",
