@@ -55,7 +55,7 @@ class WhatifRequest(NamedTuple):
     """Options of a what-if: source, period, and an analyst's minutes per case."""
 
     source: Source
-    stretch: WhatifPeriod
+    period: WhatifPeriod
     minutes_per_case: int = MINUTES_PER_CASE
 
 
@@ -74,7 +74,7 @@ def run(
     else:
         log = logs.reader(QUEUED_KBYTES)
         lookup = logs.registry().schema_text
-    outcome = run_whatif(log, logs.topics, Decoder(lookup, {"Transaction": FIELDS}), pack, asked.stretch, seen)
+    outcome = run_whatif(log, logs.topics, Decoder(lookup, {"Transaction": FIELDS}), pack, asked.period, seen)
     altered = [each.detail for each in log.altered] if isinstance(log, ArchivedLog) else []
     return document(outcome, asked, list(dict.fromkeys(altered)))
 
@@ -89,8 +89,8 @@ def document(outcome: WhatifOutcome, asked: WhatifRequest, problems: list[str] |
         "source": asked.source,
         "rules": _rules(outcome.pack),
         "baseline_rules": [_rules(pack) for pack in outcome.recorded_packs.values()],
-        "from_ms": asked.stretch.from_ms,
-        "to_ms": asked.stretch.to_ms,
+        "from_ms": asked.period.from_ms,
+        "to_ms": asked.period.to_ms,
         "first_payment_ms": outcome.first_ms,
         "last_payment_ms": outcome.last_ms,
         "days": len(series),

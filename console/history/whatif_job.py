@@ -31,7 +31,7 @@ Work = Callable[[RulePack, WhatifRequest, Progress], dict[str, Any]]
 
 def carry_out(runs: WhatifRuns, run_id: str, work: Work, seen: Progress = lambda *_: None) -> dict[str, Any]:
     """Run a what-if and store its result, or store the reason of its failure and raise it again."""
-    tell = runs.teller(run_id)
+    tell = runs.progress_writer(run_id)
 
     def both(done: int, total: int) -> None:
         tell(done, total)

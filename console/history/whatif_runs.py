@@ -41,8 +41,8 @@ class WhatifRuns:
             session.add(
                 WhatifRunRow(
                     run_id=run_id, pack_id=pack.pack_id, pack=f"{pack.name}@{pack.version}", document=pack.canonical,
-                    state="running", actor=actor, source=asked.source, from_ms=asked.stretch.from_ms,
-                    to_ms=asked.stretch.to_ms, minutes_per_case=asked.minutes_per_case, begun_at_ms=now_ms,
+                    state="running", actor=actor, source=asked.source, from_ms=asked.period.from_ms,
+                    to_ms=asked.period.to_ms, minutes_per_case=asked.minutes_per_case, begun_at_ms=now_ms,
                     seen_at_ms=now_ms, records=0, records_in_all=0, payments=0, span_ms=0,
                 )
             )  # fmt: skip
@@ -57,7 +57,7 @@ class WhatifRuns:
             source, WhatifPeriod(row.from_ms, row.to_ms), row.minutes_per_case
         )
 
-    def teller(self, run_id: str) -> Progress:
+    def progress_writer(self, run_id: str) -> Progress:
         """Return a function that stores the progress of a run, at most every SAY_EVERY_MS."""
         last_ms = 0
 
@@ -96,7 +96,7 @@ class WhatifRuns:
             newest = wanted.order_by(WhatifRunRow.begun_at_ms.desc(), WhatifRunRow.run_id)
             return list(session.scalars(newest.options(defer(WhatifRunRow.result), defer(WhatifRunRow.document))))
 
-    def standing(self) -> list[tuple[str, str, int]]:
+    def latest_states(self) -> list[tuple[str, str, int]]:
         """Return id, state and records of the last five runs, by which pages notice changes."""
         columns = WhatifRunRow.run_id, WhatifRunRow.state, WhatifRunRow.records
         with read_session(self._engine) as session:

@@ -125,16 +125,16 @@ class LiveFeed:
             try:
                 if not pipe.poll(0.5):
                     continue
-                number, said = pipe.recv()
+                number, answer = pipe.recv()
             except (EOFError, OSError):
                 complain("the live figures restart from zero: the process that counted them has ended")
                 return
             if number:
-                self._answer(number, said)
+                self._answer(number, answer)
             else:
-                self._tell(said)
+                self._publish(answer)
 
-    def _tell(self, figures: Mapping[str, Any]) -> None:
+    def _publish(self, figures: Mapping[str, Any]) -> None:
         self._latest = figures
         self._watchers.notify()
 
@@ -194,7 +194,7 @@ class LiveFigureCounter:
         self._readers = ConsumerGroupMonitor(
             logs.bootstrap, logs.topics, sources.view_metrics_url, sources.verifier_metrics_url, live_version(sources)
         )
-        self._said_s = time.monotonic()
+        self._snapshot_s = time.monotonic()
         self._readers.start()
 
     def read(self) -> bool:
@@ -204,14 +204,14 @@ class LiveFigureCounter:
             self._positions[record.topic, record.partition] = record.offset + 1
             self._take(record)
         if len(records) == MAX_BATCH and records[-1].timestamp_ms < now_ms() - BEHIND_MS:
-            self._pass_over()
+            self._skip_to_end()
         return bool(records)
 
     def due(self) -> dict[str, Any] | None:
         """Return a snapshot if EVERY_S have passed since the last one, else None."""
-        if time.monotonic() - self._said_s < EVERY_S:
+        if time.monotonic() - self._snapshot_s < EVERY_S:
             return None
-        self._said_s = time.monotonic()
+        self._snapshot_s = time.monotonic()
         return self.figures.snapshot(now_ms(), self._readers.health())
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class LiveFigureCounter:
         elif name in _FLAGS:
             self.figures.flagged(data, record.timestamp_ms)
 
-    def _pass_over(self) -> None:
+    def _skip_to_end(self) -> None:
         for topic in self._topics:
             for partition, end in self._log.ends(topic).items():
                 self.figures.skipped += max(0, end - self._positions.get((topic, partition), end))

@@ -43,7 +43,7 @@ class MonitoredGroup:
     moved_s: float = field(default_factory=time.monotonic)
     upto_date_s: float = field(default_factory=time.monotonic)
 
-    def look(self, now_s: float) -> None:
+    def refresh(self, now_s: float) -> None:
         """Read the group's committed offsets and the ends of its log. Raise KafkaException."""
         numbers = sorted(self.consumer.list_topics(self.topic, timeout=TIMEOUT_S).topics[self.topic].partitions)
         marks = [TopicPartition(self.topic, number) for number in numbers]
@@ -155,14 +155,14 @@ class ConsumerGroupMonitor:
             self._follow_live_version()
             for reader in self._readers:
                 try:
-                    reader.look(time.monotonic())
+                    reader.refresh(time.monotonic())
                 except KafkaException:
                     reader.lag = None  # the broker is unavailable: the page says so
-            self._look_aside()
-            self._look_metrics()
+            self._read_quarantine()
+            self._read_metrics()
             self._ended.wait(EVERY_S)
 
-    def _look_aside(self) -> None:
+    def _read_quarantine(self) -> None:
         now_s, consumer = time.monotonic(), self._views.consumer
         try:
             low, high = consumer.get_watermark_offsets(TopicPartition(self._quarantine, 0), timeout=TIMEOUT_S)
@@ -172,7 +172,7 @@ class ConsumerGroupMonitor:
         while self._quarantined and self._quarantined[0][0] < now_s - LATELY_S:
             self._quarantined.popleft()
 
-    def _look_metrics(self) -> None:
+    def _read_metrics(self) -> None:
         parked = read_figures(self._metrics_url, _PARKED)
         self._parked = parked[0] if parked else None
         verified = read_figures(self._verifier_url, _DIFFERING, _CHECKED, _ROUND)

@@ -7,6 +7,7 @@ and to the monitor page.
 import json
 import os
 import time
+from collections.abc import Callable
 from threading import Event
 from typing import Any, Final
 
@@ -47,7 +48,7 @@ class VerificationRounds:
     explains.
     """
 
-    def __init__(self, verifier: ViewVerifier, versions: ViewVersions, now_ms: Any) -> None:
+    def __init__(self, verifier: ViewVerifier, versions: ViewVersions, now_ms: Callable[[], int]) -> None:
         self._verifier, self._versions, self._now_ms = verifier, versions, now_ms
         row = versions.check()
         self.state: dict[str, Any] = {
@@ -60,10 +61,13 @@ class VerificationRounds:
             "last_round_checked": row.last_round_checked if row else 0,
             "last_round_differing": row.last_round_differing if row else 0,
         }
-        self._tell()
+        self._export()
 
-    def step(self, table: LiveCaseTable, written_of: Any) -> bool:
-        """Check the next shard. Return True if that ended a round."""
+    def step(self, table: LiveCaseTable, written_of: Callable[[int], dict[int, int]]) -> bool:
+        """Check the next shard. Return True if that ended a round.
+
+        `written_of` returns up to where a version's worker has written, by partition.
+        """
         version, now = table.now()
         shares = self._verifier.shards()
         step = int(self.state["step"])
@@ -81,7 +85,7 @@ class VerificationRounds:
         else:
             self.state["step"] += 1
         self._versions.save_check(self.state)
-        self._tell()
+        self._export()
         return is_end
 
     def _note(self, found: CheckFindings) -> None:
@@ -107,7 +111,7 @@ class VerificationRounds:
             state["found"] = "[]"
         ROUNDS.inc()
 
-    def _tell(self) -> None:
+    def _export(self) -> None:
         DIFFERING.set(max(self.state["differing"], self.state["last_round_differing"]))
         LAST_ROUND.set((self.state["last_round_at_ms"] or 0) / 1000)
 

@@ -151,7 +151,7 @@ class Stage:
         """A what-if on what has been paid here, in a thread of its own."""
 
         def work(pack: RulePack, asked: WhatifRequest, seen: Progress) -> dict[str, Any]:
-            return document(run_whatif(self.log, TOPICS, decoder(), pack, asked.stretch, seen), asked)
+            return document(run_whatif(self.log, TOPICS, decoder(), pack, asked.period, seen), asked)
 
         threading.Thread(target=carry_out, args=(self.desk.runs, run_id, work), daemon=True).start()
 

@@ -97,7 +97,7 @@ class _PageUpdates:
             rules = repr([(row.pack_id, row.state, row.shadow) for row in self._parts.control.packs()])
             told += ["event: rules\ndata: {}\n\n"] if self._rules not in ("", rules) else []
             self._rules = rules
-            whatif = repr(self._parts.runs.standing())
+            whatif = repr(self._parts.runs.latest_states())
             told += ["event: whatif\ndata: {}\n\n"] if self._whatif not in ("", whatif) else []
             self._whatif = whatif
         if self._sees_people:

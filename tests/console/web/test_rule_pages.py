@@ -57,7 +57,7 @@ def tried(desk: Desk, made: RulePack = STRICT) -> str:
     for number, account in enumerate("abcd"):
         burst(log, account, START_MS + number * 86_400_000, 3)
     run_id = desk.runs.begin(made, ASKED, "rui")
-    carry_out(desk.runs, run_id, lambda new, asked, _: document(run(log, new, asked.stretch), asked))
+    carry_out(desk.runs, run_id, lambda new, asked, _: document(run(log, new, asked.period), asked))
     return run_id
 
 
@@ -245,7 +245,7 @@ def test_a_what_if_is_asked_by_page_carried_out_elsewhere_and_shown(desk: Desk) 
         STRICT,
         WhatifRequest("s3", WhatifPeriod(START_MS, START_MS + 31 * 86_400_000), 7),
     )
-    desk.runs.teller(run_id)(500, 2_000)
+    desk.runs.progress_writer(run_id)(500, 2_000)
     assert "500 of 2,000 records" in client.get(path).text
     assert "one at a time" in client.post(path, data=form).text
     desk.clock.now_ms += SILENT_MS + 1

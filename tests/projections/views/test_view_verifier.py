@@ -155,13 +155,13 @@ def test_monitor_shows_the_counts_of_the_verifier() -> None:
     try:
         DIFFERING.set(3)
         LAST_ROUND.set(1_750_000_123)
-        readers._look_metrics()
+        readers._read_metrics()
         health = readers.health()
         assert health["verified"]["differing"] == 3
         assert health["verified"]["round_at_s"] == 1_750_000_123
         assert "stored views differ from the log" in health["worst"]
         DIFFERING.set(0)
-        readers._look_metrics()
+        readers._read_metrics()
         assert readers.health()["worst"] == "well"
         before = readers._views.consumer
         version[0] = 4
@@ -171,5 +171,5 @@ def test_monitor_shows_the_counts_of_the_verifier() -> None:
         server.shutdown()
         thread.join(5)
         server.server_close()
-    readers._look_metrics()
+    readers._read_metrics()
     assert readers.health()["verified"] is None  # the store does not answer: the page shows "unknown"
