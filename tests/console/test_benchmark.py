@@ -1,10 +1,10 @@
-"""The figures of `fraudcase bench stream`, from answers whose times are known."""
+"""The figures of `fraudcase bench stream`, computed from answers with known times."""
 
 from console.bench.latency import percentiles
 from console.bench.stream import sustained_rate
 
 
-def test_the_rate_is_that_of_the_answers_in_the_middle() -> None:
+def test_rate_is_computed_from_the_middle_answers() -> None:
     slow_start = {0: 100, 9_000: 100}
     steady = {9_000 + 100 * number: 50 for number in range(1, 17)}
     assert sustained_rate({**slow_start, **steady}) == 500.0

@@ -1,4 +1,4 @@
-"""The control store, on SQLite and on a real PostgreSQL: who may do what to a rule pack, and what a crash leaves."""
+"""The control store on SQLite and on a real PostgreSQL: permissions on rule packs, and recovery after a crash."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +21,8 @@ from migrations.store import upgrade
 FIRST = replace(THREE, name="first")
 
 
-class Clock:
-    """Tells a second more each time."""
+class SecondsClock:
+    """SecondsClock that advances by one second at each reading."""
 
     def __init__(self) -> None:
         self.now_ms = 1_750_000_000_000
@@ -34,13 +34,13 @@ class Clock:
 
 @pytest.fixture
 def store(engine: Engine) -> RulePackStore:
-    made = RulePackStore(engine, Clock())
+    made = RulePackStore(engine, SecondsClock())
     made.first(FIRST)
     return made
 
 
-class Logs:
-    """Two logs of two partitions in memory; `crash_after` records it stops working, once."""
+class ActivationLogs:
+    """Two logs of two partitions in memory; after `crash_after` records, writing fails once."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, int], list[RulesActivated]] = {
@@ -69,13 +69,13 @@ class Logs:
 
     @property
     def modes(self) -> list[list[str]]:
-        """Of each partition, the mode and the name of each pack that was written."""
+        """Return, for each partition, mode and name of each pack that was written."""
         return [[f"{found.mode} {parse_pack(found.pack).name}" for found in each] for each in self.records.values()]
 
 
 @pytest.fixture
-def logs() -> Logs:
-    return Logs()
+def logs() -> ActivationLogs:
+    return ActivationLogs()
 
 
 def pack(name: str = "strict", version: int = 1, points: int = 600) -> RulePack:
@@ -96,19 +96,19 @@ def approved(store: RulePackStore, made: RulePack) -> RulePack:
     return made
 
 
-def test_the_tables_are_those_of_the_models(engine: Engine) -> None:
+def test_tables_match_the_models(engine: Engine) -> None:
     upgrade(engine)  # doing it again changes nothing
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
-def test_a_new_store_says_what_a_new_system_decides_by(store: RulePackStore) -> None:
+def test_new_store_has_the_default_pack_active(store: RulePackStore) -> None:
     assert states(store) == {"first@1": "active"}
     assert store.first(pack()) == FIRST.canonical  # there is one in force
     assert actions(store, "first") == [("activated", "system")]
 
 
-def test_a_pack_becomes_active_after_a_second_person_approved_it(store: RulePackStore, logs: Logs) -> None:
+def test_a_pack_becomes_active_after_a_second_person_approved_it(store: RulePackStore, logs: ActivationLogs) -> None:
     made = pack()
     drafted = store.draft(made, "ana")
     assert (drafted.state, drafted.author, drafted.document) == ("draft", "ana", made.canonical)
@@ -132,7 +132,7 @@ def refused(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_what_may_not_be_done_says_why(store: RulePackStore, logs: Logs) -> None:
+def test_refused_act_gives_the_reason(store: RulePackStore, logs: ActivationLogs) -> None:
     store.draft(pack(), "Ana")
     assert "not approved" in refused(lambda: store.activate("strict", "ben", logs))
     assert "another person must approve it" in refused(lambda: store.approve("strict", " ana "))
@@ -146,7 +146,7 @@ def test_what_may_not_be_done_says_why(store: RulePackStore, logs: Logs) -> None
     assert logs.modes == [["active strict"]] * 4
 
 
-def test_what_is_so_already_is_left_as_it_is(store: RulePackStore, logs: Logs) -> None:
+def test_repeated_act_changes_nothing(store: RulePackStore, logs: ActivationLogs) -> None:
     approved(store, pack())
     assert [store.activate("strict", "ben", logs)[1] for _ in range(2)] == [4, 0]
     store.draft(pack(version=2), "ana")
@@ -156,20 +156,20 @@ def test_what_is_so_already_is_left_as_it_is(store: RulePackStore, logs: Logs) -
     assert len(actions(store, "strict@1")) == 4
 
 
-def test_the_same_content_is_the_same_pack(store: RulePackStore) -> None:
+def test_equal_content_is_one_pack(store: RulePackStore) -> None:
     store.draft(pack(), "ana")
     assert store.draft(pack(), "ben").author == "ana"
     assert len(store.packs()) == 2
 
 
-def test_packs_go_by_name_version_and_id(store: RulePackStore) -> None:
+def test_packs_are_found_by_name_version_and_id(store: RulePackStore) -> None:
     first, second = store.draft(pack(), "ana"), store.draft(pack(version=2), "ana")
     assert store.pack("strict").pack_id == second.pack_id
     assert store.pack("strict@1").pack_id == store.pack(first.pack_id[:8]).pack_id == first.pack_id
     assert "there is no rule pack strict@3" in refused(lambda: store.pack("strict@3"))
 
 
-def test_a_shadow_pack_scores_until_it_retires(store: RulePackStore, logs: Logs) -> None:
+def test_a_shadow_pack_scores_until_it_retires(store: RulePackStore, logs: ActivationLogs) -> None:
     store.draft(pack(), "ana")
     store.shadow("strict", "ana", logs)
     assert states(store)["strict@1"] == "draft+shadow"
@@ -178,7 +178,7 @@ def test_a_shadow_pack_scores_until_it_retires(store: RulePackStore, logs: Logs)
     assert logs.modes == [["shadow strict", "retired-shadow strict"]] * 4
 
 
-def test_only_so_many_packs_look_on(store: RulePackStore, logs: Logs) -> None:
+def test_number_of_shadow_packs_is_bounded(store: RulePackStore, logs: ActivationLogs) -> None:
     for version in range(1, MAX_SHADOWS + 2):
         store.draft(pack(version=version), "ana")
     for version in range(1, MAX_SHADOWS + 1):
@@ -188,14 +188,14 @@ def test_only_so_many_packs_look_on(store: RulePackStore, logs: Logs) -> None:
     store.shadow("strict", "ana", logs)
 
 
-def test_a_shadow_pack_that_becomes_active_is_no_shadow_any_more(store: RulePackStore, logs: Logs) -> None:
+def test_shadow_pack_that_becomes_active_is_no_shadow(store: RulePackStore, logs: ActivationLogs) -> None:
     approved(store, pack())
     store.shadow("strict", "ana", logs)
     store.activate("strict", "ana", logs)
     assert states(store)["strict@1"] == "active"
 
 
-def test_a_former_pack_can_be_put_in_force_again(store: RulePackStore, logs: Logs) -> None:
+def test_earlier_pack_can_be_activated_again(store: RulePackStore, logs: ActivationLogs) -> None:
     approved(store, pack())
     store.activate("strict", "ben", logs)
     store.activate("first", "ben", logs)
@@ -206,7 +206,7 @@ def test_a_former_pack_can_be_put_in_force_again(store: RulePackStore, logs: Log
 
 @pytest.mark.parametrize("written", [0, 1, 3])
 def test_after_a_crash_the_same_command_writes_only_what_is_missing(
-    store: RulePackStore, logs: Logs, written: int
+    store: RulePackStore, logs: ActivationLogs, written: int
 ) -> None:
     approved(store, pack())
     approved(store, pack("lax"))
@@ -229,7 +229,7 @@ def test_the_log_is_append_only(store: RulePackStore, engine: Engine) -> None:
     assert actions(store, "first") == [("activated", "system")]
 
 
-def test_the_database_itself_knows_one_active_pack_and_four_eyes(store: RulePackStore, engine: Engine) -> None:
+def test_database_enforces_one_active_pack_and_four_eyes(store: RulePackStore, engine: Engine) -> None:
     store.draft(pack(), "ana")
     mine = update(RulePackRow).where(RulePackRow.name == "strict")
     for change in (mine.values(state="active"), mine.values(approver="ana"), mine.values(state="odd")):
@@ -237,13 +237,13 @@ def test_the_database_itself_knows_one_active_pack_and_four_eyes(store: RulePack
             connection.execute(change)
 
 
-def test_of_two_who_approve_at_once_one_is_first(engine: Engine, store: RulePackStore) -> None:
+def test_of_two_simultaneous_approvals_one_wins(engine: Engine, store: RulePackStore) -> None:
     for version in range(1, 11):
         store.draft(pack(version=version), "ana")
     refusals: list[str] = []
 
     def approve_all(actor: str) -> None:
-        mine = RulePackStore(engine, Clock())
+        mine = RulePackStore(engine, SecondsClock())
         for version in range(1, 11):
             try:
                 mine.approve(f"strict@{version}", actor)

@@ -1,4 +1,4 @@
-"""What the rows of an intake come to: scores below the flags, and ids that were used before."""
+"""The results for the rows of an intake: scores below the threshold, and ids that were used before."""
 
 from console.payments.decisions import AnsweredRow, DecisionLedger, Identity, TransactionIdReuse, backtest, reused_ids
 from console.payments.files import IntakeRow
@@ -12,7 +12,7 @@ def answer(row: int, identity: Identity | None, *, is_duplicate: bool = False) -
     return AnsweredRow((row, "run", row), "run", (0, row), identity, is_duplicate, identity is None, {})
 
 
-def test_an_id_is_reused_by_other_content_on_its_own_account_or_another() -> None:
+def test_reused_id_with_different_content_is_reported() -> None:
     first, changed, elsewhere = ("anna", "tx", b"1"), ("anna", "tx", b"2"), ("bob", "tx", b"3")
     answers = [
         answer(0, first), answer(1, first, is_duplicate=True), answer(2, changed), answer(3, elsewhere),
@@ -24,7 +24,7 @@ def test_an_id_is_reused_by_other_content_on_its_own_account_or_another() -> Non
     }
 
 
-def test_a_score_below_the_flag_is_told_without_rules() -> None:
+def test_score_below_the_threshold_is_shown_without_rules() -> None:
     three = load_pack("three")
     weak = RulePack(name="weak", version=1, flag_at=1000, rules=tuple[Rule, ...](three.rules))
     rows = [IntakeRow(payment(f"tx-{number}", event_time=1_750_000_000_000 + number), None) for number in range(5)]

@@ -1,4 +1,6 @@
-"""Personal data on its way in, out, and gone: through the intake, the desk, the pages, the files; without a server."""
+"""Personal data at entry, in use and after erasure: in the intake, the desk, the pages and the files, without a
+server.
+"""
 
 import base64
 import json
@@ -56,7 +58,7 @@ def act(client: TestClient, case_id: str, slug: str, version: int, **body: Any) 
 
 
 def worked_on(desk: Desk) -> tuple[TestClient, str, str]:
-    """A case with words of every kind on it, and a file; with the file's digest."""
+    """Return a case with every kind of free text on it, and the digest of its file."""
     case_id, client = desk.case(), desk.signed_in(Role.ANALYST, Role.LEAD, Role.AUDITOR)
     path = f"/api/v1/cases/{case_id}/attachments"
     stored = client.post(path, files={"file": (f"{WORDS}.pdf", FILE)}).json()
@@ -73,7 +75,7 @@ def worked_on(desk: Desk) -> tuple[TestClient, str, str]:
 
 
 def everything_kept(desk: Desk, folder: Path) -> bytes:
-    """All bytes that commands, events, views, files and the control store consist of."""
+    """Return all bytes of commands, events, views, files and the control store."""
     kept = [repr(seal_command(command, desk.vault)) for command in desk.log.commands]
     kept += [json.dumps(item, default=str) for item in desk.log.table.scan()]
     kept += [change.body for change in desk.log.changes.missed((0,)) or ()]
@@ -82,7 +84,7 @@ def everything_kept(desk: Desk, folder: Path) -> bytes:
     return b"\n".join([*(each.encode() for each in kept), *desk.objects.objects.values(), *stored])
 
 
-def test_what_people_write_is_nowhere_in_clear_and_everybody_who_may_reads_it(desk: Desk, tmp_path: Path) -> None:
+def test_free_text_is_stored_sealed_and_readable_with_permission(desk: Desk, tmp_path: Path) -> None:
     client, case_id, digest = worked_on(desk)
     kept = everything_kept(desk, tmp_path)
     assert b"sealed:" in kept
@@ -99,7 +101,7 @@ def test_what_people_write_is_nowhere_in_clear_and_everybody_who_may_reads_it(de
     assert client.get(f"/api/v1/cases/{case_id}/attachments/{digest}").content == FILE
 
 
-def test_after_an_erasure_nobody_reads_it_and_no_byte_has_changed(desk: Desk, tmp_path: Path) -> None:
+def test_erased_text_is_unreadable_and_no_stored_byte_has_changed(desk: Desk, tmp_path: Path) -> None:
     client, case_id, digest = worked_on(desk)
     other = desk.case("acct-2")
     act(client, other, "note", 1, text="about somebody else")
@@ -118,7 +120,7 @@ def test_after_an_erasure_nobody_reads_it_and_no_byte_has_changed(desk: Desk, tm
     assert [canary for canary in CANARIES if canary in everything_kept(desk, tmp_path)] == []
 
 
-def test_the_same_request_again_is_answered_in_clear_and_kept_sealed(desk: Desk, tmp_path: Path) -> None:
+def test_repeated_request_is_answered_in_clear_and_stored_sealed(desk: Desk, tmp_path: Path) -> None:
     client, case_id = desk.signed_in(Role.ANALYST), desk.case()
     once = act(client, case_id, "note", 1, text=WORDS)
     again = act(client, case_id, "note", 1, text=WORDS)
@@ -127,8 +129,8 @@ def test_the_same_request_again_is_answered_in_clear_and_kept_sealed(desk: Desk,
     assert b"Quill" not in (tmp_path / "control.db").read_bytes()
 
 
-def test_a_sealed_text_that_somebody_types_is_words_like_others(desk: Desk) -> None:
-    """Copied from another account's case it does not become a way to read that one after its erasure."""
+def test_typed_sealed_text_is_ordinary_text(desk: Desk) -> None:
+    """A sealed text copied from another account's case gives no way to read that text after its erasure."""
     client, mine, theirs = desk.signed_in(Role.ANALYST), desk.case(), desk.case("acct-2")
     act(client, theirs, "note", 1, text=WORDS)
     stored = next(item for item in desk.log.table.items_of(theirs) if item.get("kind") == "NoteAdded")
@@ -138,7 +140,7 @@ def test_a_sealed_text_that_somebody_types_is_words_like_others(desk: Desk) -> N
     assert client.get(f"/api/v1/cases/{mine}/timeline").json()["entries"][1]["event"]["text"] == token
 
 
-def test_limits_hold_for_what_is_sealed(desk: Desk) -> None:
+def test_limits_apply_to_sealed_texts(desk: Desk) -> None:
     command = AddNote(
         account_id="acct-1", case_id=desk.case(), command_id="c", actor="ana", requested_at_ms=1, seen_sequence=1,
         text="ü" * 10_001, attachments=(),
@@ -147,7 +149,7 @@ def test_limits_hold_for_what_is_sealed(desk: Desk) -> None:
     assert "at most 10000 characters, this one has 10001" in canonical_bytes(event).decode()
 
 
-def test_a_command_without_words_stays_as_it_is(desk: Desk) -> None:
+def test_command_without_text_is_not_changed(desk: Desk) -> None:
     take = TakeCase(account_id="a", case_id="c", command_id="1", actor="ana", requested_at_ms=1, seen_sequence=1)
     assert seal_command(take, desk.vault) is take
     assert desk.vault.known("a").generation is None
@@ -169,8 +171,8 @@ def test_an_admin_erases_and_an_auditor_sees_it(desk: Desk) -> None:
 # -- payments ---------------------------------------------------------------------------------------------
 
 
-class Sink(IntakeWriter):
-    """An intake whose log is a list."""
+class ListIntake(IntakeWriter):
+    """Intake whose log is a list."""
 
     def __init__(self, keys: Vault, decimals: int | None = None) -> None:
         names = ("Transaction", "IntakeRefused")
@@ -203,7 +205,7 @@ def test_attributes_are_sealed_before_the_log_and_their_names_stay(keys: Vault) 
     }
 
 
-def test_the_same_payment_twice_is_the_same_content(keys: Vault) -> None:
+def test_repeated_payment_has_equal_content(keys: Vault) -> None:
     made = [admit(dict(_entered(row(), keys)), None) for _ in range(2)]
     assert isinstance(made[0], Payment)
     assert made[0] == made[1]
@@ -216,7 +218,7 @@ def _entered(fields: dict[str, Any], keys: Vault) -> dict[str, Any]:
     return dict(entered)
 
 
-def test_a_payment_that_says_nothing_of_a_person_costs_nothing(keys: Vault) -> None:
+def test_payment_without_personal_data_needs_no_key(keys: Vault) -> None:
     plain = row(attributes={})
     assert prepare_row(plain, keys) is plain
     assert keys.known("acct-7").generation is None
@@ -227,7 +229,7 @@ def test_a_card_number_in_an_attribute_is_masked_before_it_is_sealed(keys: Vault
     assert keys.opened(entered["attributes"]["note"]) == "paid with [card number ending 1111]"
 
 
-def test_what_the_folds_would_refuse_is_refused_before_it_is_sealed(keys: Vault) -> None:
+def test_invalid_payment_is_refused_before_it_is_sealed(keys: Vault) -> None:
     refused = prepare_row(row(attributes={"note": "a\x1fb"}), keys)
     assert isinstance(refused, Refusal)
     decided = admit(row(attributes={"note": "a\x1fb"}), None)
@@ -247,8 +249,8 @@ def test_what_the_folds_would_refuse_is_refused_before_it_is_sealed(keys: Vault)
         (row(account_id="x\x00", amount_minor=WORDS), "intake/run-1"),
     ],
 )
-def test_a_refused_row_is_kept_whole_and_sealed(keys: Vault, fields: dict[str, Any], subject: str) -> None:
-    intake = Sink(keys)
+def test_refused_row_is_stored_whole_and_sealed(keys: Vault, fields: dict[str, Any], subject: str) -> None:
+    intake = ListIntake(keys)
     assert intake.send(fields, "file.jsonl") is not None
     ((key, value),) = intake.written
     assert [canary for canary in CANARIES if canary in value + key.encode()] == []
@@ -260,10 +262,10 @@ def test_a_refused_row_is_kept_whole_and_sealed(keys: Vault, fields: dict[str, A
     assert run_subject("run-1") == "intake/run-1"
 
 
-def test_of_a_refused_row_with_a_card_number_only_the_id_is_kept(keys: Vault) -> None:
-    """A time that happens to pass the check of card numbers is none."""
+def test_refused_row_with_a_card_number_is_stored_by_its_id_only(keys: Vault) -> None:
+    """A time that happens to pass the card number check does not count as a card number."""
     for changed, has_row in (({"counterparty": "4111111111111111"}, False), ({"event_time": 1_740_000_000_000}, True)):
-        intake = Sink(keys)
+        intake = ListIntake(keys)
         intake.send(row(amount_minor="x", **changed), "file.jsonl")
         ((_, value),) = intake.written
         body = json.loads(value[value.index(b'{"transaction_id"') : value.rindex(b"}") + 1])
@@ -271,7 +273,7 @@ def test_of_a_refused_row_with_a_card_number_only_the_id_is_kept(keys: Vault) ->
         assert b"41111111" not in value
 
 
-def test_a_files_refusals_do_not_quote_what_they_refuse(tmp_path: Path) -> None:
+def test_refusals_of_a_file_do_not_quote_its_values(tmp_path: Path) -> None:
     file = tmp_path / "payments.jsonl"
     good = {name: value for name, value in row().items() if value is not None}
     bad = [{**good, name: WORDS} for name in ("amount_minor", "event_time", "latitude", "attributes")]
@@ -281,7 +283,7 @@ def test_a_files_refusals_do_not_quote_what_they_refuse(tmp_path: Path) -> None:
     assert not any("Quill" in detail for detail in details)
 
 
-def test_places_enter_as_exact_as_they_may(keys: Vault) -> None:
+def test_locations_are_rounded_to_the_configured_precision(keys: Vault) -> None:
     place = {"latitude": 52.5200066, "longitude": 13.404954, "home_latitude": 52.1, "home_longitude": None}
     entered = prepare_row(row(attributes={}, **place), keys, 3)
     assert not isinstance(entered, Refusal)
@@ -289,14 +291,14 @@ def test_places_enter_as_exact_as_they_may(keys: Vault) -> None:
     assert prepare_row(entered, keys, 3) == entered
 
 
-def test_rows_keep_their_order_and_their_keys_are_made_together(keys: Vault) -> None:
+def test_rows_keep_their_order_and_their_keys_are_created_together(keys: Vault) -> None:
     rows = [IntakeRow(row(account_id=f"acct-{number % 3}"), None) for number in range(2_500)]
     rows[7] = IntakeRow({"unreadable": "x"}, Refusal("bad_fields", ""))
     assert list(prepare_keys(iter(rows), keys)) == rows
     assert [keys.known(f"acct-{number}").generation for number in range(3)] == [1, 1, 1]
 
 
-def test_a_backtest_decides_on_what_the_intake_would_let_in(tmp_path: Path) -> None:
+def test_backtest_decides_the_payments_that_the_intake_would_admit(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, location_decimals=2)
     rows = [
         IntakeRow(row(latitude=1.239, longitude=1.0), None),
@@ -321,7 +323,7 @@ def test_a_backtest_decides_on_what_the_intake_would_let_in(tmp_path: Path) -> N
 
 
 @given(st.binary(max_size=20), st.text(min_size=8, max_size=40), st.binary(max_size=20))
-def test_a_text_is_found_in_each_form_whatever_stands_around_it(before: bytes, text: str, after: bytes) -> None:
+def test_text_is_found_in_each_encoding_and_context(before: bytes, text: str, after: bytes) -> None:
     try:
         plain = text.encode()
     except UnicodeEncodeError:
@@ -333,13 +335,13 @@ def test_a_text_is_found_in_each_form_whatever_stands_around_it(before: bytes, t
     assert [content for content in stored if not any(form in content for form in forms)] == []
 
 
-def test_a_short_text_is_not_looked_for() -> None:
+def test_short_text_is_not_searched_for() -> None:
     with pytest.raises(CanaryTooShort):
         search(MagicMock(), " ab ")
 
 
-def test_a_text_is_found_in_what_is_packed_in_a_checkpoint(tmp_path: Path) -> None:
-    """Packed, what was written before is only referred to: no bytes that a search of the file could find."""
+def test_text_is_found_in_a_compressed_checkpoint_entry(tmp_path: Path) -> None:
+    """Compressed data refers back to earlier data, so a plain search of the file could not find the bytes."""
     chunk = tmp_path / "checkpoints" / "job" / "chk-7" / "of-a-task"
     chunk.parent.mkdir(parents=True)
     packed = pack(b"Ms Zoe lives here, " * 20 + b"and O'Hara-Q is what the card says: O'Hara-Quill" + bytes(99))
@@ -350,6 +352,6 @@ def test_a_text_is_found_in_what_is_packed_in_a_checkpoint(tmp_path: Path) -> No
     assert list(_files(tmp_path, re.compile(b"O'Hara-Quilt"))) == [("checkpoints/job/chk-7/of-a-task", False)]
 
 
-def test_a_process_that_watches_forgets_within_a_second(desk: Desk) -> None:
+def test_watching_process_drops_an_erased_key_within_a_second(desk: Desk) -> None:
     assert RECHECK_S <= 1
     assert is_sealed(desk.vault.seal("acct-1", "text", WORDS))

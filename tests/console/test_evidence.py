@@ -1,4 +1,4 @@
-"""Packs: what is in them is proved, what is withheld is not in them, what was altered is found by `verify` alone."""
+"""Evidence packs: their content is proved, withheld data is not in them, and `verify` alone finds every alteration."""
 
 import json
 import os
@@ -37,7 +37,7 @@ ANNA = case_events("anna")[0].case_id
 
 
 def filled(cases: int = 1, accounts: tuple[str, ...] = ("anna", "ben", "carl")) -> Vault:
-    """Cases and payments of several accounts, and a head after each."""
+    """Fill an archive with cases and payments of several accounts, and a head after each."""
     vault = Vault()
     for number in range(cases):
         for account in accounts:
@@ -58,7 +58,7 @@ def pack_of(vault: Vault, *redacted: str, since: bytes | None = None, **selectio
 
 @cache
 def small() -> tuple[bytes, bytes]:
-    """The smallest pack of a case that there is, and the last head."""
+    """Return the smallest pack of a case, and the last head."""
     vault = Vault()
     vault.events(event for event in case_events("anna", notes=0))
     head = vault.head()
@@ -73,7 +73,7 @@ def records_of(pack: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in members_of(pack)["records.jsonl"].splitlines()]
 
 
-def test_a_pack_holds_a_case_whole_and_proves_it() -> None:
+def test_pack_holds_and_proves_a_whole_case() -> None:
     vault = filled()
     pack = pack_of(vault, case_id=ANNA)
     lines = check(pack, KEY, vault.head().body)
@@ -134,7 +134,7 @@ def test_an_outsider_needs_one_file_and_the_key(tmp_path: Path) -> None:
     assert run("none.zip").returncode == 1
 
 
-def test_the_small_verifier_is_one_file_of_the_standard_library() -> None:
+def test_standalone_verifier_is_one_file_that_needs_only_the_standard_library() -> None:
     text = Path(verify_pack.__file__).read_text()
     imports = {line.split()[1] for line in text.splitlines() if line.startswith(("import ", "from "))}
     assert imports <= {"__future__", *sys.stdlib_module_names}
@@ -156,7 +156,7 @@ def test_completeness_is_claimed_for_cases_and_ranges_only() -> None:
         EvidencePackBuilder(MemoryBucket(), Topics(), SIGNER)
 
 
-def test_a_range_takes_along_what_the_clock_of_kafka_put_elsewhere() -> None:
+def test_range_includes_records_that_kafka_timestamps_put_elsewhere() -> None:
     vault = Vault()
     writer = vault.writer("payments.inbound")
     records = vault.write("payments.inbound", [("a", b"1")])
@@ -168,7 +168,7 @@ def test_a_range_takes_along_what_the_clock_of_kafka_put_elsewhere() -> None:
     assert check(pack, KEY)
 
 
-def test_what_is_withheld_is_nowhere_and_the_rest_is_proved() -> None:
+def test_withheld_data_is_absent_and_the_rest_is_proved() -> None:
     vault = filled(accounts=("subject-77", "ben"))
     case_id = case_events("subject-77")[0].case_id
     names = ("account_id", "text", "transaction_id", "Transaction.attributes", "flag_id", "command_id", "cause_id")
@@ -189,20 +189,20 @@ def test_what_is_withheld_is_nowhere_and_the_rest_is_proved() -> None:
     assert "case_id" in next(r for r in records_of(whole) if r["type"] == "CaseOpened")["data"]
 
 
-def test_who_withholds_the_case_claims_nothing_of_it() -> None:
+def test_pack_that_withholds_the_case_makes_no_claim_about_it() -> None:
     vault = filled()
     lines = check(pack_of(vault, "case_id", case_id=ANNA), KEY)
     assert any("no completeness is claimed" in line for line in lines)
     assert not any("complete: case" in line for line in lines)
 
 
-def test_a_name_that_no_record_has_is_refused() -> None:
+def test_unknown_field_name_is_refused() -> None:
     with pytest.raises(EvidenceExportError, match="txet"):
         pack_of(filled(), "txet", case_id=ANNA)
 
 
 def test_a_withheld_text_cannot_be_guessed_from_its_hash() -> None:
-    """The same text in two records has two hashes, and the record's salt is not in the pack."""
+    """Equal texts in two records have different hashes, and the records' salts are not in the pack."""
     vault = filled(accounts=("anna",))
     vault.events([event for event in case_events("ben") if type(event).__name__ != "CaseOpened"])
     vault.head()
@@ -222,7 +222,7 @@ def test_a_report_is_safe_to_open() -> None:
     assert "<svg" in page
 
 
-def test_a_head_that_was_seen_must_be_the_beginning_of_the_packs_log() -> None:
+def test_known_head_must_be_a_prefix_of_the_log_of_the_pack() -> None:
     vault = filled()
     early, older = vault.bucket.get(head_key(1)), pack_of(vault, case_id=ANNA)
     for number in range(30):
@@ -240,7 +240,7 @@ def test_a_head_that_was_seen_must_be_the_beginning_of_the_packs_log() -> None:
     assert check(pack_of(vault, account_id="zoe", since=seldom), KEY, seldom)
 
 
-def test_a_log_rewritten_by_the_owner_of_the_key_contradicts_the_head_that_was_seen() -> None:
+def test_log_rewritten_by_the_key_owner_contradicts_a_known_head() -> None:
     seen = filled().bucket.get(head_key(2))
     other = filled(accounts=("anna", "eve", "carl", "dora"))
     with pytest.raises(PackFault):
@@ -261,8 +261,8 @@ def test_every_flipped_byte_of_a_small_pack_is_found() -> None:
         data[place] ^= mask
 
 
-def test_a_flipped_byte_is_found_where_the_zip_was_made_anew_around_it() -> None:
-    """So that it is not the zip's own checksum that finds it: a sample of each member's bytes."""
+def test_flipped_byte_is_found_in_a_rebuilt_zip() -> None:
+    """With a valid zip checksum, so that the proof has to find it: a sample of each member's bytes."""
     pack, head = small()
     members, draw = read_zip(pack), random.Random(SEED)
     for number, (name, data) in enumerate(members):
@@ -278,7 +278,7 @@ Members = dict[str, bytes]
 
 
 def resigned(members: Members, signer: Signer = SIGNER, **manifest: Any) -> bytes:
-    """A pack of these members, with a manifest that fits and is signed: what the owner of the key could make."""
+    """Build a pack of these members with a matching, signed manifest, as the key owner could."""
     document = json.loads(members["manifest.json"]) | manifest
     rest = {name: data for name, data in members.items() if not name.startswith("manifest")}
     document["members"] = {name: verify_pack.sha256(data).hex() for name, data in rest.items()}
@@ -361,7 +361,7 @@ def swap_records(draw: random.Random, pack: bytes, _: bytes) -> bytes:
 
 
 def alter_record(draw: random.Random, pack: bytes, _: bytes) -> bytes:
-    """One thing of one record, or of the claim, in a pack whose manifest is signed over it."""
+    """Alter one field of one record, or of the claim, in a pack whose manifest is signed over the alteration."""
     members = members_of(pack)
     records = [json.loads(line) for line in _lines(members)]
     record = draw.choice(records)
@@ -390,7 +390,7 @@ def alter_claim(draw: random.Random, pack: bytes, _: bytes) -> bytes:
 
 
 def older_head(draw: random.Random, pack: bytes, _: bytes) -> bytes:
-    """Without the newest head: what was validly signed once, and is not what was seen last."""
+    """Remove the newest head: the older one was signed validly, but is not the last head that was seen."""
     members = members_of(pack)
     names = sorted(name for name in members if name.startswith("heads/"))
     for name in names[draw.randrange(1, len(names)) :]:
@@ -410,7 +410,7 @@ WAYS = [
 
 @cache
 def two_packs() -> tuple[bytes, bytes, bytes]:
-    """A pack, an older one of the same case, and the last head."""
+    """Return a pack, an older pack of the same case, and the last head."""
     vault = filled(accounts=("anna", "ben"))
     older = pack_of(vault, case_id=ANNA)
     vault.events(case_events("zoe"))
@@ -420,7 +420,7 @@ def two_packs() -> tuple[bytes, bytes, bytes]:
 
 
 def test_random_mutations_are_found() -> None:
-    """FRAUDCASE_MUTATIONS says how many, FRAUDCASE_SEED which."""
+    """FRAUDCASE_MUTATIONS sets the number of mutations, FRAUDCASE_SEED the seed."""
     pack, older, head = two_packs()
     assert check(pack, KEY, head)
     assert check(older, KEY)
@@ -439,7 +439,7 @@ def test_random_mutations_are_found() -> None:
     assert unfound == []
 
 
-def test_the_commands_make_and_check_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_create_and_verify_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vault = filled()
     monkeypatch.setenv("FRAUDCASE_HOME", str(tmp_path))
     monkeypatch.setenv("FRAUDCASE_AUDIT_KEY", bytes(range(32)).hex())

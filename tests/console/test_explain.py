@@ -1,4 +1,6 @@
-"""`fraudcase explain` on files: every rule's distance, and a smallest change that a backtest of its own confirms."""
+"""`fraudcase explain` on files: the distance of every rule, and a smallest change that an independent backtest
+confirms.
+"""
 
 import json
 from collections.abc import Iterator
@@ -79,7 +81,7 @@ def document(folder: Path, raws: list[dict[str, Any]], *arguments: str) -> dict[
 
 
 def is_flagged(raws: list[dict[str, Any]], rules: str, transaction_id: str) -> bool:
-    """By the backtest, which shares nothing with the search."""
+    """Return whether the backtest, which shares no code with the search, flags the payment."""
     lines = backtest((IntakeRow(raw, None) for raw in raws), load_pack(rules))
     return any(line["rules"] for line in lines if line["transaction_id"] == transaction_id)
 
@@ -88,8 +90,8 @@ NO_CARD = "card that was present at known coordinates"
 BIG = payment("big", event_time=NOON + 7 * DAY_MS, amount_minor=12_001)
 
 
-def test_a_cent_was_missing(tmp_path: Path) -> None:
-    """The spike's threshold is 12,002 for this account, worked out by hand: three times its mean of 4,000.5."""
+def test_spike_a_cent_below_its_threshold(tmp_path: Path) -> None:
+    """The spike's threshold is 12,002 for this account, computed by hand: three times its mean of 4,000.5."""
     found = document(tmp_path, [*STEADY, BIG], "big", "--rules", "three")
     assert (found["flagged"], found["score"], found["pack"]["name"]) == (False, 0, "three")
     velocity, spike, travel = found["rules"]
@@ -152,7 +154,7 @@ def test_the_smallest_change_turns_the_decision(
         assert is_flagged(changed, str(pack), wanted) is not found["flagged"], change
 
 
-def test_another_devices_payment_would_not_have_been_flagged(tmp_path: Path, pack: Path) -> None:
+def test_payment_of_another_device_would_not_have_been_flagged(tmp_path: Path, pack: Path) -> None:
     raws = at(0, 1_000_000, 2_000_000, device_id=["a", "a", "b"])
     changes = document(tmp_path, raws, "tx-2", "--rules", str(pack))["changes"]
     assert {"field": "device_id", "before": "b", "after": "a"}.items() <= {
@@ -160,7 +162,7 @@ def test_another_devices_payment_would_not_have_been_flagged(tmp_path: Path, pac
     }["device_id"].items()
 
 
-def test_comparisons_of_an_expression_are_told(tmp_path: Path, pack: Path) -> None:
+def test_comparisons_of_an_expression_are_shown(tmp_path: Path, pack: Path) -> None:
     found = document(tmp_path, at(0, amount_minor=6_000, channel="ECOM"), "tx-0", "--rules", str(pack))
     dear = found["rules"][3]
     assert (dear["fired"], dear["value"], dear["threshold"], dear["distance"]) == (False, 6_000, 5_000, 0)
@@ -171,7 +173,7 @@ def test_comparisons_of_an_expression_are_told(tmp_path: Path, pack: Path) -> No
     ]
 
 
-def test_late_payments_are_told_of(tmp_path: Path, pack: Path) -> None:
+def test_late_payments_are_reported(tmp_path: Path, pack: Path) -> None:
     raws = at(0, 2, 1)
     raws = [{**raw, "transaction_id": name} for raw, name in zip(raws, ("first", "last", "late"), strict=True)]
     found = document(tmp_path, raws, "last", "--rules", str(pack))
@@ -180,7 +182,7 @@ def test_late_payments_are_told_of(tmp_path: Path, pack: Path) -> None:
     assert "on arrival it was not flagged; late payments changed the decision" in text
 
 
-def test_people_read_it(tmp_path: Path) -> None:
+def test_text_output_is_readable(tmp_path: Path) -> None:
     code, text = run(tmp_path, [*STEADY, BIG], "big", "--rules", "three")
     assert code == 0
     for part in (
@@ -208,7 +210,7 @@ def test_people_read_it(tmp_path: Path) -> None:
         pytest.param([BIG], ["big", "--rules", "no"], "no is neither a file nor a shipped pack", id="no such pack"),
     ],
 )
-def test_what_cannot_be_explained_says_so(
+def test_unexplainable_payment_gives_the_reason(
     tmp_path: Path, raws: list[dict[str, Any]], arguments: list[str], message: str
 ) -> None:
     code, text = run(tmp_path, raws, *arguments)
@@ -216,7 +218,7 @@ def test_what_cannot_be_explained_says_so(
     assert message in " ".join(text.split())
 
 
-def test_an_id_that_was_used_again_is_explained_by_its_content(tmp_path: Path) -> None:
+def test_reused_id_is_explained_by_its_content(tmp_path: Path) -> None:
     raws = [BIG, {**BIG, "amount_minor": 7}]
     first = document(tmp_path, raws, "big")
     (other,) = first["same_id_other_content"]
@@ -224,8 +226,8 @@ def test_an_id_that_was_used_again_is_explained_by_its_content(tmp_path: Path) -
     assert (first["amount_minor"], second["amount_minor"], second["content_digest"]) == (12_001, 7, other)
 
 
-def test_labels_count_as_they_were_known_on_arrival() -> None:
-    """The merchant's first fraud was known when the payment came, the second was not."""
+def test_labels_count_as_known_on_arrival() -> None:
+    """The merchant's first fraud was known when the payment arrived; the second was not."""
     tx = payment("tx", merchant_id="butcher", event_time=NOON + 1)
     lines = [
         InboundRecord("RulesActivated", to_fields(activated(RISKY)), 0, None),
@@ -240,7 +242,7 @@ def test_labels_count_as_they_were_known_on_arrival() -> None:
     assert (change["field"], change["step"]) == ("event_time", "earlier by 0.002 s")  # before that fraud
 
 
-def test_the_pack_is_the_one_that_decided() -> None:
+def test_payment_is_explained_by_the_pack_that_decided_it() -> None:
     lines = [
         InboundRecord("RulesActivated", to_fields(activated(THREE)), 0, None),
         InboundRecord("Transaction", payment("tx"), 1, None),
@@ -251,8 +253,10 @@ def test_the_pack_is_the_one_that_decided() -> None:
     assert explain_decision(lambda: lines, read_dossier(lambda: lines, "acct-anna", "tx-2"))["pack"]["name"] == "test"
 
 
-def test_a_shift_keeps_to_what_the_door_lets_in() -> None:
-    """Five in a minute would be a burst, but nothing may be dated more than five minutes past its arrival."""
+def test_shifted_time_stays_within_the_limits_of_the_intake() -> None:
+    """Five payments in a minute would be a burst, but no payment may be dated more than five minutes after its
+    arrival.
+    """
     now = NOON + 10 * MINUTE_MS
     raws = [
         *at(*range(now - NOON + 6 * MINUTE_MS, now - NOON + 6 * MINUTE_MS + 4)),
@@ -267,8 +271,8 @@ def test_a_shift_keeps_to_what_the_door_lets_in() -> None:
     assert "event_time" not in [change["field"] for change in bound["changes"]]
 
 
-def test_generated_traffic_is_explained_truly() -> None:
-    """Of payments of all kinds, what is said of the decision and of each change is what the backtest says."""
+def test_explanations_of_generated_traffic_agree_with_the_backtest() -> None:
+    """For payments of all kinds, the explained decision and each suggested change agree with the backtest."""
     made = [next_ for next_, _ in zip(Traffic(TrafficOptions(seed=7, accounts=12)), range(600), strict=False)]
     raws = [generated.transaction for generated in made]
     lines = [InboundRecord("RulesActivated", to_fields(activated(THREE)), 0, None)]
@@ -293,12 +297,12 @@ def test_generated_traffic_is_explained_truly() -> None:
     ("ms", "told"),
     [(0, "0 s"), (1, "0.001 s"), (61_250, "1 m 1.25 s"), (DAY_MS, "1 d"), (DAY_MS + 3_600_001, "1 d 1 h 0.001 s")],
 )
-def test_spans_are_told_in_words(ms: int, told: str) -> None:
+def test_time_spans_are_written_in_words(ms: int, told: str) -> None:
     assert format_span(ms) == told
 
 
-def test_berlin_is_far_from_lisbon(tmp_path: Path) -> None:
-    """Impossible travel: 2,311 km in two and a half hours; 900 km/h would take 2 h 34 min."""
+def test_impossible_travel_from_berlin_to_lisbon(tmp_path: Path) -> None:
+    """2,311 km in two and a half hours; 900 km/h would take 2 h 34 min."""
     raws = [payment("here", **BERLIN), payment("there", event_time=NOON + 9_000_000, **LISBON)]
     found = document(tmp_path, raws, "there", "--rules", "three")
     travel = found["rules"][2]
@@ -308,8 +312,8 @@ def test_berlin_is_far_from_lisbon(tmp_path: Path) -> None:
     assert change["step"].startswith("later by 4 m 8.524 s")
 
 
-class Recorded:
-    """A log of two partitions that are read as Kafka's are."""
+class RecordedLog:
+    """Log of two partitions, read as Kafka's are."""
 
     def __init__(self, partitions: dict[int, list[bytes]]) -> None:
         self._partitions = partitions
@@ -323,8 +327,8 @@ class Recorded:
             yield LogRecord(topic, partition, offset, NOON + DAY_MS, b"key", value, ())
 
 
-def test_the_running_systems_log_is_read_partition_by_partition() -> None:
-    """The same id in two partitions, under two packs: each is explained by what its own partition held."""
+def test_log_of_the_running_system_is_read_by_partition() -> None:
+    """One id in two partitions, under two packs: each payment is explained by the records of its own partition."""
     decoder = Decoder(TEXTS.get)
 
     def partition(pack: RulePack, account: str) -> list[bytes]:
@@ -336,7 +340,7 @@ def test_the_running_systems_log_is_read_partition_by_partition() -> None:
             ENCODER.encode("Transaction", raw),
         ]
 
-    log = Recorded({0: partition(THREE, "acct-anna"), 1: partition(RISKY, "acct-bob")})
+    log = RecordedLog({0: partition(THREE, "acct-anna"), 1: partition(RISKY, "acct-bob")})
     lines = [
         partial(partition_lines, log, "payments.inbound", number, end, decoder) for number, end in enumerate((4, 4))
     ]
@@ -348,8 +352,8 @@ def test_the_running_systems_log_is_read_partition_by_partition() -> None:
     }
 
 
-def test_labels_of_a_file_come_late(tmp_path: Path) -> None:
-    """The fraud at noon is known a day later; what was paid at that terminal after it is explained with it."""
+def test_labels_of_a_file_become_known_late(tmp_path: Path) -> None:
+    """The fraud at noon is known a day later; later payments at that terminal are explained with it."""
     raws = at(0, DAY_MS - 1, DAY_MS + 1, account_id=["eve", "anna", "anna"], terminal_id="till", merchant_id="butcher")
     labels = tmp_path / "labels.jsonl"
     labels.write_text(json.dumps({"transaction_id": "tx-0", "fraud": 1}) + "\n", encoding="utf-8")

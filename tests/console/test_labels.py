@@ -1,4 +1,4 @@
-"""Confirmed frauds: from a closed case and from a file, each payment gets one label, whatever is said twice."""
+"""Confirmed frauds from a closed case and from a file: each payment gets one label, however often it is reported."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def closed(**changed: object) -> CaseClosed:
     return event
 
 
-def test_a_confirmed_case_puts_a_label_on_each_of_its_payments() -> None:
+def test_confirmed_case_labels_each_of_its_payments() -> None:
     first, second = case_labels(closed())
     assert first == FraudConfirmed(
         label_id=label_id(ACCOUNT, "tx-1", "00"),
@@ -47,7 +47,7 @@ def test_a_confirmed_case_puts_a_label_on_each_of_its_payments() -> None:
 
 
 @pytest.mark.parametrize("disposition", ["false_positive", "inconclusive"])
-def test_any_other_case_puts_none(disposition: str) -> None:
+def test_any_other_case_makes_no_label(disposition: str) -> None:
     assert case_labels(closed(disposition=disposition)) == []
 
 
@@ -95,7 +95,7 @@ def test_labels_are_read_from_parquet_csv_and_json_lines(tmp_path: Path) -> None
         ("l.txt", "", "the suffix must be"),
     ],
 )
-def test_a_file_that_holds_no_labels_says_where(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_file_without_labels_is_refused_with_the_place(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BadFile, match=message):
         list(read_labels(tmp_path / name))
@@ -140,7 +140,7 @@ def test_labels_find_their_payments(
     assert {label_id(p.account_id, p.transaction_id, p.digest.hex()) for p in payments.values()} == set(payments)
 
 
-def test_a_label_that_stands_in_the_log_is_known() -> None:
+def test_label_in_the_log_is_known() -> None:
     lookup = looked_up(TX)
     for partition in (0, 2):
         lookup.add("FraudConfirmed", {"label_id": "l"}, LogRecord("t", partition, 9, 0, None, None, ()))

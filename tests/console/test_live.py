@@ -1,4 +1,6 @@
-"""Live figures are counted by the time of their records, bounded; the stream tells nobody what they may not see."""
+"""Live figures are counted by the time of their records and are bounded; the stream respects each reader's
+permissions.
+"""
 
 import multiprocessing
 from pathlib import Path
@@ -29,7 +31,7 @@ def payment(number: int, account: str = "a", **changed: Any) -> dict[str, Any]:
     return {**made, **changed}
 
 
-def test_figures_are_sums_of_what_was_given() -> None:
+def test_figures_are_sums_of_the_records() -> None:
     figures = LiveFigures()
     figures.scored([payment(1), payment(2), payment(3, "b", country=None)], NOW - 5_000)
     figures.scored([payment(4)], NOW - 2_000)
@@ -44,7 +46,7 @@ def test_figures_are_sums_of_what_was_given() -> None:
     assert said["last_ms"] == NOW - 2_000
 
 
-def test_what_is_older_than_five_minutes_counts_no_more() -> None:
+def test_records_older_than_five_minutes_do_not_count() -> None:
     figures = LiveFigures()
     figures.scored([payment(1)], NOW - 400_000)
     said = figures.snapshot(NOW, {})
@@ -74,7 +76,7 @@ def test_keys_accounts_and_payments_are_bounded(monkeypatch: pytest.MonkeyPatch)
         pytest.param(5, STILL_S + 1, "bad", id="something to read, and not moving"),
     ],
 )
-def test_how_a_reader_is(lag: int | None, still_s: float, state: str) -> None:
+def test_state_of_a_reader(lag: int | None, still_s: float, state: str) -> None:
     reader = MonitoredGroup("views", "cases.events", None, lag=lag, moved_s=1_000.0)
     assert reader.state(1_000.0 + still_s)[0] == state
 
@@ -82,7 +84,7 @@ def test_how_a_reader_is(lag: int | None, still_s: float, state: str) -> None:
 @pytest.mark.parametrize(
     ("role", "told"), [(Role.ANALYST, 1), (Role.AUDITOR, 1), (Role.ADMIN, 0), (Role.RULE_AUTHOR, 0)]
 )
-def test_only_who_reads_cases_is_told_which_changed(tmp_path: Path, role: Role, told: int) -> None:
+def test_only_readers_of_cases_get_the_changed_cases(tmp_path: Path, role: Role, told: int) -> None:
     with opened(tmp_path) as desk:
         state = SimpleNamespace(person=desk.person(role))
         news = _PageUpdates(cast(Request, SimpleNamespace(state=state, app=desk.app)))
@@ -93,7 +95,7 @@ def test_only_who_reads_cases_is_told_which_changed(tmp_path: Path, role: Role, 
         assert news.cases() == [], "once"
 
 
-def test_pages_do_without_remembered_payments_while_the_counting_process_is_gone() -> None:
+def test_pages_work_without_recent_payments_while_the_counting_process_is_down() -> None:
     feed = LiveFeed(
         LiveFeedSources(logs=KafkaLogs(bootstrap="", registry_url="", topics=Topics()), view_metrics_url="")
     )

@@ -1,4 +1,4 @@
-"""Payments that nobody remembers any more are found in the archive, newest first, and only as they were written."""
+"""Old payments are found in the archive, newest first, and only if their records are unaltered."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ LONG_AFTER_MS = 99_000
 
 
 class CountingBucket(MemoryBucket):
-    """Says how many objects were read."""
+    """Bucket that counts the objects that were read."""
 
     reads = 0
 
@@ -40,7 +40,7 @@ def archived(vault: Vault) -> ArchivedPayments:
 
 @pytest.fixture
 def vault() -> Vault:
-    """Ten segments of two payments of Anna's and one of somebody else's."""
+    """Archive ten segments, each with two payments of Anna and one of another account."""
     made = Vault(bucket=CountingBucket())
     for number in range(10):
         paid = [payment("anna", 2 * number), payment("zoe", number), payment("anna", 2 * number + 1)]
@@ -57,11 +57,11 @@ def vault() -> Vault:
     ],
 )  # fmt: skip
 def test_keys_are_hashed_as_kafka_does(key: bytes, hash_of_it: int) -> None:
-    """The values of Apache Kafka's own UtilsTest."""
+    """The values of Apache Kafka's UtilsTest."""
     assert murmur2(key) == hash_of_it & 0xFFFFFFFF
 
 
-def test_keys_go_where_the_client_library_puts_them() -> None:
+def test_keys_have_the_partition_of_the_client_library() -> None:
     put: dict[bytes, int] = {}
 
     def delivered(_: Any, message: Message) -> None:
@@ -75,7 +75,7 @@ def test_keys_go_where_the_client_library_puts_them() -> None:
     assert put == {key: partition_of(key, PARTITIONS) for key in put}
 
 
-def test_what_an_account_paid_is_found_with_all_that_pages_show(vault: Vault) -> None:
+def test_payments_of_an_account_are_found_with_all_displayed_fields(vault: Vault) -> None:
     found = archived(vault).look_up("anna", ["tx-anna-3", "tx-zoe-1", "tx-nobody"], LONG_AFTER_MS)
     assert found.keys() == {"tx-anna-3"}  # Zoe's are not Anna's
     seen = found["tx-anna-3"]
@@ -83,7 +83,7 @@ def test_what_an_account_paid_is_found_with_all_that_pages_show(vault: Vault) ->
     assert (seen.latitude, seen.longitude) == (52_500_000, 13_400_000)
 
 
-def test_the_search_begins_at_the_end_and_stops_when_all_are_found(vault: Vault) -> None:
+def test_search_starts_at_the_end_and_stops_when_all_are_found(vault: Vault) -> None:
     looked = archived(vault)
     assert isinstance(vault.bucket, CountingBucket)
     before = vault.bucket.reads
@@ -93,7 +93,7 @@ def test_the_search_begins_at_the_end_and_stops_when_all_are_found(vault: Vault)
     assert vault.bucket.reads - before - newest >= newest + 9
 
 
-def test_what_was_found_is_kept(vault: Vault) -> None:
+def test_found_payments_are_cached(vault: Vault) -> None:
     looked = archived(vault)
     assert looked.known("anna", ["tx-anna-18"]) == {}
     found = looked.look_up("anna", ["tx-anna-18"], LONG_AFTER_MS)
@@ -105,7 +105,7 @@ def test_what_was_found_is_kept(vault: Vault) -> None:
     assert vault.bucket.reads == before
 
 
-def test_what_came_after_the_flag_was_not_counted_by_it(vault: Vault) -> None:
+def test_payments_after_the_flag_are_left_out(vault: Vault) -> None:
     """Record n was written at 10,000 + n ms: of these thirty, Anna's payment 7 is record 11."""
     assert archived(vault).look_up("anna", ["tx-anna-7"], 10_010) == {}
     assert archived(vault).look_up("anna", ["tx-anna-7"], 10_011).keys() == {"tx-anna-7"}
@@ -122,14 +122,14 @@ def test_an_altered_payment_is_not_shown(vault: Vault) -> None:
     }
 
 
-def test_a_look_takes_no_longer_than_somebody_waits(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_stops_at_its_time_limit(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(past, "LOOK_S", 0.0)
     looked = archived(vault)
     assert looked.look_up("anna", ["tx-anna-0"], LONG_AFTER_MS) == {}
     assert looked.known("anna", ["tx-anna-18", "tx-anna-19"]).keys() == {"tx-anna-18", "tx-anna-19"}
 
 
-def test_a_store_that_is_away_gives_nothing() -> None:
+def test_unreachable_store_gives_no_payments() -> None:
     def away() -> ArchiveColumns:
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
 
@@ -143,7 +143,7 @@ def desk(tmp_path: Path, vault: Vault) -> Iterator[Desk]:
     made.engine.dispose()
 
 
-def test_a_page_offers_to_look_them_up_and_shows_them_from_then_on(desk: Desk) -> None:
+def test_page_offers_the_search_and_shows_the_results_from_then_on(desk: Desk) -> None:
     reason = type(REASON)(
         **{name: getattr(REASON, name) for name in REASON.__struct_fields__ if name != "contributing"},
         contributing=("tx-anna-4", "tx-gone"),

@@ -1,4 +1,4 @@
-"""Rule packs from files: by name, from YAML; whatever is wrong is named with file, line and cure."""
+"""Rule packs from files: by name, from YAML; every error is given with file, line and cure."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -163,7 +163,7 @@ def test_all_errors_are_named_at_once() -> None:
     assert all("Cure: " in line for line in lines)
 
 
-def test_packs_go_by_name_or_file(tmp_path: Path) -> None:
+def test_packs_are_found_by_name_or_file(tmp_path: Path) -> None:
     assert load_pack("default") == DEFAULT
     assert load_pack("three") == THREE
     file = tmp_path / "shop.yaml"
@@ -179,7 +179,7 @@ def test_packs_go_by_name_or_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", pack_names())
-def test_every_pack_that_comes_along_is_sound(name: str) -> None:
+def test_every_bundled_pack_is_valid(name: str) -> None:
     pack = load_pack(name)
     assert pack.name == name
     assert parse_pack(pack.canonical) == pack
@@ -190,8 +190,8 @@ def test_the_default_pack_needs_no_lists() -> None:
     assert not {rule.family for rule in DEFAULT.rules} & {"blocklist", "allowlist"}
 
 
-def test_what_is_as_by_default_is_left_out_of_the_address() -> None:
-    """So a pack that was activated before a parameter came along keeps its id."""
+def test_default_values_do_not_change_the_pack_id() -> None:
+    """A pack that was activated before a parameter existed keeps its id."""
     assert THREE.rules[0].severity == "medium"
     assert "severity" not in THREE.canonical
     assert replace(THREE, name="default").pack_id == "bdc27269c080341d6c563a8eeb8b6dda8b1b256396e718051a2fa64c7657496a"

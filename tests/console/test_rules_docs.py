@@ -1,4 +1,6 @@
-"""docs/rules is complete and true: families, parameters, features and functions are there, and examples are sound."""
+"""docs/rules is complete and correct: every family, parameter, feature and function is documented, and examples
+compile.
+"""
 
 import re
 from pathlib import Path
@@ -46,14 +48,14 @@ def test_a_page_has_formula_parameters_example_and_source(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_rules_on_a_page_are_sound(family: str) -> None:
+def test_rules_on_a_page_are_valid(family: str) -> None:
     (text,) = examples(page(family))
     head = {"name": "page", "version": 1, "lists": {"watched": ["pawnshop"]}}
     pack = parse_file(yaml.safe_dump({**head, "rules": yaml.safe_load(text)}), "page.yaml")
     assert {FAMILIES[family]} == {type(rule) for rule in pack.rules}
 
 
-def test_the_pack_in_the_readme_is_sound() -> None:
+def test_pack_in_the_readme_is_valid() -> None:
     (text,) = examples(README)
     pack = parse_file(text, "shop.yaml")
     assert parse_pack(pack.canonical) == pack
@@ -69,7 +71,7 @@ def test_every_key_is_documented(key: str) -> None:
     assert f"`{key}`" in README
 
 
-def test_the_tutorials_rule_flags_what_the_tutorial_says() -> None:
+def test_rule_of_the_tutorial_flags_its_payments() -> None:
     """Version 1 of Flink's fraud detection: an amount below 1.00 directly followed by one above 500.00."""
     (text,) = examples(page("expression"))
     rules = [rule for rule in yaml.safe_load(text) if rule["name"] == "tested"]

@@ -1,4 +1,4 @@
-"""The scoreboard: every figure worked out by hand, labels that come late, and files of labels that do not fit."""
+"""The scoreboard: every figure computed by hand, labels that become known late, and label files that do not match."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ NOON = 20_000 * DAY_MS + DAY_MS // 2
 
 
 def scored(*rows: tuple[int, str, int, int, int], scenario: str = "") -> ScoredPayments:
-    """Payments as (day, card, fraud, score, flagged); the card's account bears the same name."""
+    """Build payments from (day, card, fraud, score, flagged). The card's account has the card's name."""
     columns = list(zip(*rows, strict=True))
     days, cards, frauds, scores, flagged = columns
     times = np.array(days) * DAY_MS + np.arange(len(days))
@@ -43,7 +43,7 @@ def scored(*rows: tuple[int, str, int, int, int], scenario: str = "") -> ScoredP
 
 
 def test_figures_of_five_payments() -> None:
-    """Two frauds score 900 and 700, honest ones 800, 100 and 0; what scores at least 750 is flagged."""
+    """Two frauds score 900 and 700, honest ones 800, 100 and 0; scores of at least 750 are flagged."""
     report = figures(
         scored((1, "a", 1, 900, 1), (1, "b", 0, 800, 1), (1, "c", 1, 700, 0), (2, "d", 0, 100, 0), (2, "e", 0, 0, 0)),
         ScoringWindow(1, 4),
@@ -56,7 +56,7 @@ def test_figures_of_five_payments() -> None:
     assert report["card_precision_100"] == pytest.approx((2 / 100 + 0 / 100) / 2)  # days without payments do not count
 
 
-def test_nothing_to_divide_by_is_no_figure() -> None:
+def test_figure_with_a_zero_denominator_is_absent() -> None:
     report = figures(scored((1, "a", 0, 0, 0)), ScoringWindow(1, 1))
     assert [report[key] for key in ("precision", "recall", "auc_roc", "average_precision", "time_to_detect_s")] == (
         [None] * 5
@@ -85,8 +85,10 @@ def test_card_precision_with_two_checks_a_day(rows: list[tuple[int, str, int, in
     assert card_precision(scored(*rows), top=2) == pytest.approx(expected)
 
 
-def test_known_cards_are_left_out_as_the_handbook_does() -> None:
-    """Tested are days 15 to 17, the delay is 7 days: trained on are days 1 to 7, and day 8 is known on day 16."""
+def test_known_cards_are_left_out_as_in_the_handbook() -> None:
+    """The test days are 15 to 17 and the delay is 7 days: the training days are 1 to 7, and day 8 is known on day
+    16.
+    """
     frauds = [(0, "before"), (1, "first"), (7, "last"), (8, "day-8"), (9, "day-9"), (10, "day-10")]
     past = [(day, card, 1, 0, 0) for day, card in frauds]
     tested = [(day, card, 0, 0, 0) for day in (15, 16, 17) for _, card in frauds]
@@ -99,7 +101,7 @@ def test_known_cards_are_left_out_as_the_handbook_does() -> None:
     }
 
 
-def test_only_the_days_asked_for_are_scored() -> None:
+def test_only_the_requested_days_are_scored() -> None:
     rows = [(day, "a", 0, 0, 0) for day in range(5)]
     assert list(select_window(scored(*rows), ScoringWindow(1, 3)).time_ms // DAY_MS) == [1, 2, 3]
     assert window_of(scored(*rows)) == ScoringWindow(0, 4)
@@ -130,7 +132,7 @@ def payment(transaction_id: str, at_ms: int = 0, **changed: Any) -> dict[str, An
 def decided(
     rows: list[dict[str, Any]], frauds: dict[str, str], pack: RulePack, feedback_ms: int | None = None
 ) -> tuple[ScoredPayments, ScoringCounts]:
-    """Rows through the fold; `frauds` says the scenario of each fraud by transaction id."""
+    """Fold rows; `frauds` maps transaction ids to the scenario of each fraud."""
     labels = {
         number: TruthLabel(
             row["transaction_id"], row["transaction_id"] in frauds, frauds.get(row["transaction_id"], "0")
@@ -148,7 +150,7 @@ def decided(
         pytest.param(None, [False, False, False, False], id="never known"),
     ],
 )
-def test_a_fraud_is_known_so_long_after_its_payment(feedback_ms: int | None, flagged: list[bool]) -> None:
+def test_fraud_is_known_after_the_delay(feedback_ms: int | None, flagged: list[bool]) -> None:
     week = 7 * DAY_MS
     rows = [
         payment("stolen"),
@@ -161,15 +163,15 @@ def test_a_fraud_is_known_so_long_after_its_payment(feedback_ms: int | None, fla
     assert counts.labels_entered == (feedback_ms == week)
 
 
-def test_what_is_not_scored_is_counted() -> None:
+def test_unscored_payments_are_counted() -> None:
     rows = [payment("one"), payment("one"), payment("bad", amount_minor=-1), payment("one", 1, amount_minor=7)]
     result, counts = decided(rows, {"one": "1", "bad": "1"}, BURST, 7 * DAY_MS)
     assert counts == ScoringCounts(rows=4, duplicates=1, quarantined=1, quarantined_fraud=1, conflicts=1)
     assert result.time_ms.size == 2
 
 
-def test_time_to_detect_counts_from_the_first_fraud_by_the_clock_of_the_stream() -> None:
-    """Anna's burst is seen by its third payment, 20 s in; Bob's only when a late one completes it, at 50 s."""
+def test_time_to_detect_counts_from_the_first_fraud_in_stream_time() -> None:
+    """Anna's burst is flagged at its third payment, 20 s in; Bob's only when a late payment completes it, at 50 s."""
     rows = [
         *(payment(f"a{at}", at * 1000) for at in (0, 10, 20)),
         payment("b0", 5_000, account_id="bob"),
@@ -189,8 +191,8 @@ def test_time_to_detect_counts_from_the_first_fraud_by_the_clock_of_the_stream()
     assert report["on_arrival"]["recall"] == 1 / 7
 
 
-def test_what_a_terminal_sees_across_accounts_counts_too() -> None:
-    """Three accounts at one till within a minute: the third payment is flagged, and a late one changes nothing."""
+def test_entity_flags_across_accounts_count() -> None:
+    """Three accounts at one terminal within a minute: the third payment is flagged, and a late one changes nothing."""
     rule = Velocity(name="till", typology="t", points=500, window_ms=60_000, at_least=3, by="terminal")
     rows = [payment(f"p{n}", 1_000 * n, account_id=f"a{n}") for n in range(3)]
     rows += [payment("late", 500, account_id="a2"), payment("elsewhere", 3_000, account_id="a4", terminal_id="till-2")]
@@ -200,8 +202,8 @@ def test_what_a_terminal_sees_across_accounts_counts_too() -> None:
     assert list(result.flagged_at_ms) == [NEVER, NEVER, NOON + 2_000, NEVER, NEVER]
 
 
-def test_campaigns_are_taken_together_and_scenarios_told_apart() -> None:
-    """Two bursts of campaign g1 on two accounts; one honest lookalike; each third payment is flagged."""
+def test_campaigns_are_grouped_and_scenarios_are_separate() -> None:
+    """Two bursts of campaign g1 on two accounts and one honest lookalike; each third payment is flagged."""
     rows = [payment(f"{who}{at}", at, account_id=who) for who in ("anna", "bob", "cleo") for at in (0, 1, 2)]
     labels = {
         number: TruthLabel(row["transaction_id"], row["account_id"] != "cleo", scenario)
@@ -227,7 +229,7 @@ def traffic(count: int) -> Iterator[dict[str, Any]]:
     return (generated.transaction for generated in islice(iter(made), count))
 
 
-def test_flags_are_those_of_a_backtest() -> None:
+def test_flags_equal_those_of_a_backtest() -> None:
     rows = list(traffic(3_000))
     lines = list(backtest([IntakeRow(row, None) for row in rows], BURST))
     truth = GroundTruth({number: TruthLabel(row["transaction_id"], False, "") for number, row in enumerate(rows)}, {})
@@ -258,7 +260,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_labels_come_in_any_of_three_forms(tmp_path: Path, suffix: str) -> None:
+def test_labels_are_read_in_each_of_three_forms(tmp_path: Path, suffix: str) -> None:
     truth = read_truth(written(tmp_path / f"labels{suffix}", LABELS))
     assert truth.of(0, "a") == TruthLabel("a", True, "x")
     assert truth.of(1, "b") == TruthLabel("b", False, "")
@@ -279,21 +281,21 @@ def test_labels_come_in_any_of_three_forms(tmp_path: Path, suffix: str) -> None:
         pytest.param([LABELS[0], {"transaction_id": "a", "fraud": 0}], "or of none", id="some rows"),
     ],
 )
-def test_labels_that_cannot_be_taken_say_why(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+def test_invalid_labels_give_the_reason(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(BadFile, match=message):
         read_truth(written(tmp_path / "labels.jsonl", rows))
 
 
-def test_labels_of_another_order_are_refused() -> None:
+def test_labels_in_another_order_are_refused() -> None:
     with pytest.raises(BadFile, match="another file, or to its rows in another order"):
         GroundTruth({0: TruthLabel("a", True, "")}, {}).of(0, "b")
 
 
-def test_without_rows_the_id_tells() -> None:
+def test_labels_without_row_numbers_are_matched_by_id() -> None:
     assert GroundTruth({}, {"a": TruthLabel("a", True, "")}).of(17, "a") == TruthLabel("a", True, "")
 
 
-def test_the_command_reports_and_draws(tmp_path: Path) -> None:
+def test_command_reports_and_plots(tmp_path: Path) -> None:
     rows = [payment(f"p{at}", at, attributes={}) for at in range(6)]
     files.write_rows(tmp_path / "payments.parquet", rows)
     labels = [{"row": n, "transaction_id": row["transaction_id"], "fraud": int(n > 3)} for n, row in enumerate(rows)]
@@ -311,7 +313,7 @@ def test_the_command_reports_and_draws(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+def test_command_reports_errors(tmp_path: Path) -> None:
     files.write_rows(tmp_path / "payments.parquet", [payment("a", attributes={})])
     options = ["--transactions", str(tmp_path / "payments.parquet"), "--labels", str(tmp_path / "none.csv")]
     called = CliRunner().invoke(app, ["score", *options])

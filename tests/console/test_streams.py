@@ -1,4 +1,6 @@
-"""What is claimed of the packs on the labelled streams: they lie outside the project; without them this is left out."""
+"""Claims about the packs on labelled streams. The streams are not part of the project; without them these tests are
+left out.
+"""
 
 import json
 import random
@@ -48,7 +50,7 @@ def test_default_stays_precise_when_labels_are_fed_back() -> None:
     assert report["alerts_per_day"] < 50
 
 
-def test_fraudtwin_bursts_are_all_seen_and_nothing_in_the_background() -> None:
+def test_fraudtwin_bursts_are_all_flagged_and_no_background_payment_is() -> None:
     _, _, report = judged("fraudtwin", "fraudtwin_clean")
     bursts = [report["scenarios"][name] for name in ("FRAUD|F02", "FRAUD|F05")]
     assert sum(each["campaigns_flagged"] for each in bursts) == sum(each["campaigns"] for each in bursts) == 16
@@ -64,7 +66,7 @@ def test_sparkov_loses_no_payment_and_beats_the_plain_rules() -> None:
 
 
 def standing(file: Path, pack: str) -> dict[str, list[str]]:
-    """The rules that stand for each flagged payment of a file."""
+    """Return the rules of each flagged payment of a file, after all restatements."""
     out = file.with_suffix(".flags.jsonl")
     result = CliRunner().invoke(app, ["backtest", str(file), "--out", str(out), "--rules", pack])
     assert result.exit_code == 0, result.output
@@ -74,7 +76,7 @@ def standing(file: Path, pack: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_fraudtwin_disturbed_has_the_flags_of_the_clean_stream(tmp_path: Path, seed: int) -> None:
-    """A twentieth comes twice, a tenth an hour late, a tenth up to five minutes out of order."""
+    """One in twenty payments comes twice, one in ten an hour late, one in ten up to five minutes out of order."""
     draw = random.Random(seed)
     clean = [row.fields for row in files.read_rows(STREAMS / "fraudtwin_clean.parquet")]
     arrivals: list[tuple[int, dict[str, Any]]] = []

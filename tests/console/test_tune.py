@@ -1,4 +1,4 @@
-"""The search for better numbers: what may change, how it is written back, and that only the past is learnt from."""
+"""The search for better parameters: which may change, how they are written, and that only the past is used."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ PACK = RulePack(
 
 
 def rows_of(days: int) -> list[dict[str, Any]]:
-    """Ten payments a day of 100, 200, ... 1000."""
+    """Return ten payments of a day: 100, 200, ... 1000."""
     return [
         {
             "transaction_id": f"p{number}", "account_id": f"a{number % 10}", "amount_minor": 100 * (number % 10 + 1),
@@ -54,7 +54,7 @@ def rows_of(days: int) -> list[dict[str, Any]]:
 
 
 def payments(days: int, limits: list[int]) -> list[AdmittedRow]:
-    """From each day's limit on, amounts are frauds."""
+    """Return payments whose amounts are frauds from each day's limit on."""
     rows = rows_of(days)
     labels = {
         number: TruthLabel(row["transaction_id"], row["amount_minor"] >= limits[number // 10], "")
@@ -79,7 +79,7 @@ def test_parameters_are_searched_from_half_to_twice() -> None:
     assert "flag_at" not in {place.name for place in found({}, with_flag_at=False)}
 
 
-def test_numbers_in_expressions_are_searched_where_they_are_named() -> None:
+def test_named_numbers_in_expressions_are_searched() -> None:
     (hours, points) = found({"large.points.0": ["6h", "48h"], "large.points.2": [700, 1000]})
     assert (hours.now, hours.least, hours.most, hours.unit) == (
         24 * 3_600_000,
@@ -102,13 +102,15 @@ def test_numbers_in_expressions_are_searched_where_they_are_named() -> None:
         pytest.param({"burst.window_ms": ["soon", "later"]}, "needs a minimum and a maximum", id="no durations"),
     ],
 )
-def test_a_range_that_cannot_be_says_why(ranges: dict[str, list[Any]], message: str) -> None:
+def test_impossible_range_gives_the_reason(ranges: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(BadRulePack, match=message):
         found(ranges)
 
 
 def test_objectives_by_hand() -> None:
-    """Amounts of 100 to 1000, frauds from 900 on, flagged from 800 on: two of three flags are right, all are found."""
+    """Amounts of 100 to 1000, frauds from 900 on, flagged from 800 on: two of three flags are right, and all frauds
+    are found.
+    """
     scored, _ = run(payments(1, [900]), replace(PACK, rules=(replace(LARGE, at_least=800, points=500),)))
     assert f1(scored) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
     assert average_precision(scored) == pytest.approx(2 / 3)  # three payments share the score that finds both
@@ -130,13 +132,15 @@ def test_the_search_finds_the_limit_and_changes_nothing_else() -> None:
     assert (result.before["precision"], result.after["precision"]) == (3 / 7, 1)
 
 
-def test_the_same_seed_finds_the_same() -> None:
+def test_equal_seeds_give_equal_results() -> None:
     stream = payments(10, [800] * 10)
     assert tuned(stream) == tuned(stream)
 
 
-def test_nothing_later_is_learnt_from() -> None:
-    """From day 7 on frauds begin elsewhere: what is found stays the same, and how it is judged does not."""
+def test_search_uses_no_later_payments() -> None:
+    """From day 7 on frauds have another limit: the result of the search stays, but its score on the test days
+    changes.
+    """
     calm, turned = tuned(payments(10, [800] * 10)), tuned(payments(10, [800] * 7 + [300] * 3))
     assert calm.pack == turned.pack
     assert calm.after["recall"] == 1
@@ -151,7 +155,7 @@ def test_the_split_is_in_time() -> None:
         split(stream[:10], 0.7)
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_written_pack_is_read_back() -> None:
     ranges = {"large.points.0": ["6h", "48h"]}
     text = pack_yaml(PACK, ranges, ["made by hand"])
     assert text.startswith("# made by hand\nname: toy\nversion: 1\nrules:\n- name: large\n  family: expression\n")

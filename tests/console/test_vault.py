@@ -1,4 +1,4 @@
-"""Sealing and erasing, on SQLite and on a real PostgreSQL: what opens, what no longer does, and what is left behind."""
+"""Sealing and erasure on SQLite and on a real PostgreSQL: which texts open, which no longer do, and what remains."""
 
 import json
 import re
@@ -27,8 +27,8 @@ ANA, BEN = "acct-ana", "acct-ben"
 NOTE = 'Called +49 170 5550123: "it was my <b>son</b>", she said\nüß 日本 &c'
 
 
-class Ticks:
-    """A clock that stands still until it is told to go on."""
+class ManualClock:
+    """Clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.s = 100.0
@@ -38,13 +38,13 @@ class Ticks:
 
 
 @pytest.fixture
-def ticks() -> Ticks:
-    return Ticks()
+def ticks() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def make(engine: Engine, ticks: Ticks) -> Callable[..., Vault]:
-    """Makes the vault of one process; several of them share the store."""
+def make(engine: Engine, ticks: ManualClock) -> Callable[..., Vault]:
+    """Make the vault of one process. Several processes share the store."""
 
     def made(master: bytes = MASTER, **options: bool) -> Vault:
         return Vault(engine, master, lambda: 1_750_000_000_000, monotonic=ticks, **options)
@@ -55,14 +55,14 @@ def make(engine: Engine, ticks: Ticks) -> Callable[..., Vault]:
 Make = Callable[..., Vault]
 
 
-def test_what_is_sealed_opens_again_in_every_process(make: Make) -> None:
+def test_sealed_text_opens_in_every_process(make: Make) -> None:
     sealed = make().seal(ANA, "text", NOTE)
     assert is_sealed(sealed)
     assert "son" not in sealed
     assert make().opened(f"before {sealed}. after") == f"before {NOTE}. after"
 
 
-def test_the_same_again_is_the_same_and_nothing_else_is(make: Make) -> None:
+def test_sealing_is_deterministic_by_subject_field_and_text(make: Make) -> None:
     vault = make()
     once = vault.seal(ANA, "text", NOTE)
     assert make().seal(ANA, "text", NOTE) == once
@@ -83,7 +83,7 @@ def test_sealed_text_opens_inside_json_and_inside_html(make: Make) -> None:
     assert "&lt;b&gt;son&lt;/b&gt;&quot;" in shown
 
 
-def test_after_an_erasure_nobody_reads_it_and_others_are_read_still(make: Make, ticks: Ticks) -> None:
+def test_erased_subject_is_unreadable_and_others_stay_readable(make: Make, ticks: ManualClock) -> None:
     vault, running = make(), make()
     ana, ben = vault.seal(ANA, "text", NOTE), vault.seal(BEN, "text", NOTE)
     assert running.opened(ana) == NOTE
@@ -96,7 +96,7 @@ def test_after_an_erasure_nobody_reads_it_and_others_are_read_still(make: Make, 
     assert running.opened(f"{ana}|{ben}") == f"{ERASED}|{NOTE}"
 
 
-def test_a_running_process_lets_go_of_a_key_it_seals_with(make: Make, ticks: Ticks) -> None:
+def test_running_process_drops_an_erased_key(make: Make, ticks: ManualClock) -> None:
     intake = make()
     before = intake.seal(ANA, "text", NOTE)
     make().erase([ANA], "dpo", "")
@@ -107,7 +107,7 @@ def test_a_running_process_lets_go_of_a_key_it_seals_with(make: Make, ticks: Tic
     assert make().known(ANA).generation == 2
 
 
-def test_erasing_twice_and_erasing_nobody_is_noted_and_harms_nothing(make: Make) -> None:
+def test_erasing_twice_or_an_unknown_subject_is_recorded_and_harmless(make: Make) -> None:
     vault = make()
     vault.seal(ANA, "text", NOTE)
     vault.erase([ANA], "dpo", "")
@@ -119,7 +119,7 @@ def test_erasing_twice_and_erasing_nobody_is_noted_and_harms_nothing(make: Make)
 
 
 def test_the_key_is_in_no_file_of_the_store(make: Make, engine: Engine, tmp_path: Path) -> None:
-    """Also not where SQLite moved it between pages, or where PostgreSQL keeps dead rows."""
+    """Nor in pages that SQLite moved, nor where PostgreSQL keeps dead rows."""
     vault = make()
     subjects = [f"acct-{number:04}" for number in range(2_000)]
     vault.prepare(subjects)
@@ -134,7 +134,9 @@ def test_the_key_is_in_no_file_of_the_store(make: Make, engine: Engine, tmp_path
 
 
 def holds(engine: Engine, folder: Path, pieces: list[bytes]) -> bool:
-    """Whether the store's files hold one of these; independent of how the store scrubs itself."""
+    """Return whether the store's files contain one of these byte strings, independently of how the store scrubs
+    itself.
+    """
     if engine.dialect.name == "sqlite":
         files = list(folder.glob("control.db*"))
     else:
@@ -148,8 +150,8 @@ def holds(engine: Engine, folder: Path, pieces: list[bytes]) -> bool:
     return any(piece in content for piece in pieces)
 
 
-def test_a_copy_of_the_key_in_a_page_that_nobody_reads_is_scrubbed_too(tmp_path: Path, ticks: Ticks) -> None:
-    """As a store has it that was written before deleted bytes were overwritten."""
+def test_key_copy_in_an_unused_page_is_scrubbed(tmp_path: Path, ticks: ManualClock) -> None:
+    """As in a store that was written before deleted bytes were overwritten."""
     file = tmp_path / "old.db"
     engine = connect(f"sqlite:///{file}")
     upgrade(engine)
@@ -180,7 +182,7 @@ def test_the_record_of_an_erasure_cannot_be_changed(make: Make, engine: Engine) 
         assert len(list(session.scalars(select(ErasureRow)))) == 1
 
 
-def test_many_processes_make_one_key_for_a_subject(make: Make, engine: Engine) -> None:
+def test_concurrent_processes_create_one_key_for_a_subject(make: Make, engine: Engine) -> None:
     subjects = [f"acct-{number}" for number in range(60)]
 
     def sealing(_: int) -> list[str]:
@@ -195,7 +197,7 @@ def test_many_processes_make_one_key_for_a_subject(make: Make, engine: Engine) -
         assert len(list(session.scalars(select(SubjectKeyRow)))) == len(subjects)
 
 
-def test_without_making_keys_only_known_subjects_are_sealed(make: Make) -> None:
+def test_without_creating_keys_only_known_subjects_are_sealed(make: Make) -> None:
     known = make().seal(ANA, "attribute", NOTE)
     reader = make(makes_keys=False)
     assert reader.seal(ANA, "attribute", NOTE) == known
@@ -203,7 +205,7 @@ def test_without_making_keys_only_known_subjects_are_sealed(make: Make) -> None:
     assert make().known(BEN).generation is None
 
 
-def test_another_master_key_seals_nothing_and_opens_nothing(make: Make) -> None:
+def test_wrong_master_key_seals_and_opens_nothing(make: Make) -> None:
     sealed = make().seal(ANA, "text", NOTE)
     stranger = make(b"another master key of the tests, as long")
     with pytest.raises(VaultError, match="master key"):
@@ -227,7 +229,7 @@ def test_a_wrapped_key_moved_to_another_subject_does_not_open(make: Make, engine
         make().seal(BEN, "text", NOTE)
 
 
-def test_every_altered_sign_is_noticed(make: Make) -> None:
+def test_every_altered_character_is_detected(make: Make) -> None:
     vault = make()
     sealed = vault.seal(ANA, "text", "short")
     start = len(sealed) - len(sealed.split(":")[4]) - 1
@@ -237,7 +239,7 @@ def test_every_altered_sign_is_noticed(make: Make) -> None:
         assert vault.opened(sealed[:at] + sealed[at + 1 :]) == UNREADABLE
 
 
-def test_a_field_does_not_pass_for_another(make: Make) -> None:
+def test_sealed_text_opens_only_as_its_own_field(make: Make) -> None:
     vault = make()
     sealed = vault.seal(ANA, "text", NOTE)
     assert vault.opened(sealed.replace(":text:", ":name:")) == UNREADABLE
@@ -257,7 +259,7 @@ def test_files_are_sealed_and_erased_too(make: Make) -> None:
 
 
 @pytest.mark.parametrize("subject", ["", "a\x00b", "x" * 600, "lone \ud800", "wörld 日本", "'; DROP TABLE"])
-def test_any_name_of_a_subject_has_a_key(make: Make, subject: str) -> None:
+def test_any_subject_name_can_have_a_key(make: Make, subject: str) -> None:
     vault = make()
     assert vault.opened(vault.seal(subject, "text", NOTE)) == NOTE
     vault.erase([subject], "dpo", "")
@@ -265,13 +267,13 @@ def test_any_name_of_a_subject_has_a_key(make: Make, subject: str) -> None:
     assert vault.known(subject).generation == 2
 
 
-def test_a_name_too_long_to_keep_is_known_by_its_digest() -> None:
+def test_long_subject_name_is_stored_as_its_digest() -> None:
     assert subject_name(ANA) == ANA
     assert re.fullmatch(r"digest/[0-9a-f]{64}", subject_name("x" * 513))
 
 
 @given(st.binary(max_size=400), st.integers(0, 2**32 - 1))
-def test_no_ciphertext_is_taken_for_a_card_number(ciphertext: bytes, length: int) -> None:
+def test_ciphertext_is_never_masked_as_a_card_number(ciphertext: bytes, length: int) -> None:
     sealed = sealed_text("a" * 16, "text", length_name(length), ciphertext + bytes(17))
     assert not any(sign.isdigit() for sign in sealed)
     assert mask_card_numbers(sealed) == sealed
@@ -282,17 +284,17 @@ def test_no_ciphertext_is_taken_for_a_card_number(ciphertext: bytes, length: int
 
 
 @given(st.text(max_size=300))
-def test_a_sealed_text_is_as_long_as_it_was(plain: str) -> None:
+def test_sealed_text_reports_its_original_length(plain: str) -> None:
     ciphertext = plain.encode("utf-8", "surrogatepass") + bytes(16)
     assert count_characters(sealed_text("a" * 16, "text", length_name(len(plain)), ciphertext)) == len(plain)
 
 
-def test_a_sealed_text_that_makes_itself_short_is_not_believed() -> None:
+def test_sealed_text_with_a_forged_length_is_refused() -> None:
     forged = sealed_text("a" * 16, "text", length_name(5), bytes(10_000))
     assert count_characters(forged) == len(forged)
     assert count_characters("sealed:" + "x" * 11) == 18
 
 
-def test_a_length_is_vouched_for(make: Make) -> None:
+def test_length_is_authenticated(make: Make) -> None:
     sealed = make().seal(ANA, "text", NOTE)
     assert make().opened(sealed.replace(f":{length_name(len(NOTE))}:", f":{length_name(3)}:")) == UNREADABLE

@@ -1,4 +1,4 @@
-"""Webhooks: what is sent is signed, tried again, given up, sent again; and it never goes where it must not."""
+"""Webhooks: deliveries are signed, retried, abandoned and resent, and never go to a forbidden address."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ from tests.support.desk import Desk, opened
 
 
 class Receiver(HTTPServer):
-    """Takes what is sent, or answers with another status."""
+    """Server that records deliveries, or answers with another status."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def webhook(desk: Desk, url: str, *kinds: str) -> dict[str, Any]:
     return found
 
 
-def test_what_is_sent_is_signed_with_the_secret_that_was_shown_once(desk: Desk, receiver: Receiver) -> None:
+def test_delivery_is_signed_with_the_secret_that_was_shown_once(desk: Desk, receiver: Receiver) -> None:
     made = webhook(desk, receiver.url)
     assert desk.signed_in(Role.ADMIN).get("/api/v1/webhooks").json()[0]["secret"] is None
     assert made["secret"].encode() not in Path(str(desk.engine.url.database)).read_bytes()
@@ -98,7 +98,7 @@ def test_what_is_sent_is_signed_with_the_secret_that_was_shown_once(desk: Desk, 
     assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 0, "what was taken is not sent again"
 
 
-def test_the_same_event_again_is_sent_once_and_only_what_was_asked_for(desk: Desk, receiver: Receiver) -> None:
+def test_event_is_sent_once_and_only_to_its_subscribers(desk: Desk, receiver: Receiver) -> None:
     webhook(desk, receiver.url, "CaseEscalated")
     events = [*desk.flag(), *desk.flag(score=990)]
     assert [type(event).__name__ for event in events] == ["CaseOpened", "RiskLinked", "CaseEscalated"]
@@ -108,7 +108,9 @@ def test_the_same_event_again_is_sent_once_and_only_what_was_asked_for(desk: Des
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["CaseEscalated"]
 
 
-def test_failures_are_tried_again_ever_later_then_dead_and_can_be_sent_again(desk: Desk, receiver: Receiver) -> None:
+def test_failed_delivery_is_retried_with_growing_delays_then_dead_and_can_be_resent(
+    desk: Desk, receiver: Receiver
+) -> None:
     made = webhook(desk, receiver.url)
     desk.doors.webhooks.take_in(recorded(desk.flag()))
     sender = WebhookSender(desk.doors.webhooks, may_be_private=True)
@@ -134,7 +136,7 @@ def test_failures_are_tried_again_ever_later_then_dead_and_can_be_sent_again(des
     assert ids == {delivery["delivery_id"]}, "whoever gets it twice can tell"
 
 
-def test_switched_off_nothing_is_sent_and_a_new_secret_is_another(desk: Desk, receiver: Receiver) -> None:
+def test_disabled_webhook_sends_nothing_and_a_new_secret_differs(desk: Desk, receiver: Receiver) -> None:
     made = webhook(desk, receiver.url)
     admin, path = desk.signed_in(Role.ADMIN), f"/api/v1/webhooks/{made['webhook_id']}"
     assert admin.patch(path, json={"new_secret": True}).json()["secret"] not in (None, made["secret"])
@@ -159,13 +161,13 @@ def test_redirects_are_not_followed(receiver: Receiver) -> None:
         "ftp://example.com/", "https://no-such-host.invalid/",
     ],
 )  # fmt: skip
-def test_it_does_not_go_where_it_must_not(url: str) -> None:
+def test_forbidden_addresses_are_refused(url: str) -> None:
     with pytest.raises(ForbiddenAddress):
         target_of(url)
 
 
-def test_the_address_that_was_looked_at_is_the_one_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that means a public address first and a private one then is only asked once."""
+def test_checked_address_is_the_one_that_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resolves to a public address first and a private one later is resolved only once."""
     answers = iter(["93.184.216.34", "127.0.0.1"])
     connected: list[str] = []
 
@@ -182,7 +184,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_told(monkeypatch: pyt
     assert connected == ["93.184.216.34"]
 
 
-def test_addresses_are_looked_at_when_they_are_set_up_and_when_they_are_told(tmp_path: Path) -> None:
+def test_addresses_are_checked_at_set_up_and_at_each_delivery(tmp_path: Path) -> None:
     with opened(tmp_path) as made:
         answer = made.signed_in(Role.ADMIN).post("/api/v1/webhooks", json={"url": "https://127.0.0.1/"})
         assert (answer.status_code, answer.json()["detail"]) == (422, "the host is in a private network")
@@ -193,7 +195,7 @@ def test_addresses_are_looked_at_when_they_are_set_up_and_when_they_are_told(tmp
         assert row.last_error == "the host is in a private network"
 
 
-def test_the_key_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
+def test_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     file = tmp_path / "home" / "console.key"
     assert console_key(file) == console_key(file)
     assert len(console_key(file)) == 32

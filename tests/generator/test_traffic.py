@@ -1,4 +1,4 @@
-"""The generator: who pays in one run pays in another, and no payment of one is taken for one of the other."""
+"""The traffic generator: every run has the same accounts, and no two named runs share a payment id."""
 
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ def payments(**options: Any) -> list[GeneratedPayment]:
     return list(islice(Traffic(TrafficOptions(accounts=50, **options)), 2_000))
 
 
-def test_another_run_is_of_the_same_people_and_has_ids_of_its_own() -> None:
+def test_another_run_has_the_same_accounts_and_its_own_ids() -> None:
     first, second = (payments(start_ms=start, run=run_of(start)) for start in (1_767_225_600_000, 1_767_225_600_001))
     ids = [{each.transaction["transaction_id"] for each in run} for run in (first, second)]
     assert [len(each) for each in ids] == [2_000, 2_000]
@@ -22,12 +22,12 @@ def test_another_run_is_of_the_same_people_and_has_ids_of_its_own() -> None:
     assert homes[0] == homes[1]
 
 
-def test_without_a_name_for_the_run_the_same_seed_is_the_same_payments() -> None:
+def test_unnamed_runs_with_equal_seeds_have_equal_payments() -> None:
     assert payments() == payments()
     assert payments()[0].transaction["transaction_id"].count("-") == 2
 
 
-def test_the_name_of_a_run_cannot_be_taken_for_a_card_number() -> None:
+def test_run_name_cannot_be_masked_as_a_card_number() -> None:
     for start_ms in range(1_767_225_600_000, 1_767_225_610_000, 7):
         assert run_of(start_ms).isalpha()
     made = payments(run=run_of(1_767_225_600_000))

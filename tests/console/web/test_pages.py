@@ -1,5 +1,6 @@
-"""The pages in a real browser, on a stage with traffic: they work, by keyboard too, say nothing on the console, and
-are readable for everybody. The walk through the real stack is in test_walk.py."""
+"""The pages in a real browser, with traffic: they work, also by keyboard, log nothing to the browser's console, and
+are accessible. tests/acceptance/test_walk.py walks through the real stack.
+"""
 
 import hashlib
 import re
@@ -52,7 +53,7 @@ def visit(browser: Browser, stage: Stage, port: int) -> Iterator["Visits"]:
 
 
 class Visits:
-    """Browsers of one test; none may have complained."""
+    """Browsers of one test. None may have logged a complaint."""
 
     def __init__(self, browser: Browser, stage: Stage, url: str) -> None:
         self._browser, self._url, self.stage = browser, url, stage
@@ -81,7 +82,7 @@ def a_case(stage: Stage, status: str, least_flags: int = 1) -> str:
 
 
 def test_no_page_has_a_serious_violation(visit: "Visits") -> None:
-    """Wide and narrow, light and dark: changed on the page that is there, since loading it takes longest."""
+    """Wide and narrow, light and dark: changed on the loaded page, since loading takes longest."""
     case = a_case(visit.stage, "in_review", 2)
     pages = {
         "lea": [
@@ -111,7 +112,7 @@ def test_no_page_has_a_serious_violation(visit: "Visits") -> None:
 
 
 def in_every_look(visitor: Visitor) -> list[str]:
-    """What axe finds on a page in each theme and width."""
+    """Return axe's findings on a page in each theme and width."""
     found: list[str] = []
     for dark, size in product((False, True), (WIDE, NARROW)):
         theme: Literal["dark", "light"] = "dark" if dark else "light"
@@ -136,7 +137,7 @@ def test_dialogs_have_no_serious_violation_either(visit: "Visits") -> None:
 # -- they follow ----------------------------------------------------------------------------------------
 
 
-def test_a_case_page_shows_within_a_second_what_somebody_else_does(visit: "Visits") -> None:
+def test_case_page_shows_the_act_of_another_analyst_within_a_second(visit: "Visits") -> None:
     case = a_case(visit.stage, "new")
     ana, ben = visit("ana"), visit("ben")
     ana.go(f"/cases/{case}")
@@ -146,14 +147,14 @@ def test_a_case_page_shows_within_a_second_what_somebody_else_does(visit: "Visit
     expect(ana.page.locator("#live")).to_contain_text("ana took the case", timeout=2_000)
 
 
-def test_the_queue_shows_a_new_case_by_itself(visit: "Visits") -> None:
+def test_queue_shows_a_new_case_without_a_reload(visit: "Visits") -> None:
     ana = visit("ana")
     ana.go("/queue?sort=-opened")
     visit.stage.desk.flag("acct-new", event_time=visit.stage.clock(), score=990)
     expect(ana.page.locator("tr[data-case]").first).to_contain_text("acct-new", timeout=2_000)
 
 
-def test_the_monitor_counts_on(visit: "Visits") -> None:
+def test_monitor_updates_its_counts(visit: "Visits") -> None:
     ana = visit("ana")
     ana.go("/monitor")
     ana.page.wait_for_selector("#series", state="attached")
@@ -164,7 +165,7 @@ def test_the_monitor_counts_on(visit: "Visits") -> None:
     assert ana.page.locator(".plot canvas").count() == 1
 
 
-def test_rules_show_a_new_draft_by_themselves(visit: "Visits") -> None:
+def test_rules_page_shows_a_new_draft_without_a_reload(visit: "Visits") -> None:
     rui = visit("rui")
     rui.go("/rules")
     RulePackStore(visit.stage.desk.engine, visit.stage.clock).draft(THREE, "rui")
@@ -178,7 +179,7 @@ STRICTER = replace(
 )
 
 
-def test_a_pack_from_draft_by_what_if_and_a_second_person_into_force(visit: "Visits") -> None:
+def test_pack_goes_from_draft_by_what_if_and_second_approval_to_active(visit: "Visits") -> None:
     rui, lea = visit("rui"), visit("lea")
     rui.go("/rules")
     rui.page.get_by_role("link", name="New draft").click()
@@ -244,7 +245,7 @@ def test_take_next_gives_the_first_free_case_of_the_filter(visit: "Visits") -> N
     assert (view.assignee, view.typology) == ("ben", "unusual_amount")
 
 
-def test_filters_stand_in_the_url_and_narrow(visit: "Visits") -> None:
+def test_filters_are_in_the_url_and_narrow_the_queue(visit: "Visits") -> None:
     lea = visit("lea")
     lea.go("/queue")
     lea.page.get_by_label("snoozed", exact=True).check(force=True)
@@ -256,7 +257,7 @@ def test_filters_stand_in_the_url_and_narrow(visit: "Visits") -> None:
     expect(lea.page.get_by_label("snoozed", exact=True)).to_be_checked()
 
 
-def test_what_was_done_is_undone_by_u(visit: "Visits") -> None:
+def test_u_undoes_the_last_act(visit: "Visits") -> None:
     case = a_case(visit.stage, "new")
     ana = visit("ana")
     ana.go(f"/cases/{case}")
@@ -266,8 +267,8 @@ def test_what_was_done_is_undone_by_u(visit: "Visits") -> None:
     expect(ana.page.locator("#live")).to_contain_text("ana released the case", timeout=2_000)
 
 
-def test_a_second_command_knows_what_the_first_was_answered(visit: "Visits") -> None:
-    """Though the page does not show it yet."""
+def test_second_command_uses_the_version_of_the_first_answer(visit: "Visits") -> None:
+    """Although the page does not show it yet."""
     case = a_case(visit.stage, "in_review", 2)
     ana = visit("ana")
     ana.go(f"/cases/{case}")
@@ -295,7 +296,7 @@ def notes_of(stage: Stage, case: str) -> int:
 # -- who acts on what they no longer see ------------------------------------------------------------------
 
 
-def test_a_stale_command_tells_what_was_missed(visit: "Visits") -> None:
+def test_stale_command_shows_the_missed_events(visit: "Visits") -> None:
     case = a_case(visit.stage, "in_review")
     ana = visit("ana")
     ana.go(f"/cases/{case}")
@@ -314,7 +315,7 @@ def test_a_stale_command_tells_what_was_missed(visit: "Visits") -> None:
     expect(ana.page.locator("#live")).to_contain_text("A second card now.")
 
 
-def test_many_at_once_are_answered_one_by_one(visit: "Visits") -> None:
+def test_bulk_acts_are_answered_one_by_one(visit: "Visits") -> None:
     lea = visit("lea")
     lea.go("/queue?status=new&sort=opened")
     for number in range(3):
@@ -329,7 +330,7 @@ def test_many_at_once_are_answered_one_by_one(visit: "Visits") -> None:
 # -- the case as it was ---------------------------------------------------------------------------------
 
 
-def test_the_slider_shows_the_case_as_it_was_known(visit: "Visits") -> None:
+def test_slider_shows_the_case_as_known_then(visit: "Visits") -> None:
     case = a_case(visit.stage, "in_review")
     view = visit.stage.desk.log.board.view(case)
     assert view is not None
@@ -376,7 +377,7 @@ def test_an_admin_sees_a_new_password_once_and_no_case(visit: "Visits") -> None:
     assert secret not in adm.page.content()
 
 
-def test_a_theme_that_was_chosen_stays(visit: "Visits") -> None:
+def test_chosen_theme_persists(visit: "Visits") -> None:
     ana = visit("ana", color_scheme="light")
     ana.go("/queue")
     ana.page.get_by_role("button", name="Light or dark").click()
@@ -387,7 +388,7 @@ def test_a_theme_that_was_chosen_stays(visit: "Visits") -> None:
 # -- what is kept of others, and how things are said -------------------------------------------------------
 
 
-def test_vendored_files_are_those_that_the_notice_names() -> None:
+def test_vendored_files_match_the_notice() -> None:
     lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", (VENDOR / "NOTICE.md").read_text(), re.MULTILINE)
     assert {name for _, name in lines} == {file.name for file in VENDOR.iterdir()} - {"NOTICE.md"}
     for digest, name in lines:
@@ -408,12 +409,14 @@ def test_vendored_files_are_those_that_the_notice_names() -> None:
         pytest.param(duration(3_600_000), "1 h", id="one unit where the next is none"),
     ],
 )
-def test_how_things_are_said(said: str, expected: str) -> None:
+def test_formats_of_displayed_values(said: str, expected: str) -> None:
     assert said == expected
 
 
-def test_the_map_puts_countries_where_they_are() -> None:
-    """Null Island is on the middle meridian; the countries' middles keep to the compass."""
+def test_map_places_countries_correctly() -> None:
+    """Null Island lies on the middle meridian, and the centres of countries lie in the right directions from each
+    other.
+    """
     x, y = equal_earth(0, 0)
     assert x == 480
     assert 200 < y < 240

@@ -1,4 +1,6 @@
-"""Rule packs in the pages: drafted, tried, approved by a second person, in force; by who may, and by nobody else."""
+"""Rule packs in the pages: drafted, tried, approved by a second person and activated, only with the permission for
+each.
+"""
 
 import json
 from collections.abc import Iterator
@@ -51,7 +53,7 @@ def drafted(desk: Desk, made: RulePack = STRICT, name: str = "rui") -> str:
 
 
 def tried(desk: Desk, made: RulePack = STRICT) -> str:
-    """A what-if of a pack on twelve payments of three seconds."""
+    """Run a what-if of a pack on twelve payments in three seconds."""
     log = MemoryLog()
     log.activate(pack(), START_MS)
     for number, account in enumerate("abcd"):
@@ -69,7 +71,7 @@ def act(client: TestClient, what: str, made: RulePack = STRICT) -> Any:
     return client.post(f"/rules/{made.pack_id}/{what}")
 
 
-def test_from_a_draft_to_force_by_two_people(desk: Desk) -> None:
+def test_two_people_take_a_pack_from_draft_to_active(desk: Desk) -> None:
     drafted(desk)
     rui, rob = desk.signed_in(RA, name="rui"), desk.signed_in(RA, name="rob")
     assert act(rui, "approve").status_code == 409, "nobody approves what they drafted"
@@ -93,9 +95,7 @@ def test_from_a_draft_to_force_by_two_people(desk: Desk) -> None:
         pytest.param(AUDITOR, set(), id="auditor"),
     ],
 )
-def test_each_role_may_do_what_the_table_says_and_sees_no_other_button(
-    desk: Desk, role: Role, allowed: set[str]
-) -> None:
+def test_each_role_has_the_acts_and_buttons_of_the_table(desk: Desk, role: Role, allowed: set[str]) -> None:
     client = desk.signed_in(role, name="somebody")
     drafted(desk)
     shown = client.get(f"/rules/{STRICT.pack_id}").text
@@ -111,7 +111,7 @@ def test_each_role_may_do_what_the_table_says_and_sees_no_other_button(
     assert state(desk, "strict@1") == ("active" if "activate" in allowed else "draft")
 
 
-def test_a_write_must_be_meant(desk: Desk) -> None:
+def test_write_without_the_page_token_is_refused(desk: Desk) -> None:
     drafted(desk)
     client = desk.signed_in(RA, name="rob")
     for headers in ({"X-CSRF-Token": ""}, {"Origin": "https://evil.example"}):
@@ -122,7 +122,7 @@ def test_a_write_must_be_meant(desk: Desk) -> None:
     assert desk.asked == []
 
 
-def test_errors_name_file_line_and_cure_and_keep_the_text(desk: Desk) -> None:
+def test_errors_give_file_line_and_cure_and_keep_the_text(desk: Desk) -> None:
     client, bad = desk.signed_in(RA), text_of(STRICT).replace("family: velocity", "family: velocitee")
     answer = client.post("/rules", files={"file": ("mine.yaml", bad.encode())})
     assert answer.status_code == 422
@@ -136,21 +136,21 @@ def test_errors_name_file_line_and_cure_and_keep_the_text(desk: Desk) -> None:
     assert "has a version 3 already" in client.post("/rules", data={"text": other}).text
 
 
-def test_a_file_that_unfolds_to_gigabytes_is_refused(desk: Desk) -> None:
+def test_file_that_expands_to_gigabytes_is_refused(desk: Desk) -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*{'a' if not n else f'b{n - 1}'}, *a]\n" for n in range(40))
     answer = desk.signed_in(RA).post("/rules", data={"text": f"name: x\nversion: 1\n{bomb}"})
     assert answer.status_code == 422
     assert "draft.yaml:4: *a refers to another part" in answer.text
 
 
-def test_the_next_version_begins_with_the_last_one(desk: Desk) -> None:
+def test_next_version_starts_from_the_last_one(desk: Desk) -> None:
     drafted(desk)
     shown = desk.signed_in(RA).get(f"/rules/draft?from={STRICT.pack_id}").text
     assert "version: 2" in shown
     assert "name: strict" in shown
 
 
-def test_a_pack_shows_what_it_changes_against_the_one_in_force(desk: Desk) -> None:
+def test_pack_shows_its_differences_from_the_active_one(desk: Desk) -> None:
     velocity = Velocity(name="velocity", typology="rapid_spending", points=600, window_ms=120_000, at_least=9)
     made = replace(DEFAULT, version=9, flag_at=450, rules=(velocity, *DEFAULT.rules[1:-1]))
     drafted(desk, made)
@@ -177,7 +177,7 @@ def test_differences_are_by_rule_and_setting() -> None:
     ]
 
 
-def test_logs_that_are_away_are_told_and_the_same_act_goes_on(desk: Desk) -> None:
+def test_unreachable_logs_are_reported_and_a_repeated_act_continues(desk: Desk) -> None:
     drafted(desk)
     client = desk.signed_in(RA, name="rob")
     act(client, "approve")
@@ -214,7 +214,7 @@ def test_an_approval_is_recorded_with_its_what_if(desk: Desk) -> None:
         pytest.param(WhatifRequirement(1, 4), False, id="too few days"),
     ],
 )
-def test_where_it_is_asked_for_nothing_is_approved_without_a_what_if(
+def test_pack_is_not_approved_without_a_required_what_if(
     desk: Desk, needed: WhatifRequirement, is_enough: bool
 ) -> None:
     store = RulePackStore(desk.engine, desk.clock, needed)
@@ -235,7 +235,7 @@ def test_where_it_is_asked_for_nothing_is_approved_without_a_what_if(
         store.approve("strict@2", "lea")  # another pack's run is none of its own
 
 
-def test_a_what_if_is_asked_by_page_carried_out_elsewhere_and_shown(desk: Desk) -> None:
+def test_what_if_is_requested_by_page_run_by_a_worker_and_shown(desk: Desk) -> None:
     drafted(desk)
     client, path = desk.signed_in(LEAD, name="lea"), f"/rules/{STRICT.pack_id}/whatif"
     form = {"source": "s3", "since": "2026-01-01T00:00", "until": "2026-02-01T00:00", "minutes": "7"}
@@ -254,7 +254,7 @@ def test_a_what_if_is_asked_by_page_carried_out_elsewhere_and_shown(desk: Desk) 
     assert client.get(f"{path}/{run_id}").status_code == 404, "it has found nothing yet"
 
 
-def test_what_cannot_be_asked_says_why(desk: Desk) -> None:
+def test_invalid_what_if_request_gives_the_reason(desk: Desk) -> None:
     drafted(desk)
     client = desk.signed_in(LEAD)
     asked: list[tuple[dict[str, str], str]] = [
@@ -268,7 +268,7 @@ def test_what_cannot_be_asked_says_why(desk: Desk) -> None:
     assert desk.asked == []
 
 
-def test_what_was_found_is_shown_and_comes_as_a_file(desk: Desk) -> None:
+def test_what_if_result_is_shown_and_downloadable(desk: Desk) -> None:
     drafted(desk)
     run_id = tried(desk)
     client, path = desk.signed_in(AUDITOR), f"/rules/{STRICT.pack_id}/whatif"
@@ -283,7 +283,7 @@ def test_what_was_found_is_shown_and_comes_as_a_file(desk: Desk) -> None:
         assert client.get(missing).status_code == 404
 
 
-def test_names_in_a_log_are_text_in_a_report() -> None:
+def test_names_from_a_log_are_escaped_in_a_report() -> None:
     log = MemoryLog()
     log.activate(pack(), START_MS)
     burst(log, "<script>alert(1)</script>", START_MS, 3, merchant_id="<b>shop</b>")
@@ -293,7 +293,7 @@ def test_names_in_a_log_are_text_in_a_report() -> None:
     assert "<b>shop" not in text
 
 
-def test_a_run_that_fails_says_why(desk: Desk) -> None:
+def test_failed_run_gives_the_reason(desk: Desk) -> None:
     def work(*_: object) -> dict[str, Any]:
         raise LogGap("payments.inbound partition 3: offset 5 follows 3")
 
@@ -311,11 +311,11 @@ def test_a_run_that_fails_says_why(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("most", "step"), [(1, 1), (5, 1), (6, 2), (11, 5), (26, 10), (129, 50), (251, 100), (9_999, 2_000)]
 )
-def test_charts_have_round_lines(most: int, step: int) -> None:
+def test_chart_gridlines_have_round_values(most: int, step: int) -> None:
     assert step_of(most) == step
 
 
-def test_a_what_if_of_nothing_is_shown_too() -> None:
+def test_what_if_without_payments_is_shown() -> None:
     found = document(run(MemoryLog(), pack()), ASKED)
     assert (found["payments"], found["changed"], found["per_day"]) == (0, [], [])
     assert "No case differs" in report(found)

@@ -1,4 +1,4 @@
-"""Who comes in at the console's doors, and who does not: every route with every role, sessions, forgery, limits."""
+"""Access to the console: every route with every role, sessions, request forgery, and limits."""
 
 import re
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def fresh(tmp_path: Path) -> Iterator[Desk]:
 
 
 def concrete(path: str) -> str:
-    """A path with something in the place of its parameters."""
+    """Return a path with values for its parameters."""
     return re.sub(r"\{\w+(:\w+)?\}", "0", path)
 
 
@@ -51,7 +51,7 @@ def outcome(client: TestClient, route: str) -> int:
     return client.request(method, concrete(path)).status_code
 
 
-def test_every_route_is_guarded_and_in_the_table(desk: Desk) -> None:
+def test_every_route_is_guarded_and_in_the_permission_table(desk: Desk) -> None:
     routes = set()
     for route in desk.app.routes:
         if isinstance(route, Mount):
@@ -63,7 +63,7 @@ def test_every_route_is_guarded_and_in_the_table(desk: Desk) -> None:
     assert routes == set(ROUTES)
 
 
-def test_nobody_passes_without_a_session_where_one_is_needed(desk: Desk) -> None:
+def test_protected_routes_refuse_requests_without_a_session(desk: Desk) -> None:
     client = desk.client()
     for route, permission in ROUTES.items():
         status = outcome(client, route)
@@ -76,7 +76,7 @@ def test_nobody_passes_without_a_session_where_one_is_needed(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_each_role_passes_where_the_table_says_so_and_nowhere_else(desk: Desk, role: Role) -> None:
+def test_each_role_has_exactly_the_routes_of_the_table(desk: Desk, role: Role) -> None:
     allowed, client = permissions_of(frozenset({role})), desk.signed_in(role)
     for route, permission in ROUTES.items():
         if permission is Permission.ANYBODY or route in SIGNS_OUT or (permission in allowed and route in STREAMS):
@@ -86,7 +86,7 @@ def test_each_role_passes_where_the_table_says_so_and_nowhere_else(desk: Desk, r
         assert status < 500, (route, status)
 
 
-def test_each_permission_is_somebodys_and_not_everybodys() -> None:
+def test_each_permission_belongs_to_some_roles_but_not_to_all() -> None:
     for permission in set(Permission) - {Permission.ANYBODY, Permission.SELF}:
         allowed = [role for role in Role if permission in ROLES[role]]
         assert allowed, permission
@@ -94,7 +94,7 @@ def test_each_permission_is_somebodys_and_not_everybodys() -> None:
     assert not [role for role in (Role.AUDITOR, Role.ADMIN) if Permission.WORK_CASES in ROLES[role]]
 
 
-def test_a_refusal_is_written_down(fresh: Desk) -> None:
+def test_refusal_is_logged(fresh: Desk) -> None:
     route = next(route for route in sorted(ROUTES) if ROUTES[route] is Permission.ADMINISTER)
     assert outcome(fresh.signed_in(Role.ANALYST), route) == 403
     entry = fresh.people.door_log()[0]
@@ -122,7 +122,7 @@ def test_signing_in_and_out(fresh: Desk) -> None:
     ]  # fmt: skip
 
 
-def test_signing_in_again_makes_another_session(fresh: Desk) -> None:
+def test_signing_in_again_starts_another_session(fresh: Desk) -> None:
     fresh.people.add("ann", frozenset({Role.ANALYST}), "test", PASSWORD)
     client = fresh.client()
     client.cookies.set("fraudcase", "chosen-by-an-attacker", domain="127.0.0.1")
@@ -133,7 +133,7 @@ def test_signing_in_again_makes_another_session(fresh: Desk) -> None:
 
 
 @pytest.mark.parametrize("name", ["ann", "nobody-of-this-name"])
-def test_a_wrong_password_and_a_wrong_name_look_the_same(fresh: Desk, name: str) -> None:
+def test_wrong_password_and_wrong_name_get_equal_answers(fresh: Desk, name: str) -> None:
     fresh.people.add("ann", frozenset({Role.ANALYST}), "test", PASSWORD)
     answer = fresh.client().post("/sign-in", data={"name": name, "password": "wrong"})
     assert answer.status_code == 401
@@ -155,7 +155,7 @@ def test_only_hashes_are_stored(fresh: Desk) -> None:
     assert b"$argon2id$" in stored
 
 
-def test_idle_and_old_sessions_end(fresh: Desk) -> None:
+def test_idle_and_old_sessions_expire(fresh: Desk) -> None:
     client = fresh.signed_in(Role.ANALYST)
     for _ in range(ABSOLUTE_MS // (IDLE_MS - 1)):
         fresh.clock.now_ms += IDLE_MS - 1
@@ -182,7 +182,7 @@ def test_disabling_and_new_passwords_end_sessions_and_tokens(fresh: Desk) -> Non
         fresh.people.set_disabled("analyst", "test", is_disabled=False)
 
 
-def test_who_is_known_is_asked_for_again_behind_a_request_and_what_was_forgotten_stays_so(fresh: Desk) -> None:
+def test_cached_person_is_refreshed_in_the_background_and_a_forgotten_one_stays_forgotten(fresh: Desk) -> None:
     fresh.person(Role.ANALYST, name="ana")
     people, token = fresh.people, fresh.people.add_token("ana", "test", 1, "test")
     assert people.known(token) is None
@@ -202,7 +202,7 @@ def test_who_is_known_is_asked_for_again_behind_a_request_and_what_was_forgotten
     assert people.known(token) is None, "it was asked before she was disabled, and answered after"
 
 
-def test_a_store_that_is_away_behind_a_request_is_told_to_those_that_need_it(
+def test_unreachable_store_is_reported_to_the_requests_that_need_it(
     fresh: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = fresh.signed_in(Role.ANALYST, name="ana")
@@ -244,19 +244,19 @@ def test_tokens_expire_and_need_no_page(fresh: Desk) -> None:
         pytest.param({"Origin": "null"}, 403, id="a sandbox"),
     ],
 )
-def test_a_write_from_a_browser_must_be_meant(fresh: Desk, headers: dict[str, str], status: int) -> None:
+def test_browser_write_without_the_page_token_is_refused(fresh: Desk, headers: dict[str, str], status: int) -> None:
     client = fresh.signed_in(Role.ANALYST)
     assert client.post("/sign-out", headers=headers).status_code == status
 
 
-def test_nobody_is_signed_in_by_another_sites_form(fresh: Desk) -> None:
+def test_form_of_another_site_cannot_sign_in(fresh: Desk) -> None:
     fresh.people.add("ann", frozenset({Role.ANALYST}), "test", PASSWORD)
     form, headers = {"name": "ann", "password": PASSWORD}, {"Origin": "https://evil.example"}
     assert fresh.client().post("/sign-in", data=form, headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/health", "/sign-in", "/api/v1/me", "/nothing-here", "/static/console.css"])
-def test_every_answer_tells_the_browser_what_it_may(desk: Desk, path: str) -> None:
+def test_every_answer_has_the_security_headers(desk: Desk, path: str) -> None:
     answer = desk.client().get(path)
     for name, value in ALWAYS.items():
         assert answer.headers[name] == value
@@ -266,7 +266,7 @@ def test_every_answer_tells_the_browser_what_it_may(desk: Desk, path: str) -> No
     assert "server" not in answer.headers
 
 
-def test_behind_tls_cookies_and_pages_are_bound_to_it(tmp_path: Path) -> None:
+def test_behind_tls_cookies_and_pages_require_tls(tmp_path: Path) -> None:
     with opened(tmp_path, public_url="https://cases.example.com") as made:
         made.people.add("ann", frozenset({Role.ANALYST}), "test", PASSWORD)
         client = made.client()
@@ -281,7 +281,7 @@ def test_other_hosts_are_not_served(desk: Desk) -> None:
     assert desk.client().get("/health", headers={"Host": "evil.example"}).status_code == 400
 
 
-def test_attempts_to_sign_in_are_limited_by_name_and_address(tmp_path: Path) -> None:
+def test_sign_in_attempts_are_limited_by_name_and_address(tmp_path: Path) -> None:
     with opened(tmp_path, sign_ins=TokenBuckets(burst=3, per_s=1, clock=lambda: 0.0)) as made:
         made.people.add("ann", frozenset({Role.ANALYST}), "test", PASSWORD)
         client = made.client()
@@ -299,7 +299,7 @@ def test_requests_are_limited_by_person(tmp_path: Path) -> None:
         assert made.signed_in(Role.LEAD).get("/api/v1/me").status_code == 200
 
 
-def test_a_bucket_fills_again_and_no_further_than_full() -> None:
+def test_token_bucket_refills_up_to_its_capacity() -> None:
     now = 0.0
     buckets = TokenBuckets(burst=2, per_s=0.5, clock=lambda: now)
     assert [buckets.take("a"), buckets.take("a"), buckets.take("a")] == [0.0, 0.0, 2.0]
@@ -310,11 +310,11 @@ def test_a_bucket_fills_again_and_no_further_than_full() -> None:
 
 
 @pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""])
-def test_signing_in_leads_to_no_other_site(to: str) -> None:
+def test_sign_in_does_not_redirect_to_another_site(to: str) -> None:
     assert safe_target(to) == "/"
 
 
-def test_problems_are_problems(desk: Desk) -> None:
+def test_errors_are_problem_documents(desk: Desk) -> None:
     for answer in (desk.client().get("/api/v1/me"), desk.client().get("/nothing"), desk.client().post("/health")):
         assert answer.headers["content-type"] == "application/problem+json"
         document = answer.json()
@@ -322,19 +322,19 @@ def test_problems_are_problems(desk: Desk) -> None:
         assert set(document) >= {"type", "title", "detail"}
 
 
-def test_a_door_log_cannot_be_rewritten(fresh: Desk) -> None:
+def test_access_log_cannot_be_rewritten(fresh: Desk) -> None:
     fresh.people.log("ann", "sign-in", "", "done")
     with pytest.raises(DBAPIError, match="append-only"), fresh.engine.begin() as connection:
         connection.execute(AccessLogRow.__table__.delete())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 300])
-def test_poor_passwords_are_refused(fresh: Desk, password: str) -> None:
+def test_weak_passwords_are_refused(fresh: Desk, password: str) -> None:
     with pytest.raises(UserAccountError, match="12 to 256"):
         fresh.people.add("ann", frozenset({Role.ANALYST}), "test", password)
 
 
-def test_first_passwords_are_random_and_made_once(fresh: Desk) -> None:
+def test_initial_passwords_are_random_and_created_once(fresh: Desk) -> None:
     made = [fresh.people.first(name, Role.ANALYST) for name in ("a", "b", "a")]
     assert made[0] != made[1]
     assert made[2] is None

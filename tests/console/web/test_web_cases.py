@@ -1,4 +1,4 @@
-"""Cases over the API: what is in the queue, what becomes of commands, and what watchers are told."""
+"""Cases over the API: the queue, the results of commands, and the events that watchers get."""
 
 import hashlib
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def test_the_queue_is_sorted_filtered_and_paged(desk: Desk) -> None:
     assert client.get("/api/v1/queue/counts").json()["statuses"]["new"] == 25
 
 
-def test_a_queue_by_due_time_ends_with_what_is_never_due_and_no_two_share_a_place(desk: Desk) -> None:
+def test_queue_by_due_time_ends_with_cases_without_deadline_in_a_total_order(desk: Desk) -> None:
     for number in range(6):
         desk.clock.now_ms += 1_000
         desk.case(f"acct-{number}", score=950 if number % 2 else 500)  # the former are escalated: nothing is due then
@@ -81,7 +81,7 @@ def test_a_queue_by_due_time_ends_with_what_is_never_due_and_no_two_share_a_plac
     "params",
     [{"sort": "name"}, {"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": "W10"}, {"colour": "red"}],
 )
-def test_the_queue_takes_nothing_that_it_does_not_know(desk: Desk, params: dict[str, Any]) -> None:
+def test_queue_refuses_unknown_parameters(desk: Desk, params: dict[str, Any]) -> None:
     answer = desk.signed_in(Role.ANALYST).get("/api/v1/queue", params=params)
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -120,7 +120,7 @@ def test_a_command_is_answered_by_its_event(desk: Desk) -> None:
     assert desk.signed_in(Role.ANALYST).get(f"/api/v1/cases/{case_id}").json()["assignee"] == "ann"
 
 
-def test_without_the_version_that_was_seen_nothing_is_done(desk: Desk) -> None:
+def test_command_without_the_seen_version_is_refused(desk: Desk) -> None:
     case_id = desk.case()
     client = desk.signed_in(Role.ANALYST)
     assert act(client, case_id, "take", None).status_code == 428
@@ -129,7 +129,7 @@ def test_without_the_version_that_was_seen_nothing_is_done(desk: Desk) -> None:
     assert desk.log.commands == []
 
 
-def test_who_saw_too_little_is_told_what(desk: Desk) -> None:
+def test_stale_command_gets_the_missed_events(desk: Desk) -> None:
     case_id = desk.case()
     ann, bob = desk.signed_in(Role.ANALYST, name="ann"), desk.signed_in(Role.ANALYST, name="bob")
     assert act(ann, case_id, "take", 1).status_code == 200
@@ -142,7 +142,7 @@ def test_who_saw_too_little_is_told_what(desk: Desk) -> None:
     assert act(bob, case_id, "take", 2).status_code == 409
 
 
-def test_the_same_key_is_the_same_command_and_answer(desk: Desk) -> None:
+def test_repeated_key_gets_the_answer_of_the_first_command(desk: Desk) -> None:
     case_id = desk.case()
     client = desk.signed_in(Role.ANALYST, name="ann")
     first, again = (act(client, case_id, "note", 1, "key-1", text="looks odd") for _ in range(2))
@@ -155,8 +155,8 @@ def test_the_same_key_is_the_same_command_and_answer(desk: Desk) -> None:
     assert len(notes) == 1
 
 
-def test_a_key_is_good_after_an_answer_that_came_too_late(desk: Desk) -> None:
-    """The command is in the log, the answer did not reach the door: sent again, nothing is done twice."""
+def test_key_stays_valid_after_a_late_answer(desk: Desk) -> None:
+    """The command is in the log, but its answer did not reach the console in time: a retry has no second effect."""
     case_id = desk.case()
     client = desk.signed_in(Role.ANALYST)
     desk.log.is_silent = True
@@ -194,7 +194,7 @@ def test_card_numbers_are_masked_before_they_are_sent(desk: Desk) -> None:
         ("note", {"text": "x", "attachments": ["0" * 64]}),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_not_sent(desk: Desk, slug: str, body: dict[str, Any]) -> None:
+def test_invalid_command_is_not_sent(desk: Desk, slug: str, body: dict[str, Any]) -> None:
     case_id = desk.case()
     assert act(desk.signed_in(Role.LEAD), case_id, slug, 1, **body).status_code == 422
     assert desk.log.commands == []
@@ -227,7 +227,7 @@ def test_several_commands_are_answered_one_by_one(desk: Desk) -> None:
     assert client.post("/api/v1/commands", json={"commands": commands * 26}).status_code == 422
 
 
-def test_take_next_gives_each_case_to_one(desk: Desk) -> None:
+def test_take_next_gives_each_case_to_one_analyst(desk: Desk) -> None:
     low, high = desk.case("acct-1", score=500), desk.case("acct-2", score=700)
     ann, bob = desk.signed_in(Role.ANALYST, name="ann"), desk.signed_in(Role.ANALYST, name="bob")
     path = "/api/v1/queue/take-next"
@@ -239,7 +239,7 @@ def test_take_next_gives_each_case_to_one(desk: Desk) -> None:
     assert bob.post(path, json={}).status_code == 404
 
 
-def test_take_next_passes_over_what_was_just_offered(desk: Desk) -> None:
+def test_take_next_skips_recently_offered_cases(desk: Desk) -> None:
     first, second = desk.case("acct-1", score=700), desk.case("acct-2", score=600)
     board = desk.log.board
     from console.cases.board import QueueFilter
@@ -272,7 +272,7 @@ def test_searches_and_neighbours(desk: Desk) -> None:
     assert client.get("/api/v1/search", params={"by": "account", "value": "acct-1", "limit": 1}).json()["is_complete"]
 
 
-def test_files_go_in_and_come_out_as_they_were(desk: Desk) -> None:
+def test_files_are_downloaded_as_uploaded(desk: Desk) -> None:
     case_id, body = desk.case(), b"%PDF-1.7 receipt"
     client = desk.signed_in(Role.ANALYST)
     path = f"/api/v1/cases/{case_id}/attachments"
@@ -305,27 +305,27 @@ def test_files_go_in_and_come_out_as_they_were(desk: Desk) -> None:
         ("a.txt", b"x" * ((10 << 20) + 1), 413), ("a.txt", b"x" * (11 << 20), 413),
     ],
 )  # fmt: skip
-def test_other_files_are_not_taken(desk: Desk, name: str, body: bytes, status: int) -> None:
+def test_other_file_types_are_refused(desk: Desk, name: str, body: bytes, status: int) -> None:
     case_id = desk.case()
     answer = desk.signed_in(Role.ANALYST).post(f"/api/v1/cases/{case_id}/attachments", files={"file": (name, body)})
     assert answer.status_code == status, answer.text
     assert desk.objects.objects == {}
 
 
-def test_bodies_are_bounded(desk: Desk) -> None:
+def test_request_bodies_are_bounded(desk: Desk) -> None:
     case_id = desk.case()
     answer = act(desk.signed_in(Role.ANALYST), case_id, "note", 1, text="x" * 70_000)
     assert answer.status_code == 413
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_before_the_board_is_filled_nothing_is_said(tmp_path: Path) -> None:
+def test_queue_is_unavailable_before_the_board_is_filled(tmp_path: Path) -> None:
     with opened(tmp_path, is_ready=lambda: False) as made:
         answer = made.signed_in(Role.ANALYST).get("/api/v1/queue")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
 
 
-def test_the_clock_moves_cases_for_everybody(desk: Desk) -> None:
+def test_clock_ticks_update_cases_for_all_watchers(desk: Desk) -> None:
     case_id = desk.case()
     desk.log.step(ClockTicked(tick_id="t", now_ms=NOON + SLA_MS))
     row = desk.signed_in(Role.ANALYST).get("/api/v1/queue", params={"escalated": True}).json()["cases"][0]

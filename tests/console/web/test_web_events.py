@@ -1,4 +1,4 @@
-"""Events as they happen: told within a second, resumed without a gap, ended with the session."""
+"""Live events: sent within a second, resumed without a gap, and ended with the session."""
 
 import json
 import time
@@ -25,14 +25,14 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield made
 
 
-class Stream:
-    """Server-sent events, one after the other."""
+class EventStream:
+    """Reader of server-sent events."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self._lines = response.iter_lines()
 
     def next(self) -> dict[str, str]:
-        """The next event; comments are passed over."""
+        """Return the next event; skip comments."""
         found: dict[str, str] = {}
         for line in self._lines:
             if not line and found:
@@ -43,7 +43,7 @@ class Stream:
         raise EOFError
 
     def case(self) -> tuple[str, dict[str, Any]]:
-        """The id and the content of the next event of a case."""
+        """Return id and content of the next event of a case."""
         found = self.next()
         while found.get("event") != "case":
             found = self.next()
@@ -51,7 +51,7 @@ class Stream:
 
 
 @contextmanager
-def watching(desk: Desk, address: str, **headers: str) -> Iterator[Stream]:
+def watching(desk: Desk, address: str, **headers: str) -> Iterator[EventStream]:
     token = desk.people.start_session(desk.person(Role.ANALYST))
     cookies = {"fraudcase": token}
     with (
@@ -60,10 +60,10 @@ def watching(desk: Desk, address: str, **headers: str) -> Iterator[Stream]:
     ):
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        yield Stream(response)
+        yield EventStream(response)
 
 
-def test_each_event_is_told_within_a_second_with_the_row_as_it_stands(desk: Desk) -> None:
+def test_each_event_is_sent_within_a_second_with_the_current_row(desk: Desk) -> None:
     with served(desk.app) as address, watching(desk, address) as one, watching(desk, address) as two:
         one.next()
         two.next()
@@ -76,7 +76,7 @@ def test_each_event_is_told_within_a_second_with_the_row_as_it_stands(desk: Desk
             assert time.monotonic() - begun < 1
 
 
-def test_who_comes_back_misses_nothing_and_hears_nothing_twice(desk: Desk) -> None:
+def test_returning_client_gets_each_missed_event_once(desk: Desk) -> None:
     with served(desk.app) as address:
         with watching(desk, address) as stream:
             stream.next()
@@ -90,7 +90,7 @@ def test_who_comes_back_misses_nothing_and_hears_nothing_twice(desk: Desk) -> No
         assert heard == missed
 
 
-def test_who_was_away_too_long_is_told_to_begin_anew(desk: Desk) -> None:
+def test_client_that_missed_too_many_events_gets_a_reset(desk: Desk) -> None:
     desk.log.changes.start_from((5,))
     with served(desk.app) as address, watching(desk, address, **{"Last-Event-ID": "4"}) as stream:
         assert [stream.next().get("event"), stream.next().get("event")] == [None, "reset"]
@@ -105,7 +105,7 @@ def test_a_stream_ends_with_its_session(desk: Desk, monkeypatch: pytest.MonkeyPa
             stream.case()
 
 
-def test_what_is_no_id_is_refused(desk: Desk) -> None:
+def test_malformed_event_id_is_refused(desk: Desk) -> None:
     client = desk.signed_in(Role.ANALYST)
     assert client.get("/api/v1/events", headers={"Last-Event-ID": "x"}).status_code == 400
 
@@ -116,7 +116,7 @@ def change(offset: int) -> CaseChange:
     )
 
 
-def test_changes_are_bounded_and_know_what_they_forgot() -> None:
+def test_changes_are_bounded_and_report_dropped_ones() -> None:
     changes = CaseChangeBuffer((0,))
     for offset in range(MAX_CHANGES + 2):
         changes.add(change(offset))

@@ -1,4 +1,4 @@
-"""Whatever the API's description allows: no mistake of ours, and no data for whoever may not see it."""
+"""Random requests within the API's description: no server error, and no data without permission."""
 
 import time
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def fuzzed(operation: Any, call: Any, examples: int) -> None:
     run()
 
 
-def test_no_request_that_is_described_meets_a_mistake(desk: Desk) -> None:
+def test_no_described_request_causes_a_server_error(desk: Desk) -> None:
     headers, begun = bearer(desk, *Role), time.monotonic()
     load_all_checks()
     checks = [CHECKS.get_one(name) for name in OURS]
@@ -87,7 +87,7 @@ def test_no_request_that_is_described_meets_a_mistake(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("role", [None, *Role])
-def test_nobody_sees_what_they_may_not(desk: Desk, role: Role | None) -> None:
+def test_no_request_returns_data_without_permission(desk: Desk, role: Role | None) -> None:
     headers = {} if role is None else bearer(desk, role)
     allowed = frozenset({Permission.ANYBODY}) if role is None else permissions_of(frozenset({role}))
 

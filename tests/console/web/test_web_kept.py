@@ -1,4 +1,4 @@
-"""What is kept so that pages come fast never says what no longer holds."""
+"""Caches that make pages fast never show outdated data."""
 
 import json
 import random
@@ -27,7 +27,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield made
 
 
-def test_a_page_of_a_case_that_was_read_shows_what_happened_after(desk: Desk) -> None:
+def test_cached_case_page_shows_later_events(desk: Desk) -> None:
     case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST, name="ana")
     for _ in range(2):
         assert "tx-acct-1-2" not in client.get(f"/cases/{case_id}").text
@@ -38,7 +38,7 @@ def test_a_page_of_a_case_that_was_read_shows_what_happened_after(desk: Desk) ->
     assert len(client.get(f"/api/v1/cases/{case_id}/timeline").json()["entries"]) == 2
 
 
-def test_page_and_timeline_read_the_table_once_between_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_and_timeline_together_read_the_table_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     case_id, client, asked = desk.case(), desk.signed_in(Role.ANALYST), list[str]()
     read = desk.log.table.items_of
 
@@ -64,7 +64,7 @@ def test_a_page_does_not_wait_for_the_view_worker(desk: Desk, monkeypatch: pytes
     assert [each["event"] for each in entries] == [json.loads(item["body"]) for item in stored if item["sk"] != "view"]
 
 
-def test_what_came_first_stays_whether_it_is_stored_or_only_in_the_log() -> None:
+def test_earlier_events_are_kept_from_the_table_or_the_log() -> None:
     def item(place: str, known_at_ms: int) -> Item:
         return {"pk": "case#1", "sk": place, "known_at_ms": known_at_ms}
 
@@ -75,7 +75,7 @@ def test_what_came_first_stays_whether_it_is_stored_or_only_in_the_log() -> None
     ]  # fmt: skip
 
 
-def test_what_is_kept_of_the_log_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_log_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_FRESH", 2)
     found = TimelineCache(MemoryCaseTable())
     for case_id in ("a", "b", "a", "b"):
@@ -102,13 +102,13 @@ def note(case_id: str, number: int) -> Item:
 
 
 def full_table(**cases: int) -> MemoryCaseTable:
-    """Cases with so many events each."""
+    """Return a table of cases with this number of events each."""
     table = MemoryCaseTable()
     table.put([note(case_id, number) for case_id, many in cases.items() for number in range(many)])
     return table
 
 
-def test_what_is_kept_of_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_table_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_ENTRIES", 12)
     monkeypatch.setattr(timelines, "MAX_PACKED", 0)
     table = full_table(a=3, b=3, c=2, long=40)
@@ -125,7 +125,7 @@ def test_what_is_kept_of_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert found.kept_items("long") == table.items_of("long"), "a long one is kept by itself"
 
 
-def test_what_has_no_room_is_packed_and_the_table_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evicted_timelines_are_packed_and_the_table_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_ENTRIES", 8)
     table = full_table(a=3, b=5, c=2, late=1)
     found = TimelineCache(table)
@@ -157,7 +157,7 @@ def test_what_has_no_room_is_packed_and_the_table_is_not_asked_again(monkeypatch
     assert found.items("c") == expected["c"], "what the table lacks stays"
 
 
-def test_a_page_shows_the_end_of_a_long_story_and_all_of_it_when_asked(desk: Desk) -> None:
+def test_page_shows_the_end_of_a_long_timeline_and_all_of_it_on_request(desk: Desk) -> None:
     case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST)
     for _ in range(44):
         desk.clock.now_ms += 1_000
@@ -179,7 +179,7 @@ def test_a_page_shows_the_end_of_a_long_story_and_all_of_it_when_asked(desk: Des
     assert f'hx-get="/cases/{case_id}?by=happened&amp;whole=true"' in whole, "the other order shows all of it too"
 
 
-def test_payments_at_one_place_are_one_dot_that_says_how_many() -> None:
+def test_payments_at_one_location_are_one_dot_with_their_number() -> None:
     def flag(number: int, country: str) -> CaseFlag:
         paid = SeenPayment(
             transaction_id=f"tx-{number}", event_time=NOON, amount_minor=100, currency="EUR", country=country
@@ -193,7 +193,7 @@ def test_payments_at_one_place_are_one_dot_that_says_how_many() -> None:
     assert sorted(place.label.partition(" at ")[0] for place in places) == ["1.00 EUR", "2 payments, 2 of them flagged"]
 
 
-def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_reader(desk: Desk) -> None:
+def test_row_is_rendered_once_for_each_case_version_and_kind_of_reader(desk: Desk) -> None:
     view = desk.log.board.view(desk.case(account_id="<b>bold</b>"))
     assert view is not None
     rows = QueueRowCache()
@@ -210,7 +210,7 @@ def test_a_row_is_rendered_once_for_each_version_of_a_case_and_each_kind_of_read
     assert "990" not in first
 
 
-def test_everything_that_the_bench_of_the_console_asks_for_is_answered(desk: Desk) -> None:
+def test_every_request_of_the_console_benchmark_is_answered(desk: Desk) -> None:
     projector, client = ViewProjector(desk.log.table), desk.signed_in(Role.ANALYST, name=ANALYSTS[0])
     for number in range(30):
         events = synthetic_case(number, 1)

@@ -1,4 +1,4 @@
-"""Signing in at a company's identity provider: a real one on loopback, and everything that must not get in."""
+"""Sign-in by an identity provider: a real one on loopback, and every attempt that must fail."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def desk(provider: Provider, tmp_path: Path) -> Iterator[Desk]:
 
 
 def at_provider(client: TestClient, to: str = "/") -> str:
-    """Off to the provider, which agrees; returns the address that it sends the browser back to."""
+    """Go to the provider, which agrees; return the address that it redirects the browser to."""
     begun = client.get("/sign-in/oidc", params={"to": to})
     assert begun.status_code == 303, begun.text
     agreed = httpx2.get(begun.headers["location"])
@@ -45,7 +45,7 @@ def at_provider(client: TestClient, to: str = "/") -> str:
     return str(agreed.headers["location"])
 
 
-def test_whoever_the_provider_vouches_for_comes_in_with_the_roles_that_it_says(desk: Desk, provider: Provider) -> None:
+def test_person_of_the_provider_signs_in_with_its_roles(desk: Desk, provider: Provider) -> None:
     client = desk.client()
     back = client.get(at_provider(client, "/?a=b"))
     assert (back.status_code, back.headers["location"]) == (303, "/?a=b")
@@ -59,7 +59,7 @@ def test_whoever_the_provider_vouches_for_comes_in_with_the_roles_that_it_says(d
     assert "/sign-in/oidc?to=/" in desk.client().get("/sign-in").text
 
 
-def test_an_answer_is_good_once_and_in_the_browser_that_asked(desk: Desk) -> None:
+def test_answer_is_valid_once_and_only_in_the_requesting_browser(desk: Desk) -> None:
     client = desk.client()
     address = at_provider(client)
     assert desk.client().get(address).status_code == 403
@@ -83,7 +83,7 @@ def test_an_answer_is_good_once_and_in_the_browser_that_asked(desk: Desk) -> Non
         pytest.param({"roles": {"admin": True}}, id="roles of another shape"),
     ],
 )
-def test_what_does_not_hold_lets_nobody_in(desk: Desk, provider: Provider, claims: dict[str, Any]) -> None:
+def test_invalid_claims_are_refused(desk: Desk, provider: Provider, claims: dict[str, Any]) -> None:
     provider.claims = claims
     client = desk.client()
     assert client.get(at_provider(client)).status_code == 403
@@ -93,7 +93,7 @@ def test_what_does_not_hold_lets_nobody_in(desk: Desk, provider: Provider, claim
 
 
 @pytest.mark.parametrize("change", ["another key", "a shared secret"])
-def test_only_the_providers_own_signature_counts(desk: Desk, provider: Provider, change: str) -> None:
+def test_only_the_signature_of_the_provider_is_accepted(desk: Desk, provider: Provider, change: str) -> None:
     client = desk.client()
     client.get(at_provider(client))
     assert client.get("/api/v1/me").status_code == 200, "its keys are known now"
@@ -113,7 +113,7 @@ def test_new_keys_of_the_provider_are_fetched(desk: Desk, provider: Provider) ->
     assert other.get(at_provider(other)).status_code == 303
 
 
-def test_disabled_here_is_disabled(desk: Desk) -> None:
+def test_disabled_person_cannot_sign_in_by_the_provider(desk: Desk) -> None:
     client = desk.client()
     client.get(at_provider(client))
     desk.people.set_disabled("ann", "test", is_disabled=True)
@@ -121,7 +121,7 @@ def test_disabled_here_is_disabled(desk: Desk) -> None:
     assert client.get(at_provider(client)).status_code == 403
 
 
-def test_a_name_that_somebody_has_is_not_given_twice(desk: Desk) -> None:
+def test_taken_name_is_not_given_twice(desk: Desk) -> None:
     desk.people.add("ann", frozenset({Role.ADMIN}), "test")
     client = desk.client()
     client.get(at_provider(client))
@@ -130,14 +130,14 @@ def test_a_name_that_somebody_has_is_not_given_twice(desk: Desk) -> None:
     assert me["roles"] == ["analyst"]
 
 
-def test_refused_at_the_provider_is_refused_here(desk: Desk) -> None:
+def test_refusal_of_the_provider_refuses_the_sign_in(desk: Desk) -> None:
     client = desk.client()
     begun = client.get("/sign-in/oidc")
     state = httpx2.URL(begun.headers["location"]).params["state"]
     assert client.get("/sign-in/oidc/callback", params={"state": state, "error": "access_denied"}).status_code == 403
 
 
-def test_a_provider_that_is_away_is_said_to_be_away(tmp_path: Path) -> None:
+def test_unreachable_provider_is_reported(tmp_path: Path) -> None:
     known = provider_from("http://127.0.0.1:9", CLIENT, SECRET, "roles", "")
     assert known is not None
     with opened(tmp_path, open_id=OpenIdClient(known, "http://127.0.0.1/")) as made:
