@@ -1,8 +1,9 @@
-"""User-facing texts are plain English: they hold none of the phrases that only the authors of the project used."""
+"""Texts for people are plain English: they hold none of the phrases that only the authors of the project used."""
 
-import ast
 import re
+import tokenize
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ PHRASES: Final[dict[str, str]] = {
     r"(?<!speaks )(?<!speak )\bfor itself\b": "say the relation",
     r"\bleads to\b": "results in, emits",
     r"(?<!when it )\bcomes to\b(?! (rest|an end|a halt))": "amounts to",
-    r"\bstands\b(?! for (?!itself))": "is, exists, is stored at, is valid",
+    r"\bstands\b(?! for (?!itself)| in for)": "is, exists, is stored at, is valid",
     r"\botherwise than\b": "differently from",
     r"\banother than\b": "other than",
     r"\bdo(es)? away with\b": "delete, drop",
@@ -48,11 +49,16 @@ RECORDED: Final = {
     " packs look on already: retire one first",
 }
 """Messages that folds write to logs: they are part of recorded history, so they never change."""
-COMPILED: Final = {re.compile(pattern, re.IGNORECASE): cure for pattern, cure in PHRASES.items()}
+COMPILED: Final = {re.compile(pattern.replace(" ", r"\s"), re.IGNORECASE): cure for pattern, cure in PHRASES.items()}
+TEXT_TOKENS: Final = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+"""Tokens that hold text; since Python 3.12, the parts of an f-string are tokens of their own."""
 
 
 def findings(text: str) -> list[str]:
     """Return the phrases found in a text, each with its line and what to write instead."""
+    for recorded in RECORDED:
+        text = text.replace(recorded, "")
+    text = re.sub(r"\n[ \t]+", "\n", text)
     return [
         f"line {text.count(chr(10), 0, found.start()) + 1}: {found[0]!r}: {cure}"
         for pattern, cure in COMPILED.items()
@@ -60,23 +66,16 @@ def findings(text: str) -> list[str]:
     ]
 
 
-def messages(source: str) -> Iterator[str]:
-    """Yield the string literals of a module that hold a space, without docstrings and texts below constants."""
-    tree = ast.parse(source)
-    documentation = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Constant) or id(node) in documentation:
-            continue
-        if isinstance(node.value, str) and " " in node.value and node.value not in RECORDED:
-            yield "\n" * (node.lineno - 1) + node.value
+def texts(source: str) -> Iterator[str]:
+    """Yield the strings and comments of a module, each after as many line breaks as there are before it."""
+    for token in tokenize.generate_tokens(StringIO(source).readline):
+        if token.type in TEXT_TOKENS and " " in token.string:
+            yield "\n" * (token.start[0] - 1) + token.string
 
 
 def pages() -> list[Path]:
-    """Return README.md and the pages in docs/ except the decision records, which are history."""
-    found = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/rules").glob("*.md"))]
-    return [ROOT / "README.md", *found]
+    """Return the pages beside README.md and in docs/."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def relative(path: Path) -> str:
@@ -87,7 +86,8 @@ def relative(path: Path) -> str:
     "text",
     [
         "UTC stands for Coordinated Universal Time", "when it comes to rules", "it speaks for itself",
-        "there is no time left", "look on page 3", "so many that the queue is full", "1 payment, 21 cases",
+        "there is no time left", "look on page 3",
+        "a stub stands in for it", "so many that the queue is full", "1 payment, 21 cases",
     ],
 )  # fmt: skip
 def test_correct_english_passes(text: str) -> None:
@@ -99,7 +99,7 @@ def test_correct_english_passes(text: str) -> None:
     [
         "Let somebody in", "at most so many", "Build a view anew", "put a pack in force", "Let it look on",
         "Nobody is told yet", "Take it in", "Do it", "Stands for itself again", "1 payments", "it stands in the log",
-        "that is no time",
+        "that is no time", "puts a pack in\n    force",
     ],
 )  # fmt: skip
 def test_phrases_are_found(text: str) -> None:
@@ -124,12 +124,17 @@ def test_templates(path: Path) -> None:
     assert findings(words) == []
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "console/web/static").glob("*.js")), ids=relative)
+def test_scripts(path: Path) -> None:
+    assert findings(path.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
-def test_messages(package: str) -> None:
+def test_messages_docstrings_and_comments(package: str) -> None:
     found = [
         f"{relative(path)} {each}"
         for path in sorted((ROOT / package).rglob("*.py"))
-        for text in messages(path.read_text(encoding="utf-8"))
+        for text in texts(path.read_text(encoding="utf-8"))
         for each in findings(text)
     ]
     assert found == []

@@ -17,7 +17,7 @@ _SEPARATOR: Final = "\x1f"
 def prepare_row(row: Mapping[str, Any], sealer: Sealer, decimals: int | None = None) -> Mapping[str, Any] | Refusal:
     """Return the row as it enters the log: attributes sealed, places rounded to `decimals`. Or return its refusal.
 
-    The rules read tokens and places. Other personal data stands in the attributes. Card numbers are masked before
+    The rules read tokens and places. Other personal data is in the attributes. Card numbers are masked before
     sealing. Raise TypeError, ValueError or AttributeError if the row does not have the fields of Transaction.
     """
     attributes = row.get("attributes")

@@ -28,7 +28,7 @@ MAX_PENDING: Final = 1_000
 TIMEOUT_S: Final = 10
 LEEWAY_S: Final = 60
 SIGNATURES: Final = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
-"""By the provider's private key only: with a shared secret, whoever reads our settings could be anybody."""
+"""Signatures by the provider's private key only. With a shared secret, a reader of our settings could forge tokens."""
 
 
 class OpenIdError(Exception):

@@ -40,8 +40,8 @@ ROLES: Final[dict[Role, frozenset[Permission]]] = {
     R.AUDITOR: frozenset({P.MONITOR, P.READ_CASES, P.READ_RULES, P.READ_AUDIT}),
     R.ADMIN: frozenset({P.MONITOR, P.ADMINISTER, P.READ_RULES, P.APPROVE_RULES}),
 }
-"""An admin sees no case, and nobody who works on cases administers: to do both takes both roles.
-Who may approve rules may put them in force and retire them; nobody approves what they drafted."""
+"""Permissions of each role. An admin sees no cases; roles that work on cases cannot administer. A user may have both.
+Users who may approve rule packs may also activate and retire them, but nobody approves their own draft."""
 
 
 def permissions_of(roles: frozenset[Role]) -> frozenset[Permission]:

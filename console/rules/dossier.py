@@ -50,7 +50,7 @@ class DecisionDossier:
     """Every other payment of the account that was decided on, in event-time order."""
 
     def placed(self, payment: Payment) -> tuple[History, int]:
-        """A history in which this payment stands in the place of the one that is explained, as far as rules look."""
+        """Return the history with `payment` in place of the explained payment, and its position there."""
         end = bisect_left(self.others, payment.order, key=event_order)
         oldest_ms = payment.event_time_ms - self.pack.window_ms
         start = min(max(0, end - self.pack.rows), bisect_left(self.others, (oldest_ms, "", b""), key=event_order))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from console.display.formats import counted
 from console.payments.files import BadFile, IntakeRow
 from console.scoring.figures import DAY_MS, TRAINING_DAYS, ScoringWindow, figures, select_window, window_of
 from console.scoring.run import admit_rows, run
@@ -38,7 +39,8 @@ def report_of(
         everything, counts = run(payments, pack, feedback, report_progress)
     if not everything.time_ms.size:
         raise BadFile(
-            f"none of the {counts.rows} payments has both a decision and a label. Check that {labels} has their labels"
+            f"no payment of {counted(counts.rows, 'row')} has both a decision and a label. "
+            f"Check that {labels} holds their labels"
         )
     window = _window(window_of(everything), *days)
     scored = select_window(everything, window, _days(feedback) if exclude_known else None)

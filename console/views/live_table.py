@@ -12,7 +12,7 @@ from projections.views.case_table import WRITERS, DynamoCaseTable
 from projections.views.case_view import CaseView, Item
 
 LOOK_EVERY_S: Final = 0.5
-"""How long a name that was found is used: so long after a switch somebody may still read the old version."""
+"""Seconds that a table name is reused. After a switch, readers may see the old version for this long."""
 
 
 class LiveCaseTable:

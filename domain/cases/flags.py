@@ -10,7 +10,7 @@ from domain.risk.events import EntityFlagged, Flag, RiskRestated
 def on_flag(state: AccountCases, record: Flag, engine: Engine) -> list[CaseEvent]:
     """Return the events that a flag results in. It opens or joins a case.
 
-    A restatement goes to every case that has the flag, closed ones too. A withdrawn flag that stands again opens or
+    A restatement goes to every case that has the flag, closed ones too. A withdrawn flag that is valid again opens or
     joins a case unless an open case has it, because the closed case was decided without it.
     """
     events: list[CaseEvent] = []

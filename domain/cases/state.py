@@ -52,7 +52,7 @@ MAX_LINKED: Final = 1_000
 closing the case as confirmed fraud puts no label on it."""
 MAX_CLOSED: Final = 20
 """Closed and merged cases that an account remembers, together with at most MAX_LINKED flags. A remembered case receives
-restatements and can be reopened or unmerged. A restated flag of a forgotten case, if it stands, opens or joins a case
+restatements and can be reopened or unmerged. A restated flag of a forgotten case, if it is valid, opens or joins a case
 like a new flag."""
 MAX_ANSWERED: Final = 100
 """Command ids that an account remembers, so that a redelivered command is answered once."""
@@ -375,7 +375,7 @@ def _revise_flag(case: Case, event: RiskRevised) -> None:
 
 
 def standing_flags_change(case: Case, flag_id: str, stands: bool) -> int:
-    """Return the change of a case's number of standing flags once a flag that it has stands, or is withdrawn."""
+    """Return the change of a case's number of standing flags once a flag that it has is valid or withdrawn."""
     return sum(_count_change(linked, flag_id, stands) for linked in _flag_maps(case) if flag_id in linked)
 
 

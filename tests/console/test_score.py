@@ -322,7 +322,7 @@ def test_command_reports_errors(tmp_path: Path) -> None:
     (tmp_path / "none.csv").write_text("transaction_id,fraud\nb,1\n")
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1
-    assert "none of the 1 payments has both a decision and a label" in called.stderr.replace("\n", " ")
+    assert "no payment of 1 row has both a decision and a label" in called.stderr.replace("\n", " ")
     called = CliRunner().invoke(app, ["score", *options, "--feedback", "a week"])
     assert called.exit_code == 2
     assert "is not a duration" in called.stderr
