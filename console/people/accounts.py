@@ -208,7 +208,7 @@ class UserAccountStore:
         return True
 
     def _remember(self, known: "dict[str, _CachedPerson]", key: str, person: Person) -> Person:
-        """Cache a person in `known`, the cache as it was before the look-up: a cache that was cleared meanwhile
+        """Remember a person in `known`, the cache as it was before the look-up: a cache that was cleared meanwhile
         stays empty.
         """
         if len(known) >= MAX_KNOWN:

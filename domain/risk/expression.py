@@ -11,6 +11,9 @@ sum        = term {("+" | "-") term}
 term       = unary {("*" | "//" | "%") unary}
 unary      = "-" unary | atom
 atom       = INTEGER | TEXT | "true" | "false" | NAME | NAME "(" [either {"," either}] ")" | "(" either ")"
+
+This file is long because parser, checker and compiler share its node types, and a reader follows an expression from
+text to closure in one place.
 """
 
 import operator

@@ -1,4 +1,7 @@
-"""The risk fold of one partition: it decides payments in log order, and restates decisions after late payments."""
+"""The risk fold of one partition: it decides payments in log order, and restates decisions after late payments.
+
+This file is long because the path of a record through the fold stays in one place.
+"""
 
 import pickle
 from bisect import bisect_left, bisect_right

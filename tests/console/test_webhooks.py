@@ -84,8 +84,8 @@ def test_delivery_is_signed_with_the_secret_that_was_shown_once(desk: Desk, rece
     assert desk.signed_in(Role.ADMIN).get("/api/v1/webhooks").json()[0]["secret"] is None
     assert made["secret"].encode() not in Path(str(desk.engine.url.database)).read_bytes()
     events = desk.flag()
-    desk.doors.webhooks.take_in(recorded(events))
-    assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 1
+    desk.services.webhooks.take_in(recorded(events))
+    assert WebhookSender(desk.services.webhooks, may_be_private=True).run_once() == 1
     [(headers, body)] = receiver.got
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     key = base64.b64decode(made["secret"].removeprefix("whsec_"))
@@ -95,7 +95,9 @@ def test_delivery_is_signed_with_the_secret_that_was_shown_once(desk: Desk, rece
         "type": "CaseOpened", "timestamp_ms": 7,
         "data": {"case_id": events[0].case_id, "account_id": "acct-1", "sequence": 1},
     }  # fmt: skip
-    assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 0, "what was taken is not sent again"
+    assert WebhookSender(desk.services.webhooks, may_be_private=True).run_once() == 0, (
+        "a delivered event is not sent again"
+    )
 
 
 def test_event_is_sent_once_and_only_to_its_subscribers(desk: Desk, receiver: Receiver) -> None:
@@ -103,8 +105,8 @@ def test_event_is_sent_once_and_only_to_its_subscribers(desk: Desk, receiver: Re
     events = [*desk.flag(), *desk.flag(score=990)]
     assert [type(event).__name__ for event in events] == ["CaseOpened", "RiskLinked", "CaseEscalated"]
     for _ in range(2):
-        desk.doors.webhooks.take_in(recorded(events))
-        WebhookSender(desk.doors.webhooks, may_be_private=True).run_once()
+        desk.services.webhooks.take_in(recorded(events))
+        WebhookSender(desk.services.webhooks, may_be_private=True).run_once()
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["CaseEscalated"]
 
 
@@ -112,8 +114,8 @@ def test_failed_delivery_is_retried_with_growing_delays_then_dead_and_can_be_res
     desk: Desk, receiver: Receiver
 ) -> None:
     made = webhook(desk, receiver.url)
-    desk.doors.webhooks.take_in(recorded(desk.flag()))
-    sender = WebhookSender(desk.doors.webhooks, may_be_private=True)
+    desk.services.webhooks.take_in(recorded(desk.flag()))
+    sender = WebhookSender(desk.services.webhooks, may_be_private=True)
     path = f"/api/v1/webhooks/{made['webhook_id']}/deliveries"
     receiver.status = 500
     for wait_s in BACKOFF_S:
@@ -141,8 +143,8 @@ def test_disabled_webhook_sends_nothing_and_a_new_secret_differs(desk: Desk, rec
     admin, path = desk.signed_in(Role.ADMIN), f"/api/v1/webhooks/{made['webhook_id']}"
     assert admin.patch(path, json={"new_secret": True}).json()["secret"] not in (None, made["secret"])
     assert admin.patch(path, json={"is_active": False}).json()["is_active"] is False
-    desk.doors.webhooks.take_in(recorded(desk.flag()))
-    assert WebhookSender(desk.doors.webhooks, may_be_private=True).run_once() == 0
+    desk.services.webhooks.take_in(recorded(desk.flag()))
+    assert WebhookSender(desk.services.webhooks, may_be_private=True).run_once() == 0
 
 
 def test_redirects_are_not_followed(receiver: Receiver) -> None:
@@ -188,10 +190,10 @@ def test_addresses_are_checked_at_set_up_and_at_each_delivery(tmp_path: Path) ->
     with opened(tmp_path) as made:
         answer = made.signed_in(Role.ADMIN).post("/api/v1/webhooks", json={"url": "https://127.0.0.1/"})
         assert (answer.status_code, answer.json()["detail"]) == (422, "the host is in a private network")
-        made.doors.webhooks.add("https://127.0.0.1/", [], "test")
-        made.doors.webhooks.take_in(recorded(made.flag()))
-        assert WebhookSender(made.doors.webhooks, may_be_private=False).run_once() == 1
-        row = made.doors.webhooks.deliveries(made.doors.webhooks.all()[0].webhook_id, None, 1)[0]
+        made.services.webhooks.add("https://127.0.0.1/", [], "test")
+        made.services.webhooks.take_in(recorded(made.flag()))
+        assert WebhookSender(made.services.webhooks, may_be_private=False).run_once() == 1
+        row = made.services.webhooks.deliveries(made.services.webhooks.all()[0].webhook_id, None, 1)[0]
         assert row.last_error == "the host is in a private network"
 
 

@@ -148,7 +148,7 @@ class Desk:
             "webhooks": Webhooks(self.engine, b"key of the tests", self.clock), "now_ms": self.clock, "patience_s": 0.2,
             "rate": generous, "sign_ins": generous,
         }  # fmt: skip
-        self.doors = ConsoleServices(**{**parts, **changed})
+        self.services = ConsoleServices(**{**parts, **changed})
         self.control = RulePackStore(self.engine, self.clock)
         self.runs = WhatifRuns(self.engine, self.clock)
         self.rules = rules or MemoryRulesLog()
@@ -159,7 +159,7 @@ class Desk:
             carry_out=carry_out or self.asked.append, figures=figures or EmptyFigureSource(), choices_s=0,
             past=past or EmptyPastPayments(),
         )  # fmt: skip
-        self.app = create_app(self.doors, page_parts)
+        self.app = create_app(self.services, page_parts)
         self._flags: dict[str, int] = {}
 
     def client(self, **options: Any) -> TestClient:
@@ -178,7 +178,7 @@ class Desk:
         """A browser in which somebody with these roles is signed in, and whose pages send their token."""
         token = self.people.start_session(self.person(*roles, name=name))
         client = self.client(**options)
-        client.cookies.set(self.doors.cookie, token, domain="127.0.0.1")
+        client.cookies.set(self.services.cookie, token, domain="127.0.0.1")
         client.headers["X-CSRF-Token"] = csrf_token(token)
         return client
 

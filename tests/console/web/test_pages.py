@@ -360,7 +360,7 @@ def test_the_timeline_sorts_by_either_time(visit: "Visits") -> None:
     assert len(times) > 3
 
 
-# -- doors ----------------------------------------------------------------------------------------------
+# -- sign-in and accounts ----------------------------------------------------------------------------------
 
 
 def test_an_admin_sees_a_new_password_once_and_no_case(visit: "Visits") -> None:

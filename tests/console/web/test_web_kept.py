@@ -31,7 +31,7 @@ def test_cached_case_page_shows_later_events(desk: Desk) -> None:
     case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST, name="ana")
     for _ in range(2):
         assert "tx-acct-1-2" not in client.get(f"/cases/{case_id}").text
-    assert desk.doors.timelines.kept_items(case_id) is not None
+    assert desk.services.timelines.kept_items(case_id) is not None
     desk.clock.now_ms += 5_000
     desk.flag(score=710)
     assert client.get(f"/cases/{case_id}").text.count("tx-acct-1-2") >= 1
@@ -94,7 +94,7 @@ def test_a_timeline_that_missed_an_event_is_read_again(desk: Desk) -> None:
     desk.log.changes.tell(lambda _: None)  # as where the board begins anew, behind what the log had meanwhile
     desk.flag(score=710)
     assert client.get(path).json()["total"] == 2
-    assert desk.doors.timelines.kept(case_id, 2) is not None
+    assert desk.services.timelines.kept(case_id, 2) is not None
 
 
 def note(case_id: str, number: int) -> Item:
