@@ -18,6 +18,7 @@ from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import Session
 
 from console.people.roles import Permission, Role, permissions_of
+from domain.durations import DAY_MS
 from migrations.models import AccessLogRow, ApiTokenRow, PersonRow, SessionRow
 from migrations.store import read_session, write_session
 
@@ -249,7 +250,7 @@ class UserAccountStore:
         token, now = f"fct_{secrets.token_urlsafe(32)}", self._now_ms()
         with self._writing() as session:
             row = _find_account(session, name)
-            expires = now + days * 86_400_000
+            expires = now + days * DAY_MS
             session.add(
                 ApiTokenRow(
                     token_id=digest_of(token), person_id=row.person_id, label=label, created_at_ms=now,

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from console.scoring.run import NEVER, ScoredPayments, Texts, Truths
+from domain.durations import DAY_MS
 
-DAY_MS: Final = 86_400_000
 TOP: Final = 100
 """Number of cards that can be checked in a day."""
 TRAINING_DAYS: Final = 7

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from console.payments.files import BadFile
-from console.scoring.figures import DAY_MS, ScoringWindow
+from console.scoring.figures import ScoringWindow
 from console.scoring.run import ScoredPayments
+from domain.durations import DAY_MS
 
 _INK, _BLUE, _RED, _GREY = "#222222", "#2f6db3", "#c8442c", "#b8bcc2"
 MAX_BARS = 16

@@ -11,11 +11,11 @@ from typing import Any
 
 from console.display.formats import counted
 from console.payments.files import BadFile, IntakeRow
-from console.scoring.figures import DAY_MS, TRAINING_DAYS, ScoringWindow, figures, select_window, window_of
+from console.scoring.figures import TRAINING_DAYS, ScoringWindow, figures, select_window, window_of
 from console.scoring.run import admit_rows, run
 from console.scoring.truth import read_truth
 from console.terminal import progress
-from domain.durations import format_duration
+from domain.durations import DAY_MS, format_duration
 from domain.risk.packs import RulePack
 
 

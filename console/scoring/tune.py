@@ -16,9 +16,9 @@ import yaml
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from console.rules.files import PACKS, pack_names
-from console.scoring.figures import DAY_MS, ScoringWindow, figures, select_window, window_of
+from console.scoring.figures import ScoringWindow, figures, select_window, window_of
 from console.scoring.run import AdmittedRow, ScoredPayments, run
-from domain.durations import UNITS_MS, duration_ms, format_duration
+from domain.durations import DAY_MS, UNITS_MS, duration_ms, format_duration
 from domain.payment import Payment
 from domain.risk.families.registry import FAMILIES
 from domain.risk.families.rule import NumberRange, parameters

@@ -79,13 +79,14 @@ from domain.cases.state import (
     merged_flags,
     standing_payments,
 )
+from domain.durations import DAY_MS
 from domain.record import replace
 from domain.sealed import count_characters
 
 NOTES = UUID("5f4b8a53-64d7-5d42-8e4f-0b6a35c2a9d1")
 FOUR_EYES_FROM_VALUE_MAJOR: Final = 5_000
 """Flagged amount, in whole units of one currency, from which a closing needs a second person's approval."""
-MAX_SNOOZE_MS: Final = 30 * 86_400_000
+MAX_SNOOZE_MS: Final = 30 * DAY_MS
 MAX_NAME_CHARS: Final = 200
 MAX_REASON_CHARS: Final = 2_000
 MAX_NOTE_CHARS: Final = 10_000
@@ -259,7 +260,7 @@ def _snooze(case: Case, command: SnoozeCase | WakeCase) -> EventsOrRejection:
         return Rejection("requested", _pending_request_error(case.work.request, "closing"))
     if not at_ms < command.until_ms <= at_ms + MAX_SNOOZE_MS:
         return Rejection(
-            "invalid", f"a case is snoozed until a later time, at most {MAX_SNOOZE_MS // 86_400_000} days from now"
+            "invalid", f"a case is snoozed until a later time, at most {MAX_SNOOZE_MS // DAY_MS} days from now"
         )
     if command.until_ms == until_ms:
         return Rejection("nothing_to_do", "the case is snoozed until then already")

@@ -27,7 +27,7 @@ THREE: Final = RulePack(
         ),
         ImpossibleTravel(
             name="impossible_travel", typology="stolen_card", points=700,
-            minimum_m=300_000, speed_kmh=900, within_ms=86_400_000,
+            minimum_m=300_000, speed_kmh=900, within_ms=DAY_MS,
         ),
     ),
 )  # fmt: skip

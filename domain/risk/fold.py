@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from domain.durations import DAY_MS
 from domain.engines import ActiveEngine
 from domain.payment import FUTURE_TOLERANCE_MS, Payment, Refusal, admit, admit_row
 from domain.reason import Reason
@@ -361,8 +362,8 @@ class RiskFold(HistoriesFold):
 
 
 def _horizon_refusal(history: History, payment: Payment) -> Refusal:
-    late_days = (history.latest_ms - payment.event_time_ms) // 86_400_000
-    return Refusal("beyond_horizon", f"{late_days} days late, {HORIZON_MS // 86_400_000} are allowed")
+    late_days = (history.latest_ms - payment.event_time_ms) // DAY_MS
+    return Refusal("beyond_horizon", f"{late_days} days late, {HORIZON_MS // DAY_MS} are allowed")
 
 
 def _pack_from_record(record: RulesActivated) -> ActivePack:

@@ -10,17 +10,18 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
+from domain.durations import DAY_MS
 from domain.payment import Payment
 from domain.reason import Reason
 from domain.record import rebuild
 from domain.state_pickles import read_pickle
 
-MAX_WINDOW_MS: Final = 35 * 86_400_000
+MAX_WINDOW_MS: Final = 35 * DAY_MS
 """Longest time that a rule may look back."""
 MAX_ROWS: Final = 1_000
 """Largest number of payments that a rule may look back."""
 
-HORIZON_MS: Final = 35 * 86_400_000
+HORIZON_MS: Final = 35 * DAY_MS
 """Maximum lateness of a payment against the latest event time of its account; later ones are refused."""
 MAX_PAYMENTS: Final = 2_000
 """Maximum number of payments kept per account. The oldest are dropped; a payment that is older still is refused."""

@@ -6,9 +6,9 @@ import pytest
 
 from console.payments.files import IntakeRow
 from console.rules.files import load_pack
-from console.scoring.figures import DAY_MS
 from console.scoring.run import admit_rows, run
 from console.scoring.truth import GroundTruth, TruthLabel
+from domain.durations import DAY_MS
 
 START = 20_000 * DAY_MS
 HOUR_MS = 3_600_000

@@ -17,9 +17,10 @@ from console.cli.app import app
 from console.payments import files
 from console.payments.decisions import backtest
 from console.payments.files import BadFile, IntakeRow
-from console.scoring.figures import DAY_MS, ScoringWindow, card_precision, figures, select_window, window_of
+from console.scoring.figures import ScoringWindow, card_precision, figures, select_window, window_of
 from console.scoring.run import NEVER, ScoredPayments, ScoringCounts, admit_rows, run
 from console.scoring.truth import GroundTruth, TruthLabel, read_truth
+from domain.durations import DAY_MS
 from domain.risk.families.entity_risk import EntityRisk
 from domain.risk.families.velocity import Velocity
 from domain.risk.packs import RulePack

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from console.cli.app import app
 from console.payments import files
 from console.rules.files import load_pack
-from console.scoring.figures import DAY_MS, figures, window_of
+from console.scoring.figures import figures, window_of
 from console.scoring.run import ScoredPayments, ScoringCounts, admit_rows, run
 from console.scoring.truth import read_truth
+from domain.durations import DAY_MS
 from tests.support.collection import STREAMS
 
 pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these

@@ -12,7 +12,6 @@ from console.cli.app import app
 from console.payments import files
 from console.payments.files import IntakeRow
 from console.rules.files import load_pack, parse_file
-from console.scoring.figures import DAY_MS
 from console.scoring.run import AdmittedRow, admit_rows, run
 from console.scoring.truth import GroundTruth, TruthLabel
 from console.scoring.tune import (
@@ -26,6 +25,7 @@ from console.scoring.tune import (
     split,
     tunable_numbers,
 )
+from domain.durations import DAY_MS
 from domain.risk.families.expression import Expression as ExpressionRule
 from domain.risk.families.velocity import Velocity
 from domain.risk.packs import BadRulePack, RulePack

@@ -13,6 +13,7 @@ from console.display.formats import money, utc
 from console.web.pages.maps import countries, map_point
 from domain.cases.events import CaseAbsorbed, CaseOpened, RiskLinked, RiskRevised, SequencedCaseEvent
 from domain.currencies import DECIMALS
+from domain.durations import DAY_MS
 from domain.reason import Reason
 
 CHART_WIDTH, CHART_HEIGHT = 420, 220
@@ -209,7 +210,7 @@ def _scale(power: int) -> str:
 
 def _moment(at_ms: int, span_ms: int) -> str:
     text = utc(at_ms)
-    return text[5:10] if span_ms > 5 * 86_400_000 else text[5:16] if span_ms > 86_400_000 else text[11:19]
+    return text[5:10] if span_ms > 5 * DAY_MS else text[5:16] if span_ms > DAY_MS else text[11:19]
 
 
 def _label(payment: SeenPayment, is_flagged: bool) -> str:
