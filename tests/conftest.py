@@ -28,7 +28,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a real PostgreSQL. CI counts a skipped test as a failed one."""
+    """Yield the URL of a real PostgreSQL. CI counts a skipped test as a failed one."""
     binaries = find_binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed here. Cure on Debian and Ubuntu: apt-get install postgresql")

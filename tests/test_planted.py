@@ -1,4 +1,4 @@
-"""The planted bugs fit the source as it is, and a few of them are found; all of them: `python -m tests.planted`."""
+"""The planted bugs fit the current source, and the tests find a few of them. All of them: `python -m tests.planted`."""
 
 import re
 
@@ -10,13 +10,13 @@ from tests.planted.running import ROOT, check_sound, copied, edited, look_for
 BY_NAME = {bug.name: bug for bug in BUGS}
 
 
-def test_there_are_enough_of_them_each_with_a_name_of_its_own() -> None:
+def test_there_are_enough_bugs_with_unique_names() -> None:
     assert len(BY_NAME) == len(BUGS) >= 12
     assert set(QUICK) <= BY_NAME.keys()
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_an_edit_applies_exactly_once_and_leaves_python(bug: Bug) -> None:
+def test_edit_applies_exactly_once_and_leaves_valid_python(bug: Bug) -> None:
     text = (ROOT / bug.file).read_text(encoding="utf-8")
     changed = edited(text, bug)
     assert changed != text
@@ -26,7 +26,7 @@ def test_an_edit_applies_exactly_once_and_leaves_python(bug: Bug) -> None:
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_the_tests_that_must_find_it_exist(bug: Bug) -> None:
+def test_tests_that_must_find_a_bug_exist(bug: Bug) -> None:
     assert bug.tests
     for test in bug.tests:
         file, _, name = test.partition("::")
@@ -34,7 +34,7 @@ def test_the_tests_that_must_find_it_exist(bug: Bug) -> None:
         assert not name or re.search(rf"^def {name}\(", text, re.MULTILINE), test
 
 
-def test_some_of_them_are_found_and_a_harmless_edit_is_not() -> None:
+def test_some_bugs_are_found_and_a_harmless_edit_is_not() -> None:
     bugs = [BY_NAME[name] for name in QUICK]
     harmless = bugs[0]._replace(name="harmless", new=f"{bugs[0].old}  # the same")
     with copied() as copy:

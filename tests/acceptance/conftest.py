@@ -42,5 +42,5 @@ def settings() -> Iterator[Settings]:
 
 @pytest.fixture
 def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """The command line, pointed at the stack of the tests."""
+    """Return the command line, with the settings of the test stack."""
     return command_line(settings, monkeypatch)

@@ -1,4 +1,4 @@
-"""The whole path on the real stack: what goes in is accounted for, survives kills, and replays to the same bytes."""
+"""The whole path on the real stack: every input is accounted for, survives kills, and replays to equal bytes."""
 
 import json
 import re
@@ -46,7 +46,7 @@ PAYMENTS = 8_000
 
 @pytest.fixture(scope="module")
 def settled(settings: Settings) -> ReplayReport:
-    """What a replay says once all is there that was sent before; who asks for it leaves things as they were."""
+    """Replay once every record sent before is decided. Tests that use this report leave the data unchanged."""
     return settle(settings)
 
 
@@ -66,7 +66,7 @@ def quarantined(settings: Settings, reason: str | None = None) -> list[Quarantin
     return [each for each in found if isinstance(each, Quarantined) and reason in (None, each.reason)]
 
 
-def test_what_cannot_be_decided_on_is_quarantined_and_stops_nothing(settings: Settings) -> None:
+def test_undecidable_records_are_quarantined_and_stop_nothing(settings: Settings) -> None:
     encoder = kafka_logs(settings).encoder()
     whole = encoder.encode("Transaction", good())
     bad = {
@@ -127,10 +127,12 @@ def test_ingest_accounts_for_every_row_and_flags_equal_the_backtest(
 CANARY = "Zoë Kanarienvogel-Quill 7c1e"
 
 
-def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
+def test_erased_subject_is_readable_nowhere_and_history_replays_equally(
     settings: Settings, command: CliRunner, tmp_path: Path
 ) -> None:
-    """In no topic, object, item, log or checkpoint: neither before, when it is sealed, nor after, when it is noise."""
+    """In no topic, object, item, log or checkpoint: neither before the erasure, when the data is sealed, nor after
+    it.
+    """
 
     def run(*arguments: str, expected: int = 0) -> dict[str, Any]:
         result = command.invoke(app, [*arguments, "--json"])
@@ -182,7 +184,7 @@ def test_an_erased_subject_is_read_nowhere_and_history_replays_as_before(
     export.unlink()
     assert all(looked[store] for store in ("kafka", "s3", "dynamodb", "control_store", "files"))
     stores = {each["store"] for each in run("canary", "acct-zoe", expected=1)["found"]}
-    assert stores == {"kafka", "s3", "dynamodb", "control_store", "files"}  # where it is, it is found
+    assert stores == {"kafka", "s3", "dynamodb", "control_store", "files"}  # the search finds a text that is there
 
     (wrapped,) = wrapped_keys(settings, "acct-zoe")
     database = Path(settings.control_database.removeprefix("sqlite:///"))
@@ -248,14 +250,14 @@ def test_an_altered_event_in_the_archive_is_named_and_changes_the_digest(
         store._client.put_object(**place, Body=original)  # type: ignore[arg-type]
 
 
-def test_certificates_are_equal_wherever_they_are_made(
+def test_certificates_are_equal_from_every_source(
     settled: ReplayReport, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From Kafka and from the archive, by one process and by several, with the registry and without: the same bytes."""
+    """From Kafka and from the archive, by one process and by several, with the registry and without it: equal bytes."""
     files = [tmp_path / name for name in ("kafka", "s3", "kafka-without", "s3-without")]
     for number, file in enumerate(files):
         if number == 2:
-            monkeypatch.setenv("FRAUDCASE_REGISTRY_PORT", "1")  # nobody answers there
+            monkeypatch.setenv("FRAUDCASE_REGISTRY_PORT", "1")  # no registry listens there
         source, workers = file.name.partition("-")[0], str(1 + number % 3)
         arguments = ["replay", "--from", source, "--workers", workers, "--certificate", str(file)]
         result = command.invoke(app, [*arguments, *(("--expect", str(files[0])) if number else ())])
@@ -270,9 +272,7 @@ def test_certificates_are_equal_wherever_they_are_made(
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_replay_until_a_time_leaves_out_what_came_later(
-    settings: Settings, command: CliRunner, tmp_path: Path
-) -> None:
+def test_replay_until_a_time_leaves_out_later_records(settings: Settings, command: CliRunner, tmp_path: Path) -> None:
     log, topic = KafkaLog(settings.kafka_bootstrap), topics(settings).payments_inbound
     times = sorted(
         record.timestamp_ms for number, end in log.ends(topic).items() for record in log.read(topic, number, end)
@@ -290,7 +290,7 @@ def test_a_replay_until_a_time_leaves_out_what_came_later(
 
 
 @pytest.mark.usefixtures("settled")
-def test_an_altered_payment_in_the_archive_is_named_though_its_checksum_was_made_anew(
+def test_altered_payment_in_the_archive_with_a_new_checksum_is_named(
     settings: Settings, command: CliRunner, tmp_path: Path
 ) -> None:
     store, registry = bucket(settings), SchemaRegistry(settings.registry_url)
@@ -325,10 +325,11 @@ def test_an_altered_payment_in_the_archive_is_named_though_its_checksum_was_made
     assert command.invoke(app, ["replay", "--from", "s3"]).exit_code == 0
 
 
-def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
-    """The jobs (their TaskManagers with them), a projection worker and Kafka die; all of it is there in the end, once.
+def test_kills_during_a_run_change_nothing(settings: Settings) -> None:
+    """The jobs (with their TaskManagers), a projection worker and Kafka are killed; in the end every record is there
+    once.
 
-    Nobody else dies of it: that is seen when the stack says how it is.
+    No other program stops because of it; the status of the stack shows that.
     """
     answers, (intake, sent) = AnswerTracker(kafka_logs(settings)), open_intake(intake_parts(settings))
     traffic = iter(Traffic(TrafficOptions(seed=5, accounts=2_000, velocity_share=0.001)))
@@ -354,7 +355,7 @@ def test_kills_in_mid_run_change_nothing(settings: Settings) -> None:
     assert 10 < opened <= flags
 
 
-def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> None:
+def test_status_of_the_stack_is_shown(settings: Settings, command: CliRunner) -> None:
     assert system.up(settings, report=lambda _, __: None) == []
     result = command.invoke(app, ["status", "--json"])
     assert result.exit_code == 0, result.output
@@ -366,8 +367,8 @@ def test_the_stack_says_how_it_is(settings: Settings, command: CliRunner) -> Non
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_job_shows_prometheus_its_own_figures(settings: Settings, name: str) -> None:
-    """Three MiniClusters share a JVM, and each has a port of its own."""
+def test_each_job_exposes_its_own_metrics(settings: Settings, name: str) -> None:
+    """Three MiniClusters share a JVM, and each has a metrics port of its own."""
     with urllib.request.urlopen(f"http://{settings.host}:{metrics_port(settings, name)}/metrics") as response:
         shown = response.read().decode()
     assert set(re.findall(r'job_name="([^"]*)"', shown)) == {job_name(settings, name)}

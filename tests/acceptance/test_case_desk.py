@@ -1,4 +1,4 @@
-"""Commands and answers on the real stack: two analysts at once, what the log said when, steps across accounts."""
+"""Commands and answers on the real stack: two analysts at once, cases as known at a time, and steps across accounts."""
 
 import json
 import random
@@ -33,7 +33,7 @@ NAME = "acct-desk"
 
 
 def cases_of(settings: Settings, accounts: Sequence[str]) -> list[CaseView]:
-    """A case for each of these accounts, once its view is there."""
+    """Return a case for each of these accounts, once its view is stored."""
     send(settings, [payment for account in accounts for payment in burst(account, DAY_MS)])
 
     def there() -> dict[str, CaseView]:
@@ -51,7 +51,7 @@ def cases_of(settings: Settings, accounts: Sequence[str]) -> list[CaseView]:
 
 
 def settle_cases(settings: Settings) -> None:
-    """Wait until every view is as far as its case is by the inbox: no replay of the payments, which are many."""
+    """Wait until every view has its case's last event by the inbox, without a replay of the many payments."""
 
     def is_settled() -> bool:
         ends = end_offsets(settings.kafka_bootstrap, topics(settings).cases_inbox)
@@ -65,7 +65,7 @@ def settle_cases(settings: Settings) -> None:
 
 
 def sequences_by_inbox(settings: Settings, ends: dict[int, int]) -> dict[str, int]:
-    """How far each case is, by the fold alone."""
+    """Return the last sequence of each case, by the fold alone."""
     log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     found: dict[str, int] = {}
     for number, end in ends.items():
@@ -92,7 +92,7 @@ def viewed(settings: Settings, case_id: str) -> CaseView:
 
 
 def case_records(settings: Settings) -> list[KnownEvent]:
-    """Every case event that stands in the log, partition by partition, with the timestamp of its record."""
+    """Yield every case event of the log, partition by partition, with the timestamp of its record."""
     log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).cases_events
     found = []
@@ -105,7 +105,7 @@ def case_records(settings: Settings) -> list[KnownEvent]:
 
 
 def test_two_analysts_act_on_the_same_case_at_once_a_thousand_times(settings: Settings) -> None:
-    """Exactly one wins each time, and the other is told what they missed, in well below a second."""
+    """Exactly one wins each time, and the other one gets the missed events, in well below a second."""
     cases = cases_of(settings, [f"{NAME}-{number}" for number in range(CASES)])
     seen = {case.case_id: case.sequence for case in cases}
     waited: list[float] = []
@@ -142,9 +142,7 @@ def test_two_analysts_act_on_the_same_case_at_once_a_thousand_times(settings: Se
         assert viewed(settings, case.case_id).sequence == seen[case.case_id] == case.sequence + ROUNDS
 
 
-def test_a_case_as_it_was_known_is_what_a_projection_of_the_records_up_to_then_gives(
-    settings: Settings, command: CliRunner
-) -> None:
+def test_case_as_known_equals_a_projection_of_the_records_up_to_then(settings: Settings, command: CliRunner) -> None:
     draw = random.Random(7)
     cases = cases_of(settings, [f"{NAME}-history-{number}" for number in range(3)])
     late = [{**burst(case.account_id, DAY_MS)[0], "transaction_id": f"{case.account_id}-late"} for case in cases]
@@ -200,7 +198,7 @@ def test_a_case_is_merged_into_one_of_another_account_and_back(settings: Setting
     assert viewed(settings, source.case_id).merged_into is None
 
 
-def test_links_are_told_to_the_other_account(settings: Settings, command: CliRunner) -> None:
+def test_links_reach_the_other_account(settings: Settings, command: CliRunner) -> None:
     one, two = cases_of(settings, [f"{NAME}-link-{number}" for number in range(2)])
     who = ("--actor", "ana", "--reason", "the same card", "--other", two.case_id)
     assert run_json(command, "case", "act", "link", one.case_id, *who)["answer"] == "CaseLinked"
@@ -212,7 +210,7 @@ def test_links_are_told_to_the_other_account(settings: Settings, command: CliRun
     settle_cases(settings)
 
 
-def test_a_command_that_is_sent_again_is_answered_once(settings: Settings) -> None:
+def test_repeated_command_is_answered_once(settings: Settings) -> None:
     (case,) = cases_of(settings, [f"{NAME}-again"])
     command = make_command("take", case.account_id, case.case_id, "ana", case.sequence, {})
     with CaseDesk(kafka_logs(settings), vault(settings)) as desk:

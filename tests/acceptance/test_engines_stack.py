@@ -20,7 +20,7 @@ SECOND = ("EngineActivated", to_fields(activation(2, "ana")))
 
 
 def activations(settings: Settings) -> dict[tuple[str, int], list[Any]]:
-    """Of every partition of every log, what was activated there, in order."""
+    """Return the activations in every partition of every log, in order."""
     log, decoder = KafkaLog(settings.kafka_bootstrap), Decoder(SchemaRegistry(settings.registry_url).schema_text)
     return {
         (topic, partition): [from_fields(*decoder.decode(record.value)) for record in log.read(topic, partition, end)]
@@ -32,7 +32,7 @@ def activations(settings: Settings) -> dict[tuple[str, int], list[Any]]:
 def test_an_engine_is_activated_in_every_partition_of_every_log(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the real broker, where somebody was killed after one partition; and the same command again adds nothing."""
+    """On the real broker, after a crash that left one partition written. A repeated command writes nothing."""
     own = settings.model_copy(update={"prefix": "engines.", "partitions": 3})
     system.prepare(own)
     command = command_line(own, monkeypatch)
@@ -57,7 +57,7 @@ def test_an_engine_is_activated_in_every_partition_of_every_log(
     run_json(command, "engine", "activate", "7", "--actor", "ben", code=1)
 
 
-def test_a_new_system_may_begin_with_the_newest_engine_and_an_old_one_keeps_its_own(settings: Settings) -> None:
+def test_new_system_can_start_with_the_newest_engine_and_an_old_one_keeps_its_own(settings: Settings) -> None:
     own = settings.model_copy(update={"prefix": "newest.", "partitions": 2, "engine": "latest"})
     for _ in range(2):
         system.prepare(own)

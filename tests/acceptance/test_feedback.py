@@ -1,4 +1,4 @@
-"""What people decide comes back to what decides, on the real stack: closed cases, labels from files, rule packs."""
+"""Feedback from people to decisions on the real stack: closed cases, labels from files, rule packs."""
 
 import json
 from collections import Counter
@@ -33,19 +33,19 @@ from tests.support.stack import run_json
 
 
 def inbound(settings: Settings, kind: type[Any]) -> Iterator[tuple[int, Any]]:
-    """The records of one type in payments.inbound, with their partition."""
+    """Yield the records of one type in payments.inbound, with their partition."""
     log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).payments_inbound
     for partition, end in log.ends(topic).items():
         for record in log.read(topic, partition, end):
-            with suppress(UnreadableRecord):  # other tests write nonsense
+            with suppress(UnreadableRecord):  # other tests write unreadable records
                 name, data = decoder.decode(record.value)
                 if name == kind.__name__:
                     yield partition, from_fields(name, data)
 
 
 def labels_on(settings: Settings, account: str) -> Counter[tuple[str, int]]:
-    """How often each label on an account's payments stands in each partition."""
+    """Count each label on an account's payments by partition."""
     return Counter(
         (label.transaction_id, partition)
         for partition, label in inbound(settings, FraudConfirmed)
@@ -97,7 +97,7 @@ def test_labels_from_a_file_are_written_once(settings: Settings, command: CliRun
 
 @contextmanager
 def afterwards_as_before(settings: Settings) -> Iterator[str]:
-    """The other tests decide by the pack that was in force: it is put in force again. Gives its id."""
+    """Activate the pack of the other tests again afterwards. Yield its id."""
     store = control_store(settings)
     before = next(row for row in store.packs() if row.state == "active").pack_id
     try:
@@ -133,7 +133,7 @@ def test_an_activated_pack_decides_in_every_partition(settings: Settings, comman
 
 
 def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]:
-    """The decisions on payments, by where these stand."""
+    """Return the decisions on payments, by log position."""
     log, decoder = kafka_logs(settings).reader(), kafka_logs(settings).decoder()
     topic = topics(settings).risk_scored
     answers = (
@@ -148,9 +148,10 @@ def scored(settings: Settings, places: set[tuple[int, int]]) -> list[RiskScored]
 def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
     settings: Settings, command: CliRunner, tmp_path: Path
 ) -> None:
-    """Live, the decisions of the recorded log again, and both replays agree; that the jobs were killed changes nothing.
+    """Live decisions, decisions derived again from the recorded log, and both replays agree, although the jobs were
+    killed.
 
-    The same of a label, which entered the log between payments.
+    This includes a label that entered the log between payments.
     """
     shop = Velocity(name="shop", typology="shop_attack", points=600, by="merchant", window_ms=60_000, at_least=10)
     till = EntityRisk(
@@ -196,8 +197,8 @@ def test_rules_by_merchant_decide_across_accounts_through_kills_and_replay(
         assert [line["transaction_id"] for line in decided if "till" in line["rules"]] == [crowd[3]["transaction_id"]]
 
 
-def test_after_a_crash_only_the_other_partitions_are_written_to(settings: Settings) -> None:
-    """In the logs themselves: what stands there since the begin is found, whoever wrote it."""
+def test_after_a_crash_only_the_missing_partitions_are_written(settings: Settings) -> None:
+    """In the logs themselves: records since the start of the activation are found, whichever process wrote them."""
     logs = rules_log(settings)
     pack = parse_pack(next(row.document for row in control_store(settings).packs() if row.state == "active"))
     record = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="crashed")

@@ -1,9 +1,9 @@
-"""How the jobs run changes nothing of what they decide: one recorded input, one digest, whatever happens on the way.
+"""How the jobs run does not change their decisions: one recorded input results in one digest.
 
-Each system has a prefix of its own on the stack of the tests, and gets the same bytes, in the same order, with the same
-Kafka timestamps. The clock ticks from a file, at two places of the log that are defined by what stands before them: all
-flags of the payments so far. (Flags of different accounts, and ticks, meet in a partition as they arrive. The order of
-accounts decides nothing; where a tick stands does.)
+Each system has its own prefix on the test stack, and gets equal bytes, in equal order, with equal Kafka timestamps. The
+clock ticks from a file, at two points of the log that are defined by the records before them: after all flags of the
+payments so far. (Flags of different accounts, and ticks, enter a partition in the order of their arrival. The order of
+accounts decides nothing; the position of a tick does.)
 """
 
 import time
@@ -25,17 +25,17 @@ from infra.settings import Settings
 from schemas.codec import Encoder
 from tests.support.replays import replay_system
 from tests.support.stack import PORTS
-from tests.support.traffic import CHUNK, Recorded, recording, tick
+from tests.support.traffic import CHUNK, RecordedPayment, recording, tick
 
 PATIENCE_S = 120.0
 BESIDE = {name: PORTS[name] + 100 for name in ("flink_port", "metrics_port")} | {"flink_cluster_port": 20600}
-"""Ports of the systems here; one runs at a time, beside that of the other tests."""
+"""Ports of the systems of this file. One runs at a time, beside the system of the other tests."""
 Digests = tuple[object, object]
-"""Of everything that was decided, and of the stored case views."""
+"""Digests of all decisions, and of the stored case views."""
 
 
-def write(settings: Settings, records: Sequence[Recorded]) -> set[LogPlace]:
-    """Append the records to payments.inbound; returns where they stand."""
+def write(settings: Settings, records: Sequence[RecordedPayment]) -> set[LogPlace]:
+    """Append the records to payments.inbound, and return their log positions."""
     places: set[LogPlace] = set()
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random"})
     for record in records:
@@ -49,13 +49,13 @@ def write(settings: Settings, records: Sequence[Recorded]) -> set[LogPlace]:
 
 
 def beside(settings: Settings, prefix: str, **changed: object) -> Settings:
-    """A system of its own on the stack of the tests."""
+    """Return the settings of a further system on the test stack."""
     small = {"flink_window_ms": 10, "checkpoint_every_ms": 1_000, "flink_snapshot_every": 100}
     return settings.model_copy(update={"prefix": f"{prefix}-", **BESIDE, **small, **changed})
 
 
 def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[StackProgram]:
-    """What a system needs here: its jobs, its case views, and the cluster if there is one, which others may share."""
+    """Return the programs that a system needs here: its jobs, its case views, and the cluster if it has one."""
     names = {service_name(settings, name) for name in (FLINK_JOBS, RISK_JOB, CASE_JOB, CASE_VIEWS)}
     if with_cluster:
         names |= {part.name for part in cluster(settings)}
@@ -63,7 +63,7 @@ def parts_of(settings: Settings, *, with_cluster: bool = True) -> list[StackProg
 
 
 def settled(settings: Settings) -> dict[str, object]:
-    """What a replay says, once all is there that the logs lead to: nothing is lost, and nothing decided otherwise."""
+    """Replay until every result of the logs is there: no record is lost, and no decision differs."""
     begun = time.monotonic()
     while (result := replay_system(settings, "kafka")).is_lag:
         if time.monotonic() - begun > PATIENCE_S:
@@ -75,16 +75,17 @@ def settled(settings: Settings) -> dict[str, object]:
 
 def through(
     settings: Settings,
-    records: Sequence[Recorded],
+    records: Sequence[RecordedPayment],
     folder: Path,
     *,
     killed: Sequence[str] = (),
     resumed: Settings | None = None,
 ) -> Digests:
-    """The digests that a recording leads to in a system of its own.
+    """Run a recording through a system of its own, and return the digests.
 
-    It comes in two halves, each with a tick of the clock behind it. Between them, the system may be stopped and
-    `resumed` with other settings; in the middle of the second, these parts are killed, and started again.
+    The recording has two halves, each followed by a tick of the clock. Between them, the system may be stopped and
+    `resumed` with other settings. In the middle of the second half, the `killed` programs are killed, and started
+    again.
     """
     system.prepare(settings)
     half, now = len(records) // 2, resumed or settings
@@ -109,8 +110,8 @@ def through(
     return document["live_digest"], document["live_views_digest"]
 
 
-def send_on(settings: Settings, records: Sequence[Recorded], killed: Sequence[str]) -> None:
-    """Write little by little, kill when half of it is written, write on, start again, wait for all answers."""
+def send_on(settings: Settings, records: Sequence[RecordedPayment], killed: Sequence[str]) -> None:
+    """Write in chunks, kill when half is written, write the rest, start again, and wait for all answers."""
     answers, places = AnswerTracker(kafka_logs(settings)), set[LogPlace]()
     for first in range(0, len(records), CHUNK):
         places |= write(settings, records[first : first + CHUNK])
@@ -123,10 +124,10 @@ def send_on(settings: Settings, records: Sequence[Recorded], killed: Sequence[st
 
 
 def restored(settings: Settings) -> dict[str, int]:
-    """How often each job on the cluster has started from a checkpoint."""
+    """Return the number of times that each job on the cluster started from a checkpoint."""
     address = f"http://{settings.host}:{settings.flink_port}/jobs"
     ours = {job_name(settings, name) for name in (RISK_JOB, CASE_JOB)}
-    found = read_json(f"{address}/overview")["jobs"]  # those that were cancelled too
+    found = read_json(f"{address}/overview")["jobs"]  # includes cancelled jobs
     running = {job["name"]: job["jid"] for job in found if job["name"] in ours and job["state"] == "RUNNING"}
     assert running.keys() == ours
     return {name: read_json(f"{address}/{job}/checkpoints")["counts"]["restored"] for name, job in running.items()}
@@ -138,7 +139,7 @@ def encoder(settings: Settings) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def records(encoder: Encoder) -> list[Recorded]:
+def records(encoder: Encoder) -> list[RecordedPayment]:
     return recording(1, encoder)
 
 
@@ -148,21 +149,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digests(settings: Settings, records: Sequence[Recorded], folder: Path) -> Digests:
-    """What a run comes to that is unlike the other in all: four tasks, batches of a second, Python in processes.
+def digests(settings: Settings, records: Sequence[RecordedPayment], folder: Path) -> Digests:
+    """Return the digests of a run that differs in every setting: four tasks, batches of a second, Python in
+    processes.
 
-    `make prove` runs each of them alone, with more records, beside the plainest run.
+    `make prove` runs each difference alone, with more records, beside the plainest run.
     """
     unlike = beside(settings, "unlike", flink_parallelism=4, flink_window_ms=1_000, flink_mode="process")
     return through(unlike, records, folder)
 
 
 def test_kills_parallelism_batches_and_processes_change_nothing(
-    settings: Settings, records: Sequence[Recorded], folder: Path, digests: Digests
+    settings: Settings, records: Sequence[RecordedPayment], folder: Path, digests: Digests
 ) -> None:
-    """On a cluster, one task in threads at first; the jobs go on with two, then one of them dies, and the case views.
+    """On a cluster, with one task in threads at first. The jobs continue with two tasks; then one job and the case
+    views are killed.
 
-    What they had decided since their last checkpoints is decided again.
+    Decisions since the last checkpoints are made again.
     """
     narrow = beside(settings, "cluster", flink_cluster_taskmanagers=2, flink_parallelism=1)
     wide = narrow.model_copy(update={"flink_parallelism": 2})

@@ -1,4 +1,4 @@
-"""Case views and archive on the real stores; what the table in memory does, the real one does too."""
+"""Case views and archive on the real stores, which behave like the tables in memory."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,14 +57,14 @@ def table(request: pytest.FixtureRequest, settings: Settings) -> CaseTable:
     return real
 
 
-def test_a_view_is_the_fold_of_its_events_however_they_are_delivered(table: CaseTable) -> None:
+def test_view_equals_the_fold_of_its_events_in_any_delivery(table: CaseTable) -> None:
     whole, expected = ViewProjector(table), None
     for event in EVENTS:
         expected = project(expected, event)  # type: ignore[arg-type]
     whole.apply(KNOWN[:2])
     whole.apply(KNOWN[:1])
     ViewProjector(table).apply(KNOWN)
-    whole.apply([KnownEvent(event, 9_000) for event, _ in KNOWN])  # it holds an old view: the table has moved on
+    whole.apply([KnownEvent(event, 9_000) for event, _ in KNOWN])  # it holds an old view: the table has a newer one
     assert expected is not None
     assert table.view(expected.case_id) == expected
     assert (expected.sequence, expected.flags, expected.escalated, expected.score_max) == (4, 3, True, 950)
@@ -73,7 +73,7 @@ def test_a_view_is_the_fold_of_its_events_however_they_are_delivered(table: Case
     assert sorted(places) == [*(f"event#{number:010d}" for number in range(1, 5)), "view"]
 
 
-def test_a_view_is_stored_only_over_the_one_it_was_made_from(table: CaseTable) -> None:
+def test_view_is_stored_only_over_its_base_version(table: CaseTable) -> None:
     view = project(None, EVENTS[0])  # type: ignore[arg-type]
     assert table.save([(view, 0)], []) == []
     assert table.save([(view, 0)], []) == [view.case_id]
@@ -84,7 +84,7 @@ def test_a_view_is_stored_only_over_the_one_it_was_made_from(table: CaseTable) -
     assert stored.sequence == 2
 
 
-def test_a_scan_finds_everything_once_however_it_is_divided(table: CaseTable) -> None:
+def test_scan_finds_every_item_once_in_any_number_of_segments(table: CaseTable) -> None:
     fold, known = CaseFold(), list[KnownEvent]()
     for number, record in enumerate(inbox(3_000, seed=1)):
         events = fold.step(record)
@@ -101,7 +101,7 @@ def test_a_scan_finds_everything_once_however_it_is_divided(table: CaseTable) ->
     assert {(item["pk"], item["sk"]): item for item in found} == expected.items
 
 
-def test_a_view_that_was_overtaken_leaves_the_others_of_its_transaction_alone(table: CaseTable) -> None:
+def test_stale_view_does_not_prevent_the_others_of_its_transaction(table: CaseTable) -> None:
     view = project(None, EVENTS[0])  # type: ignore[arg-type]
     others = [replace(view, case_id=f"other-{number}") for number in range(130)]  # more than one transaction
     assert table.save([(view, 0)], []) == []
@@ -123,7 +123,7 @@ def test_a_case_with_more_events_than_a_transaction_holds_is_stored_whole(table:
     assert table.save([(replace(view, sequence=251), 250)], again) == []
 
 
-def test_a_case_with_a_gap_stands_still_alone(table: CaseTable, capsys: pytest.CaptureFixture[str]) -> None:
+def test_case_with_a_gap_stops_only_itself(table: CaseTable, capsys: pytest.CaptureFixture[str]) -> None:
     other = history(flag(1, account_id="other", transaction_id="o"))[1]
     projector = ViewProjector(table)
     projector.apply([KNOWN[0], *KNOWN[2:], *(KnownEvent(event, 2_000) for event in other)])
@@ -144,7 +144,7 @@ def test_an_answer_is_kept_beside_the_timeline(table: CaseTable) -> None:
     assert table.view(CASE) is None
 
 
-def test_an_item_gives_its_view_back() -> None:
+def test_view_is_read_back_from_its_item() -> None:
     view = CaseView(
         case_id=CASE, account_id="a", typology="t", status="open", sequence=1, opened_at_ms=1, last_event_ms=1,
         flags=1, score_max=5, value_minor={"EUR": 3}, transactions=["x"],
@@ -152,7 +152,7 @@ def test_an_item_gives_its_view_back() -> None:
     assert view_of(view_item(view)) == view
 
 
-def test_what_is_no_case_event_is_complained_about(capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_that_is_no_case_event_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ENCODER.encode("RiskFlagged", to_fields(flag(1)))
     records = [record("t", 0, b"nonsense"), record("t", 1, wrong), *event_records()]
     assert decode_case_events(Decoder(schema_text), records) == KNOWN
@@ -173,7 +173,7 @@ def read_back(store: Bucket, topic: str) -> tuple[list[LogRecord], ArchivedLog]:
     return [found for number, end in log.ends(topic).items() for found in log.read(topic, number, end)], log
 
 
-def test_the_archive_gives_back_what_the_log_held(store: Bucket) -> None:
+def test_archive_returns_the_records_of_the_log(store: Bucket) -> None:
     large = b"\x00" + bytes(MAX_BODY)
     records = [
         record("t.payments.inbound", 0, None),
@@ -206,12 +206,12 @@ def test_redelivered_case_events_do_not_enter_the_archive_again(store: Bucket) -
     after_restart = archive(store)
     assert after_restart.position == 2 + len(records)
     after_restart.write([records[0]._replace(offset=after_restart.position)])
-    after_restart.write(records)  # long stored
+    after_restart.write(records)  # stored long ago
     found, _ = read_back(store, "t.cases.events")
     assert [each.value for each in found] == [each.value for each in records]
 
 
-def test_two_writers_of_one_partition_leave_one_archive(store: Bucket) -> None:
+def test_two_writers_of_one_partition_write_one_archive(store: Bucket) -> None:
     records = [record("t.cases.inbox", number, b"x%d" % number) for number in range(6)]
     first, second = archive(store, "t.cases.inbox"), archive(store, "t.cases.inbox")
     first.write(records[:4])
@@ -262,7 +262,7 @@ def test_the_analytics_table_counts_each_answer_once(store: Bucket) -> None:
     assert read_table(Bucket(store._client, store._bucket, "nothing/")).num_rows == 0
 
 
-def test_a_store_without_an_address_is_aws() -> None:
+def test_store_without_an_address_uses_aws() -> None:
     client = dynamodb_client(StoreOptions(url=None, region="eu-central-1", access_key_id="x", secret_access_key="x"))
     assert client.meta.endpoint_url == "https://dynamodb.eu-central-1.amazonaws.com"
     assert isinstance(DynamoCaseTable(client, "t"), DynamoCaseTable)

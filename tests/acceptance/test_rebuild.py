@@ -1,4 +1,4 @@
-"""A rebuild on the real stores: beside live traffic, killed in the middle, from Kafka and from S3, switched by name.
+"""A rebuild on the real stores: beside live traffic, killed half-way, from Kafka and from S3, and switched to.
 
 The case events come from a seeded stream instead of the case job; the workers of views and archive are the real ones.
 """
@@ -48,7 +48,7 @@ PATIENCE_S = 120
 
 @pytest.fixture(scope="module")
 def system(settings: Settings) -> Iterator[Settings]:
-    """A system of its own beside the one of the other tests: its logs, and the two workers that a rebuild meets."""
+    """Run a further system beside the one of the other tests: its logs, and the two workers that a rebuild affects."""
     chosen = settings.model_copy(
         update={"prefix": "rb.", "partitions": 3, "metrics_port": settings.metrics_port + 60, "clock_every_s": 0}
     )
@@ -68,8 +68,8 @@ def workers(system: Settings, *names: str) -> list[StackProgram]:
     return [part for part in services(system) if part.name in wanted]
 
 
-def tell(system: Settings, known: Iterable[KnownEvent], stop: Event | None = None) -> None:
-    """Write case events as the case job does: by account."""
+def write_events(system: Settings, known: Iterable[KnownEvent], stop: Event | None = None) -> None:
+    """Write case events as the case job does: keyed by account."""
     encoder = Encoder(SchemaRegistry(system.registry_url).ids())
     producer, topic = Producer({"bootstrap.servers": system.kafka_bootstrap}), topics(system).cases_events
     for event, _ in known:
@@ -81,7 +81,7 @@ def tell(system: Settings, known: Iterable[KnownEvent], stop: Event | None = Non
 
 
 def renamed(known: Iterable[KnownEvent], name: str) -> list[KnownEvent]:
-    """The same stream about other accounts and cases. A name has eight hexadecimal digits, as a case id begins."""
+    """Copy the stream to other accounts and cases. A name has eight hexadecimal digits, as the start of a case id."""
     return [
         KnownEvent(
             replace(event, account_id=f"{name}-{event.account_id}", case_id=f"{name}{event.case_id[len(name) :]}"),
@@ -92,7 +92,9 @@ def renamed(known: Iterable[KnownEvent], name: str) -> list[KnownEvent]:
 
 
 def settle(system: Settings, *, archived: bool = False) -> Items:
-    """Wait until the workers are at the log's end; what the log leads to, by a projector of our own in memory."""
+    """Wait until the workers are at the log's end, and return the items that result from it, by an independent
+    projector.
+    """
     log, topic = KafkaLog(system.kafka_bootstrap), topics(system).cases_events
     ends, begun = log.ends(topic), time.monotonic()
     while time.monotonic() - begun < PATIENCE_S:
@@ -119,15 +121,15 @@ def live_items(system: Settings) -> Items:
 
 
 def effects(system: Settings) -> dict[str, object]:
-    """Everything that a side effect would be seen in: the ends of all logs, and what is on its way to webhooks."""
+    """Return everything that would show a side effect: the ends of all logs, and the pending webhook deliveries."""
     log, names = KafkaLog(system.kafka_bootstrap), topics(system)
     with read_transaction(connect(system.control_database)) as connection:
         deliveries = connection.scalar(select(func.count()).select_from(WebhookDeliveryRow))
     return {"deliveries": deliveries, **{name: log.ends(name) for name in (*names.decision_logs, names.quarantine)}}
 
 
-def test_a_rebuild_is_the_live_table_byte_for_byte_and_sends_nothing_again(system: Settings) -> None:
-    tell(system, stream(1, accounts=40))
+def test_rebuild_equals_the_live_table_byte_for_byte_and_sends_nothing_again(system: Settings) -> None:
+    write_events(system, stream(1, accounts=40))
     wanted = settle(system)
     before, sent, old = live_items(system), effects(system), case_table(system).name
     assert before == wanted
@@ -137,16 +139,16 @@ def test_a_rebuild_is_the_live_table_byte_for_byte_and_sends_nothing_again(syste
     assert case_table(system).name == document["table"] != old
     assert live_items(system) == before == items(system, old)
     assert effects(system) == sent
-    tell(system, renamed(stream(2, has_gap=False), "f2f2f2f2"))
-    assert settle(system) == live_items(system)  # the worker goes on in the new table, and in it alone
+    write_events(system, renamed(stream(2, has_gap=False), "f2f2f2f2"))
+    assert settle(system) == live_items(system)  # the worker continues in the new table only
     assert items(system, old) == before
     assert len(live_items(system)) > len(before)
 
 
-def test_beside_live_traffic_nothing_is_lost_or_doubled(system: Settings) -> None:
+def test_rebuild_beside_live_traffic_loses_and_doubles_no_event(system: Settings) -> None:
     stop = Event()
     known = [each for number in range(40) for each in renamed(stream(number, has_gap=False), f"{number:08x}")]
-    telling = Thread(target=tell, args=(system, known, stop))
+    telling = Thread(target=write_events, args=(system, known, stop))
     telling.start()
     try:
         time.sleep(1)
@@ -159,7 +161,7 @@ def test_beside_live_traffic_nothing_is_lost_or_doubled(system: Settings) -> Non
     assert settle(system) == live_items(system)
 
 
-def test_killed_at_random_moments_it_goes_on_and_comes_out_the_same(system: Settings, run: CliRunner) -> None:
+def test_rebuild_killed_at_random_moments_continues_with_an_equal_result(system: Settings, run: CliRunner) -> None:
     seed = int(os.environ.get("REBUILD_SEED", "7"))
     draw, killed = random.Random(seed), 0
     wanted = settle(system, archived=True)
@@ -181,9 +183,7 @@ def test_killed_at_random_moments_it_goes_on_and_comes_out_the_same(system: Sett
     assert live_items(system) == wanted
 
 
-def test_an_altered_view_is_found_by_the_verifier_named_and_healed_by_a_rebuild(
-    system: Settings, run: CliRunner
-) -> None:
+def test_altered_view_is_found_by_the_verifier_and_repaired_by_a_rebuild(system: Settings, run: CliRunner) -> None:
     wanted, topic = settle(system), topics(system).cases_events
     table = case_table(system)
     verifier = ViewVerifier(
@@ -214,17 +214,17 @@ def test_an_altered_view_is_found_by_the_verifier_named_and_healed_by_a_rebuild(
     assert [row.state for row in view_versions(system).every() if row.state != "dropped"] == ["live"]
 
 
-def test_back_to_an_old_version_while_the_worker_is_down(system: Settings, run: CliRunner) -> None:
-    """The version that comes back catches up first, and the worker that starts goes on with it."""
+def test_switch_back_to_an_old_version_while_the_worker_is_down(system: Settings, run: CliRunner) -> None:
+    """The earlier version catches up first, and the worker continues with it when it starts."""
     first = view_versions(system).live().number
     assert run.invoke(app, ["rebuild", "cases"]).exit_code == 0
-    tell(system, renamed(stream(50, has_gap=False), "babababa"))
+    write_events(system, renamed(stream(50, has_gap=False), "babababa"))
     wanted = settle(system)
     stack.down(system, workers(system, CASE_VIEWS), lambda _, __: None)
     assert run.invoke(app, ["views", "switch", str(first)]).exit_code == 0
     assert view_versions(system).live().number == first
     assert live_items(system) == wanted
-    tell(system, renamed(stream(51, has_gap=False), "bbbbbbbb"))
+    write_events(system, renamed(stream(51, has_gap=False), "bbbbbbbb"))
     stack.up(system, workers(system), lambda _, __: None)
     assert settle(system) == live_items(system)
     assert len(live_items(system)) > len(wanted)

@@ -1,4 +1,6 @@
-"""What analysts do, by browser on the real stack: one acts, another one watches, and sees each step within a second."""
+"""The work of analysts by browser on the real stack: one acts, another one watches, and sees each step within a
+second.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from tests.support.browser import Visitor, chromium
 ROUNDS = 5
 P95_S, MOST_S = 1.0, 2.0
 AMOUNT_MINOR = 199_000
-"""Three flags of it take two people to close, and do not escalate by themselves."""
+"""Amount of a flag: three such flags need two people to close, and do not escalate by value."""
 
 PAYMENT: dict[str, Any] = {
     "amount_minor": AMOUNT_MINOR, "currency": "EUR", "merchant_category": "5732",
@@ -33,14 +35,14 @@ def browser() -> Iterator[Browser]:
 
 
 class Pair:
-    """One who acts and one who watches; how long the watcher waits is written down."""
+    """An analyst who acts and one who watches, with the watcher's waiting times."""
 
     def __init__(self, actor: Visitor, watcher: Visitor) -> None:
         self.actor, self.watcher = actor, watcher
         self.waits: list[tuple[str, float]] = []
 
     def step(self, what: str, act: Callable[[], Any], shown: str, *, by_watcher: bool = False) -> None:
-        """Do it, and wait until the other one's page says so."""
+        """Do a step, and wait until the other analyst's page shows it."""
         other = self.actor if by_watcher else self.watcher
         begun = time.monotonic()
         act()
@@ -51,7 +53,7 @@ class Pair:
 
 
 def pay(settings: Settings, account: str) -> None:
-    """Seven payments within a minute: from the fifth on each is flagged."""
+    """Send seven payments within a minute: each is flagged from the fifth on."""
     intake, _ = open_intake(intake_parts(settings))
     now = time.time_ns() // 1_000_000
     for number in range(7):
@@ -62,7 +64,7 @@ def pay(settings: Settings, account: str) -> None:
 
 
 def fill(visitor: Visitor, key: str, **fields: str) -> Callable[[], None]:
-    """Open a dialog by its key and fill it in; returns what sends it: by keys too, as they who do it all day will."""
+    """Open a dialog by its key and fill it in; return the function that submits it by keyboard."""
     page = visitor.page
     page.wait_for_selector(f"[data-key='{key}']")
     page.keyboard.press(key)
@@ -104,7 +106,7 @@ def walk(pair: Pair, account: str, receipt: Path) -> None:
     pair.step("escalate", fill(ana, "e", reason="a ring, perhaps"), "ana escalated the case")
     close = fill(ana, "c", disposition="confirmed_fraud", reason="the customer says so")
     pair.step("ask to close", close, "ana asks for the closing")
-    assert ana.page.locator("[data-dialog='approve-closing']").count() == 0, "nobody approves what they asked for"
+    assert ana.page.locator("[data-dialog='approve-closing']").count() == 0, "the requester cannot approve"
     approve = fill(lea, "y", reason="looks right")
     pair.step("approve", approve, "closed the case as confirmed fraud, as ana had asked", by_watcher=True)
     pair.step("ask to reopen", fill(ana, "o", reason="another card turned up"), "ana asks for the reopening")
@@ -112,7 +114,7 @@ def walk(pair: Pair, account: str, receipt: Path) -> None:
     expect(ana.page.locator("h1")).to_contain_text("open")
 
 
-def test_a_case_from_taking_to_reopening_is_seen_by_somebody_else_at_once(
+def test_every_step_of_a_case_is_shown_to_another_analyst_at_once(
     settings: Settings, browser: Browser, tmp_path: Path
 ) -> None:
     accounts = people(settings)
@@ -138,7 +140,7 @@ def test_a_case_from_taking_to_reopening_is_seen_by_somebody_else_at_once(
     assert [complaint for visitor in visitors.values() for complaint in visitor.complaints] == []
 
 
-def test_the_monitor_counts_what_the_real_logs_hold(settings: Settings, browser: Browser) -> None:
+def test_monitor_counts_the_records_of_the_real_logs(settings: Settings, browser: Browser) -> None:
     secret = people(settings).add("mona", frozenset({Role.RULE_AUTHOR}), "tests")
     mona = Visitor(browser, settings.console_url)
     mona.sign_in("mona", secret)

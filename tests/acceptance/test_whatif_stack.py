@@ -1,4 +1,4 @@
-"""What-if on the real stack: by the rules in force both sides are what was decided live; Kafka and S3 say the same."""
+"""What-if on the real stack: under the active rules both sides equal the live decisions, from Kafka and from S3."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from projections.replay.whatif import WhatifPeriod
 from tests.support.replays import replay_system
 
 PAYMENTS = 3_000
-"""Dated within two and a half minutes: the risk job refuses what is dated five minutes ahead."""
+"""Dated within two and a half minutes: the risk job refuses payments dated more than five minutes ahead."""
 STRICTER = replace(
     DEFAULT,
     name="stricter",
@@ -35,7 +35,7 @@ STRICTER = replace(
 
 
 def of_whatif(made: GeneratedPayment) -> GeneratedPayment:
-    """The payment as one of an account that no other test has a case of."""
+    """Return the payment with an account that no other test has a case of."""
     account = f"whatif-{made.transaction['account_id']}"
     return made._replace(transaction={**made.transaction, "account_id": account})
 
@@ -47,11 +47,11 @@ def said(command: CliRunner, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_what_other_rules_would_have_done(
+def test_whatif_of_other_rules(
     settings: Settings, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = replay_system(settings, "kafka").document
-    begin_ms = time.time_ns() // 1_000_000  # later than all that other tests sent, by whatever rules
+    begin_ms = time.time_ns() // 1_000_000  # later than all payments of other tests
     stretch = ("--from", str(begin_ms))
     answers, (intake, sent) = AnswerTracker(kafka_logs(settings)), open_intake(intake_parts(settings))
     options = TrafficOptions(seed=31, accounts=2_000, start_ms=begin_ms, per_second=20, velocity_share=0.005)

@@ -22,7 +22,7 @@ FIRST = replace(THREE, name="first")
 
 
 class SecondsClock:
-    """SecondsClock that advances by one second at each reading."""
+    """Clock that advances by one second at each reading."""
 
     def __init__(self) -> None:
         self.now_ms = 1_750_000_000_000
@@ -97,14 +97,14 @@ def approved(store: RulePackStore, made: RulePack) -> RulePack:
 
 
 def test_tables_match_the_models(engine: Engine) -> None:
-    upgrade(engine)  # doing it again changes nothing
+    upgrade(engine)  # repeating the act changes nothing
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
 def test_new_store_has_the_default_pack_active(store: RulePackStore) -> None:
     assert states(store) == {"first@1": "active"}
-    assert store.first(pack()) == FIRST.canonical  # there is one in force
+    assert store.first(pack()) == FIRST.canonical  # one pack is active
     assert actions(store, "first") == [("activated", "system")]
 
 

@@ -105,7 +105,7 @@ def test_found_payments_are_cached(vault: Vault) -> None:
     assert vault.bucket.reads == before
 
 
-def test_payments_after_the_flag_are_left_out(vault: Vault) -> None:
+def test_payments_recorded_after_the_flag_are_left_out(vault: Vault) -> None:
     """Record n was written at 10,000 + n ms: of these thirty, Anna's payment 7 is record 11."""
     assert archived(vault).look_up("anna", ["tx-anna-7"], 10_010) == {}
     assert archived(vault).look_up("anna", ["tx-anna-7"], 10_011).keys() == {"tx-anna-7"}

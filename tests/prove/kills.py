@@ -22,7 +22,7 @@ from infra.settings import CHECKOUT, Settings
 from schemas.codec import Encoder
 from schemas.registry import SchemaRegistry
 from tests.support.replays import replay_system
-from tests.support.traffic import CHUNK, Recorded, recording, tick
+from tests.support.traffic import CHUNK, RecordedPayment, recording, tick
 
 PORTS: dict[str, Any] = {
     "kafka_port": 21092, "kafka_controller_port": 21093, "registry_port": 21081, "dynamodb_port": 21000,
@@ -118,7 +118,7 @@ def running(settings: Settings, everyone: Sequence[StackProgram]) -> Iterator[No
         stack.down(settings, (*services(settings), *cluster(settings)))
 
 
-def write(settings: Settings, records: Sequence[Recorded]) -> None:
+def write(settings: Settings, records: Sequence[RecordedPayment]) -> None:
     """Append records in order, each once, although the broker may be killed meanwhile."""
     producer = Producer(
         {

@@ -43,7 +43,7 @@ def test_an_unknown_job_is_refused_by_name() -> None:
 
 
 class JobResult:
-    """JobResult of a job as py4j shows it."""
+    """Result of a job as py4j shows it."""
 
     def __init__(self, looks: int, error: str = "") -> None:
         self.looks, self.error = looks, error

@@ -16,7 +16,7 @@ from stream.journal import PartitionRecord
 from stream.processors import EntityProcessor, PartitionContext, RiskProcessor
 from tests.support.entities import PACK, activation, crowd, sent
 from tests.support.payments import NOON, payment
-from tests.support.processors import State, decided
+from tests.support.processors import PartitionState, decided
 from tests.support.records import ENCODER, IDS, TEXTS
 
 
@@ -42,7 +42,7 @@ def expected() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("crash_at", [None, 2, 4, 6])
 def test_entity_flags_do_not_depend_on_batches_and_crashes(size: int, crash_at: int | None) -> None:
     codec = Decoder(TEXTS.get), ENCODER
-    state = State()
+    state = PartitionState()
     out: dict[tuple[str, int], dict[str, Any]] = {}
     processor, log = EntityProcessor(PartitionContext(5, state, *codec, Topics())), records()
     position = 0
@@ -70,10 +70,10 @@ def test_risk_decisions_do_not_depend_on_histories_in_memory(
     monkeypatch.setattr(processors, "HOT_ACCOUNTS", 1)
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
     log = [PartitionRecord(offset, NOON + 10**9, value) for offset, value in enumerate(risk_values())]
-    whole = RiskProcessor(PartitionContext(3, State(), *codec, Topics()))
+    whole = RiskProcessor(PartitionContext(3, PartitionState(), *codec, Topics()))
     expected = [each for record in log for each in decided(whole.process([record]))]
     assert [each["transaction_id"] for each in expected if "reasons" in each] == ["a-20", "b-20"]
-    state = State()
+    state = PartitionState()
     found: list[dict[str, Any]] = []
     for record in log:
         processor = RiskProcessor(PartitionContext(3, state, *codec, Topics(), snapshot_every))

@@ -17,7 +17,7 @@ from stream.journal import PartitionRecord
 from stream.processors import PartitionContext, RiskProcessor
 from stream.snapshots import Snapshots
 from tests.support.payments import COMMON, HOUR_MS, NOON, activated, admitted, label, pack_of, payment
-from tests.support.processors import State, decided
+from tests.support.processors import PartitionState, decided
 from tests.support.records import ENCODER, IDS, TEXTS
 
 ACCOUNTS, RECORDS = "abcdefg", 300
@@ -58,9 +58,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_decisions_do_not_depend_on_crashes_and_batches(seed: int) -> None:
     lots = Random(seed)
     log = log_of(lots)
-    whole = new_processor(State())
+    whole = new_processor(PartitionState())
     expected = [decided(whole.process([record])) for record in log]
-    state, checkpoint = State(), (dict[str, bytes](), 0)
+    state, checkpoint = PartitionState(), (dict[str, bytes](), 0)
     processor, position, amid, found = new_processor(state), 0, 0, dict[int, list[dict[str, Any]]]()
     while position < len(log):
         for record in log[position : position + lots.randrange(1, 4)]:
@@ -83,7 +83,7 @@ def test_decisions_do_not_depend_on_crashes_and_batches(seed: int) -> None:
 CODEC = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
 
 
-def new_processor(state: State) -> RiskProcessor:
+def new_processor(state: PartitionState) -> RiskProcessor:
     return RiskProcessor(PartitionContext(3, state, *CODEC, Topics(), snapshot_every=9))
 
 

@@ -1,1 +1,1 @@
-"""What tests share: builders, fakes, an oracle, a stage for pages."""
+"""What tests share: builders, fakes, an oracle, and an in-memory system for pages."""

@@ -1,4 +1,6 @@
-"""Real browsers for tests: Chromium, axe for accessibility, and a console of theirs that must say nothing."""
+"""Real browsers for tests: Chromium, axe for accessibility, and a record of the browser's console, which must stay
+empty.
+"""
 
 import os
 import shutil
@@ -12,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, V
 AXE: Final = Path(__file__).parents[1] / "vendor" / "axe-4.14.1.min.js"
 _AXE_RUN: Final = """axe.run(document, {
     runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
-    resultTypes: ["violations"],  // what is in order is not told one by one, which took a quarter of the time
+    resultTypes: ["violations"],  // passed checks are not listed; that took a quarter of the time
 }).then((found) => found.violations)"""
 QUIET: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -23,7 +25,7 @@ WIDE, NARROW = ViewportSize(width=1440, height=900), ViewportSize(width=390, hei
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless one; FRAUDCASE_CHROMIUM names another than the first that is found."""
+    """Run a headless Chromium: the one that FRAUDCASE_CHROMIUM names, or the first on PATH."""
     found = os.environ.get("FRAUDCASE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(QUIET))
@@ -34,7 +36,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Somebody at a browser of their own; what its console says is kept."""
+    """A person at a browser of their own, with the complaints on its console."""
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.url = url
@@ -49,7 +51,7 @@ class Visitor:
             self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
     def sign_in(self, name: str, password: str) -> None:
-        """Through the form."""
+        """Sign in by the form."""
         self.page.goto(f"{self.url}/sign-in")
         self.page.get_by_label("Name").fill(name)
         self.page.get_by_label("Password").fill(password)
@@ -57,12 +59,12 @@ class Visitor:
         self.page.wait_for_url(lambda url: "/sign-in" not in url)
 
     def go(self, path: str) -> None:
-        """To a page, until it follows the stream."""
+        """Open a page, and wait until it follows the stream of events."""
         self.page.goto(f"{self.url}{path}")
         self.page.wait_for_selector("#live-state.on")
 
     def violations(self) -> list[str]:
-        """What axe finds serious or critical on the page, in words."""
+        """Return the serious and critical findings of axe on the page, as text."""
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate(_AXE_RUN)

@@ -1,4 +1,4 @@
-"""Builders of flags, commands and case events, and the account, case and time that they share."""
+"""Builders of flags, commands and case events, and their common account, case and time."""
 
 from typing import Any
 

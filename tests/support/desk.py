@@ -1,4 +1,4 @@
-"""A console of the tests: the real app, and behind it the real folds in memory instead of Kafka and DynamoDB."""
+"""A console for tests: the real app and folds, in memory instead of on Kafka and DynamoDB."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ NOON = 1_750_000_000_000
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """Clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.now_ms = NOON
@@ -71,7 +71,7 @@ class MemoryDesk:
         self._offset = 0
 
     def send(self, command: Command) -> "Future[CaseEvent]":
-        """Its first event is the answer; a redelivered command has none, as in the real log."""
+        """Send a command. Its first event is the answer; a redelivered command has none, as in the real log."""
         future: Future[CaseEvent] = Future()
         self.commands.append(command)
         events = self.step(seal_command(command, self._keys))
@@ -80,7 +80,7 @@ class MemoryDesk:
         return future
 
     def step(self, record: InboxRecord) -> list[CaseEvent]:
-        """A record enters cases.inbox; what it leads to is stored, shown and told."""
+        """Append a record to cases.inbox, and store and publish the resulting events."""
         with self._lock:
             events = self._fold.step(record)
             assert not isinstance(events, Refusal), events
@@ -97,18 +97,18 @@ class MemoryDesk:
 
 
 class MemoryRulesLog:
-    """Activations of rule packs in logs of one partition each; `away` is what is raised instead of writing."""
+    """Activations of rule packs in logs of one partition each. If `away` is set, writing raises it."""
 
     def __init__(self) -> None:
         self.records: list[RulesActivated] = []
         self.away: Exception | None = None
 
     def ends(self) -> Offsets:
-        """Where they end."""
+        """Return the end offsets."""
         return {"payments.inbound": {0: len(self.records)}}
 
     def write(self, record: RulesActivated, since: Offsets) -> int:
-        """Once from there on."""
+        """Write the record once since these offsets."""
         if self.away is not None:
             raise self.away
         if record in self.records[since["payments.inbound"][0] :]:
@@ -118,7 +118,7 @@ class MemoryRulesLog:
 
 
 class Desk:
-    """One console, and ways to come to it."""
+    """One console, with clients of it."""
 
     def __init__(
         self,
@@ -163,11 +163,11 @@ class Desk:
         self._flags: dict[str, int] = {}
 
     def client(self, **options: Any) -> TestClient:
-        """A browser that nobody is signed in with."""
+        """Return a browser in which no person is signed in."""
         return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
 
     def person(self, *roles: Role, name: str = "") -> Person:
-        """Somebody with these roles, and without the work of a password."""
+        """Add a person with these roles, without hashing a password."""
         name = name or "+".join(roles) or "nobody"
         made = self.people.of_provider("tests", name, name, frozenset(roles))
         assert made is not None
@@ -175,7 +175,7 @@ class Desk:
         return made
 
     def signed_in(self, *roles: Role, name: str = "", **options: Any) -> TestClient:
-        """A browser in which somebody with these roles is signed in, and whose pages send their token."""
+        """Return a browser in which a person with these roles is signed in, and whose pages send their token."""
         token = self.people.start_session(self.person(*roles, name=name))
         client = self.client(**options)
         client.cookies.set(self.services.cookie, token, domain="127.0.0.1")
@@ -183,7 +183,7 @@ class Desk:
         return client
 
     def flag(self, account_id: str = "acct-1", **changed: Any) -> list[CaseEvent]:
-        """A flag on an account, and what it leads to."""
+        """Add a flag on an account, and return the resulting events."""
         number = self._flags[account_id] = self._flags.get(account_id, 0) + 1
         transaction_id = f"tx-{account_id}-{number}"
         like: dict[str, Any] = {
@@ -195,7 +195,7 @@ class Desk:
         return self.log.step(flag(number, **{**like, **changed}))
 
     def case(self, account_id: str = "acct-1", **changed: Any) -> str:
-        """The id of a new case."""
+        """Open a case and return its id."""
         opened = self.flag(account_id, **changed)[0]
         assert isinstance(opened, CaseOpened)
         return opened.case_id
@@ -203,7 +203,7 @@ class Desk:
 
 @contextmanager
 def opened(folder: Path, **changed: Any) -> Iterator[Desk]:
-    """A desk, and its store closed afterwards."""
+    """Open a desk, and close its store afterwards."""
     desk = Desk(folder, **changed)
     try:
         yield desk

@@ -31,7 +31,7 @@ def activation(pack: RulePack, **changed: str) -> RulesActivated:
 
 
 def sent(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityPayment]:
-    """What the risk fold sends on of these payments, in their order."""
+    """Return the records that the risk fold sends on for these payments, in order."""
     fold, records = RiskFold(2), []
     fold.activate(activation(pack))
     for offset, raw in enumerate(raws):
@@ -42,7 +42,7 @@ def sent(raws: Iterable[dict[str, Any]], pack: RulePack = PACK) -> list[EntityPa
 
 
 def crowd(times: list[int], **changed: Any) -> list[dict[str, Any]]:
-    """One payment each of many accounts at one merchant."""
+    """Build one payment of each of many accounts at one merchant."""
     return [
         payment(f"tx-{number}", account_id=f"acct-{number}", event_time=NOON + at, **changed)
         for number, at in enumerate(times)

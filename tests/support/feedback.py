@@ -11,7 +11,7 @@ BURST = 6
 
 
 def send(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    """Send payments and wait until each is answered; returns where they stand in payments.inbound."""
+    """Send payments and wait until each is answered; return their log positions in payments.inbound."""
     answers = AnswerTracker(kafka_logs(settings))
     places = append(settings, payments)
     answers.wait_for(places)
@@ -19,7 +19,7 @@ def send(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, i
 
 
 def append(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    """Send payments, whether or not anybody answers; returns where they stand in payments.inbound."""
+    """Send payments without waiting for answers; return their log positions in payments.inbound."""
     intake, sent = open_intake(intake_parts(settings))
     for payment in payments:
         intake.send(payment, "test")
@@ -28,7 +28,7 @@ def append(settings: Settings, payments: list[dict[str, Any]]) -> set[tuple[int,
 
 
 def burst(account: str, start_ms: int) -> list[dict[str, Any]]:
-    """Payments within a minute, enough of them for the velocity rule."""
+    """Build enough payments within a minute for the velocity rule."""
     like = next(iter(Traffic(TrafficOptions(seed=4, accounts=1)))).transaction
     return [
         {**like, "account_id": account, "transaction_id": f"{account}-{number}", "event_time": start_ms + number * 1000,

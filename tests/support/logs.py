@@ -1,4 +1,4 @@
-"""Logs in memory, read as Kafka's are: records of any type at any time, in bytes."""
+"""Logs in memory, read like Kafka's: encoded records of any type at any time."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,12 +18,12 @@ PARTITIONS = 2
 
 
 def decoder() -> Decoder:
-    """Reads a Transaction as what-if and the risk job do."""
+    """Return a decoder that reads a Transaction as what-if and the risk job do."""
     return Decoder(TEXTS.get, {"Transaction": FIELDS})
 
 
 class MemoryLog:
-    """The logs that decide, each of so many partitions."""
+    """The input logs of decisions, each with a number of partitions."""
 
     def __init__(self, partitions: int = PARTITIONS) -> None:
         self.partitions = partitions
@@ -34,33 +34,33 @@ class MemoryLog:
         }
 
     def ends(self, topic: str) -> dict[int, int]:
-        """As of any log."""
+        """Return the end offsets, as any log does."""
         return {number: len(found) for (name, number), found in self._records.items() if name == topic}
 
     def read(self, topic: str, partition: int, until: int) -> Iterator[LogRecord]:
-        """As of any log."""
+        """Read records, as any log does."""
         yield from self._records[topic, partition][:until]
 
     def partition_of(self, account_id: str) -> int:
-        """Where an account's records stand, in both logs."""
+        """Return the partition of an account, in both logs."""
         return crc32(account_id.encode()) % self.partitions
 
     def add(self, topic: str, partition: int, name: str, data: Mapping[str, Any], at_ms: int) -> None:
-        """A record at the end of a partition."""
+        """Append a record to a partition."""
         found = self._records[topic, partition]
         found.append(LogRecord(topic, partition, len(found), at_ms, None, ENCODER.encode(name, data), ()))
 
     def everywhere(self, topic: str, name: str, data: Mapping[str, Any], at_ms: int) -> None:
-        """The same record at the end of every partition."""
+        """Append the record to every partition."""
         for number in range(self.partitions):
             self.add(topic, number, name, data, at_ms)
 
     def activate(self, pack: RulePack, at_ms: int, mode: str = "active") -> None:
-        """A pack decides, or looks on, from here on."""
+        """Activate a pack, or run it as a shadow, from here on."""
         record = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="ana", mode=mode)
         self.everywhere(TOPICS.payments_inbound, "RulesActivated", to_fields(record), at_ms)
 
     def pay(self, transaction: Mapping[str, Any], at_ms: int) -> None:
-        """A payment."""
+        """Append a payment."""
         account = transaction["account_id"]
         self.add(TOPICS.payments_inbound, self.partition_of(account), "Transaction", transaction, at_ms)

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 
 def naive_root(leaves: list[bytes]) -> bytes:
-    """MTH of RFC 9162, section 2.1.1, over leaf hashes."""
+    """Return MTH of RFC 9162, section 2.1.1, over leaf hashes."""
     if not leaves:
         return sha256(b"").digest()
     if len(leaves) == 1:

@@ -1,9 +1,9 @@
-"""An oracle for all rules that an account's own payments decide: slow, naive, and sharing no code with domain/.
+"""An oracle for all rules on an account's own payments: slow, naive, and without code of domain/.
 
-It reads the log as a list: payments and labels in the order of arrival. What labels say of a payment is fixed when it
-first arrives; all else is decided at the end, on each account's payments sorted by event time, by scanning lists and
-with exact fractions. Rules are plain dictionaries, as they stand in a pack's JSON. An expression is not read here: the
-test says in Python what it means.
+It reads the log as a list: payments and labels in the order of arrival. The labels known for a payment are fixed when
+it first arrives; everything else is decided at the end, on each account's payments sorted by event time, by scanning
+lists and with exact fractions. Rules are plain dictionaries, as in a pack's JSON. The oracle does not parse
+expressions: the test gives the same computation in Python.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 Raw: TypeAlias = Mapping[str, Any]
 Meaning: TypeAlias = Callable[["Past"], int]
-"""What the value of an expression is, in Python."""
+"""The value of an expression, computed in Python."""
 KEYS = {
     "account": "account_id", "card": "card_id", "device": "device_id", "merchant": "merchant_id",
     "terminal": "terminal_id", "counterparty": "counterparty_id", "country": "country",
@@ -23,36 +23,36 @@ DAY_MS = 24 * 3_600_000
 
 
 class Past(NamedTuple):
-    """A payment, those of its account before it in event time, and the labels that were known when it arrived."""
+    """A payment, the earlier payments of its account in event time, and the labels that were known when it arrived."""
 
     payment: Raw
     earlier: Sequence[Raw]
     labels: Sequence[Raw]
 
     def within(self, ms: int) -> list[Raw]:
-        """The earlier payments that are at most so old, and the payment itself."""
+        """Return the earlier payments of at most this age, and the payment itself."""
         now = self.payment["event_time"]
         return [other for other in (*self.earlier, self.payment) if now - other["event_time"] <= ms]
 
     def of_key(self, others: Iterable[Raw], key: str) -> list[Raw]:
-        """Those that share a key with the payment, if it has one."""
+        """Return the payments that share a key with the payment, if it has one."""
         value = self.payment.get(KEYS[key])
         return [other for other in others if value and other.get(KEYS[key]) == value]
 
     def of_currency(self, others: Iterable[Raw]) -> list[Raw]:
-        """Those in the payment's currency."""
+        """Return the payments in the payment's currency."""
         return [other for other in others if other["currency"] == self.payment["currency"]]
 
     def confirmed(self, key: str, ms: int) -> int:
-        """The labels that share a key with the payment, on payments at most so old, and none after it."""
+        """Return the labels that share a key with the payment, on payments of at most this age and none after it."""
         return len(self._known(key, ms))
 
     def confirmed_accounts(self, key: str, ms: int) -> int:
-        """The accounts that those labels are of."""
+        """Return the accounts of those labels."""
         return len({label["account_id"] for label in self._known(key, ms)})
 
     def confirmed_only_here(self, key: str, ms: int) -> int:
-        """Those of accounts that have no such label elsewhere."""
+        """Return the accounts among them that have no such label elsewhere."""
         now, here = self.payment["event_time"], self._known(key, ms)
         near = [label for label in self.labels if 0 <= now - label["event_time"] <= ms]
         return sum(all(other in here for other in near if other["account_id"] == label["account_id"]) for label in here)
@@ -63,14 +63,16 @@ class Past(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What must stand for a payment in the end."""
+    """The expected final decision on a payment."""
 
     score: int
     rules: tuple[str, ...]
 
 
 def standing(log: Iterable[Raw], pack: Raw, meanings: Mapping[str, Meaning]) -> dict[int, Standing]:
-    """What stands once the whole log is in, by the number of the record that each payment first came in."""
+    """Return the final decisions after the whole log, by the number of the record in which each payment first
+    arrived.
+    """
     first: dict[str, int] = {}
     payments: list[Raw] = []
     labels: list[Raw] = []
@@ -118,7 +120,9 @@ def _decided(past: Past, pack: Raw, meanings: Mapping[str, Meaning]) -> Standing
 
 
 def _excess(past: Past, rule: Raw, pack: Raw, meanings: Mapping[str, Meaning]) -> Fraction | None:
-    """How many times its threshold a rule measures, 1 for rules that do not say; None if it does not fire."""
+    """Return the measured multiple of a rule's threshold, 1 for rules without one, or None if the rule does not
+    fire.
+    """
     match rule["family"]:
         case "velocity":
             return _velocity(past, rule)
@@ -191,7 +195,7 @@ def _amount_spike(past: Past, rule: Raw) -> Fraction | None:
 
 
 def _least(holds: Callable[[int], bool], most: int) -> int:
-    """The least whole number that holds, where all above it do."""
+    """Return the least integer for which a condition holds that holds for all greater ones."""
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2
@@ -265,7 +269,7 @@ def _is_unusual(past: Past, rule: Raw) -> bool:
 
 
 def _metres(a: Raw, b: Raw) -> int:
-    """The spherical law of cosines: another formula than the one under test."""
+    """Compute the distance by the spherical law of cosines, another formula than that of the code under test."""
     phi_a, phi_b = radians(a["latitude"]), radians(b["latitude"])
     central = sin(phi_a) * sin(phi_b) + cos(phi_a) * cos(phi_b) * cos(radians(b["longitude"] - a["longitude"]))
     return round(6_371_000 * acos(max(-1.0, min(1.0, central))))

@@ -46,7 +46,7 @@ def new_fold(pack: RulePack = THREE) -> RiskFold:
 
 
 def pack_of(*rules: dict[str, Any], **changed: Any) -> RulePack:
-    """A pack of these rules, each called by its family unless it has a name."""
+    """Build a pack of these rules. A rule without a name gets that of its family."""
     named = [{"name": rule["family"], "typology": "t", "points": 500, **rule} for rule in rules]
     return parse_pack(json.dumps({"name": "test", "version": 1, "rules": named, **changed}))
 
@@ -60,7 +60,7 @@ def label(transaction_id: str, **changed: Any) -> dict[str, Any]:
 
 
 def rules_of(raws: list[dict[str, Any]], pack: RulePack = THREE) -> dict[str, tuple[str, ...]]:
-    """What stands for each payment once all of them are in."""
+    """Return the rules that fire on each payment, after all of them have arrived."""
     fold = new_fold(pack)
     payments = [admitted(raw) for raw in raws]
     for offset, each in enumerate(payments):
@@ -76,7 +76,9 @@ COMMON = {"family": "entity_risk", "by": "merchant", "window_ms": 10 * DAY_MS, "
 
 
 def at(*moments: int, **fields: Any) -> list[dict[str, Any]]:
-    """Payments tx-0, tx-1, ... so many milliseconds after noon; a list among the fields gives one to each."""
+    """Build payments tx-0, tx-1, ... at these milliseconds after noon. A list among the fields gives one value to
+    each.
+    """
     return [
         payment(
             f"tx-{number}",

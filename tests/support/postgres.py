@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own for the length of a test run: in a new folder, on a Unix socket, gone afterwards."""
+"""A PostgreSQL for the length of a test run: in a new folder, on a Unix socket, removed afterwards."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def find_binaries() -> Path | None:
-    """The folder with PostgreSQL's programs: the newest that Debian's packages have put there, or the one on PATH."""
+    """Return the folder with PostgreSQL's programs: the newest of Debian's packages, or the one on PATH."""
     packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     on_path = shutil.which("initdb")
     return packaged[-1].parent if packaged else Path(on_path).parent if on_path else None
@@ -18,7 +18,7 @@ def find_binaries() -> Path | None:
 
 @contextmanager
 def private_cluster(binaries: Path) -> Iterator[str]:
-    """Gives the URL of an empty database. PostgreSQL refuses to run as root, so root runs it as `postgres`."""
+    """Yield the URL of an empty database. PostgreSQL refuses to run as root, so root runs it as `postgres`."""
     user = "postgres" if os.getuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="fraudcase-pg-"))
     data = folder / "data"

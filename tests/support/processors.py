@@ -10,8 +10,8 @@ from tests.support.records import TEXTS
 READER = Decoder(TEXTS.get)
 
 
-class State:
-    """What Flink keeps of a partition: written after each batch, and as it was at the last checkpoint after a crash."""
+class PartitionState:
+    """Flink state of a partition in memory: written after each batch, reset to the last checkpoint after a crash."""
 
     def __init__(self) -> None:
         self.entries: dict[str, bytes] = {}
@@ -31,6 +31,6 @@ class State:
 
 
 def decided(emissions: list[Emission]) -> list[dict[str, Any]]:
-    """The answers in emissions, and the flags with what they measured, in order."""
+    """Return the answers in emissions, and the flags with their measurements, in order."""
     records = [READER.decode(each.value) for each in emissions]
     return [each for name, data in records for each in (data["scored"] if name == "DecisionsMade" else [data])]

@@ -21,8 +21,8 @@ CLIENT, SECRET = "fraudcase", "secret of the tests"
 
 
 @dataclass
-class Person:
-    """Whoever is signed in at the provider."""
+class ProviderPerson:
+    """The person who is signed in at the provider."""
 
     subject: str = "subject-1"
     name: str = "ann"
@@ -59,7 +59,7 @@ class _Client(ClientMixin):  # type: ignore[misc]
 
 
 class _Code(dict[str, Any]):
-    """An authorization code, with the names that Authlib asks for."""
+    """An authorization code, with the attribute names that Authlib requires."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
@@ -84,13 +84,13 @@ class _Code(dict[str, Any]):
 
 
 class Provider(AuthorizationServer):  # type: ignore[misc]
-    """The provider; tests change what it says by its attributes."""
+    """The provider. Tests change its answers by its attributes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.key: Any = RSAKey.generate_key(2048, {"kid": "key-1", "use": "sig"}, private=True)
         self.published: Any = self.key
-        self.person, self.issuer, self.redirect_uri = Person(), "", ""
+        self.person, self.issuer, self.redirect_uri = ProviderPerson(), "", ""
         self.claims: dict[str, Any] = {}
         self.algorithm = "RS256"
         self.codes: dict[str, _Code] = {}
@@ -106,16 +106,16 @@ class Provider(AuthorizationServer):  # type: ignore[misc]
         )
 
     async def metadata(self, _: Request) -> Response:
-        """The discovery document."""
+        """Return the discovery document."""
         paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
         return JSONResponse({"issuer": self.issuer, **{key: f"{self.issuer}/{path}" for key, path in paths.items()}})
 
     async def keys(self, _: Request) -> Response:
-        """The public keys."""
+        """Return the public keys."""
         return JSONResponse(KeySet([self.published]).as_dict(private=False))
 
     async def authorize(self, request: Request) -> Response:
-        """Whoever is signed in agrees at once."""
+        """Agree at once for the person who is signed in."""
         asked = self.create_oauth2_request((request, dict(request.query_params)))
         found: Response = self.create_authorization_response(
             asked, grant_user=self.person, grant=self.get_authorization_grant(asked)
@@ -123,30 +123,30 @@ class Provider(AuthorizationServer):  # type: ignore[misc]
         return found
 
     async def token(self, request: Request) -> Response:
-        """A code for an ID token."""
+        """Exchange a code for an ID token."""
         form = {name: str(value) for name, value in (await request.form()).items()}
         found: Response = self.create_token_response((request, form))
         return found
 
     def query_client(self, client_id: str) -> _Client | None:
-        """The one client."""
+        """Return the one client."""
         return _Client(self.redirect_uri) if client_id == CLIENT else None
 
     def save_token(self, _token: Any, _request: Any) -> None:
-        """Not needed again."""
+        """Do nothing: the token is not needed again."""
 
     def send_signal(self, _name: str, *_: Any, **__: Any) -> None:
-        """Nobody listens."""
+        """Do nothing: there are no listeners."""
 
     def create_oauth2_request(self, asked: tuple[Request, dict[str, str]]) -> OAuth2Request:
-        """Authlib's own idea of a request; as if it had come by TLS."""
+        """Build Authlib's request, as if it had arrived by TLS."""
         request, data = asked
         made = _Asked(request.method, str(request.url).replace("http:", "https:"), headers=request.headers)
         made.payload, made.values = BasicOAuth2Payload(data), data
         return made
 
     def handle_response(self, status: int, body: Any, headers: Any) -> Response:
-        """And its idea of a response."""
+        """Build the response from Authlib's."""
         if isinstance(body, dict):
             return JSONResponse(body, status, dict(headers))
         return Response(body, status, dict(headers))
@@ -202,7 +202,7 @@ def _id_token(provider: Provider) -> OpenIDCode:
         def get_client_claims(self, _client: Any) -> dict[str, Any]:
             return {"iss": provider.issuer, "aud": [CLIENT]}
 
-        def generate_user_info(self, user: Person, _scope: str) -> dict[str, Any]:
+        def generate_user_info(self, user: ProviderPerson, _scope: str) -> dict[str, Any]:
             said = {"sub": user.subject, "preferred_username": user.name, "roles": user.roles}
             return {**said, **provider.claims}
 

@@ -32,7 +32,7 @@ from stream.journal import PartitionRecord
 from stream.microbatch import Emission
 from stream.processors import CaseProcessor, EntityProcessor, PartitionContext, RiskProcessor
 from tests.support.entities import SHOP
-from tests.support.processors import State
+from tests.support.processors import PartitionState
 from tests.support.records import ENCODER, IDS, TEXTS
 
 TOPICS = Topics(prefix="t.")
@@ -40,11 +40,11 @@ PARTITIONS = 3
 CODEC = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS, TUPLES)
 HOUR_MS = 3_600_000
 RULES = RulePack(name="recorded", version=1, rules=(*THREE.rules, SHOP))
-"""Rules of accounts, and one of merchants."""
+"""A pack with rules by account, and one by merchant."""
 
 
 class FolderBucket(Bucket):
-    """Objects in a folder: worker processes open it as they open a real one."""
+    """Objects in a folder, which worker processes open like a real bucket."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class FolderBucket(Bucket):
         return True
 
     def put(self, key: str, body: bytes, metadata: Mapping[str, str]) -> None:
-        """Store an object whatever is there."""
+        """Store an object, and overwrite an existing one."""
         file = self.folder / key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(body)
@@ -78,7 +78,7 @@ class FolderBucket(Bucket):
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """An archive in a folder."""
+    """Archive in a folder."""
 
     folder: Path
 
@@ -87,12 +87,12 @@ class FolderSource:
 
 
 Recording = dict[str, list[list[LogRecord]]]
-"""Every log, partition by partition."""
+"""Every log, by partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySource:
-    """The logs themselves, read as those of a broker are."""
+    """Source that reads the logs in memory like those of a broker."""
 
     logs: Recording
 
@@ -133,12 +133,12 @@ class MemoryLogs:
 
 
 class Recorder:
-    """The jobs over logs in memory: what they are given, they read; what they write is appended, in batches of 50."""
+    """The jobs over logs in memory: they read in batches of 50, and their output is appended to the logs."""
 
     def __init__(self, pack: RulePack = RULES) -> None:
         self.logs: Recording = {topic: [[] for _ in range(PARTITIONS)] for topic in TOPICS.decision_logs}
         self._read = {(topic, number): 0 for topic in TOPICS.decision_logs for number in range(PARTITIONS)}
-        states = [State() for _ in range(3 * PARTITIONS)]
+        states = [PartitionState() for _ in range(3 * PARTITIONS)]
         kinds: list[tuple[str, Callable[[PartitionContext], Any]]] = [
             (TOPICS.payments_inbound, RiskProcessor),
             (TOPICS.entities_inbound, EntityProcessor),
@@ -153,13 +153,13 @@ class Recorder:
         self.activate(pack)
 
     def append(self, topic: str, partition: int, key: bytes, value: bytes | None, at_ms: int) -> None:
-        """One record more."""
+        """Append a record."""
         log = self.logs[topic][partition]
         headers = (("row", b"\x01"), ("run", key)) if topic == TOPICS.payments_inbound else ()
         log.append(LogRecord(topic, partition, len(log), at_ms, key, value, headers))
 
     def activate(self, pack: RulePack) -> None:
-        """A rule pack is put in force."""
+        """Activate a rule pack."""
         record = RulesActivated(pack_id=pack.pack_id, pack=pack.canonical, activated_by="test")
         for topic in TOPICS.ruled_logs:
             for number in range(PARTITIONS):
@@ -167,7 +167,7 @@ class Recorder:
         self.work()
 
     def pay(self, payments: Iterable[tuple[int, dict[str, Any]]]) -> None:
-        """Payments arrive, each at its time."""
+        """Append payments, each at its time."""
         for at_ms, fields in payments:
             self.now_ms = max(self.now_ms, at_ms)
             key = str(fields["account_id"]).encode()
@@ -176,7 +176,7 @@ class Recorder:
         self.work()
 
     def tick(self) -> None:
-        """Five hours pass."""
+        """Advance the clock by five hours."""
         self.now_ms += 5 * HOUR_MS
         value = ENCODER.encode("ClockTicked", to_fields(ClockTicked(tick_id=str(self.now_ms), now_ms=self.now_ms)))
         for number in range(PARTITIONS):
@@ -184,7 +184,7 @@ class Recorder:
         self.work()
 
     def work(self) -> None:
-        """Until nobody has anything left to read."""
+        """Run the jobs until all records are read."""
         moved = True
         while moved:
             moved = any([*map(self._step, self._jobs)])
@@ -198,14 +198,14 @@ class Recorder:
         return bool(batch)
 
     def emit(self, emissions: Sequence[Emission], at_ms: int) -> None:
-        """What a job writes."""
+        """Append the output of a job."""
         for topic, key, value in emissions:
             if topic.decode() in self.logs:
                 self.append(topic.decode(), crc32(key) % PARTITIONS, key, value, at_ms + 7)
 
 
 def traffic(number: int, seed: int = 3, accounts: int = 40) -> list[tuple[int, dict[str, Any]]]:
-    """Payments as they arrive: some late, some twice, some that nobody takes."""
+    """Return payments in the order of arrival: some late, some duplicated, some invalid."""
     options = TrafficOptions(seed=seed, accounts=accounts, velocity_share=0.01, spike_share=0.01, delayed_share=0.02)
     made = [(each.arrives_ms, each.transaction) for each in islice(Traffic(options), number)]
     made[7:7] = [made[3], (made[6][0], {**made[6][1], "amount_minor": -5})]
@@ -213,7 +213,7 @@ def traffic(number: int, seed: int = 3, accounts: int = 40) -> list[tuple[int, d
 
 
 def recorded(payments: Sequence[tuple[int, dict[str, Any]]]) -> Recorder:
-    """A history with escalations by the clock."""
+    """Record a history with escalations by the clock."""
     recorder = Recorder()
     recorder.pay(payments)
     recorder.tick()
@@ -238,7 +238,7 @@ Put = Callable[[str, bytes, Mapping[str, str]], None]
 
 
 def alter(store: Bucket, put: Put, topic: str, change: Callable[[bytes], bytes | None]) -> tuple[int, int]:
-    """Change the first record of a log that can be changed, and its SHA-256 with it; returns where it stands."""
+    """Change the first record of a log for which `change` returns bytes, and its SHA-256; return its log position."""
     for key in store.keys(f"log/{topic}/"):
         table = pq.read_table(BytesIO(store.get(key) or b""))
         rows = table.to_pylist()

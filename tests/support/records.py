@@ -51,11 +51,11 @@ ITEMS: dict[str, dict[str, Any]] = {
     },
     "Duplicate": {"account_id": "acct", "transaction_id": "tx-0", "content_digest": b"\x01", "offset": 8},
 }  # fmt: skip
-"""What arrays of records hold, by the record's name."""
+"""Items of arrays of records, by the record's name."""
 
 
 def sample_fields(schema: str) -> dict[str, Any]:
-    """Each field filled by the type that the schema gives it."""
+    """Return a value for each field, by its type in the schema."""
     values: dict[str, Any] = {
         "string": "text", "long": 2**40, "int": 7, "double": 1.5, "boolean": True, "bytes": b"\x00\x01",
         "map": {"a": "b"},
@@ -73,7 +73,7 @@ def sample_fields(schema: str) -> dict[str, Any]:
 
 
 def item(schema: dict[str, Any]) -> dict[str, Any]:
-    """What an array holds, with the fields that this version of it has."""
+    """Return an item of an array, with the fields of this version."""
     names = {field["name"] for field in schema["fields"]}
     return {name: value for name, value in ITEMS[schema["name"]].items() if name in names}
 

@@ -11,7 +11,7 @@ import uvicorn
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """Gives its address."""
+    """Serve the app, and yield its address."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

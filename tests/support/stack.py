@@ -16,7 +16,7 @@ PORTS: dict[str, Any] = {
 
 
 def command_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """The command line, pointed at a system of the tests."""
+    """Return the command line, with the settings of a test system."""
     for name, value in settings.variables().items():
         monkeypatch.setenv(name, value)
     return CliRunner()

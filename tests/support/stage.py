@@ -1,6 +1,6 @@
-"""A lively console for people who look and for browsers that test: the real app, folds and traffic, all in memory.
+"""A console with live traffic, for people and for browser tests: the real app, folds and payments, all in memory.
 
-`python -m tests.stage` serves it at http://127.0.0.1:8765 and prints who may sign in.
+`python -m tests.support.stage` serves it at http://127.0.0.1:8765 and prints the accounts that can sign in.
 """
 
 import socket
@@ -70,7 +70,7 @@ WORK: list[list[tuple[str, str, dict[str, Any]]]] = [
 
 
 class LiveClock(Clock):
-    """The time, or for a moment one that has passed."""
+    """The current time, or a past time while earlier traffic is filled in."""
 
     past_ms: int | None = None
 
@@ -88,36 +88,36 @@ class StageFigures:
         self._watchers: set[Callable[[], None]] = set()
 
     def publish(self, now_ms: int) -> None:
-        """The next snapshot."""
+        """Publish the next snapshot."""
         with self.lock:
             self._latest = self.live.snapshot(now_ms, HEALTH)
         for watcher in list(self._watchers):
             watcher()
 
     def latest(self) -> Mapping[str, Any]:
-        """The last snapshot."""
+        """Return the last snapshot."""
         return self._latest
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """As the real ones do."""
+        """Watch for snapshots, as with the real figures."""
         self._watchers.add(watcher)
         return lambda: self._watchers.discard(watcher)
 
     def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
-        """As the real ones do."""
+        """Return recent payments, as the real figures do."""
         with self.lock:
             return seen_payments(self.live.payments(account_id, wanted))
 
 
 class StageRulesLog(MemoryRulesLog):
-    """What is activated decides on this stage, too."""
+    """Log of activations, which take effect on this stage."""
 
     def __init__(self, stage: "Stage") -> None:
         super().__init__()
         self._stage = stage
 
     def write(self, record: RulesActivated, since: Offsets) -> int:
-        """Into the log, and into force."""
+        """Write the record, and apply it."""
         written = super().write(record, since)
         if written:
             self._stage._activate(record, self._stage.clock())
@@ -125,7 +125,7 @@ class StageRulesLog(MemoryRulesLog):
 
 
 class Stage:
-    """The console with traffic in it."""
+    """Console with traffic."""
 
     def __init__(self, folder: Path, seed: int = 7) -> None:
         self.figures = StageFigures()
@@ -148,7 +148,7 @@ class Stage:
         self.log.everywhere(TOPICS.payments_inbound, "RulesActivated", to_fields(record), at_ms)
 
     def carry_out(self, run_id: str) -> None:
-        """A what-if on what has been paid here, in a thread of its own."""
+        """Run a what-if on the payments of this stage, in a thread of its own."""
 
         def work(pack: RulePack, asked: WhatifRequest, seen: Progress) -> dict[str, Any]:
             return document(run_whatif(self.log, TOPICS, decoder(), pack, asked.period, seen), asked)
@@ -156,7 +156,7 @@ class Stage:
         threading.Thread(target=carry_out, args=(self.desk.runs, run_id, work), daemon=True).start()
 
     def fill(self, payments: int, per_second: float = 6.0) -> None:
-        """Payments of the last hours, as if they had come in time."""
+        """Add the payments of the last hours, as if they had arrived on time."""
         start_ms = self.clock() - int(payments / per_second * 1000)
         options = TrafficOptions(
             seed=self._seed, accounts=600, start_ms=start_ms, per_second=per_second, velocity_share=0.002,
@@ -167,7 +167,7 @@ class Stage:
             self._pay(generated.transaction, generated.arrives_ms)
 
     def work(self) -> None:
-        """What analysts have done so far, on some of the cases."""
+        """Let analysts act on some of the cases."""
         views = self.desk.log.board.views(list(self.desk.log.board._slots))
         for number, view in enumerate(sorted(views, key=lambda view: view.case_id)):
             for slug, actor, fields in WORK[number % len(WORK)]:
@@ -176,7 +176,7 @@ class Stage:
                 self.act(now, slug, actor, **fields)
 
     def act(self, view: CaseView, slug: str, actor: str, **fields: Any) -> None:
-        """A command of somebody."""
+        """Send a command as an analyst."""
         order = CommandContext(
             account_id=view.account_id, case_id=view.case_id, command_id=str(uuid.uuid4()), actor=actor,
             seen_sequence=view.sequence, requested_at_ms=self.clock(),
@@ -186,7 +186,7 @@ class Stage:
         self.desk.log.send(build_command(ACTS[slug], BODIES[slug](**fields), order))
 
     def run(self, per_second: float) -> None:
-        """Payments as they come, until the end."""
+        """Add payments as they arrive, until stopped."""
         for generated in self._traffic:
             if self._ended.wait(1 / per_second):
                 return
@@ -194,7 +194,7 @@ class Stage:
             self._pay({**generated.transaction, "event_time": now - 200}, now)
 
     def publish(self) -> None:
-        """Figures, each second."""
+        """Publish figures each second."""
         while not self._ended.wait(1):
             self.figures.publish(self.clock())
 
@@ -210,7 +210,7 @@ class Stage:
                 self.step(output, at_ms)
 
     def step(self, record: RiskFlagged | RiskRestated | ClockTicked, at_ms: int) -> None:
-        """A record of cases.inbox, known at a time."""
+        """Append a record to cases.inbox, known at the given time."""
         self.clock.past_ms = at_ms if at_ms < self.clock() - 60_000 else None
         try:
             self.desk.log.step(record)
@@ -222,12 +222,12 @@ class Stage:
                 self.figures.live.flagged(fields, at_ms)
 
     def stop(self) -> None:
-        """No more of it."""
+        """Stop the traffic."""
         self._ended.set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that no program listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -235,7 +235,7 @@ def free_port() -> int:
 
 @contextmanager
 def staged(folder: Path, port: int, payments: int = 9_000, per_second: float = 3.0) -> Iterator[Stage]:
-    """A stage that is served."""
+    """Serve a stage."""
     stage = Stage(folder)
     stage.fill(payments)
     stage.work()
@@ -260,7 +260,7 @@ def staged(folder: Path, port: int, payments: int = 9_000, per_second: float = 3
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until interrupted."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8765
     with tempfile.TemporaryDirectory() as folder, staged(Path(folder), port):
         sys.stdout.write(f"http://127.0.0.1:{port}  {', '.join(PEOPLE)}: {PASSWORD}\n")

@@ -16,11 +16,11 @@ from tests.support.stack import command_line
 PAYMENTS = 5_000
 HOUR_MS = 3_600_000
 CHUNK = 100
-"""Records between two looks at what is answered."""
+"""Number of records between two polls of the answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedPayment:
     """One record of payments.inbound."""
 
     key: str
@@ -28,23 +28,25 @@ class Recorded:
     timestamp_ms: int
 
 
-def recording(seed: int, encoder: Encoder, payments: int = PAYMENTS) -> list[Recorded]:
-    """Seeded traffic as it arrives, with some that is delivered twice, that nobody can read, that is dated ahead."""
+def recording(seed: int, encoder: Encoder, payments: int = PAYMENTS) -> list[RecordedPayment]:
+    """Build seeded traffic in the order of arrival. Some records are duplicated, unreadable, or dated ahead."""
     records = []
     traffic = Traffic(TrafficOptions(seed=seed, accounts=400, velocity_share=0.004, spike_share=0.003))
     for number, made in enumerate(islice(traffic, payments)):
         fields = made.transaction
         if number % 400 == 7:
             fields = {**fields, "event_time": made.arrives_ms + (600_000 if number % 800 == 7 else 60_000)}
-        record = Recorded(fields["account_id"], encoder.encode("Transaction", fields), made.arrives_ms)
+        record = RecordedPayment(fields["account_id"], encoder.encode("Transaction", fields), made.arrives_ms)
         records.append(record)
         if number % 500 == 11:
-            records += [record, Recorded(record.key, record.value[:20], record.timestamp_ms)]
+            records += [record, RecordedPayment(record.key, record.value[:20], record.timestamp_ms)]
     return records
 
 
-def tick(settings: Settings, folder: Path, last: Recorded) -> None:
-    """`fraudcase clock --from FILE`: five hours after the last payment, when every deadline so far has passed."""
+def tick(settings: Settings, folder: Path, last: RecordedPayment) -> None:
+    """Run `fraudcase clock --from FILE` with a tick five hours after the last payment, when every deadline so far
+    has passed.
+    """
     file = folder / "ticks.jsonl"
     file.write_text(json.dumps({"now_ms": last.timestamp_ms + 5 * HOUR_MS}) + "\n")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""An archive of the tests, with signed heads: the real writers over objects in a dict."""
+"""An archive for tests, with signed heads: the real writers over objects in a dict."""
 
 from collections.abc import Iterable, Mapping
 
@@ -24,7 +24,7 @@ def schema_text(schema_id: int) -> str | None:
 
 
 def case_events(account_id: str, notes: int = 1) -> list[CaseEvent]:
-    """A case of an account: opened, linked to, escalated, with notes, and a command that was rejected."""
+    """Return the events of a case: opened, linked to, escalated, with notes, and a command that was rejected."""
     flags = (
         flag(
             n, account_id=account_id, flag_id=f"flag-{account_id}-{n}", transaction_id=f"tx-{account_id}-{n}", score=950
@@ -60,7 +60,7 @@ def payment(account_id: str, number: int, **changed: object) -> dict[str, object
 
 
 class Vault:
-    """A bucket, the writers of its partitions, and heads over them."""
+    """A bucket, the writers of its partitions, and the heads over them."""
 
     def __init__(self, signer: Signer | None = SIGNER, bucket: MemoryBucket | None = None) -> None:
         self.bucket, self.signer = bucket or MemoryBucket(), signer
@@ -76,7 +76,7 @@ class Vault:
     def write(
         self, topic: str, values: Iterable[tuple[str | None, bytes | None]], partition: int = 0
     ) -> list[LogRecord]:
-        """Store values with their keys as the next records of a partition, as one segment."""
+        """Store keyed values as the next records of a partition, as one segment."""
         writer = self.writer(topic, partition)
         records = [
             LogRecord(topic, partition, offset, 10_000 + offset, key.encode() if key is not None else None, value, ())
@@ -92,7 +92,7 @@ class Vault:
         self.write(PAYMENTS, [(str(p["account_id"]), ENCODER.encode("Transaction", p)) for p in payments], partition)
 
     def head(self) -> Head:
-        """Sign what is stored."""
+        """Sign the stored state."""
         assert self.signer is not None
         if self._heads is None:
             self._heads = HeadWriter(self.bucket, self.signer, self.writers.values())

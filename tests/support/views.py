@@ -21,10 +21,11 @@ TOPIC = "cases.events"
 
 
 def stream(seed: int, accounts: int = 12, *, has_gap: bool = True) -> list[KnownEvent]:
-    """Events of many cases, some delivered twice, some answers, and one case with a gap that is filled too late.
+    """Return events of many cases, some delivered twice, some answers, and one case with a gap that is filled too
+    late.
 
-    A case with a gap stands still until its events are read again, so it depends on what a worker reads twice. The case
-    job writes none.
+    A case with a gap stops until its events are read again, so it depends on the records that a worker reads twice. The
+    case job writes no gaps.
     """
     draw, clock = random.Random(seed), count(1_000, 3)
     queues: list[list[CaseEvent]] = []
@@ -56,12 +57,12 @@ def stream(seed: int, accounts: int = 12, *, has_gap: bool = True) -> list[Known
         queue = draw.choice([queue for queue in queues if queue])
         found.append(KnownEvent(queue.pop(0), next(clock)))
         if draw.random() < 0.2:
-            found.append(KnownEvent(draw.choice(found).event, next(clock)))  # delivered again, known later
+            found.append(KnownEvent(draw.choice(found).event, next(clock)))  # redelivered, known later
     return found
 
 
-class Log:
-    """cases.events in memory, two partitions."""
+class MemoryEventLog:
+    """cases.events in memory, with two partitions."""
 
     def __init__(self, known: list[KnownEvent]) -> None:
         self.records: dict[int, list[LogRecord]] = {0: [], 1: []}
@@ -79,7 +80,7 @@ class Log:
 
 
 def live(known: list[KnownEvent], batch: random.Random | None = None) -> MemoryCaseTable:
-    """What the worker stores of it, in batches."""
+    """Return the table that the worker stores, in batches."""
     table = MemoryCaseTable()
     projector, at = ViewProjector(table), 0
     while at < len(known):

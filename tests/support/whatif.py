@@ -28,7 +28,7 @@ def pay(log: MemoryLog, account: str, at_ms: int, number: int, **changed: Any) -
 
 
 def burst(log: MemoryLog, account: str, at_ms: int, payments: int, **changed: Any) -> None:
-    """So many payments a second after the other."""
+    """Append this number of payments, one second apart."""
     for number in range(payments):
         pay(log, account, at_ms + number * 1_000, at_ms + number, **changed)
 

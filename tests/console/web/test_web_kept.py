@@ -64,7 +64,7 @@ def test_a_page_does_not_wait_for_the_view_worker(desk: Desk, monkeypatch: pytes
     assert [each["event"] for each in entries] == [json.loads(item["body"]) for item in stored if item["sk"] != "view"]
 
 
-def test_earlier_events_are_kept_from_the_table_or_the_log() -> None:
+def test_joined_items_keep_the_earliest_copy_of_each_event() -> None:
     def item(place: str, known_at_ms: int) -> Item:
         return {"pk": "case#1", "sk": place, "known_at_ms": known_at_ms}
 
@@ -117,7 +117,7 @@ def test_cached_table_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.read_items(case_id) == table.items_of(case_id)
     for number in (1, 2, 2, 3):
         found.changed("c", note("c", number))
-    assert found.kept_items("a") is None, "the one that was looked at first goes"
+    assert found.kept_items("a") is None, "the least recently read one is evicted"
     assert found.kept_items("b") == table.items_of("b")
     assert found.kept_items("c") == [note("c", number) for number in range(4)], "each item is there once"
     found.read_items("long")

@@ -31,7 +31,7 @@ from schemas.topics import Topics
 from stream.journal import PartitionRecord
 from stream.processors import CaseProcessor, EntityProcessor, PartitionContext, RiskProcessor
 from tests.support.cases import NOON, REASON, asked, case_of, close, flag, fold_events, restated
-from tests.support.processors import State
+from tests.support.processors import PartitionState
 from tests.support.records import ENCODER, IDS, TEXTS
 
 FOLDER = Path(__file__).with_name("fixtures") / "engines"
@@ -81,7 +81,7 @@ def test_each_engine_decides_its_part_of_a_log(place: int) -> None:
     old = folded(before)
     whole = folded([*before, SECOND, *behind])
     assert whole[: len(old)] == old == by_engine(1)[: len(old)]
-    state = State()
+    state = PartitionState()
     former = CaseFold()
     folded(before, former)
     state.write(former.take_writes())
@@ -96,7 +96,7 @@ def test_each_engine_decides_its_part_of_a_log(place: int) -> None:
 def test_restarts_and_a_redelivered_activation_change_nothing(every: int) -> None:
     expected = folded([*INBOX[:300], SECOND, *INBOX[300:]])
     log = [*INBOX[:300], SECOND, SECOND, *INBOX[300:450], SECOND, *INBOX[450:]]
-    state, said = State(), list[bytes]()
+    state, said = PartitionState(), list[bytes]()
     for first in range(0, len(log), every):
         fold = CaseFold(state.get, lambda: iter(state.keys()))
         said += folded(log[first : first + every], fold)
@@ -231,7 +231,7 @@ def test_impossible_activation_is_refused_and_the_engine_stays(
 
 @pytest.mark.parametrize("make", FOLDS)
 def test_the_state_keeps_the_engine(make: Callable[..., Fold]) -> None:
-    state = State()
+    state = PartitionState()
     fold = make(state.get)
     assert fold.engine == 1
     assert fold.take_writes() == {}  # a state from before there were engines stays as it is
@@ -244,7 +244,7 @@ def test_the_state_keeps_the_engine(make: Callable[..., Fold]) -> None:
 @pytest.mark.parametrize("kind", [RiskProcessor, EntityProcessor, CaseProcessor])
 def test_job_keeps_its_engine_and_quarantines_unknown_ones(kind: Any) -> None:
     codec = Decoder(TEXTS.get, {"Transaction": FIELDS}), Encoder(IDS)
-    state, out = State(), []
+    state, out = PartitionState(), []
     values = [to_fields(activation(2, "ana")), {**SECOND[1], "engine": 99}, {**SECOND[1], "engine": 1}]
     for offset, data in enumerate(values):
         processor = kind(PartitionContext(4, state, *codec, Topics()))  # restored before each record

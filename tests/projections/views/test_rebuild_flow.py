@@ -26,11 +26,11 @@ from projections.logs.worker import decode_case_events
 from projections.views.case_table import MemoryCaseTable
 from projections.views.case_view import Item
 from projections.views.worker import ViewProjector, work
-from tests.support.views import DECODER, ENCODER, TOPIC, Log, live, stream
+from tests.support.views import DECODER, ENCODER, TOPIC, MemoryEventLog, live, stream
 
 
 class RebuildTable(MemoryCaseTable):
-    """RebuildTable that can be created and dropped, and whose writer can crash."""
+    """Table that can be created and dropped, and whose writer can crash."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ def test_rebuild_refuses_an_altered_archive_and_a_second_source(
     system.open("cases-v2").fills_left = 0
     with pytest.raises(KeyboardInterrupt):
         rebuild(system.parts, "kafka", keep_old=True)
-    monkeypatch.setattr(rebuilding, "_source", lambda *_: (Log(stream(8)), DECODER))
+    monkeypatch.setattr(rebuilding, "_source", lambda *_: (MemoryEventLog(stream(8)), DECODER))
     with pytest.raises(RebuildError, match="is being rebuilt from kafka"):
         rebuild(system.parts, "s3", keep_old=True)
     assert live(stream(8)).items

@@ -18,13 +18,13 @@ from projections.views import verifier as view_verifier
 from projections.views.case_table import MemoryCaseTable
 from projections.views.verifier import ViewVerifier, WorkPacer
 from schemas.topics import Topics
-from tests.support.views import DECODER, TOPIC, Log, live, stream
+from tests.support.views import DECODER, TOPIC, MemoryEventLog, live, stream
 
 KNOWN = stream(4)
-LOG = Log(KNOWN)
+LOG = MemoryEventLog(KNOWN)
 
 
-def checked(table: MemoryCaseTable, log: Log = LOG, written: dict[int, int] | None = None) -> list[str]:
+def checked(table: MemoryCaseTable, log: MemoryEventLog = LOG, written: dict[int, int] | None = None) -> list[str]:
     """Return the differences that a complete round reports."""
     verifier = ViewVerifier(log, TOPIC, DECODER)
     ends = log.ends(TOPIC) if written is None else written
@@ -41,7 +41,7 @@ def test_views_stored_by_the_worker_have_no_difference(monkeypatch: pytest.Monke
 
 def test_every_altered_field_of_every_item_is_found() -> None:
     known = stream(4, accounts=4)
-    table, log = live(known), Log(known)
+    table, log = live(known), MemoryEventLog(known)
     for key, item in list(table.items.items()):
         for name in [name for name in item if name not in ("pk", "sk")]:
             table.items[key] = {**item, name: "x" if isinstance(item[name], str) else 7_777_777}
@@ -52,7 +52,7 @@ def test_every_altered_field_of_every_item_is_found() -> None:
 
 def test_missing_and_forged_items_are_found() -> None:
     known = stream(4, accounts=6)
-    table, log = live(known), Log(known)
+    table, log = live(known), MemoryEventLog(known)
     for key, item in list(table.items.items()):
         del table.items[key]
         assert checked(table, log), key
@@ -68,7 +68,7 @@ def test_table_ahead_of_its_offsets_is_no_difference_but_behind_is_one(seed: int
     draw = random.Random(seed)
     ends = LOG.ends(TOPIC)
     upto = {number: draw.randrange(end // 2, end) for number, end in ends.items()}
-    known = Log([])
+    known = MemoryEventLog([])
     known.records = {number: records[: upto[number]] for number, records in LOG.records.items()}
     part = live([each for each in KNOWN if _is_in(known, each.known_at_ms)])
     committed = {number: draw.randrange(at) for number, at in upto.items()}
@@ -77,7 +77,7 @@ def test_table_ahead_of_its_offsets_is_no_difference_but_behind_is_one(seed: int
     assert checked(part, LOG, ends)  # its offsets claim that it holds all events
 
 
-def _is_in(log: Log, known_at_ms: int) -> bool:
+def _is_in(log: MemoryEventLog, known_at_ms: int) -> bool:
     return any(record.timestamp_ms == known_at_ms for records in log.records.values() for record in records)
 
 
@@ -89,7 +89,7 @@ def test_view_with_a_version_beyond_the_log_is_found() -> None:
 
 
 class LiveTable:
-    """LiveTable table with a version number."""
+    """Live table with a version number."""
 
     def __init__(self, table: MemoryCaseTable) -> None:
         self.table, self.number = table, 1

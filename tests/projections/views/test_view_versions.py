@@ -26,14 +26,14 @@ from projections.views.rebuild import (
     write_views,
 )
 from projections.views.worker import group_of
-from tests.support.views import DECODER, TOPIC, Log, live, stream
+from tests.support.views import DECODER, TOPIC, MemoryEventLog, live, stream
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_rebuilt_items_equal_those_of_the_worker(seed: int) -> None:
     """For any batches of the worker, and any partitions of the rebuild."""
     known = stream(seed)
-    log, wanted = Log(known), live(known).items
+    log, wanted = MemoryEventLog(known), live(known).items
     assert live(known, random.Random(seed)).items == wanted
     for share_events in (7, 50, 10_000):
         table, written = MemoryCaseTable(), list[ShardResult]()
@@ -46,7 +46,7 @@ def test_rebuilt_items_equal_those_of_the_worker(seed: int) -> None:
 
 
 def test_repeated_partition_changes_nothing_and_any_changed_item_changes_the_digest() -> None:
-    log, table = Log(stream(5)), MemoryCaseTable()
+    log, table = MemoryEventLog(stream(5)), MemoryCaseTable()
     for share in [*divide(log.ends(TOPIC), 20), *divide(log.ends(TOPIC), 20)[::-1]]:
         write_views(table, fold(events_of(log, TOPIC, share, DECODER)).items())
     before, digest = dict(table.items), item_digest(table.scan())
