@@ -59,7 +59,7 @@ def _stores(home: Settings) -> Iterator[None]:
 def stream(
     out: Annotated[Path | None, typer.Option("--json", help="file to write the report to as JSON")] = None,
     transactions: Annotated[int, typer.Option(min=10_000, help="number of payments")] = 1_200_000,
-    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed; the same seed gives the same payments")] = 1,
     rules: Annotated[
         str,
         typer.Option(
@@ -87,7 +87,7 @@ def console(
         float, typer.Option(min=0, help="pause of a reader between an answer and its next request, in milliseconds")
     ] = 100,
     payments: Annotated[float, typer.Option(min=0, help="payments per second during the measurement")] = 100,
-    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same cases and requests")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed; the same seed gives the same cases and requests")] = 1,
     run: Annotated[str, typer.Option(help="name of the run; a later run with this name reuses its cases")] = "",
 ) -> None:
     """Measure how fast the queue and case pages answer with many cases and readers, while payments arrive."""
@@ -111,7 +111,7 @@ def console(
 def replay(
     out: Annotated[Path | None, typer.Option("--json", help="file to write the report to as JSON")] = None,
     transactions: Annotated[int, typer.Option(min=10_000, help="number of payments")] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed; the same seed gives the same payments")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="number of processes; default: one per core")] = None,
 ) -> None:
     """Measure how fast a replay derives the history, compared with only consuming and decoding its records."""
@@ -132,7 +132,7 @@ def rules(
     ] = PACKS,
     transactions: Annotated[int, typer.Option(min=1_000, help="number of payments")] = 1_000_000,
     accounts: Annotated[int, typer.Option(min=1, help="number of accounts that pay")] = 100_000,
-    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed; the same seed gives the same payments")] = 1,
 ) -> None:
     """Measure the cost of rule packs without Flink or Kafka: payments per second, memory in total and per account."""
     with errors_as_messages():

@@ -57,7 +57,7 @@ def demo(
         bool, typer.Option("--once", help="print a table and stop, instead of running on with live traffic")
     ] = False,
     transactions: Annotated[int, typer.Option(help="number of payments")] = 100_000,
-    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same traffic")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed; the same seed gives the same traffic")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run payments through the real system into flags, cases, views and an audit log. With --once, verify by replay."""
@@ -106,13 +106,13 @@ def _send(settings: Settings, made: list[GeneratedPayment], rate: float | None) 
     Return the seconds that this took, and each payment's latency from log to log in milliseconds.
     """
     answers, (intake, sent) = AnswerTracker(kafka_logs(settings)), open_intake(intake_parts(settings))
-    begun = time.monotonic()
+    started = time.monotonic()
     with progress("payments sent", len(made)) as seen:
         send_generated(intake, made, rate, lambda _: seen(intake.rows) if intake.rows % 500 == 0 else None)
     intake.flush()
     with progress("payments answered", len(made)) as seen:
         answers.wait_for(sent.places, seen)
-    return time.monotonic() - begun, _latencies(answers, sent)
+    return time.monotonic() - started, _latencies(answers, sent)
 
 
 def _latencies(answers: AnswerTracker, sent: AcknowledgedRecords) -> list[int]:
@@ -121,15 +121,15 @@ def _latencies(answers: AnswerTracker, sent: AcknowledgedRecords) -> list[int]:
 
 def settle(settings: Settings) -> ReplayReport:
     """Wait until views and archive hold every result of the logs. Raise ProgressStalled after PATIENCE_S."""
-    _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
+    _wait_until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
     found: list[ReplayReport] = []
 
     def is_complete() -> bool:
         found.append(replay(replay_source(settings, "kafka"), topics(settings), lambda: case_table(settings).scan()))
         return not found[-1].is_lag
 
-    _until(is_complete, "events or views are still missing")
-    _until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
+    _wait_until(is_complete, "events or views are still missing")
+    _wait_until(lambda: archive_lag(settings) == 0, "the archive has not caught up")
     if found[-1].exit_code:
         raise ProgressStalled("\n".join(found[-1].problems))
     return found[-1]
@@ -141,18 +141,18 @@ def archive_lag(settings: Settings) -> int:
     archived = ArchivedLog(store)
     lag = 0
     for topic in names.archived_logs:
-        there = archived.ends(topic)
-        lag += sum(end - there.get(number, 0) for number, end in log.ends(topic).items())
+        archived_ends = archived.ends(topic)
+        lag += sum(end - archived_ends.get(number, 0) for number, end in log.ends(topic).items())
     for number, end in log.ends(names.risk_scored).items():
         lag += end - next_offset(store, f"{FOLDER}partition={number:03d}/")
     return lag
 
 
-def _until(is_so: Callable[[], bool], otherwise: str) -> None:
-    begun = time.monotonic()
-    while not is_so():
-        if time.monotonic() - begun > PATIENCE_S:
-            raise ProgressStalled(f"{otherwise} after {PATIENCE_S:.0f} s. Check: fraudcase status")
+def _wait_until(is_done: Callable[[], bool], problem: str) -> None:
+    started = time.monotonic()
+    while not is_done():
+        if time.monotonic() - started > PATIENCE_S:
+            raise ProgressStalled(f"{problem} after {PATIENCE_S:.0f} s. Check: fraudcase status")
         time.sleep(0.5)
 
 

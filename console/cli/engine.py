@@ -10,9 +10,8 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson, read_settings
-from console.cli.output import errors_as_messages, fail, report
+from console.cli.output import LIST_WIDTH, errors_as_messages, fail, print_wide, report
 from console.rules.store import RulePackActionError
-from console.terminal import messages
 from console.times import iso_time
 from console.wiring import engine_log, engines
 from domain.engines import ENGINES, LATEST
@@ -43,7 +42,7 @@ def list_engines(as_json: AsJson = False) -> None:
     table = Table("engine", "state", "change")
     for row in shown:
         table.add_row(str(row["engine"]), str(row["state"]), str(row["says"]))
-    messages.print(table)
+    print_wide(table, LIST_WIDTH)
 
 
 def activate(

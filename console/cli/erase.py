@@ -1,5 +1,6 @@
 """`fraudcase erase`, `subject show`, `canary`: erasure of personal data, and the search for what remains."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,10 +75,10 @@ def show(
         report(document, as_json=True)
         return
     for each in document.pop("erasures"):
-        messages.print(f"erased {iso_time(each['at_ms'])} by {each['actor']} {each['reason']}".strip(), highlight=False)
+        sys.stdout.write(f"erased {iso_time(each['at_ms'])} by {each['actor']} {each['reason']}".strip() + "\n")
     for payment in document.pop("payments", ()):
         attributes = ", ".join(f"{name}={value!r}" for name, value in payment["attributes"].items())
-        messages.print(f"{payment['transaction_id']}  {attributes}", highlight=False, markup=False)
+        sys.stdout.write(f"{payment['transaction_id']}  {attributes}\n")
     report(document, as_json=False)
 
 

@@ -22,7 +22,9 @@ from infra.settings import Settings
 from projections.logs.partition_writer import NotAcknowledged
 
 TABLE_WIDTH: Final = 100
-"""Columns of a table when the output is not a terminal."""
+"""Columns of a report when the output is not a terminal."""
+LIST_WIDTH: Final = 160
+"""Columns of a list when the output is not a terminal."""
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
@@ -53,9 +55,9 @@ def report(document: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {text}\n")
 
 
-def print_wide(what: Table | str) -> None:
-    """Print to standard output: as wide as the terminal, or TABLE_WIDTH columns elsewhere."""
-    out = Console() if sys.stdout.isatty() else Console(width=TABLE_WIDTH)
+def print_wide(what: Table | str, width: int = TABLE_WIDTH) -> None:
+    """Print to standard output: as wide as the terminal, or `width` columns elsewhere."""
+    out = Console() if sys.stdout.isatty() else Console(width=width)
     out.print(what, highlight=False)
 
 

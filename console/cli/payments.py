@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     transactions: Annotated[int, typer.Option(help="number of payments")] = 100_000,
-    seed: Annotated[int, typer.Option(help="seed; the same seed gives the same payments")] = 1,
+    seed: Annotated[int, typer.Option(help="random seed; the same seed gives the same payments")] = 1,
     accounts: Annotated[int, typer.Option(help="number of accounts that pay")] = 5_000,
     rate: Annotated[
         float | None, typer.Option(help="payments per second; default: as fast as possible, or 50 with --continuous")

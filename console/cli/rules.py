@@ -11,7 +11,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson, read_settings
-from console.cli.output import errors_as_messages, fail, report
+from console.cli.output import LIST_WIDTH, errors_as_messages, fail, print_wide, report
 from console.cli.score import tune
 from console.rules.files import load_pack
 from console.rules.store import RulePackActionError
@@ -126,7 +126,7 @@ def list_packs(as_json: AsJson = False) -> None:
         since = row.retired_at_ms or row.activated_at_ms or row.approved_at_ms or row.drafted_at_ms
         state = f"{row.state}, shadow" if row.shadow else row.state
         table.add_row(f"{row.name}@{row.version}", state, row.author, row.approver, iso_time(since), row.pack_id[:12])
-    messages.print(table)
+    print_wide(table, LIST_WIDTH)
 
 
 def show(name: Name, as_json: AsJson = False) -> None:

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from console.cli.options import AsJson, read_settings
-from console.cli.output import errors_as_messages, fail, print_sign_ins
+from console.cli.output import LIST_WIDTH, errors_as_messages, fail, print_sign_ins, print_wide
 from console.system import lifecycle as system
 from console.terminal import messages, print_status_line
 from console.wiring import people
@@ -50,14 +50,14 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
     else:
-        table = Table("part", "state", "process", "memory", "ports", "log")
+        table = Table("part", "state", "process", "memory", "ports", Column("log", overflow="fold"))
         for each in found:
             state = (
                 "[green]ready[/]" if each.is_ready else "[red]stopped[/]" if each.pid is None else "[yellow]silent[/]"
             )
             ports = " ".join(map(str, each.ports))
             table.add_row(each.name, state, str(each.pid or ""), f"{each.memory_mb} MB", ports, each.log)
-        messages.print(table)
+        print_wide(table, LIST_WIDTH)
     if not all(each.is_ready for each in found):
         raise typer.Exit(1)
 
@@ -68,7 +68,7 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(problems, indent=2) + "\n")
     for problem in [] if as_json else problems or ["no problems found"]:
-        messages.print(problem, highlight=False)
+        sys.stdout.write(f"{problem}\n")
     if problems:
         raise typer.Exit(1)
 

@@ -63,3 +63,12 @@ def test_help_of_the_program_imports_no_command() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "whatif" in said
     assert not [name for name in said.split() if name.partition(".")[0] in ("boto3", "sqlalchemy", "infra", "pyarrow")]
+
+
+def test_status_prints_whole_log_paths_to_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / ("long-" * 30)
+    monkeypatch.setenv("FRAUDCASE_HOME", str(home))
+    result = CliRunner().invoke(app, ["status"])
+    lines = [line.split("│")[1:-1] for line in result.stdout.splitlines() if line.startswith("│")]
+    path = "".join(line[-1].strip() for line in lines)
+    assert str(home / "logs" / "kafka.log") in path
