@@ -80,7 +80,7 @@ def test_the_documentation_lists_every_command_with_its_fields_and_its_undo() ->
         assert undoes == set(re.findall(r"`(\w+)`", undo)), row
 
 
-def test_who_may_do_what() -> None:
+def test_only_leads_assign_merge_and_unmerge() -> None:
     lead = {name for name, act in ACTS.items() if act.permission == P.LEAD_CASES}
     assert lead == {"assign", "merge", "unmerge"}
     assert all(act.permission in (P.WORK_CASES, P.LEAD_CASES) for act in ACTS.values())
