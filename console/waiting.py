@@ -67,7 +67,7 @@ def wait_until(
             seen(now)
         if time.monotonic() - moved > patience_s:
             raise ProgressStalled(
-                f"{what}: {now} of {wanted}, and nothing came for {patience_s:.0f} s. Look: fraudcase status"
+                f"{what}: {now} of {wanted}, and no progress for {patience_s:.0f} s. Look: fraudcase status"
             )
         time.sleep(every_s)
     seen(now)

@@ -129,11 +129,11 @@ def _begin(
         return parts.versions.begin(source, divide(ends, share_events) if share_events else divide(ends))
     if unfinished.source != source:
         raise RebuildError(
-            f"version {unfinished.version} of {CASES} is being rebuilt from {unfinished.source}. Go on with it: "
-            f"fraudcase rebuild {CASES} --from {unfinished.source}. Or give it up: "
+            f"version {unfinished.version} of {CASES} is being rebuilt from {unfinished.source}. Resume it: "
+            f"fraudcase rebuild {CASES} --from {unfinished.source}. Or drop it: "
             f"fraudcase views drop {unfinished.version}"
         )
-    messages.print(f"going on with version {unfinished.version}, which is {unfinished.state}", highlight=False)
+    messages.print(f"resuming version {unfinished.version}, which is {unfinished.state}", highlight=False)
     return unfinished
 
 
@@ -143,7 +143,7 @@ def _check_whole(logs: KafkaLogs, topic: str) -> None:
             low, _ = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
             if low:
                 raise RebuildError(
-                    f"{topic} partition {number} begins at offset {low}: Kafka no longer has all of it. "
+                    f"{topic} partition {number} begins at offset {low}: Kafka no longer holds its start. "
                     f"Cure: fraudcase rebuild {CASES} --from s3"
                 )
 
@@ -234,7 +234,7 @@ class ShardedRebuild:
         altered = self._log.altered if isinstance(self._log, ArchivedLog) else []
         if altered:
             self._versions.undo(self._row.version)
-            raise RebuildError(f"{altered[0].detail}: nothing is rebuilt from an archive that was altered")
+            raise RebuildError(f"{altered[0].detail}: an altered archive is not used for a rebuild")
 
     def _compare_with_derived(self) -> None:
         """Read the whole table back and compare its digest with the digest of the shards."""
@@ -362,7 +362,9 @@ class VersionCatchUp:
             self.run()
             if time.monotonic() > until:
                 if has_worker:
-                    messages.print("the worker of the case views has not moved to the new version yet: look at its log")
+                    messages.print(
+                        "the worker of the case views has not taken over the new version yet. Look at its log"
+                    )
                 return
             time.sleep(_WAIT_S)
         self.run()  # events that came while the worker was joining the group
@@ -396,7 +398,7 @@ def switch(parts: RebuildParts, number: int) -> None:
     with _rebuild_lock(versions):
         row = versions.row(number)
         if row.state not in ("built", "old"):
-            raise ViewVersionError(f"version {number} of {CASES} is {row.state}: only one that is built can be live")
+            raise ViewVersionError(f"version {number} of {CASES} is {row.state}: only a built version can become live")
         catching_up = VersionCatchUp(parts, row)
         try:
             catching_up.switch()

@@ -99,7 +99,7 @@ def _make_report(
     missing = replayed.comparison.missing + views.missing
     is_lag = not problems and missing > 0
     if is_lag:
-        problems = [f"{missing} events or views are not there yet: the system is still at work. Try again"]
+        problems = [f"{missing} events or views are still missing: the system is still working. Try again"]
     live, history = replayed.live, replayed.derived.history
     document: dict[str, object] = {
         "source": origin,

@@ -257,7 +257,7 @@ def start_offsets(bootstrap: str, topics: Iterable[str], since_ms: int) -> dict[
 def _end(consumer: Consumer, mark: TopicPartition) -> int:
     marks = consumer.get_watermark_offsets(TopicPartition(mark.topic, mark.partition), timeout=10)
     if marks is None:
-        raise KafkaException(f"{mark.topic} {mark.partition} does not say where it ends")
+        raise KafkaException(f"{mark.topic} {mark.partition} has no known end")
     return int(marks[1])
 
 

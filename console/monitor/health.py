@@ -66,7 +66,7 @@ class MonitoredGroup:
     def state(self, now_s: float) -> tuple[str, str]:
         """Return the state as a colour class and as words."""
         if self.lag is None:
-            return "slow", "not heard of yet"
+            return "slow", "not read yet"
         if self.lag and now_s - self.moved_s > STILL_S:
             return "bad", "stalled"
         return ("well", "keeps up") if self.lag <= FEW else ("slow", "catches up")
@@ -130,12 +130,12 @@ class ConsumerGroupMonitor:
         now_s = time.monotonic()
         rows = []
         for reader in self._readers:
-            state, said = reader.state(now_s)
+            state, words = reader.state(now_s)
             rows.append(
                 {"name": reader.name, "topic": reader.topic, "lag": reader.lag, "end": reader.end, "state": state,
-                 "said": said}
+                 "words": words}
             )  # fmt: skip
-        troubled = [f"{row['name']} {row['said']}" for row in rows if row["state"] == "bad"]
+        troubled = [f"{row['name']} {row['words']}" for row in rows if row["state"] == "bad"]
         if self._verified and self._verified["differing"]:
             troubled.append("stored views differ from the log")
         views = self._views

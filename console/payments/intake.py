@@ -77,7 +77,7 @@ class AnswerTracker:
             elif time.monotonic() - moved > PATIENCE_S:
                 left = len(sent - self.places)
                 raise ProgressStalled(
-                    f"{left} of {len(sent)} payments are not answered, and nothing came for {PATIENCE_S:.0f} s. "
+                    f"{left} of {len(sent)} payments have no answer, and none has arrived for {PATIENCE_S:.0f} s. "
                     "All of them are in the log. Look: fraudcase status"
                 )
         self._follower.close()
@@ -154,7 +154,7 @@ def account_for(logs: KafkaLogs, run: str, rows: int) -> dict[str, object]:
     flagged = sum(bool(line.line["rules"]) for line in lines)
     passed = len(lines) - quarantined - flagged
     if len(lines) != rows:
-        raise ProgressStalled(f"{rows} rows went in and {len(lines)} are accounted for")
+        raise ProgressStalled(f"only {len(lines)} of {rows} rows have an outcome")
     here = {line.where for line in lines}
     reused = {where: found for where, found in reused_ids(everything).items() if where in here}
     report_reused(logs, {where: each.detail for where, each in reused.items() if not each.on_own_account})

@@ -63,7 +63,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             wanted = [name for name in (*REQUIRED, "account_id") if name in names]
             yield from pq.read_table(path, columns=wanted).to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise BadFile(f"{path} is no Parquet file: {error}") from error
+            raise BadFile(f"{path} is not a Parquet file: {error}") from error
     elif path.suffix == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from csv.DictReader(file)

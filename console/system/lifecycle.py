@@ -100,7 +100,7 @@ def check_machine(home: Path) -> None:
     free = shutil.disk_usage(home).free
     if free < NEEDED_BYTES:
         raise StackError(
-            f"{NEEDED_BYTES >> 20} MB are needed at {home}, {free >> 20} MB are free. Cure: free some, "
+            f"{NEEDED_BYTES >> 20} MB are needed at {home}, {free >> 20} MB are free. Cure: free some space, "
             "or name another folder in FRAUDCASE_HOME"
         )
 
@@ -111,7 +111,7 @@ def fetch_jars(folder: Path) -> None:
     if not wanted:
         return
     total, arrived = sum(jar.size for jar in wanted), 0
-    messages.print(f"{len(wanted)} jars to download, {total >> 20} MB: this once", highlight=False)
+    messages.print(f"{len(wanted)} jars to download once, {total >> 20} MB", highlight=False)
     with progress("MB", total >> 20) as seen:
 
         def count(size: int) -> None:
@@ -136,7 +136,7 @@ def diagnose(settings: Settings) -> list[str]:
         except StackError as error:
             problems.append(str(error))
     problems += [
-        f"{jar.name} is not what was locked. Cure: delete {jars.jar_path(settings.jar_folder, jar)}; fraudcase up"
+        f"{jar.name} has a wrong checksum. Cure: delete {jars.jar_path(settings.jar_folder, jar)}; fraudcase up"
         for jar in jars.altered_jars(settings.jar_folder)
     ]
     for status in stack.status(settings, all_programs(settings)):

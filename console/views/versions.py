@@ -146,7 +146,7 @@ class ViewVersions:
                 return
             if state not in ("built", "old"):
                 raise ViewVersionError(
-                    f"version {number} of {self._view} is {state}: only one that is built can be live"
+                    f"version {number} of {self._view} is {state}: only a built version can become live"
                 )
             live = update(ViewVersionRow).where(ViewVersionRow.view == self._view, ViewVersionRow.state == "live")
             connection.execute(live.values(state="old", ended_at_ms=self._now_ms()))

@@ -91,7 +91,7 @@ def test_labels_are_read_from_parquet_csv_and_json_lines(tmp_path: Path) -> None
         ("l.csv", "transaction_id,fraud\ntx-1,1\ntx-2,maybe\n", "row 2: .* not .*maybe"),
         ("l.csv", "fraud\n1\n", "row 1: it needs a transaction_id"),
         ("l.jsonl", '{"transaction_id": "a", "fraud": 1}\n[1]\n', "line 2: not a JSON object"),
-        ("l.parquet", "no parquet", "is no Parquet file"),
+        ("l.parquet", "no parquet", "is not a Parquet file"),
         ("l.txt", "", "the suffix must be"),
     ],
 )

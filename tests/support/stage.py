@@ -47,7 +47,7 @@ HEALTH: Mapping[str, Any] = {
     "worst": "well", "views_behind_ms": 0, "quarantined": 3, "quarantined_lately": 0, "parked": 0,
     "verified": {"differing": 0, "checked": 412, "round_at_s": 1_750_000_000},
     "readers": [
-        {"name": name, "topic": topic, "lag": lag, "end": end, "state": "well", "said": "keeps up"}
+        {"name": name, "topic": topic, "lag": lag, "end": end, "state": "well", "words": "keeps up"}
         for name, topic, lag, end in (
             ("risk job", "payments.inbound", 12, 184_220), ("case job", "cases.inbox", 0, 2_113),
             ("case views", "cases.events", 0, 3_004),
