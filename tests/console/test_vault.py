@@ -28,7 +28,7 @@ NOTE = 'Called +49 170 5550123: "it was my <b>son</b>", she said\nüß 日本 &c
 
 
 class ManualClock:
-    """Clock that stands still until a test advances it."""
+    """Clock that stops until a test advances it."""
 
     def __init__(self) -> None:
         self.s = 100.0

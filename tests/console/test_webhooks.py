@@ -135,7 +135,7 @@ def test_failed_delivery_is_retried_with_growing_delays_then_dead_and_can_be_res
     assert sender.run_once() == 1
     assert admin.get(path).json()[0]["state"] == "delivered"
     ids = {headers["webhook-id"] for headers, _ in receiver.got}
-    assert ids == {delivery["delivery_id"]}, "whoever gets it twice can tell"
+    assert ids == {delivery["delivery_id"]}, "a receiver can recognise a delivery that comes twice"
 
 
 def test_disabled_webhook_sends_nothing_and_a_new_secret_differs(desk: Desk, receiver: Receiver) -> None:

@@ -26,7 +26,7 @@ LATE = 3
 """Exit code of `fraudcase replay` while records are still on their way."""
 PATIENCE_S = 300.0
 QUIET_S = 15.0
-"""How long the log is watched after the start: jobs that derive anew would write their decisions again."""
+"""How long the log is watched after the start: jobs that derive history again would write their decisions again."""
 
 
 class UpgradeFailure(Exception):

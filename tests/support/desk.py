@@ -47,7 +47,7 @@ NOON = 1_750_000_000_000
 
 
 class Clock:
-    """Clock that stands still until a test advances it."""
+    """Clock that stops until a test advances it."""
 
     def __init__(self) -> None:
         self.now_ms = NOON

@@ -53,7 +53,7 @@ SETTINGS_MAY_BE_READ_IN: Final = re.compile(
 REGISTRY_MAY_BE_MADE_IN: Final = re.compile(
     r"schemas/registry\.py|projections/logs/kafka_logs\.py|stream/processors\.py|stream/reference/textbook\.py"
 )
-"""One place for each side: whoever opens a system's logs, and the jobs, which Flink makes in processes of their own."""
+"""One place for each side: the wiring, and the jobs, which Flink starts in processes of their own."""
 
 MAX_FILES: Final = 22
 """Files of a folder of production code, beside its subfolders."""

@@ -366,7 +366,7 @@ def test_number_of_shadow_packs_is_bounded() -> None:
     fold = new_fold()
     for number in range(MAX_SHADOWS):
         fold.activate(activated(pack_of(name=f"shadow-{number}"), "shadow"))
-    with pytest.raises(BadRulePack, match="look on already"):
+    with pytest.raises(BadRulePack, match=" packs look on already: retire one first"):
         fold.activate(activated(STRICT, "shadow"))
 
 
