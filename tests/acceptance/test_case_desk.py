@@ -60,7 +60,7 @@ def settle_cases(settings: Settings) -> None:
             settings.kafka_bootstrap, topics(settings).cases_inbox
         )
 
-    sleep(0.2)  # a flag is written with the answer to its payment, but not in the same request
+    sleep(0.2)  # a flag is written with the answer to its payment, but in another request
     wait_until(is_settled, True, "settled cases")
 
 
@@ -78,11 +78,11 @@ def sequences_by_inbox(settings: Settings, ends: dict[int, int]) -> dict[str, in
     return found
 
 
-def act(settings: Settings, name: str, case_id: str, actor: str, **told: Any) -> CaseEvent:
+def act(settings: Settings, name: str, case_id: str, actor: str, **fields: Any) -> CaseEvent:
     view = case_table(settings).view(case_id)
     assert view is not None
     with CaseDesk(kafka_logs(settings), vault(settings)) as desk:
-        return desk.ask(make_command(name, view.account_id, case_id, actor, view.sequence, told))
+        return desk.ask(make_command(name, view.account_id, case_id, actor, view.sequence, fields))
 
 
 def viewed(settings: Settings, case_id: str) -> CaseView:

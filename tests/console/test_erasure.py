@@ -319,7 +319,7 @@ def test_backtest_decides_the_payments_that_the_intake_would_admit(tmp_path: Pat
     assert sealing.known("acct-8").generation is None
 
 
-# -- the search for what must be nowhere --------------------------------------------------------------------
+# -- the search for texts that must not be stored ----------------------------------------------------------
 
 
 @given(st.binary(max_size=20), st.text(min_size=8, max_size=40), st.binary(max_size=20))

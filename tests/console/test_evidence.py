@@ -90,7 +90,7 @@ def test_pack_holds_and_proves_a_whole_case() -> None:
         + notes["schema_id"].to_bytes(4, "big")
         + b"".join(bytes.fromhex(part) for _, _, part in notes["parts"][2:])
     )
-    name, data = Decoder(schema_text).decode(raw)  # what the small reader says is what the real one does
+    name, data = Decoder(schema_text).decode(raw)  # the standalone reader agrees with the real one
     assert (name, data) == ("NoteAdded", notes["data"])
 
 
@@ -361,7 +361,7 @@ def swap_records(draw: random.Random, pack: bytes, _: bytes) -> bytes:
 
 
 def alter_record(draw: random.Random, pack: bytes, _: bytes) -> bytes:
-    """Alter one field of one record, or of the claim, in a pack whose manifest is signed over the alteration."""
+    """Change one field of one record, or of the claim, in a pack whose manifest is signed over the change."""
     members = members_of(pack)
     records = [json.loads(line) for line in _lines(members)]
     record = draw.choice(records)

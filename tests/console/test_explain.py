@@ -40,7 +40,7 @@ from tests.support.payments import (
 )
 from tests.support.records import ENCODER, TEXTS
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 PACK = """\
 name: shop
@@ -136,7 +136,9 @@ def test_spike_a_cent_below_its_threshold(tmp_path: Path) -> None:
             "",
             id="a new device",
         ),
-        pytest.param(at(0, amount_minor=5_300), "tx-0", "amount_minor", "-301 minor units", id="a little too dear"),
+        pytest.param(
+            at(0, amount_minor=5_300), "tx-0", "amount_minor", "-301 minor units", id="an amount slightly too large"
+        ),
     ],
 )
 def test_the_smallest_change_turns_the_decision(
@@ -294,11 +296,11 @@ def test_explanations_of_generated_traffic_agree_with_the_backtest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ms", "told"),
+    ("ms", "text"),
     [(0, "0 s"), (1, "0.001 s"), (61_250, "1 m 1.25 s"), (DAY_MS, "1 d"), (DAY_MS + 3_600_001, "1 d 1 h 0.001 s")],
 )
-def test_time_spans_are_written_in_words(ms: int, told: str) -> None:
-    assert format_span(ms) == told
+def test_time_spans_are_written_in_words(ms: int, text: str) -> None:
+    assert format_span(ms) == text
 
 
 def test_impossible_travel_from_berlin_to_lisbon(tmp_path: Path) -> None:

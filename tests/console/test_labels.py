@@ -114,14 +114,18 @@ def looked_up(*transactions: dict[str, Any]) -> LabelLookup:
     ("log", "given", "counts", "labelled"),
     [
         pytest.param([TX], [LabelRow("tx-1", None, True)], (1, 1, 1, 0, 0), 1, id="found"),
-        pytest.param([TX, TX], [LabelRow("tx-1", None, True)] * 2, (2, 2, 2, 0, 0), 1, id="said twice"),
+        pytest.param([TX, TX], [LabelRow("tx-1", None, True)] * 2, (2, 2, 2, 0, 0), 1, id="reported twice"),
         pytest.param([TX], [LabelRow("tx-1", "a", True)], (1, 1, 1, 0, 0), 1, id="by account"),
         pytest.param([TX], [LabelRow("tx-1", "b", True)], (1, 1, 0, 1, 0), 0, id="of another account"),
         pytest.param([TX], [LabelRow("tx-2", None, True)], (1, 1, 0, 1, 0), 0, id="unknown"),
         pytest.param([TX], [LabelRow("tx-1", None, False)], (1, 0, 0, 0, 0), 0, id="no fraud"),
         pytest.param([{**TX, "amount_minor": -1}], [LabelRow("tx-1", None, True)], (1, 1, 0, 1, 0), 0, id="refused"),
         pytest.param(
-            [TX, {**TX, "amount_minor": 7}], [LabelRow("tx-1", None, True)], (1, 1, 1, 0, 0), 2, id="other content too"
+            [TX, {**TX, "amount_minor": 7}],
+            [LabelRow("tx-1", None, True)],
+            (1, 1, 1, 0, 0),
+            2,
+            id="two contents of one id",
         ),
         pytest.param(
             [TX, {**TX, "account_id": "b"}], [LabelRow("tx-1", None, True)], (1, 1, 0, 0, 1), 0, id="of two accounts"

@@ -62,14 +62,14 @@ def test_keys_accounts_and_payments_are_bounded(monkeypatch: pytest.MonkeyPatch)
         figures.scored([payment(number, account)], NOW)
     rows = {row["key"]: row["payments"] for row in figures.snapshot(NOW, {})["accounts"]}
     assert rows == {"a": 1, "b": 1, "others": 2}
-    assert figures.payments("a", ["tx-0"]) == {}, "the account that was paid from longest ago is forgotten"
+    assert figures.payments("a", ["tx-0"]) == {}, "the account with the oldest payment is evicted"
     assert list(figures.payments("d", ["tx-3", "tx-9"])) == ["tx-3"]
 
 
 @pytest.mark.parametrize(
     ("lag", "still_s", "state"),
     [
-        pytest.param(None, 0, "slow", id="not heard of"),
+        pytest.param(None, 0, "slow", id="unknown position"),
         pytest.param(0, 10 * STILL_S, "well", id="nothing to read"),
         pytest.param(50, 1, "well", id="a little behind"),
         pytest.param(50_000, 1, "slow", id="far behind, and moving"),

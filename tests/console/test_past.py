@@ -71,13 +71,13 @@ def test_keys_have_the_partition_of_the_client_library() -> None:
     for number in range(300):
         producer.produce("topic", b"", f"acct-{number}{'é' * (number % 5)}", on_delivery=delivered)
     assert producer.flush(30) == 0
-    assert len(set(put.values())) == PARTITIONS  # what a mock topic has
+    assert len(set(put.values())) == PARTITIONS  # partitions of a mock topic
     assert put == {key: partition_of(key, PARTITIONS) for key in put}
 
 
 def test_payments_of_an_account_are_found_with_all_displayed_fields(vault: Vault) -> None:
     found = archived(vault).look_up("anna", ["tx-anna-3", "tx-zoe-1", "tx-nobody"], LONG_AFTER_MS)
-    assert found.keys() == {"tx-anna-3"}  # Zoe's are not Anna's
+    assert found.keys() == {"tx-anna-3"}  # payments of Zoe are not found for Anna
     seen = found["tx-anna-3"]
     assert (seen.amount_minor, seen.currency, seen.event_time, seen.country) == (103, "EUR", 1_003, "DE")
     assert (seen.latitude, seen.longitude) == (52_500_000, 13_400_000)

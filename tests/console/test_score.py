@@ -72,14 +72,14 @@ def test_figure_with_a_zero_denominator_is_absent() -> None:
         pytest.param(
             [(1, "a", 1, 9, 1), (2, "a", 1, 9, 1), (2, "b", 0, 8, 1), (2, "c", 1, 7, 1)],
             (1 / 2 + 1 / 2) / 2,
-            id="a card once found leaves, the next moves up",
+            id="a found card leaves, the next one moves up",
         ),
         pytest.param(
             [(1, "a", 0, 9, 1), (1, "b", 1, 0, 0), (2, "a", 1, 9, 1)],
             (1 / 2 + 1 / 2) / 2,
-            id="a card checked in vain comes again",
+            id="an honest card is checked again",
         ),
-        pytest.param([(1, "b", 0, 5, 1), (1, "c", 1, 5, 1), (1, "a", 0, 5, 1)], 0, id="of equals, the first by name"),
+        pytest.param([(1, "b", 0, 5, 1), (1, "c", 1, 5, 1), (1, "a", 0, 5, 1)], 0, id="equal scores by name"),
     ],
 )  # fmt: skip
 def test_card_precision_with_two_checks_a_day(rows: list[tuple[int, str, int, int, int]], expected: float) -> None:
@@ -157,7 +157,7 @@ def test_fraud_is_known_after_the_delay(feedback_ms: int | None, flagged: list[b
         payment("stolen"),
         payment("before", week - 1, account_id="bob"),
         payment("then", week, account_id="cleo"),
-        payment("late", week - 1, account_id="dan"),  # comes after the label, though it was made before
+        payment("late", week - 1, account_id="dan"),  # arrives after the label, although it was made earlier
     ]
     result, counts = decided(rows, {"stolen": "1"}, KNOWN_TERMINAL, feedback_ms)
     assert list(result.flagged) == flagged
@@ -319,7 +319,9 @@ def test_command_reports_errors(tmp_path: Path) -> None:
     options = ["--transactions", str(tmp_path / "payments.parquet"), "--labels", str(tmp_path / "none.csv")]
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1
-    assert "none.csvisnotafile" in "".join(called.stderr.split())  # wherever the length of the path breaks the line
+    assert "none.csvisnotafile" in "".join(
+        called.stderr.split()
+    )  # wherever the line breaks, which depends on the length of the path
     (tmp_path / "none.csv").write_text("transaction_id,fraud\nb,1\n")
     called = CliRunner().invoke(app, ["score", *options])
     assert called.exit_code == 1

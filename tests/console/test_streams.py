@@ -19,7 +19,7 @@ from console.scoring.truth import read_truth
 from domain.durations import DAY_MS
 from tests.support.collection import STREAMS
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 HOUR_MS = 3_600_000
 

@@ -73,7 +73,7 @@ def test_parameters_are_searched_from_half_to_twice() -> None:
         "flag_at": (1, 2, 1),
         "large.at_least": (200, 800, 1),
         "burst.points": (300, 1_000, 1),
-        "burst.window_ms": (30_000, 120_000, 1_000),  # of four units at least: seconds, not minutes
+        "burst.window_ms": (30_000, 120_000, 1_000),  # in a unit of which it has at least four: seconds, not minutes
         "burst.at_least": (2, 10, 1),
     }
     assert "flag_at" not in {place.name for place in found({}, with_flag_at=False)}
@@ -97,7 +97,7 @@ def test_named_numbers_in_expressions_are_searched() -> None:
         pytest.param(
             {"large.at_most": [1, 2]}, "has no number large.at_most; it has flag_at, large.at_least", id="name"
         ),
-        pytest.param({"large.at_least": [2, 1]}, "2 to 1 is not a valid range", id="upside down"),
+        pytest.param({"large.at_least": [2, 1]}, "2 to 1 is not a valid range", id="end before start"),
         pytest.param({"large.at_least": [2]}, "needs a minimum and a maximum", id="one end"),
         pytest.param({"burst.window_ms": ["soon", "later"]}, "needs a minimum and a maximum", id="no durations"),
     ],
@@ -113,7 +113,7 @@ def test_objectives_by_hand() -> None:
     """
     scored, _ = run(payments(1, [900]), replace(PACK, rules=(replace(LARGE, at_least=800, points=500),)))
     assert f1(scored) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
-    assert average_precision(scored) == pytest.approx(2 / 3)  # three payments share the score that finds both
+    assert average_precision(scored) == pytest.approx(2 / 3)  # three payments have the score that finds both frauds
     assert recall_at(0.6)(scored) == 1
     assert recall_at(0.7)(scored) == pytest.approx(2 / 3 - 0.7)
 

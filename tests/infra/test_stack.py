@@ -45,7 +45,7 @@ def test_port_of_an_ending_process_is_waited_for(tmp_path: Path) -> None:
         ending = threading.Timer(0.5, holder.close)
         ending.start()
         check_ports(Settings(home=tmp_path), [wanting(port)])
-        assert not ending.is_alive(), "it did not wait"
+        assert not ending.is_alive(), "the start did not wait"
 
 
 def test_a_port_whose_listener_was_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_a_port_whose_listener_was_killed_is_waited_for(tmp_path: Path, monkeypa
         ending = threading.Timer(0.5, holder.close)
         ending.start()
         check_ports(Settings(home=tmp_path), [wanting(port)])
-        assert not ending.is_alive(), "it did not wait"
+        assert not ending.is_alive(), "the start did not wait"
 
 
 def test_port_that_stays_taken_without_a_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,8 +94,8 @@ def viewed(events: list[CaseEvent], case_id: str = CASE) -> CaseView:
     return view
 
 
-def asked(act: str, actor: str = "ana", seen: int = 1, case_id: str = CASE, **told: Any) -> Command:
-    command = make_command(act, ACCOUNT, case_id, actor, seen, told, f"{act}-{actor}-{seen}-{case_id[:4]}")
+def asked(act: str, actor: str = "ana", seen: int = 1, case_id: str = CASE, **fields: Any) -> Command:
+    command = make_command(act, ACCOUNT, case_id, actor, seen, fields, f"{act}-{actor}-{seen}-{case_id[:4]}")
     return replace(command, requested_at_ms=NOON + 10)
 
 

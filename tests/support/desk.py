@@ -153,7 +153,7 @@ class Desk:
         self.runs = WhatifRuns(self.engine, self.clock)
         self.rules = rules or MemoryRulesLog()
         self.asked: list[str] = []
-        """What-ifs that somebody is to carry out."""
+        """Requested what-ifs that no worker has run yet."""
         page_parts = PageServices(
             control=self.control, runs=self.runs, rules_log=lambda: self.rules,
             carry_out=carry_out or self.asked.append, figures=figures or EmptyFigureSource(), choices_s=0,

@@ -115,7 +115,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc]
         return JSONResponse(KeySet([self.published]).as_dict(private=False))
 
     async def authorize(self, request: Request) -> Response:
-        """Agree at once for the person who is signed in."""
+        """Approve at once for the person who is signed in."""
         asked = self.create_oauth2_request((request, dict(request.query_params)))
         found: Response = self.create_authorization_response(
             asked, grant_user=self.person, grant=self.get_authorization_grant(asked)
@@ -123,7 +123,7 @@ class Provider(AuthorizationServer):  # type: ignore[misc]
         return found
 
     async def token(self, request: Request) -> Response:
-        """Exchange a code for an ID token."""
+        """Return an ID token for a code."""
         form = {name: str(value) for name, value in (await request.form()).items()}
         found: Response = self.create_token_response((request, form))
         return found

@@ -8,6 +8,6 @@ from infra.settings import Settings
 
 
 def replay_system(settings: Settings, source: str, *, with_views: bool = True, **more: Any) -> ReplayReport:
-    """Replay from `kafka` or `s3`; unless told otherwise, compare the stored views too."""
+    """Replay from `kafka` or `s3`; compare the stored views too if `with_views`."""
     scan_views = (lambda: case_table(settings).scan()) if with_views else None
     return replay(replay_source(settings, source), topics(settings), scan_views, **more)

@@ -23,7 +23,7 @@ from tests.support.browser import NARROW, WIDE, Visitor, chromium
 from tests.support.desk import PASSWORD
 from tests.support.stage import Stage, free_port, staged
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 VENDOR = Path(__file__).parents[3] / "console" / "web" / "static" / "vendor"
 
@@ -78,7 +78,7 @@ def a_case(stage: Stage, status: str, least_flags: int = 1) -> str:
     return max(found, key=lambda view: (view.flags, view.case_id)).case_id
 
 
-# -- readable for everybody -----------------------------------------------------------------------------
+# -- accessibility --------------------------------------------------------------------------------------
 
 
 def test_no_page_has_a_serious_violation(visit: "Visits") -> None:
@@ -106,7 +106,7 @@ def test_no_page_has_a_serious_violation(visit: "Visits") -> None:
             if path == "/monitor":
                 visitor.page.wait_for_selector("#series", state="attached")
             assert in_every_look(visitor) == [], path
-    visitor.context.clear_cookies()  # the sign-in page last, with nobody signed in
+    visitor.context.clear_cookies()  # the sign-in page last, without a session
     visitor.page.goto(f"{visitor.url}/sign-in")
     assert in_every_look(visitor) == []
 
@@ -134,7 +134,7 @@ def test_dialogs_have_no_serious_violation_either(visit: "Visits") -> None:
         visitor.page.wait_for_selector("dialog[open]", state="detached")
 
 
-# -- they follow ----------------------------------------------------------------------------------------
+# -- live updates ---------------------------------------------------------------------------------------
 
 
 def test_case_page_shows_the_act_of_another_analyst_within_a_second(visit: "Visits") -> None:
@@ -187,12 +187,12 @@ def test_pack_goes_from_draft_by_what_if_and_second_approval_to_active(visit: "V
     rui.page.get_by_role("button", name="Save draft").click()
     expect(rui.page.get_by_role("alert")).to_contain_text("draft.yaml:3:")
     assert rui.violations() == []
-    rui.complaints.clear()  # the browser notes the 422 of its own accord
+    rui.complaints.clear()  # the browser logs the 422 itself
     rui.page.get_by_label("or its text").fill(STRICTER.canonical)
     rui.page.get_by_role("button", name="Save draft").click()
     rui.page.wait_for_url(f"**/rules/{STRICTER.pack_id}")
     expect(rui.page.locator(".diff .after").first).to_have_text("8")
-    assert rui.page.get_by_role("button", name="Approve").count() == 0, "nobody approves what they drafted"
+    assert rui.page.get_by_role("button", name="Approve").count() == 0, "the author cannot approve a pack"
     lea.go(f"/rules/{STRICTER.pack_id}")
     rui.page.get_by_role("link", name="What if").click()
     rui.page.get_by_role("button", name="Run what-if").click()
@@ -293,7 +293,7 @@ def notes_of(stage: Stage, case: str) -> int:
     return view.notes
 
 
-# -- who acts on what they no longer see ------------------------------------------------------------------
+# -- acts on outdated pages ---------------------------------------------------------------------------------
 
 
 def test_stale_command_shows_the_missed_events(visit: "Visits") -> None:
@@ -327,7 +327,7 @@ def test_bulk_acts_are_answered_one_by_one(visit: "Visits") -> None:
     expect(lea.page.locator("#said")).to_contain_text("Snooze: 3 of 3 done.", timeout=3_000)
 
 
-# -- the case as it was ---------------------------------------------------------------------------------
+# -- the case as known at a time --------------------------------------------------------------------------
 
 
 def test_slider_shows_the_case_as_known_then(visit: "Visits") -> None:
@@ -339,7 +339,7 @@ def test_slider_shows_the_case_as_known_then(visit: "Visits") -> None:
     ana = visit("ana")
     ana.go(f"/cases/{case}")
     expect(ana.page.locator("#live")).to_contain_text("Found only now.")
-    for _ in range(2):  # to when the note became known, then to before that
+    for _ in range(2):  # to the time at which the note became known, then to the time before it
         shown = ana.page.url
         ana.page.keyboard.press("[")
         expect(ana.page).not_to_have_url(shown)
@@ -385,7 +385,7 @@ def test_chosen_theme_persists(visit: "Visits") -> None:
     assert ana.page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-# -- what is kept of others, and how things are said -------------------------------------------------------
+# -- vendored files and formats ----------------------------------------------------------------------------
 
 
 def test_vendored_files_match_the_notice() -> None:

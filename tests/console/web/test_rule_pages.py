@@ -74,9 +74,9 @@ def act(client: TestClient, what: str, made: RulePack = STRICT) -> Any:
 def test_two_people_take_a_pack_from_draft_to_active(desk: Desk) -> None:
     drafted(desk)
     rui, rob = desk.signed_in(RA, name="rui"), desk.signed_in(RA, name="rob")
-    assert act(rui, "approve").status_code == 409, "nobody approves what they drafted"
+    assert act(rui, "approve").status_code == 409, "the author cannot approve a pack"
     assert "another person must approve it" in act(rui, "approve").text
-    assert act(rob, "activate").status_code == 409, "nothing decides that nobody has approved"
+    assert act(rob, "activate").status_code == 409, "an unapproved pack cannot be activated"
     assert act(rob, "approve").headers["location"] == f"/rules/{STRICT.pack_id}"
     assert act(rob, "activate").status_code == 303
     assert (state(desk), state(desk, "default")) == ("active", "retired")
@@ -232,7 +232,7 @@ def test_pack_is_not_approved_without_a_required_what_if(
         with pytest.raises(RulePackActionError, match="no what-if"):
             store.approve("strict@1", "lea")
     with pytest.raises(RulePackActionError, match="no what-if"):
-        store.approve("strict@2", "lea")  # another pack's run is none of its own
+        store.approve("strict@2", "lea")  # a run of another pack does not count
 
 
 def test_what_if_is_requested_by_page_run_by_a_worker_and_shown(desk: Desk) -> None:
@@ -251,7 +251,7 @@ def test_what_if_is_requested_by_page_run_by_a_worker_and_shown(desk: Desk) -> N
     desk.clock.now_ms += SILENT_MS + 1
     assert "gone without a word" in client.get(path).text
     assert client.post(path, data=form).status_code == 303
-    assert client.get(f"{path}/{run_id}").status_code == 404, "it has found nothing yet"
+    assert client.get(f"{path}/{run_id}").status_code == 404, "the run has no result yet"
 
 
 def test_invalid_what_if_request_gives_the_reason(desk: Desk) -> None:
@@ -278,7 +278,7 @@ def test_what_if_result_is_shown_and_downloadable(desk: Desk) -> None:
     html = client.get(f"{path}/{run_id}/report?as=html")
     assert html.headers["content-disposition"].startswith("attachment")
     for foreign in ("<script", "http://", "https://", 'src="', "<link"):
-        assert foreign not in html.text, "it needs no other file"
+        assert foreign not in html.text, "the report needs no other file"
     for missing in (f"{path}/{'0' * 36}", f"/rules/{DEFAULT.pack_id}/whatif/{run_id}"):
         assert client.get(missing).status_code == 404
 

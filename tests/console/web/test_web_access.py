@@ -20,13 +20,13 @@ from console.web.sign_in.password import safe_target
 from migrations.models import AccessLogRow, SessionRow
 from tests.support.desk import PASSWORD, Desk, opened
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 SAFE = ("GET", "HEAD")
 STREAMS = {"GET /api/v1/events", "GET /stream"}
-"""Never end, so they are tested where somebody reads them."""
+"""Event streams never end, so the tests of their readers cover them."""
 SIGNS_OUT = {"POST /sign-out"}
-"""Ends the session, so it is tested by itself."""
+"""Ends the session, so it has a test of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_wrong_password_and_wrong_name_get_equal_answers(fresh: Desk, name: str)
     assert "Name and password do not fit together." in answer.text
     assert "set-cookie" not in answer.headers
     subject = fresh.people.door_log()[0].subject
-    assert subject == ("ann" if name == "ann" else "an unknown name"), "what was typed could be a password"
+    assert subject == ("ann" if name == "ann" else "an unknown name"), "the typed name could be a password"
 
 
 def test_only_hashes_are_stored(fresh: Desk) -> None:
@@ -199,7 +199,7 @@ def test_cached_person_is_refreshed_in_the_background_and_a_forgotten_one_stays_
     assert person is not None
     people.set_disabled("ana", "test", is_disabled=True)
     people._remember(held, digest_of(token), person)
-    assert people.known(token) is None, "it was asked before she was disabled, and answered after"
+    assert people.known(token) is None, "the query began before she was disabled, and was answered after it"
 
 
 def test_unreachable_store_is_reported_to_the_requests_that_need_it(
@@ -236,7 +236,7 @@ def test_tokens_expire_and_need_no_page(fresh: Desk) -> None:
         pytest.param({}, 303, id="our page"),
         pytest.param({"X-CSRF-Token": ""}, 403, id="no token"),
         pytest.param({"X-CSRF-Token": "0" * 64}, 403, id="somebody else's token"),
-        pytest.param({"Sec-Fetch-Site": "same-origin"}, 303, id="said to be our page"),
+        pytest.param({"Sec-Fetch-Site": "same-origin"}, 303, id="a header that claims to be our page"),
         pytest.param({"Sec-Fetch-Site": "cross-site"}, 403, id="another site's page"),
         pytest.param({"Sec-Fetch-Site": "same-site"}, 403, id="a neighbour's page"),
         pytest.param({"Origin": "http://127.0.0.1"}, 303, id="our origin"),

@@ -14,7 +14,7 @@ from domain.cases.events import ClockTicked
 from domain.cases.state import SLA_MS
 from tests.support.desk import NOON, Desk, opened
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 PAN = "4111 1111 1111 1111"
 MASKED = "[card number ending 1111]"
@@ -64,7 +64,7 @@ def test_the_queue_is_sorted_filtered_and_paged(desk: Desk) -> None:
 def test_queue_by_due_time_ends_with_cases_without_deadline_in_a_total_order(desk: Desk) -> None:
     for number in range(6):
         desk.clock.now_ms += 1_000
-        desk.case(f"acct-{number}", score=950 if number % 2 else 500)  # the former are escalated: nothing is due then
+        desk.case(f"acct-{number}", score=950 if number % 2 else 500)  # the former are escalated and have no deadline
     client = desk.signed_in(Role.ANALYST)
     rows, cursor = [], ""
     while cursor is not None:
@@ -150,7 +150,7 @@ def test_repeated_key_gets_the_answer_of_the_first_command(desk: Desk) -> None:
     assert len(desk.log.commands) == 1
     assert act(client, case_id, "note", 1, "key-1", text="other words").status_code == 422
     another = desk.signed_in(Role.ANALYST, name="bob")
-    assert act(another, case_id, "note", 1, "key-1", text="looks odd").status_code == 412, "a key is its person's"
+    assert act(another, case_id, "note", 1, "key-1", text="looks odd").status_code == 412, "a key belongs to one person"
     notes = [entry for entry in timeline(client, case_id) if entry["kind"] == "NoteAdded"]
     assert len(notes) == 1
 

@@ -14,7 +14,7 @@ from console.people.roles import Permission, Role, permissions_of
 from console.web.route_permissions import ROUTES
 from tests.support.desk import BASE, Desk, opened
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 EXAMPLES = 12
 PLANTED = "planted-account-that-nobody-else-may-see"
@@ -70,7 +70,7 @@ def test_no_described_request_causes_a_server_error(desk: Desk) -> None:
 
     def call(case: Any) -> None:
         case.call_and_validate(base_url=BASE, headers=headers, checks=checks)
-        if "case_id" in (case.path_parameters or {}):  # of a case that there is, at the version that it has
+        if "case_id" in (case.path_parameters or {}):  # of an existing case, at its current version
             case.path_parameters["case_id"] = cases[0]
             view = desk.log.board.view(cases[0])
             assert view is not None

@@ -121,17 +121,17 @@ def test_cached_table_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         found.changed("c", note("c", number))
     assert found.kept_items("a") is None, "the least recently read one is evicted"
     assert found.kept_items("b") == table.items_of("b")
-    assert found.kept_items("c") == [note("c", number) for number in range(4)], "each item is there once"
+    assert found.kept_items("c") == [note("c", number) for number in range(4)], "each item is listed once"
     found.read_items("long")
     assert found.kept_items("c") is None
-    assert found.kept_items("long") == table.items_of("long"), "a long one is kept by itself"
+    assert found.kept_items("long") == table.items_of("long"), "a long timeline is cached alone"
 
 
 def test_evicted_timelines_are_packed_and_the_table_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_ENTRIES", 8)
     table = full_table(a=3, b=5, c=2, late=1)
     found = TimelineCache(table)
-    found.changed("b", note("b", 5))  # the log is further than the table, when it is read
+    found.changed("b", note("b", 5))  # the log is ahead of the table when the table is read
     for case_id in ("a", "b", "c"):
         found.stored(case_id, table.items_of(case_id))
     found.changed("c", note("c", 2))
@@ -156,7 +156,7 @@ def test_evicted_timelines_are_packed_and_the_table_is_not_read_again(monkeypatc
         assert found._entries == sum(1 + len(kept.items) for kept in found._kept.values())
     assert found.kept_items("late") is None
     found.stored("c", [note("c", 0)])
-    assert found.items("c") == expected["c"], "what the table lacks stays"
+    assert found.items("c") == expected["c"], "events that the table lacks are kept"
 
 
 def test_page_shows_the_end_of_a_long_timeline_and_all_of_it_on_request(desk: Desk) -> None:
@@ -178,7 +178,7 @@ def test_page_shows_the_end_of_a_long_timeline_and_all_of_it_on_request(desk: De
     whole = client.get(asked.replace("&amp;", "&")).text
     assert (whole.count('id="event-'), whole.count('id="flag-')) == (total, 45)
     assert "Show all" not in whole
-    assert f'hx-get="/cases/{case_id}?by=happened&amp;whole=true"' in whole, "the other order shows all of it too"
+    assert f'hx-get="/cases/{case_id}?by=happened&amp;whole=true"' in whole, "the other order shows all events too"
 
 
 def test_payments_at_one_location_are_one_dot_with_their_number() -> None:

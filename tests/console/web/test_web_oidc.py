@@ -16,7 +16,7 @@ from tests.support.desk import BASE, Desk, opened
 from tests.support.provider import CLIENT, SECRET, Provider
 from tests.support.served import served
 
-pytestmark = pytest.mark.no_cover  # to count lines makes folds three times as slow: other tests cover these
+pytestmark = pytest.mark.no_cover  # line counting makes folds three times slower, and other tests cover this code
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_answer_is_valid_once_and_only_in_the_requesting_browser(desk: Desk) -> 
     client = desk.client()
     address = at_provider(client)
     assert desk.client().get(address).status_code == 403
-    assert client.get(address).status_code == 403, "the first try used it up"
+    assert client.get(address).status_code == 403, "the first attempt used the state"
     client = desk.client()
     address = at_provider(client)
     assert client.get(address).status_code == 303
@@ -96,7 +96,7 @@ def test_invalid_claims_are_refused(desk: Desk, provider: Provider, claims: dict
 def test_only_the_signature_of_the_provider_is_accepted(desk: Desk, provider: Provider, change: str) -> None:
     client = desk.client()
     client.get(at_provider(client))
-    assert client.get("/api/v1/me").status_code == 200, "its keys are known now"
+    assert client.get("/api/v1/me").status_code == 200, "its keys are cached now"
     if change == "another key":
         provider.key = RSAKey.generate_key(2048, {"kid": "key-1"}, private=True)
     else:

@@ -280,9 +280,9 @@ def test_number_of_remembered_closed_cases_is_bounded() -> None:
         fold.step(close(case_id=opened.case_id, command_id=f"cmd-{number}"))
     late = MAX_CLOSED + 2
     assert fold.step(restated(late, "flag-1", ("velocity",), ())) == []
-    told = fold.step(restated(late + 1, "flag-2", ("velocity",), ()))
-    assert isinstance(told, list)
-    assert kinds(told) == ["RiskRevised"]
+    decided = fold.step(restated(late + 1, "flag-2", ("velocity",), ()))
+    assert isinstance(decided, list)
+    assert kinds(decided) == ["RiskRevised"]
     joins = fold.step(restated(late + 2, "flag-1", ("velocity",), (REASON,)))
     assert isinstance(joins, list)
     assert kinds(joins) == ["CaseOpened"]

@@ -436,7 +436,7 @@ def test_returning_case_joins_the_case_that_took_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "told", "message"),
+    ("act", "fields", "message"),
     [
         ("dance", {}, "there is no act dance"),
         ("take", {"reason": "x"}, "take takes no reason; it takes nothing more"),
@@ -444,9 +444,9 @@ def test_returning_case_joins_the_case_that_took_its_place() -> None:
         ("note", {"text": "4111 1111 1111 1111"}, "the text holds a card number, which must not be stored"),
     ],
 )
-def test_make_command_names_what_is_invalid(act: str, told: dict[str, Any], message: str) -> None:
+def test_make_command_names_what_is_invalid(act: str, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(BadAct, match=message):
-        make_command(act, ACCOUNT, CASE, "ana", 1, told)
+        make_command(act, ACCOUNT, CASE, "ana", 1, fields)
 
 
 def test_state_from_an_earlier_engine_is_read() -> None:

@@ -188,7 +188,7 @@ def alter_schema(vault: Vault) -> None:
 
 
 def alter_identity(vault: Vault) -> None:
-    """Alter the column that case counts are made from and that no leaf covers."""
+    """Change the column that case counts are made from and that no leaf covers."""
     key = first(vault, f"log/{EVENTS}/partition=001")
     body = vault.bucket.get(key)
     assert body is not None

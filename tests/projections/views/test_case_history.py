@@ -34,8 +34,8 @@ def recorded(steps: list[tuple[str, int]]) -> list[KnownEvent]:
             if what == "restatement":
                 record = replace(restated(flags, "flag-1", ("velocity",), record.reasons), event_time=NOON)
         else:
-            told = {"text": "hm"} if what == "note" else {}
-            record = replace(asked(what, seen=seen, **told), command_id=f"c-{number}", requested_at_ms=at_ms)
+            fields = {"text": "hm"} if what == "note" else {}
+            record = replace(asked(what, seen=seen, **fields), command_id=f"c-{number}", requested_at_ms=at_ms)
         events = fold.step(record)
         assert isinstance(events, list)
         for event in events:

@@ -143,7 +143,7 @@ def test_worker_continues_in_the_new_table_after_a_switch(system: RebuildSystem)
         assert (document["version"], document["differs_from_old"]) == (2, 0)
         assert document["digest"] == document["derived_digest"]
         assert system.live() == before == system.open("cases").items
-        time.sleep(2 * LOOK_EVERY_S)  # the mock does not say who is in a group, so nobody waited for the worker
+        time.sleep(2 * LOOK_EVERY_S)  # the mock does not list group members, so the rebuild did not wait for the worker
         system.tell(stream(2, accounts=3))
         until(lambda: system.live() == system.wanted())
         assert system.open("cases").items == before
