@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from console.cli.options import AsJson, read_settings
 from console.cli.output import errors_as_messages, fail
-from console.display.formats import money
+from console.display.formats import counted, money
 from console.history.whatif import MINUTES_PER_CASE, Progress, Source, WhatifRequest, period_text, run
 from console.history.whatif_job import OUTAGE_ERRORS, carry_out
 from console.history.whatif_runs import WhatifRuns
@@ -174,7 +174,9 @@ def show(found: dict[str, Any]) -> None:
     known = ", ".join(f"{each['name']}@{each['version']}" for each in found["baseline_rules"]) or "nothing"
     out.print(f"[b]{escape(rules['name'])}@{rules['version']}[/] instead of {escape(known)}, {period_text(found)}",
               highlight=False)  # fmt: skip
-    out.print(f"{found['payments']:,} payments; analysts' commands are left out on both sides", highlight=False)
+    out.print(
+        f"{counted(found['payments'], 'payment')}; analysts' commands are left out on both sides", highlight=False
+    )
     out.print(_figures(found))
     out.print(_changes(found["cases"]))
     if found["changed"]:

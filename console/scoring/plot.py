@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from console.display.formats import counted
 from console.payments.files import BadFile
 from console.scoring.figures import ScoringWindow
 from console.scoring.run import ScoredPayments
@@ -22,7 +23,8 @@ def draw(path: Path, scored: ScoredPayments, window: ScoringWindow, report: dict
     """Write the plots to a file in the format of its suffix. Raises BadFile."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     title = (
-        f"{report['pack']}: {report['fraud']:,} frauds in {report['transactions']:,} payments, {report['days']} days"
+        f"{report['pack']}: {counted(report['fraud'], 'fraud')} in {counted(report['transactions'], 'payment')}, "
+        f"{counted(report['days'], 'day')}"
     )
     figure.suptitle(title, color=_INK)
     (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from console.display.formats import figure_text
+from console.display.formats import counted, figure_text
 from console.payments.files import IntakeRow
 from console.rules.files import load_pack
 from console.scoring.report import date_of
@@ -84,8 +84,9 @@ def _report(tuned: TuningResult, wanted: TuningOptions) -> dict[str, Any]:
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     later = report["later"]["after"]
+    trials = counted(report["trials"], "trial")
     found = ", ".join(f"{name} {figure_text(later[name])}" for name in ("precision", "recall", "average_precision"))
     return [
-        f"Found by fraudcase rules tune: {report['objective']}, {report['trials']} trials, seed {report['seed']}.",
+        f"Found by fraudcase rules tune: {report['objective']}, {trials}, seed {report['seed']}.",
         f"Learnt on payments before {report['learnt_before']}; on the later ones: {found}.",
     ]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from console.display.formats import counted
 from console.people.accounts import UserAccountStore
 from console.people.roles import Role
 from console.rules.engines import EngineLog, EngineStore
@@ -111,7 +112,7 @@ def fetch_jars(folder: Path) -> None:
     if not wanted:
         return
     total, arrived = sum(jar.size for jar in wanted), 0
-    messages.print(f"{len(wanted)} jars to download once, {total >> 20} MB", highlight=False)
+    messages.print(f"{counted(len(wanted), 'jar')} to download once, {total >> 20} MB", highlight=False)
     with progress("MB", total >> 20) as seen:
 
         def count(size: int) -> None:

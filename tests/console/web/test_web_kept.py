@@ -91,9 +91,7 @@ def test_a_timeline_that_missed_an_event_is_read_again(desk: Desk) -> None:
     case_id, client = desk.case(score=700), desk.signed_in(Role.ANALYST)
     path = f"/api/v1/cases/{case_id}/timeline"
     assert client.get(path).json()["total"] == 1
-    desk.log.changes.tell(
-        lambda _: None
-    )  # as after a restart of the board, with events in the log that it has not read
+    desk.log.changes.tell(lambda _: None)  # as after a restart of the board: it has not read the next event
     desk.flag(score=710)
     assert client.get(path).json()["total"] == 2
     assert desk.services.timelines.kept(case_id, 2) is not None
