@@ -170,7 +170,7 @@ def test_differences_are_by_rule_and_setting() -> None:
     found = [(part.name, part.what, [tuple(field) for field in part.fields]) for part in differences(before, after)]
     assert found == [
         ("l", "changed", [("entries", 2, 2), ("removed", "a", None), ("added", None, "c")]),
-        ("m", "added", [("entries", 0, 1), ("put in", None, "z")]),
+        ("m", "added", [("entries", 0, 1), ("added", None, "z")]),
         ("the order of the rules", "changed", [("order", "x, y", "y, x")]),
         ("y", "changed", [("points", 2, 3)]),
         ("n", "added", [("points", None, 5)]),
@@ -220,7 +220,9 @@ def test_pack_is_not_approved_without_a_required_what_if(
     store = RulePackStore(desk.engine, desk.clock, needed)
     store.draft(STRICT, "rui")
     store.draft(replace(STRICT, version=2), "rui")
-    with pytest.raises(RulePackActionError, match=r"no what-if of at least .* Cure: fraudcase whatif --rules strict@1"):
+    with pytest.raises(
+        RulePackActionError, match=r"no what-if of at least .* Cure: run fraudcase whatif --rules strict@1"
+    ):
         store.approve("strict@1", "lea")
     failing = desk.runs.begin(STRICT, ASKED, "rui")
     desk.runs.failed(failing, "no broker")
@@ -249,7 +251,7 @@ def test_what_if_is_requested_by_page_run_by_a_worker_and_shown(desk: Desk) -> N
     assert "500 of 2,000 records" in client.get(path).text
     assert "one at a time" in client.post(path, data=form).text
     desk.clock.now_ms += SILENT_MS + 1
-    assert "gone without a word" in client.get(path).text
+    assert "The worker ended without a report." in client.get(path).text
     assert client.post(path, data=form).status_code == 303
     assert client.get(f"{path}/{run_id}").status_code == 404, "the run has no result yet"
 
