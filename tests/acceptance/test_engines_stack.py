@@ -6,7 +6,7 @@ import pytest
 
 from console.rules.store import SYSTEM
 from console.system import lifecycle as system
-from console.wiring import engine_log, engines, topics
+from console.wiring import engine_log, engines, kafka_logs, topics
 from domain.engines import ENGINES, LATEST, EngineActivated, activation
 from domain.record_types import from_fields, to_fields
 from infra.settings import Settings
@@ -46,7 +46,7 @@ def test_an_engine_is_activated_in_every_partition_of_every_log(
             raise ConnectionError("killed")
 
     with pytest.raises(ConnectionError):
-        engines(own).activate(2, "ana", Killed(own.kafka_bootstrap, own.registry_url, topics(own).engined_logs))
+        engines(own).activate(2, "ana", Killed(kafka_logs(own), topics(own).engined_logs))
     assert run_json(command, "engine", "activate", "2", "--actor", "ben")["partitions_written"] == 8
     assert run_json(command, "engine", "activate", "2", "--actor", "ben")["partitions_written"] == 0
     found = activations(own)
