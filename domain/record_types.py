@@ -97,16 +97,27 @@ def _reason(data: dict[str, Any]) -> Reason:
     return Reason(**{**data, "contributing": tuple(data["contributing"])})
 
 
-def _maker(kind: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
-    return lambda data: kind(**data)
+def _maker(kind: Callable[..., Any], recorded_name: str) -> Callable[[dict[str, Any]], Any]:
+    """Return a function that makes a `kind` from its fields. It raises TypeError for anything but a mapping.
+
+    The error's text enters quarantine details, and so the log: it says the name that the class had when the first
+    such details were recorded, whatever Python calls the class today.
+    """
+
+    def make(data: dict[str, Any]) -> Any:
+        if not isinstance(data, dict):
+            raise TypeError(f"{recorded_name}() argument after ** must be a mapping, not {type(data).__name__}")
+        return kind(**data)
+
+    return make
 
 
 _MAKERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     "reasons": _reason,
-    "payments": _maker(FlaggedPayment),
-    "attachments": _maker(Attachment),
-    "amounts": _maker(Amount),
-    "flags": _maker(MergedFlag),
-    "missed": _maker(MissedEvent),
+    "payments": _maker(FlaggedPayment, "domain.case_events.FlaggedPayment"),
+    "attachments": _maker(Attachment, "domain.case_commands.Attachment"),
+    "amounts": _maker(Amount, "domain.case_commands.Amount"),
+    "flags": _maker(MergedFlag, "domain.case_commands.MergedFlag"),
+    "missed": _maker(MissedEvent, "domain.case_events.MissedEvent"),
 }
 """Functions that make the items of fields that hold arrays of records; other arrays hold texts."""
