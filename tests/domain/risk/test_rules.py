@@ -1,12 +1,14 @@
 """Rule packs: content-addressed, read back as written, and refused with an error that names the cure."""
 
 import json
+from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
 
 from domain.payment import Refusal
 from domain.risk.default_packs import DEFAULT
+from domain.risk.families.registry import FAMILIES
 from domain.risk.fold import RiskFold
 from domain.risk.packs import BadRulePack, parse_pack
 
@@ -95,3 +97,31 @@ def test_malformed_payment_is_refused(name: str, data: dict[str, Any], reason: s
     refusal = RiskFold(0).read(name, data, 0, None)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == reason
+
+
+COMMON_DEFAULTS = {"severity": "medium", "reason_code": "", "when": ""}
+DEFAULTS = {
+    "velocity": {"by": "account", "measure": "count"},
+    "amount_spike": {},
+    "impossible_travel": {},
+    "far_from_home": {"channels": ()},
+    "card_testing": {"by": "card"},
+    "new_device": {},
+    "new_country": {},
+    "entity_risk": {"minimum_accounts": 1},
+    "account_emptying": {"minimum_span_ms": 0},
+    "unusual_hour": {},
+    "blocklist": {},
+    "allowlist": {"points": 0},
+    "expression": {"at_least": 1},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_default_of_a_parameter_never_changes(family: str) -> None:
+    """A recorded pack omits default values, so another default would give it another meaning under the same id.
+
+    A family or parameter that is new gets its line here once.
+    """
+    found = {each.name: each.default for each in fields(FAMILIES[family]) if each.default is not MISSING}
+    assert found == COMMON_DEFAULTS | DEFAULTS[family]
