@@ -61,7 +61,7 @@ def case_labels(event: CaseClosed) -> list[FraudConfirmed]:
 def address_labels(
     labels: Sequence[FraudConfirmed], partitions: Sequence[int], encoder: Encoder
 ) -> list[AddressedRecord]:
-    """Return a copy of each label for every one of these partitions, label by label."""
+    """Return a copy of each label for each of the partitions, ordered by label."""
     encoded = [(label.label_id.encode(), encoder.encode("FraudConfirmed", to_fields(label))) for label in labels]
     return [AddressedRecord(partition, key, value) for key, value in encoded for partition in partitions]
 

@@ -97,7 +97,7 @@ def _watch(cluster: JobCluster, name: str) -> str | None:
         time.sleep(POLL_S)
         try:
             jobs = cluster.jobs(name)
-        except OSError:  # without the JobManager the job goes on; it may be lost once the JobManager is back
+        except OSError:  # the job runs on without the JobManager; it may be lost once the JobManager is back
             continue
         if not jobs:
             return None

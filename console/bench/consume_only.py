@@ -1,7 +1,8 @@
 """Reference of the replay benchmark: consume the same records, with or without fastavro decoding, and do nothing
 else.
 
-Written in the usual way with confluent-kafka, in as many processes as the replay, each of which reads partitions.
+Written in the usual way with confluent-kafka, in the same number of processes as the replay. Each process reads whole
+partitions.
 """
 
 from concurrent.futures import ProcessPoolExecutor

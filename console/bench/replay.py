@@ -33,7 +33,7 @@ FOLD_EVENTS, VIEW_EVENTS = 300_000, 30_000
 ROUNDS = 3
 """Rounds of reading, decoding and replaying. The fastest of each counts, because other programs only slow it down."""
 DEFAULT_FRACTION = 4
-"""The default pack, whose rules cost several times as much, is measured on one payment in this number."""
+"""Divisor of the number of payments for the default pack, whose rules cost several times as much."""
 Measure = Callable[[Settings, int], Mapping[str, float]]
 """Further measurement of the same run, from the settings of the separate system and a seed."""
 

@@ -27,7 +27,7 @@ class PastPayments(Protocol):
         """Return the wanted payments of an account that an earlier look found, by id. Read nothing."""
 
     def look_up(self, account_id: str, wanted: Collection[str], until_ms: int) -> dict[str, SeenPayment]:
-        """Return the wanted payments of an account written until a time, by id, as far as LOOK_S allows."""
+        """Return, by id, the wanted payments of an account written until a time; stop searching after LOOK_S."""
 
 
 class EmptyPastPayments:

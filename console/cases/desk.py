@@ -180,8 +180,8 @@ class CaseDesk:
             with suppress(InvalidStateError):
                 future.set_exception(
                     AnswerTimeout(
-                        f"command {command_id} is recorded and was not answered in time. It may still be: look at the "
-                        "case again. Look: fraudcase status"
+                        f"command {command_id} is recorded and was not answered in time. It may still be "
+                        "answered: look at the case again. Look: fraudcase status"
                     )
                 )
 

@@ -1,4 +1,4 @@
-"""`fraudcase erase`, `subject show`, `canary`: erasure of personal data, and the search for what remains."""
+"""`fraudcase erase`, `subject show`, `canary`: erasure of personal data, and the search for remaining copies."""
 
 import sys
 import time

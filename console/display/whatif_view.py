@@ -77,7 +77,7 @@ class TimingShift(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatifView:
-    """Everything that a what-if page shows."""
+    """Content of a what-if page."""
 
     found: dict[str, Any]
     flow: list[ChartBar]

@@ -41,7 +41,7 @@ from projections.views.worker import ViewProjector, group_of
 from schemas.codec import Decoder
 
 SHOWN: Final = 10
-"""Differences that a report lists; it counts all of them."""
+"""Maximum number of differences that a report lists; it counts all of them."""
 TAKEN_OVER_WITHIN_S: Final = 30.0
 """Seconds that a rebuild waits for the worker to take over the new version."""
 SETTLED_WITHIN_S: Final = 10.0

@@ -42,7 +42,7 @@ MINUTES_PER_CASE: Final = 20
 QUEUED_KBYTES: Final = 4_096
 """KiB that each of the merged readers prefetches."""
 MAX_DAYS: Final = 3_660
-"""Longest series of single days."""
+"""Maximum number of days in a daily series."""
 METHOD: Final = (
     "Both sides replay the same log without analysts' commands, through the same folds: one by the rules that were "
     "active, the other by these rules. What analysts did is left out on both sides."

@@ -32,8 +32,8 @@ SIGNATURES: Final = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 
 
 class OpenIdError(Exception):
-    """A sign-in that the provider does not confirm, or confirms in a form that is not accepted; the message says
-    what is wrong.
+    """A sign-in that the provider does not confirm, or confirms in a form that is not accepted; the message gives
+    the reason.
     """
 
 
@@ -46,7 +46,7 @@ class IdentityProvider:
     client_secret: str
     roles_claim: str
     roles: Mapping[str, str]
-    """What the provider calls a role, and which of ours it is; what is not in it is no role."""
+    """Our role for each role name of the provider. Names without an entry give no role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ class ScrubbingError(RuntimeError):
 def scrub(engine: Engine, table: str, secrets: Iterable[bytes]) -> None:
     """Make sure that deleted bytes are in no file of the store. Raises ScrubbingError.
 
-    SQLite overwrites what is deleted (`secure_delete`), except what it moved between pages earlier: if bytes remain,
-    the file is rewritten. PostgreSQL keeps dead rows in a table's pages: the table is rewritten.
+    SQLite overwrites deleted rows (`secure_delete`), but not copies that it left when it moved rows between pages:
+    if bytes remain, the file is rewritten. PostgreSQL keeps dead rows in a table's pages: the table is rewritten.
     """
     wanted = list(secrets)
     if not wanted:

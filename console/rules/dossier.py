@@ -36,7 +36,7 @@ class ExplanationError(Exception):
 
 @dataclass(slots=True)
 class DecisionDossier:
-    """A payment and everything that its decision depends on."""
+    """A payment, with all records and settings that its decision depends on."""
 
     data: Mapping[str, Any]
     received_ms: int | None
@@ -44,7 +44,7 @@ class DecisionDossier:
     pack: ActivePack
     labels: LabelIndex
     latest_ms: int
-    """The latest event time of the account when it arrived."""
+    """The latest event time of the account when the payment arrived."""
     first: Decision
     others: list[Payment] = field(default_factory=list)
     """Every other payment of the account that was decided on, in event-time order."""

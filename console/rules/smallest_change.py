@@ -1,4 +1,4 @@
-"""The smallest change to a payment that turns its decision."""
+"""The smallest change to a payment that reverses its decision."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ ALTERNATIVES: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallestChange:
-    """A change that turns the decision, and the decision after it.
+    """A change that reverses the decision, and the decision after it.
 
     `effort` makes changes of different kinds comparable: an amount multiplied or divided by e, a day, 100 km, and
     another value of a field each have effort 1.
@@ -45,7 +45,7 @@ class SmallestChange:
 
 
 class _CandidateChange(NamedTuple):
-    """A change that turns the decision on the dossier: the fields that it replaces, and its description."""
+    """A change that reverses the decision on the dossier: the fields that it replaces, and its description."""
 
     fields: dict[str, Any]
     name: str
@@ -59,7 +59,7 @@ DecisionPredicate = Callable[[Payment], bool]
 
 
 def smallest_changes(log: Log, dossier: DecisionDossier) -> list[SmallestChange]:
-    """Return the nearest change of each kind that turns the decision, smallest effort first; each is verified over
+    """Return the nearest change of each kind that reverses the decision, smallest effort first; each is verified over
     the whole log.
     """
     is_flagged = bool(dossier.decision(dossier.payment).reasons)
@@ -91,8 +91,8 @@ def smallest_changes(log: Log, dossier: DecisionDossier) -> list[SmallestChange]
 
 
 def _nearest_step(turns: Callable[[int], bool], steps: Iterable[int]) -> int | None:
-    """Return the step nearest to 0 that turns the decision, or None: try these steps outwards, then bisect."""
-    behind = {True: 0, False: 0}  # on each side the last step that does not turn it
+    """Return the step nearest to 0 that reverses the decision, or None: try these steps outwards, then bisect."""
+    behind = {True: 0, False: 0}  # on each side the last step that does not reverse the decision
     for step in sorted(set(steps) - {0}, key=lambda step: (abs(step), step)):
         if not turns(step):
             behind[step > 0] = step

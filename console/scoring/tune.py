@@ -26,7 +26,7 @@ from domain.risk.packs import BadRulePack, RulePack, parse_pack
 
 _LITERAL: Final = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|(?<![A-Za-z_0-9])[0-9][0-9_]*")
 MIN_STEPS: Final = 4
-"""A duration is searched in the largest unit of which it has at least this number."""
+"""Minimum size of a duration in its search unit: the largest unit in which it is at least this long."""
 SHOWN: Final = ("fraud", "precision", "recall", "average_precision", "auc_roc", "card_precision_100", "alerts_per_day")
 
 Objective = Callable[[ScoredPayments], float]

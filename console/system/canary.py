@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MIN_LENGTH: Final = 4
-"""Characters; a shorter text is found by chance."""
+"""Minimum length of a text in characters; shorter texts occur by chance."""
 MAX_PLACES: Final = 10_000
 _SKIPPED: Final = frozenset({"jars"})
 """Folders of a home that hold only downloaded programs."""
@@ -83,7 +83,7 @@ def search(stores: SearchedStores, text: str, also: Iterable[Path] = ()) -> tupl
     `also` names more files, and folders whose files are read.
     """
     if len(text.strip()) < MIN_LENGTH:
-        raise CanaryTooShort(f"a text of at least {MIN_LENGTH} characters can be looked for")
+        raise CanaryTooShort(f"the text is too short: it must have at least {MIN_LENGTH} characters")
     wanted = re.compile(b"|".join(map(re.escape, forms_of(text))))
 
     def is_in(content: bytes) -> bool:

@@ -63,7 +63,7 @@ class LiveCaseTable:
         return self.now()[1].items_of(case_id)
 
     def save(self, views: list[tuple[CaseView, int]], items: list[Item]) -> list[str]:
-        """Store views and events, on the condition that they follow."""
+        """Store new items, and each view whose stored sequence equals the given one; return the refused cases."""
         return self.now()[1].save(views, items)
 
     def put(self, items: list[Item]) -> None:

@@ -46,7 +46,7 @@ class ViewVersions:
     def live(self) -> ViewVersion:
         """Return the live version."""
         if not self._is_there and not inspect(self.engine).has_table(ViewVersionRow.__tablename__):
-            return self._first  # a store of before there were versions, or none yet: nothing was ever rebuilt
+            return self._first  # an old store without versions, or an empty one: nothing was ever rebuilt
         self._is_there = True
         wanted = select(ViewVersionRow.version, ViewVersionRow.table_name).where(
             ViewVersionRow.view == self._view, ViewVersionRow.state == "live"
@@ -65,7 +65,7 @@ class ViewVersions:
         """Return the row of a version. Raises ViewVersionError if there is none of this number."""
         found = [row for row in self.every() if row.version == number]
         if not found:
-            raise ViewVersionError(f"{self._view} has no version {number}. Those there are: fraudcase views list")
+            raise ViewVersionError(f"{self._view} has no version {number}. List the versions: fraudcase views list")
         return found[0]
 
     def unfinished(self) -> ViewVersionRow | None:
@@ -73,7 +73,7 @@ class ViewVersions:
         return next((row for row in self.every() if row.state in ("building", "built") and not row.live_at_ms), None)
 
     def begin(self, source: str, shares: Sequence[PartitionShard]) -> ViewVersionRow:
-        """Begin a version that is to be built from `kafka` or `s3` in these shards. Raises ViewVersionError if one
+        """Begin a version, to be built from `kafka` or `s3` in these shards. Raises ViewVersionError if one
         is unfinished.
         """
         with write_session(self.engine) as session:
@@ -166,7 +166,7 @@ class ViewVersions:
         wanted = select(ViewVersionRow.state).where(ViewVersionRow.view == self._view, ViewVersionRow.version == number)
         state = connection.scalar(wanted)
         if state is None:
-            raise ViewVersionError(f"{self._view} has no version {number}. Those there are: fraudcase views list")
+            raise ViewVersionError(f"{self._view} has no version {number}. List the versions: fraudcase views list")
         return str(state)
 
     def _set(self, connection: Connection, number: int, **values: object) -> None:

@@ -34,7 +34,7 @@ def create_app(services: ConsoleServices, parts: PageServices) -> FastAPI:
     app = FastAPI(
         title="fraudcase",
         version="1",
-        summary="Fraud cases, and what analysts do with them",
+        summary="Fraud cases and the acts of analysts",
         openapi_url=None,  # ours is behind the guard
         docs_url=None,
         redoc_url=None,

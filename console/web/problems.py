@@ -25,9 +25,9 @@ TITLES = {
     409: "Conflict",
     412: "The case has moved on",
     413: "Too large",
-    415: "Of a type that is not taken",
+    415: "File type not supported",
     422: "Not valid",
-    428: "Say which version you saw",
+    428: "Version of the case missing",
     429: "Too many requests",
     500: "Our mistake",
     503: "Not ready",
@@ -51,11 +51,11 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     }
     for status in (400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 429, 500, 503, 504)
 }
-"""Of every route, for the API's description."""
+"""Error answers that every route can give, for the API's description."""
 
 
 class Problem(Exception):
-    """An error answer; `more` are further members of its document."""
+    """An error answer; `more` holds further members of its problem document."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(detail)
@@ -137,7 +137,7 @@ async def _store_unavailable(request: Request, error: Exception) -> Response:
 
 async def _internal_error(request: Request, error: Exception) -> Response:
     number = uuid.uuid4().hex[:12]
-    LOG.error("mistake %s at %s %s", number, request.method, _route(request), exc_info=error)
+    LOG.error("error %s at %s %s", number, request.method, _route(request), exc_info=error)
     return answer(Problem(500, f"this is a bug, noted in the log as {number}"))
 
 

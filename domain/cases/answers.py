@@ -1,6 +1,6 @@
 """Answers to commands: events of the account's cases, or a rejection.
 
-This file is longer than 500 lines because all answers to a case's commands stand together: they share their checks,
+This file is longer than 500 lines because it holds all answers to a case's commands: they share their checks,
 and most acts on two cases need the checks of both (docs/decisions/0020).
 """
 
@@ -444,7 +444,7 @@ def _case_merged(
 
 
 def _merge_obstacle(into: Case | None, brought: CaseMerged | AbsorbCase) -> str:
-    """Return why a case cannot absorb another one, or an empty text if it can."""
+    """Return the reason that keeps a case from absorbing another one, or an empty text if there is none."""
     if into is None:
         return "the account has no case of the id to merge into, or no longer remembers it"
     if not into.is_open:

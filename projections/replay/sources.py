@@ -33,12 +33,12 @@ class LogGap(Exception):
 
     @classmethod
     def before(cls, topic: str, partition: int, offset: int, expected: int) -> "LogGap":
-        """Return the error that `offset` was read in place of `expected`."""
+        """Return the error for a log where `offset` was read in place of `expected`."""
         return cls(f"{topic} partition {partition}: offset {offset} follows {expected - 1}, records are missing")
 
     @classmethod
     def at_end(cls, topic: str, partition: int, expected: int, end: int) -> "LogGap":
-        """Return the error that a log has no record from `expected` up to its reported end."""
+        """Return the error for a log without records from `expected` up to its reported end."""
         return cls(f"{topic} partition {partition}: no records from offset {expected} to its end at {end}")
 
 

@@ -210,10 +210,12 @@ def passed() -> dict[str, Found]:
 def main() -> int:
     """Continue with the units that have not passed."""
     parser = argparse.ArgumentParser(prog="python -m tests.prove", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=55, help="no unit is begun after so long")
-    parser.add_argument("--list", action="store_true", help="say which units there are, and which have passed")
-    parser.add_argument("--again", action="store_true", help="forget what has passed")
-    parser.add_argument("names", nargs="*", metavar="UNIT", help="only units whose names begin so, and the first")
+    parser.add_argument("--minutes", type=float, default=55, help="minutes after which no further unit starts")
+    parser.add_argument("--list", action="store_true", help="list the units, and which of them have passed")
+    parser.add_argument("--again", action="store_true", help="forget the results and run all units again")
+    parser.add_argument(
+        "names", nargs="*", metavar="UNIT", help="prefix of the names of units to run; the unit `base` always runs"
+    )
     known = parser.parse_args()
     if known.again:
         results().unlink(missing_ok=True)

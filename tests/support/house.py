@@ -313,9 +313,9 @@ class FolderFigures:
     p90: float
     longest: int
     docstrings: int
-    """Functions that have one."""
+    """Number of functions with a docstring."""
     with_verb: int
-    """Of these, how many begin with a verb."""
+    """Number of function docstrings that begin with a verb."""
 
 
 def measure_folder(folder: str, modules: list[Module]) -> FolderFigures:

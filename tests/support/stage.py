@@ -66,7 +66,7 @@ WORK: list[list[tuple[str, str, dict[str, Any]]]] = [
     [], [], [("take", "ana", {}), ("close", "ana", _FALSE)],
     [("take", "lea", {})], [],
 ]  # fmt: skip
-"""What was done with every twelfth case, and so on."""
+"""Acts on the cases: entry n is for case n modulo the number of entries."""
 
 
 class LiveClock(Clock):

@@ -155,7 +155,7 @@ async def _choices_context(request: Request, now: CaseView, then: CasePageQuery)
 async def _counted_payments(
     request: Request, now: CaseView, flags: Sequence[CaseFlag], items: Sequence[Item], past: bool
 ) -> dict[str, SeenPayment]:
-    """Return the payments that the flags' reasons counted, as far as they are remembered or were looked up."""
+    """Return the payments counted by the flags' reasons that are in memory or, for a past page, in the archive."""
     wanted = unknown_payments(flags, {})
     return await run_in_threadpool(_look_up_payments, request, now, wanted, items, past) if wanted else {}
 
@@ -288,7 +288,7 @@ async def _find_other_case(request: Request, view: CaseView, text: str) -> tuple
 
 
 async def _store_files(request: Request, view: CaseView, form: FormData) -> list[str]:
-    """Keep the files of a form; their digests."""
+    """Store the files of a form and return their digests."""
     digests = []
     for value in form.getlist("files"):
         if isinstance(value, UploadFile) and value.filename:

@@ -32,7 +32,7 @@ class FigureSource(Protocol):
         """Call a function after each snapshot. Return a function that stops this."""
 
     def payments(self, account_id: str, wanted: Sequence[str]) -> dict[str, SeenPayment]:
-        """Return, by id, those of these payments of an account that are remembered."""
+        """Return, by id, the wanted payments of an account that are in memory."""
 
 
 class EmptyFigureSource:

@@ -39,7 +39,7 @@ NAVIGATION: Final = (
     NavigationLink(path="people", label="People", permission=Permission.ADMINISTER, key="p"),
     NavigationLink(path="webhooks", label="Webhooks", permission=Permission.ADMINISTER, key="w"),
 )
-"""In the order of the navigation."""
+"""Pages in the order of the navigation."""
 EVERYWHERE: Final = (
     Shortcut(key="?", action="help", help="this list"),
     Shortcut(key="g", action="go", help="go to a page, with its key"),
@@ -57,8 +57,8 @@ QUEUE: Final = (
 )
 """Shortcuts of the queue."""
 CASE: Final = (
-    Shortcut(key="[", action="earlier", help="go back in what was known"),
-    Shortcut(key="]", action="later", help="go forward in what was known"),
+    Shortcut(key="[", action="earlier", help="move the known-at time back"),
+    Shortcut(key="]", action="later", help="move the known-at time forward"),
     Shortcut(key="q", action="back", help="back to the queue"),
 )
 """Shortcuts of the page of a case, besides those of the acts."""

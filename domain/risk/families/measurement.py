@@ -1,7 +1,7 @@
-"""What the rules of a family are compiled to: a cheap check, an exact measurement, and a gate before both.
+"""Compiled form of the rules of a family: a cheap check, an exact measurement, and a gate before both.
 
 Nearly no payment fires a rule. So a check runs first that is cheap and fails nearly always. Only a payment that passes
-it is measured; the measurement decides, and says what is lacking, for reasons and for `fraudcase explain`.
+it is measured; the measurement decides, and names the unmet condition, for reasons and for `fraudcase explain`.
 """
 
 from collections.abc import Callable, Sequence

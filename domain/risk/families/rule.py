@@ -19,7 +19,7 @@ Lists: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class BadParameter(ValueError):
-    """A parameter of a rule that does not fit another parameter or the pack; the message begins with what is wrong."""
+    """A parameter of a rule that does not fit another parameter or the pack; the message begins with the mistake."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class NumberRange(NamedTuple):
     most: int
 
     def problem(self, value: Any) -> str:
-        """Return what is wrong with a value, or "" if it is a whole number in this range."""
+        """Return an error message for a value, or "" if it is a whole number in this range."""
         if isinstance(value, bool) or not isinstance(value, int):
             return f"must be a whole number, not {value!r}"
         if not self.least <= value <= self.most:
@@ -108,7 +108,7 @@ class Rule(ABC):
         """Return the check and the measurement of this rule."""
 
     def history_needs(self) -> HistoryNeeds:
-        """Return how far back the rule looks, beside what its expressions need."""
+        """Return the history that the rule needs, in addition to the needs of its expressions."""
         return NO_NEEDS
 
     def gate(self) -> RuleGate:
