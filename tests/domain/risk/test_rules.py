@@ -99,8 +99,8 @@ def test_malformed_payment_is_refused(name: str, data: dict[str, Any], reason: s
     assert refusal.reason == reason
 
 
-COMMON_DEFAULTS = {"severity": "medium", "reason_code": "", "when": ""}
-DEFAULTS = {
+COMMON_DEFAULTS: dict[str, Any] = {"severity": "medium", "reason_code": "", "when": ""}
+DEFAULTS: dict[str, dict[str, Any]] = {
     "velocity": {"by": "account", "measure": "count"},
     "amount_spike": {},
     "impossible_travel": {},
