@@ -25,6 +25,7 @@ EARLIER = "f3b79c500ef889adfe934c3b1d0634640e4e24e9"
 LATE = 3
 """Exit code of `fraudcase replay` while records are still on their way."""
 PATIENCE_S = 300.0
+DAY_S = 86_400
 QUIET_S = 15.0
 """How long the log is watched after the start: jobs that derive history again would write their decisions again."""
 
@@ -118,7 +119,11 @@ def _fill(old: Release, payments: Path, folder: Path) -> None:
     labels.write_text("transaction_id,fraud\n" + "".join(f"{each},1\n" for each in chosen), encoding="utf-8")
     old.run("labels", "ingest", str(labels))
     old.certificate(folder / "settled.json", "--from", "kafka")
-    acts = (("note", "--text", "seen"), ("take",), ("snooze", "--until", "2099-01-01T00:00:00", "--reason", "later"))
+    acts = (
+        ("note", "--text", "seen"),
+        ("take",),
+        ("snooze", "--until", str(int(time.time() + DAY_S) * 1000), "--reason", "later"),
+    )
     for case, (act, *words) in zip(old.report("case", "list"), acts, strict=False):
         old.run("case", "act", act, case["case_id"], "--actor", "ana", *words)
 
